@@ -1,0 +1,1 @@
+"""THE HAND: clients of the hub. Imports protocol and errors only; nothing here has a back door."""

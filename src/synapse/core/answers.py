@@ -1,0 +1,300 @@
+"""Replies: of mutations from their events, so that a repeat under the same idempotency key says the same again, and of
+questions from the state alone."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, assert_never, get_args
+
+from msgspec import UNSET
+
+from synapse.core import messages
+from synapse.core.agents import Agent
+from synapse.core.events import (
+    AgentCreated,
+    ChannelCreated,
+    MessagePosted,
+    MessagesAcked,
+    MessageSent,
+    Recorded,
+    RoomCreated,
+)
+from synapse.core.kernel import By, Rules
+from synapse.core.presence import Here
+from synapse.core.rooms import Channel, Room, require_channel, require_room
+from synapse.errors import Rejected
+from synapse.protocol.commands import (
+    AckInbox,
+    CreateChannel,
+    CreateRoom,
+    DeclareStatus,
+    DeleteChannel,
+    DeleteRoom,
+    ForgetAgent,
+    JoinChannel,
+    JoinRoom,
+    LeaveChannel,
+    LeaveRoom,
+    ListAgents,
+    ListChannels,
+    ListRooms,
+    RebindAgent,
+    SendMessage,
+    ShowChannel,
+    ShowRoom,
+)
+from synapse.protocol.cursor import cursor_of, message_id, seq_of_message
+from synapse.protocol.notices import PresenceEntry
+from synapse.protocol.replies import (
+    Acked,
+    AgentInfo,
+    AgentRebound,
+    AgentRemoved,
+    Agents,
+    ChannelInfo,
+    Channels,
+    Place,
+    Reply,
+    RoomInfo,
+    Rooms,
+    Sent,
+    StatusDeclared,
+)
+
+if TYPE_CHECKING:
+    from synapse.core.state import State
+
+Answerable: TypeAlias = (
+    SendMessage
+    | AckInbox
+    | DeclareStatus
+    | RebindAgent
+    | ForgetAgent
+    | CreateRoom
+    | DeleteRoom
+    | JoinRoom
+    | LeaveRoom
+    | CreateChannel
+    | DeleteChannel
+    | JoinChannel
+    | LeaveChannel
+)
+"""Mutations whose reply needs nothing but their events. (Hello and inbox.take also need the connection or the disk.)"""
+
+Query: TypeAlias = ListAgents | ListRooms | ShowRoom | ListChannels | ShowChannel
+"""Questions that the state in memory can answer."""
+
+QUERIES = frozenset(get_args(Query))
+
+_Item = TypeVar("_Item")
+
+
+def answer(state: "State", command: Answerable, by: By, events: Sequence[Recorded], seq: int) -> Reply:
+    """The reply of a mutation that became `events`; `seq` is the commit it reflects."""
+    cursor = cursor_of(state.journal_id, events[-1].seq if events else seq)
+    match command:
+        case SendMessage():
+            return _sent(state, by, events, cursor)
+        case AckInbox():
+            return _acked(state, command, by, events, cursor)
+        case DeclareStatus():
+            return StatusDeclared(name=by.actor, status=command.status, cursor=cursor)
+        case RebindAgent():
+            return AgentRebound(name=command.name, cursor=cursor)
+        case ForgetAgent():
+            return AgentRemoved(name=command.name, cursor=cursor)
+        case CreateRoom() | DeleteRoom() | JoinRoom() | LeaveRoom():
+            return _place(command.room, None, events, cursor)
+        case CreateChannel() | DeleteChannel() | JoinChannel() | LeaveChannel():
+            room, _, channel = command.channel.partition(":")
+            return _place(room, channel, events, cursor)
+        case _:
+            assert_never(command)
+
+
+def _sent(state: "State", by: By, events: Sequence[Recorded], cursor: str) -> Sent:
+    last = events[-1]
+    event = last.event
+    if isinstance(event, MessagePosted):
+        room, _, channel = event.address.partition(":")
+        return Sent(
+            id=message_id(last.seq),
+            cursor=cursor,
+            room=room,
+            channel=channel,
+            n=event.n,
+            mentions=tuple(delivery.name for delivery in event.mentions),
+            skipped=messages.unmentioned(state, event, by.agent),
+        )
+    assert isinstance(event, MessageSent), "a send becomes one message"
+    to = tuple(delivery.name for delivery in event.to)
+    skipped: tuple[str, ...] = ()
+    if event.room is not None and (room_now := state.rooms.by_id.get(event.room)) is not None:
+        names = (state.agents.by_id[member].name for member in room_now.members if member != by.agent)
+        skipped = tuple(sorted(set(names) - set(to)))
+    created = tuple(item.event.name for item in events if isinstance(item.event, AgentCreated))
+    return Sent(id=message_id(last.seq), cursor=cursor, to=to, skipped=skipped, created=created)
+
+
+def _acked(state: "State", command: AckInbox, by: By, events: Sequence[Recorded], cursor: str) -> Acked:
+    gone = [seq for item in events if isinstance(item.event, MessagesAcked) for seq in item.event.messages]
+    asked = [seq_of_message(text) for text in dict.fromkeys(command.ids)]
+    left = state.agents.inboxes[by.require_agent()].entries
+    return Acked(
+        acked=tuple(message_id(seq) for seq in gone),
+        already=tuple(message_id(seq) for seq in asked if seq not in gone),
+        unacked=sum(1 for entry in left.values() if not entry.dead),
+        cursor=cursor,
+    )
+
+
+def _place(room: str, channel: str | None, events: Sequence[Recorded], cursor: str) -> Place:
+    created = any(isinstance(item.event, RoomCreated | ChannelCreated) for item in events)
+    return Place(room=room, channel=channel, changed=bool(events), created=created, cursor=cursor)
+
+
+def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
+    """Answer a question from memory. Raises `Rejected`: `not_found`, `bad_name`, `bad_request`."""
+    cursor = cursor_of(state.journal_id, state.seq)
+    match query:
+        case ListAgents():
+            members = None if query.room is None else require_room(state, query.room).members
+            names = sorted(
+                agent.name for agent in state.agents.by_id.values() if members is None or agent.id in members
+            )
+            page, following = _page(names, query.after, query.limit, rules, lambda name: name)
+            infos = tuple(_agent_info(state, state.agents.by_name[name], by.lease_ms) for name in page)
+            return Agents(agents=infos, next=following, cursor=cursor)
+        case ListRooms():
+            page, following = _page(sorted(state.rooms.by_name), query.after, query.limit, rules, lambda name: name)
+            listed = tuple(_room_info(state, state.rooms.by_name[name]) for name in page)
+            return Rooms(rooms=listed, next=following, cursor=cursor)
+        case ShowRoom():
+            room = require_room(state, query.room)
+            participants, following = _members(state, room.members, query.after, query.limit, rules)
+            return _room_info(
+                state,
+                room,
+                channels=tuple(sorted(state.rooms.in_room[room.id])),
+                participants=participants,
+                following=following,
+                cursor=cursor,
+            )
+        case ListChannels():
+            addresses = sorted(state.rooms.by_address)
+            if query.room is not None:
+                room = require_room(state, query.room)
+                addresses = [f"{room.name}:{name}" for name in sorted(state.rooms.in_room[room.id])]
+            page, following = _page(addresses, query.after, query.limit, rules, lambda address: address)
+            found = tuple(_channel_info(state, state.rooms.by_address[address]) for address in page)
+            return Channels(channels=found, next=following, cursor=cursor)
+        case ShowChannel():
+            channel = require_channel(state, query.channel)
+            participants, following = _members(state, channel.members, query.after, query.limit, rules)
+            return _channel_info(state, channel, participants=participants, following=following, cursor=cursor)
+        case _:
+            assert_never(query)
+
+
+def _page(
+    items: Sequence[_Item], after: str | None, limit: int, rules: Rules, key: Callable[[_Item], str]
+) -> tuple[Sequence[_Item], str | None]:
+    """The first `limit` items behind `after`, and the `after` of the next page, or None."""
+    most = rules.limits.page_items_max
+    if not 1 <= limit <= most:
+        raise Rejected(
+            "bad_request",
+            f"limit {limit} must be 1 to {most} - at `$.body.limit`",
+            {"path": "$.body.limit", "max": most},
+        )
+    rest = items if after is None else [item for item in items if key(item) > after]
+    page = rest[:limit]
+    return page, key(page[-1]) if len(rest) > limit else None
+
+
+def _members(
+    state: "State", members: Iterable[int], after: str | None, limit: int, rules: Rules
+) -> tuple[tuple[str, ...], str | None]:
+    names = sorted(state.agents.by_id[member].name for member in members)
+    page, following = _page(names, after, limit, rules, lambda name: name)
+    return tuple(page), following
+
+
+def _room_info(
+    state: "State",
+    room: Room,
+    *,
+    channels: tuple[str, ...] | None = None,
+    participants: tuple[str, ...] | None = None,
+    following: str | None = None,
+    cursor: str | None = None,
+) -> RoomInfo:
+    return RoomInfo(
+        room=room.name,
+        type=room.type,
+        bootstrap=room.bootstrap,
+        created_at_ms=room.created_at_ms,
+        created_by=room.created_by,
+        members=len(room.members),
+        channels_count=len(state.rooms.in_room[room.id]),
+        channels=UNSET if channels is None else channels,
+        participants=UNSET if participants is None else participants,
+        next=UNSET if participants is None else following,
+        cursor=UNSET if cursor is None else cursor,
+    )
+
+
+def _channel_info(
+    state: "State",
+    channel: Channel,
+    *,
+    participants: tuple[str, ...] | None = None,
+    following: str | None = None,
+    cursor: str | None = None,
+) -> ChannelInfo:
+    return ChannelInfo(
+        room=state.rooms.by_id[channel.room].name,
+        channel=channel.name,
+        type=channel.type,
+        bootstrap=channel.bootstrap,
+        created_at_ms=channel.created_at_ms,
+        created_by=channel.created_by,
+        members=len(channel.members),
+        messages=channel.last_n,
+        participants=UNSET if participants is None else participants,
+        next=UNSET if participants is None else following,
+        cursor=UNSET if cursor is None else cursor,
+    )
+
+
+def _agent_info(state: "State", agent: Agent, lease_ms: int) -> AgentInfo:
+    here = state.soft.presence.here.get(agent.id) or Here()
+    card = agent.card
+    return AgentInfo(
+        name=agent.name,
+        kind=card.kind,
+        presence=state.soft.presence.of(agent.id, lease_ms),
+        status=here.status,
+        connected_since_at_ms=here.connected_since_at_ms,
+        last_activity_at_ms=here.last_activity_at_ms,
+        connections=here.open,
+        first_seen_at_ms=agent.created_at_ms,
+        bound=agent.secret_hash is not None,
+        unacked=sum(1 for entry in state.agents.inboxes[agent.id].entries.values() if not entry.dead),
+        display_name=card.display_name,
+        personality=card.personality,
+        avatar=card.avatar,
+        client=card.client,
+        capabilities=card.capabilities,
+    )
+
+
+def presence_entry(state: "State", agent: Agent, lease_ms: int) -> PresenceEntry:
+    """One agent's presence as subscribers see it."""
+    here = state.soft.presence.here.get(agent.id) or Here()
+    return PresenceEntry(
+        name=agent.name,
+        kind=agent.card.kind,
+        presence=state.soft.presence.of(agent.id, lease_ms),
+        status=here.status,
+        connected_since_at_ms=here.connected_since_at_ms,
+        last_activity_at_ms=here.last_activity_at_ms,
+    )

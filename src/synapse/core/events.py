@@ -1,0 +1,352 @@
+"""What happened: the events of the journal, their names, versions and index keys.
+
+Events are storage, not the wire: they tolerate unknown fields, carry a version and are upcast when an older one is
+read. An aggregate's id is the seq of the event that created it, so an id is never reused, not even after a delete.
+
+Index keys: `hub`, `ag/ID` (agent), `in/ID` (arrivals in an agent's inbox), `ro/ID` (room), `ch/ID` (channel). The first
+key of an event is its aggregate and part of the hashed header; the others only serve the index.
+"""
+
+import re
+from typing import NamedTuple, TypeAlias, assert_never, get_args
+
+import msgspec
+
+
+class Row(NamedTuple):
+    """One line of the journal, ready to be hashed and stored. `also` holds further index keys, not hashed."""
+
+    seq: int
+    type: str
+    version: int
+    at_ms: int
+    actor: str
+    key: str
+    body: bytes
+    also: tuple[str, ...] = ()
+
+
+class Idem(msgspec.Struct, frozen=True, kw_only=True):
+    """The client's idempotency key, kept inside the first event of the command it belongs to.
+
+    hash: first 16 bytes of SHA-256 over command type and body, hex. count: how many events the command made.
+    """
+
+    key: str
+    hash: str
+    count: int
+
+
+class Delivery(msgspec.Struct, frozen=True, array_like=True):
+    """One arrival in one inbox: agent name, agent id, gapless number in that inbox."""
+
+    name: str
+    agent: int
+    n: int
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How an agent describes itself."""
+
+    kind: str = "agent"
+    display_name: str | None = None
+    personality: str | None = None
+    avatar: str | None = None
+    client: str | None = None
+    capabilities: tuple[str, ...] = ()
+
+
+class JournalStarted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The first event of a new journal."""
+
+    hub_id: str
+    journal_id: str
+    idem: Idem | None = None
+
+
+class JournalAdopted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An operator declared this file the truth. The only event that may leave a hole in the seqs before it.
+
+    reason: `adopt` or `restore`. dropped: rows that were cut away because their chain was broken.
+    """
+
+    journal_id: str
+    previous_id: str
+    previous_seq: int
+    reason: str
+    dropped: int = 0
+    idem: Idem | None = None
+
+
+class JournalWritable(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Space came back after the disk was full."""
+
+    read_only_ms: int
+    idem: Idem | None = None
+
+
+class HubStarted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A hub process took this journal over; soft deadlines are armed again in full."""
+
+    version: str
+    idem: Idem | None = None
+
+
+class AgentCreated(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A name was taken. secret_hash: SHA-256 of the agent's secret, hex; None until its first hello."""
+
+    name: str
+    card: Card
+    secret_hash: str | None = None
+    idem: Idem | None = None
+
+
+class AgentBound(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A name that had no secret got one at a hello."""
+
+    agent: int
+    secret_hash: str
+    idem: Idem | None = None
+
+
+class AgentUnbound(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An operator dropped an agent's secret; the next hello binds a new one."""
+
+    agent: int
+    idem: Idem | None = None
+
+
+class AgentDescribed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An agent changed its card."""
+
+    agent: int
+    card: Card
+    idem: Idem | None = None
+
+
+class AgentForgotten(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An operator removed an agent with its inbox and memberships; the name is free again."""
+
+    agent: int
+    idem: Idem | None = None
+
+
+class RoomCreated(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A room exists. bootstrap: it came from the configuration and cannot be deleted."""
+
+    name: str
+    type: str = "room"
+    bootstrap: bool = False
+    idem: Idem | None = None
+
+
+class RoomDeleted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A room without members is gone, with its channels."""
+
+    room: int
+    idem: Idem | None = None
+
+
+class RoomJoined(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An agent became a member of a room."""
+
+    room: int
+    agent: int
+    idem: Idem | None = None
+
+
+class RoomLeft(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An agent left a room and all its channels."""
+
+    room: int
+    agent: int
+    idem: Idem | None = None
+
+
+class ChannelCreated(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A channel exists in a room."""
+
+    room: int
+    name: str
+    type: str = "channel"
+    bootstrap: bool = False
+    idem: Idem | None = None
+
+
+class ChannelDeleted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A channel without members is gone."""
+
+    channel: int
+    idem: Idem | None = None
+
+
+class ChannelJoined(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An agent became a member of a channel, and of its room."""
+
+    channel: int
+    agent: int
+    idem: Idem | None = None
+
+
+class ChannelLeft(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An agent left a channel; it stays in the room."""
+
+    channel: int
+    agent: int
+    idem: Idem | None = None
+
+
+class MessagePosted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A message in a channel. address: `room:channel` as it was called. mentions: inboxes that got a reference."""
+
+    channel: int
+    address: str
+    n: int
+    body: msgspec.Raw
+    kind: str = "event"
+    subject: str | None = None
+    thread: str | None = None
+    reply_to: str | None = None
+    priority: str = "normal"
+    mentions: tuple[Delivery, ...] = ()
+    idem: Idem | None = None
+
+
+class MessageSent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A message into inboxes. room: the id of the room when it was addressed to `all`."""
+
+    to: tuple[Delivery, ...]
+    body: msgspec.Raw
+    room: int | None = None
+    subject: str | None = None
+    thread: str | None = None
+    reply_to: str | None = None
+    priority: str = "normal"
+    idem: Idem | None = None
+
+
+class MessageLent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An inbox message was handed to one connection of its agent."""
+
+    agent: int
+    message: int
+    idem: Idem | None = None
+
+
+class MessagesAcked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An agent is done with these messages; they leave its inbox."""
+
+    agent: int
+    messages: tuple[int, ...]
+    idem: Idem | None = None
+
+
+class MessageDied(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A message was lent too often without an ack and is not offered any more."""
+
+    agent: int
+    message: int
+    reason: str
+    idem: Idem | None = None
+
+
+Event: TypeAlias = (
+    JournalStarted
+    | JournalAdopted
+    | JournalWritable
+    | HubStarted
+    | AgentCreated
+    | AgentBound
+    | AgentUnbound
+    | AgentDescribed
+    | AgentForgotten
+    | RoomCreated
+    | RoomDeleted
+    | RoomJoined
+    | RoomLeft
+    | ChannelCreated
+    | ChannelDeleted
+    | ChannelJoined
+    | ChannelLeft
+    | MessagePosted
+    | MessageSent
+    | MessageLent
+    | MessagesAcked
+    | MessageDied
+)
+
+
+class Recorded(NamedTuple):
+    """An event with its header: what `apply` folds. actor: agent name, `operator` or `hub`."""
+
+    seq: int
+    at_ms: int
+    actor: str
+    event: Event
+
+
+def keys_of(seq: int, event: Event) -> tuple[str, ...]:
+    """The index keys of an event at `seq`, its own aggregate first, without repeats."""
+    match event:
+        case MessagePosted():
+            if not event.mentions:
+                return (f"ch/{event.channel}",)
+            return (f"ch/{event.channel}", *(f"in/{d.agent}" for d in event.mentions))
+        case MessageSent():
+            return tuple(f"in/{d.agent}" for d in event.to)
+        case MessageLent() | MessagesAcked() | MessageDied():
+            return (f"ag/{event.agent}",)
+        case AgentCreated():
+            return (f"ag/{seq}",)
+        case AgentBound() | AgentUnbound() | AgentDescribed() | AgentForgotten():
+            return (f"ag/{event.agent}",)
+        case RoomCreated():
+            return (f"ro/{seq}",)
+        case RoomDeleted():
+            return (f"ro/{event.room}",)
+        case RoomJoined() | RoomLeft():
+            return (f"ro/{event.room}", f"ag/{event.agent}")
+        case ChannelCreated():
+            # The channel's own messages are read by `ch/ID`; its life is read by the room's key.
+            return (f"ro/{event.room}", f"cl/{seq}")
+        case ChannelDeleted():
+            return (f"cl/{event.channel}",)
+        case ChannelJoined() | ChannelLeft():
+            return (f"cl/{event.channel}", f"ag/{event.agent}")
+        case JournalStarted() | JournalAdopted() | JournalWritable() | HubStarted():
+            return ("hub",)
+        case _:
+            assert_never(event)
+
+
+def _journal_name(kind: type[Event]) -> str:
+    """`MessagePosted` is journalled as `message.posted`."""
+    noun, *verb = re.findall("[A-Z][a-z]+", kind.__name__)
+    return f"{noun}.{'_'.join(verb)}".lower()
+
+
+TYPES: dict[str, type[Event]] = {_journal_name(kind): kind for kind in get_args(Event)}
+"""Event type by its journal name."""
+
+VERSIONS: dict[str, int] = dict.fromkeys(TYPES, 1)
+"""The version in which each event type is written today. Older ones are upcast by `journal.upcast`."""
+
+_encode = msgspec.json.Encoder().encode
+_DECODERS = {name: msgspec.json.Decoder(kind) for name, kind in TYPES.items()}
+_TAGS = {kind: name for name, kind in TYPES.items()}
+
+
+def to_row(recorded: Recorded) -> Row:
+    """Encode an event for the journal."""
+    seq, at_ms, actor, event = recorded
+    keys = keys_of(seq, event)
+    tag = _TAGS[type(event)]
+    return Row(seq, tag, VERSIONS[tag], at_ms, actor, keys[0], _encode(event), keys[1:])
+
+
+def from_row(type_name: str, body: bytes) -> Event:
+    """Decode the body of a journal row of the current version.
+
+    Raises `KeyError` for a type this release does not know, `msgspec.DecodeError` for a body that does not fit.
+    """
+    return _DECODERS[type_name].decode(body)

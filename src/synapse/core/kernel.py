@@ -1,0 +1,318 @@
+"""The one place where commands meet state.
+
+    decide(state, …) -> [event] | raises Rejected     changes nothing
+    apply(state, recorded)                            the only writer of the durable half
+    answer(state, command, events)                    the reply, from the events: the first time and on every repeat
+    announce(state, recorded)                         what others are told
+
+Rule 1: replay only applies; it never decides. Rule 2: `decide` reads time from `By`, never from a clock.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TypeAlias, assert_never, get_args
+
+import msgspec
+
+from synapse.core import agents, inboxes, messages, rooms
+from synapse.core.agents import Agent
+from synapse.core.events import (
+    AgentBound,
+    AgentCreated,
+    AgentDescribed,
+    AgentForgotten,
+    AgentUnbound,
+    ChannelCreated,
+    ChannelDeleted,
+    ChannelJoined,
+    ChannelLeft,
+    Delivery,
+    Event,
+    HubStarted,
+    Idem,
+    JournalAdopted,
+    JournalStarted,
+    JournalWritable,
+    MessageDied,
+    MessageLent,
+    MessagePosted,
+    MessagesAcked,
+    MessageSent,
+    Recorded,
+    RoomCreated,
+    RoomDeleted,
+    RoomJoined,
+    RoomLeft,
+)
+from synapse.core.idempotency import Remembered
+from synapse.core.inboxes import ALL, DIRECT, MENTION, Entry
+from synapse.core.rooms import Channel, Room
+from synapse.core.state import State
+from synapse.errors import Rejected
+from synapse.protocol.commands import (
+    STATUSES,
+    AckInbox,
+    CreateChannel,
+    CreateRoom,
+    DeclareStatus,
+    DeleteChannel,
+    DeleteRoom,
+    ForgetAgent,
+    Hello,
+    JoinChannel,
+    JoinRoom,
+    LeaveChannel,
+    LeaveRoom,
+    RebindAgent,
+    SendMessage,
+    TakeInbox,
+)
+from synapse.protocol.limits import Limits
+from synapse.protocol.names import shown
+from synapse.protocol.notices import Message
+
+Mutation: TypeAlias = (
+    Hello
+    | SendMessage
+    | TakeInbox
+    | AckInbox
+    | DeclareStatus
+    | RebindAgent
+    | ForgetAgent
+    | CreateRoom
+    | DeleteRoom
+    | JoinRoom
+    | LeaveRoom
+    | CreateChannel
+    | DeleteChannel
+    | JoinChannel
+    | LeaveChannel
+)
+"""Commands that may become events."""
+
+MUTATIONS = frozenset(get_args(Mutation))
+REPEATABLE = MUTATIONS - {Hello, TakeInbox, DeclareStatus}
+"""Mutations that may carry an idem_key; the others are tied to their connection or to this process."""
+
+
+@dataclass(slots=True, frozen=True)
+class Rules:
+    """The hub's settings that decide what is lawful."""
+
+    limits: Limits
+    auto_create: bool = True
+    create_needs_operator: bool = False
+
+
+@dataclass(slots=True)
+class By:
+    """Who asks, over which connection, and when: stamped by the hub, never taken from the client.
+
+    actor: agent name, `operator` or `hub`. agent: its id. home: address used when a message names none.
+    at_ms: wall clock, recorded. lease_ms: lease clock, never recorded.
+    """
+
+    actor: str
+    agent: int | None
+    connection: int
+    home: str
+    at_ms: int
+    lease_ms: int
+    operator: bool = False
+
+    def require_agent(self) -> int:
+        """The agent's id. Raises `Rejected(anonymous)` on an operator connection."""
+        if self.agent is None:
+            raise Rejected("anonymous", "this needs an agent: connect with a name (--name, or SYNAPSE_NAME)")
+        return self.agent
+
+    def require_operator(self, what: str) -> None:
+        """Raises `Rejected(not_permitted)` unless this is an operator connection."""
+        if not self.operator:
+            raise Rejected(
+                "not_permitted",
+                f"{what} needs an operator connection: the hub's own user on its Unix socket, naming no agent",
+            )
+
+
+def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]:
+    """The events this command becomes; none when it is so already. Raises `Rejected` and changes nothing."""
+    match command:
+        case SendMessage():
+            return messages.decide_send(state, rules, command, by)
+        case TakeInbox():
+            return inboxes.decide_take(state, rules, command, by)
+        case AckInbox():
+            return inboxes.decide_ack(state, command, by)
+        case Hello():
+            return agents.decide_hello(state, rules, command, by)
+        case DeclareStatus():
+            by.require_agent()
+            if command.status not in STATUSES:
+                raise Rejected(
+                    "bad_request",
+                    f"status {shown(command.status)} is none of {', '.join(STATUSES)} - at `$.body.status`",
+                    {"path": "$.body.status", "allowed": list(STATUSES)},
+                )
+            return []
+        case RebindAgent():
+            by.require_operator("rebinding an agent")
+            return agents.decide_rebind(state, command.name)
+        case ForgetAgent():
+            by.require_operator("forgetting an agent")
+            return agents.decide_forget(state, command.name)
+        case CreateRoom():
+            return rooms.decide_create_room(state, rules, command, by)
+        case DeleteRoom():
+            return rooms.decide_delete_room(state, command, by)
+        case JoinRoom():
+            return rooms.decide_join_room(state, rules, command, by)
+        case LeaveRoom():
+            return rooms.decide_leave_room(state, command, by)
+        case CreateChannel():
+            return rooms.decide_create_channel(state, rules, command, by)
+        case DeleteChannel():
+            return rooms.decide_delete_channel(state, command, by)
+        case JoinChannel():
+            return rooms.decide_join_channel(state, rules, command, by)
+        case LeaveChannel():
+            return rooms.decide_leave_channel(state, command, by)
+        case _:
+            assert_never(command)
+
+
+def payload_hash(command: Mutation, raw: bytes) -> str:
+    """What tells two payloads under one idempotency key apart: the first 16 bytes of SHA-256 over type and body."""
+    return sha256(type(command).__name__.encode() + b"\0" + raw).hexdigest()[:32]
+
+
+def record(state: State, events: Sequence[Event], actor: str, at_ms: int, idem: Idem | None = None) -> list[Recorded]:
+    """Number the events, fold them in, and return them ready for the journal. The first one carries `idem`."""
+    recorded: list[Recorded] = []
+    for event in events:
+        if idem is not None and not recorded:
+            event = msgspec.structs.replace(event, idem=idem)
+        entry = Recorded(state.seq + 1, at_ms, actor, event)
+        apply(state, entry)
+        recorded.append(entry)
+    return recorded
+
+
+def apply(state: State, recorded: Recorded) -> None:
+    """Fold one event into the state. Total: an event of the journal is never refused."""
+    seq, at_ms, actor, event = recorded
+    assert seq > state.seq, f"event {seq} after {state.seq}"
+    state.seq = seq
+    state.events += 1
+    if state.idempotency.by_key:
+        state.idempotency.forget_before(at_ms)
+    if event.idem is not None:
+        idem = event.idem
+        state.idempotency.remember(Remembered(actor, idem.key, idem.hash, seq, idem.count, at_ms))
+    match event:
+        case MessagePosted():
+            channel = state.rooms.channels[event.channel]
+            assert event.n == channel.last_n + 1, "a channel's numbers have no gap"
+            channel.last_n = event.n
+            state.messages += 1
+            if event.mentions:
+                _arrive(state, seq, event.mentions, MENTION)
+        case MessageSent():
+            state.messages += 1
+            _arrive(state, seq, event.to, DIRECT if event.room is None else ALL)
+        case MessageLent():
+            state.agents.inboxes[event.agent].entries[event.message].lends += 1
+        case MessagesAcked():
+            entries = state.agents.inboxes[event.agent].entries
+            for message in event.messages:
+                del entries[message]
+                state.soft.lending.end(event.agent, message)
+        case MessageDied():
+            state.agents.inboxes[event.agent].entries[event.message].dead = True
+        case AgentCreated():
+            state.agents.add(Agent(seq, event.name, event.card, event.secret_hash, at_ms, actor))
+        case AgentBound():
+            state.agents.by_id[event.agent].secret_hash = event.secret_hash
+        case AgentUnbound():
+            state.agents.by_id[event.agent].secret_hash = None
+        case AgentDescribed():
+            state.agents.by_id[event.agent].card = event.card
+        case AgentForgotten():
+            _forget(state, event.agent)
+        case JournalStarted():
+            state.hub_id = event.hub_id
+            state.journal_id = event.journal_id
+        case JournalAdopted():
+            state.journal_id = event.journal_id
+        case JournalWritable() | HubStarted():
+            pass
+        case _:
+            _apply_room(state, seq, at_ms, actor, event)
+
+
+_RoomEvent: TypeAlias = (
+    RoomCreated | RoomDeleted | RoomJoined | RoomLeft | ChannelCreated | ChannelDeleted | ChannelJoined | ChannelLeft
+)
+
+
+def _apply_room(state: State, seq: int, at_ms: int, actor: str, event: _RoomEvent) -> None:
+    """The rooms' part of `apply`."""
+    match event:
+        case RoomCreated():
+            state.rooms.add(Room(seq, event.name, event.type, event.bootstrap, at_ms, actor))
+        case RoomDeleted():
+            state.rooms.remove(event.room)
+        case RoomJoined():
+            state.rooms.by_id[event.room].members.add(event.agent)
+        case RoomLeft():
+            state.rooms.by_id[event.room].members.discard(event.agent)
+            for channel in state.rooms.in_room[event.room].values():
+                channel.members.discard(event.agent)
+        case ChannelCreated():
+            state.rooms.add_channel(Channel(seq, event.room, event.name, event.type, event.bootstrap, at_ms, actor))
+        case ChannelDeleted():
+            state.rooms.remove_channel(event.channel)
+        case ChannelJoined():
+            channel = state.rooms.channels[event.channel]
+            channel.members.add(event.agent)
+            state.rooms.by_id[channel.room].members.add(event.agent)
+        case ChannelLeft():
+            state.rooms.channels[event.channel].members.discard(event.agent)
+        case _:
+            assert_never(event)
+
+
+def _arrive(state: State, seq: int, deliveries: tuple[Delivery, ...], reason: str) -> None:
+    for delivery in deliveries:
+        inbox = state.agents.inboxes[delivery.agent]
+        assert delivery.n == inbox.last_n + 1, "an inbox's numbers have no gap"
+        inbox.last_n = delivery.n
+        inbox.entries[seq] = Entry(seq, delivery.n, reason)
+
+
+def _forget(state: State, agent: int) -> None:
+    for seq in state.agents.inboxes[agent].entries:
+        state.soft.lending.end(agent, seq)
+    for room in state.rooms.by_id.values():
+        room.members.discard(agent)
+    for channel in state.rooms.channels.values():
+        channel.members.discard(agent)
+    state.agents.remove(agent)
+    state.soft.presence.forget(agent)
+
+
+def announce(state: State, recorded: Recorded) -> list[tuple[str, Message]]:
+    """What followers of channels and inboxes are told: index key and message. Call after `apply`."""
+    event = recorded.event
+    if isinstance(event, MessagePosted):
+        message = messages.shown_posted(state.journal_id, recorded, event)
+        told = [(f"ch/{event.channel}", message)]
+        told += [(f"in/{delivery.agent}", message) for delivery in event.mentions]
+        return told
+    if isinstance(event, MessageSent):
+        return [
+            (f"in/{delivery.agent}", messages.shown_sent(state.journal_id, recorded, event, delivery))
+            for delivery in event.to
+        ]
+    return []

@@ -1,0 +1,291 @@
+"""Sending: where a message goes, what it becomes in the journal, and how it is shown."""
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from synapse.core.agents import near_names, require_room_for_agents
+from synapse.core.events import AgentCreated, Card, Delivery, Event, MessagePosted, MessageSent
+from synapse.core.inboxes import ALL
+from synapse.core.rooms import Channel, Room, require_channel, require_room
+from synapse.errors import Rejected
+from synapse.protocol.commands import PRIORITIES, SendMessage
+from synapse.protocol.cursor import cursor_of, message_id, seq_of_message
+from synapse.protocol.names import GENERAL, mentioned, require_agent_name, require_segment, shown
+from synapse.protocol.notices import Message
+
+if TYPE_CHECKING:
+    from synapse.core.events import Recorded
+    from synapse.core.kernel import By, Rules
+    from synapse.core.state import State
+
+_decode_text: Final = msgspec.json.Decoder(str).decode
+
+
+def decide_send(state: "State", rules: "Rules", command: SendMessage, by: "By") -> list[Event]:
+    """One message to a channel or to inboxes; `AgentCreated` first for recipients that `create` makes."""
+    by.require_agent()
+    _require_plain_fields(command, rules)
+    channel, names = _destination(command, by)
+    if channel is not None:
+        return [_post(state, rules, require_channel(state, channel), command, by)]
+    if names == [ALL]:
+        return [_send_all(state, rules, command, by)]
+    return _send(state, rules, names, command, by)
+
+
+def _require_plain_fields(command: SendMessage, rules: "Rules") -> None:
+    limits = rules.limits
+    if command.expires_at_ms is not None:
+        raise Rejected(
+            "unsupported", "this release has no expiry of messages: send without it - at `$.body.expires_at_ms`"
+        )
+    if command.priority not in PRIORITIES:
+        raise Rejected(
+            "bad_request",
+            f"priority {shown(command.priority)} is none of {', '.join(PRIORITIES)} - at `$.body.priority`",
+            {"path": "$.body.priority", "allowed": list(PRIORITIES)},
+        )
+    for name, text, most in (
+        ("subject", command.subject, limits.subject_chars_max),
+        ("thread", command.thread, limits.thread_chars_max),
+    ):
+        if text is not None and not 0 < len(text) <= most:
+            raise Rejected(
+                "bad_request",
+                f"{name} has {len(text)} characters; 1 to {most} - at `$.body.{name}`",
+                {"path": f"$.body.{name}"},
+            )
+    if command.reply_to is not None:
+        seq_of_message(command.reply_to)
+
+
+def _destination(command: SendMessage, by: "By") -> tuple[str | None, list[str]]:
+    """A channel's address, or the names of recipients (`["all"]` for the room's members)."""
+    ways = (bool(command.to), command.target is not None, command.channel is not None or command.room is not None)
+    if sum(ways) > 1 and not (command.target == ALL and command.channel is None and not command.to):
+        raise Rejected("bad_request", "give one of to, target, or room and channel - at `$.body`", {"path": "$.body"})
+    if command.to:
+        return None, _names(command.to)
+    target = command.target
+    if target is None:
+        if command.channel is None and command.room is None:
+            return by.home, []
+        return _address(command.room, command.channel), []
+    if target.startswith("role:"):
+        raise Rejected(
+            "unsupported",
+            f"this release has no role addresses: name agents instead of {shown(target)}",
+            {"target": shown(target)},
+        )
+    if ":" in target:
+        return target, []
+    return None, _names(tuple(part.strip() for part in target.split(",")))
+
+
+def _address(room: str | None, channel: str | None) -> str:
+    """Explicit room and channel, else `room:channel`, else the room's general channel."""
+    if channel is not None and ":" in channel:
+        if room is not None and channel.partition(":")[0] != room:
+            raise Rejected(
+                "bad_request", f"channel {shown(channel)} is not in room {shown(room)} - at `$.body.channel`"
+            )
+        return channel
+    if channel is None:
+        assert room is not None
+        return f"{require_segment(room, 'room')}:{GENERAL}"
+    if room is None:
+        raise Rejected("bad_request", f"which room is {shown(channel)} in? write room:channel - at `$.body.channel`")
+    return f"{require_segment(room, 'room')}:{require_segment(channel, 'channel')}"
+
+
+def _names(names: tuple[str, ...]) -> list[str]:
+    """Recipients without repeats; `all` only alone."""
+    unique = list(dict.fromkeys(names))
+    if unique == [ALL]:
+        return unique
+    return [require_agent_name(name) for name in unique]
+
+
+def _post(state: "State", rules: "Rules", channel: Channel, command: SendMessage, by: "By") -> MessagePosted:
+    return MessagePosted(
+        channel=channel.id,
+        address=state.rooms.address(channel),
+        n=channel.last_n + 1,
+        body=command.body,
+        subject=command.subject,
+        thread=command.thread,
+        reply_to=command.reply_to,
+        priority=command.priority,
+        mentions=_mentions(state, rules, channel, command, by),
+    )
+
+
+def _mentions(state: "State", rules: "Rules", channel: Channel, command: SendMessage, by: "By") -> tuple[Delivery, ...]:
+    """References for agents that a member of the room names as `@name` in a text. Unknown names are plain text."""
+    body = bytes(command.body)
+    if not body.startswith(b'"') or b"@" not in body:
+        return ()
+    if by.require_agent() not in state.rooms.by_id[channel.room].members:
+        return ()
+    found: list[Delivery] = []
+    for name in mentioned(_decode_text(body)):
+        agent = state.agents.by_name.get(name)
+        if agent is None or agent.id == by.agent or _is_full(state, rules, agent.id):
+            continue
+        found.append(Delivery(name, agent.id, state.agents.inboxes[agent.id].last_n + 1))
+        if len(found) == rules.limits.mentions_max:
+            break
+    return tuple(found)
+
+
+def unmentioned(state: "State", event: MessagePosted, by_agent: int | None) -> tuple[str, ...]:
+    """Known agents that a member named in this message and that got no reference: full inbox, or too many names."""
+    body = bytes(event.body)
+    if not body.startswith(b'"') or b"@" not in body:
+        return ()
+    channel = state.rooms.channels.get(event.channel)
+    if channel is None or by_agent not in state.rooms.by_id[channel.room].members:
+        return ()
+    got = {delivery.name for delivery in event.mentions}
+    known = (state.agents.by_name.get(name) for name in mentioned(_decode_text(body)))
+    return tuple(agent.name for agent in known if agent is not None and agent.name not in got and agent.id != by_agent)
+
+
+def _is_full(state: "State", rules: "Rules", agent: int) -> bool:
+    return len(state.agents.inboxes[agent].entries) >= rules.limits.inbox_unacked_max
+
+
+def _send_all(state: "State", rules: "Rules", command: SendMessage, by: "By") -> MessageSent:
+    room = require_room(state, command.room if command.room is not None else by.home.partition(":")[0])
+    to = [
+        Delivery(agent.name, agent.id, state.agents.inboxes[agent.id].last_n + 1)
+        for agent in sorted((state.agents.by_id[member] for member in room.members), key=lambda agent: agent.name)
+        if agent.id != by.agent and not _is_full(state, rules, agent.id)
+    ]
+    if not to:
+        raise _nobody(room)
+    return MessageSent(
+        to=tuple(to),
+        room=room.id,
+        body=command.body,
+        subject=command.subject,
+        thread=command.thread,
+        reply_to=command.reply_to,
+        priority=command.priority,
+    )
+
+
+def _nobody(room: Room) -> Rejected:
+    return Rejected(
+        "no_recipient",
+        f"no other member of room {room.name} can take it: agents become members with "
+        f"synapse room join {room.name}, or send to names with --to",
+        {"room": room.name, "members": len(room.members)},
+    )
+
+
+def _send(state: "State", rules: "Rules", names: list[str], command: SendMessage, by: "By") -> list[Event]:
+    if len(names) > rules.limits.recipients_max:
+        raise Rejected(
+            "limit",
+            f"{len(names)} recipients; at most {rules.limits.recipients_max}: use a channel",
+            {"limit": "recipients_max", "value": rules.limits.recipients_max},
+        )
+    created = [name for name in names if name not in state.agents.by_name]
+    if created and not command.create:
+        raise _never_seen(state, created)
+    if created:
+        require_room_for_agents(state, rules, len(created))
+    events: list[Event] = [AgentCreated(name=name, card=Card()) for name in created]
+    to: list[Delivery] = []
+    for name in names:
+        agent = state.agents.by_name.get(name)
+        if agent is None:
+            to.append(Delivery(name, state.seq + 1 + created.index(name), 1))
+            continue
+        if _is_full(state, rules, agent.id):
+            raise Rejected(
+                "inbox_full",
+                f"{name} has {rules.limits.inbox_unacked_max} unacked messages: it must ack some first "
+                "(synapse inbox --ack-all)",
+                {"agent": name, "inbox_unacked_max": rules.limits.inbox_unacked_max},
+            )
+        to.append(Delivery(name, agent.id, state.agents.inboxes[agent.id].last_n + 1))
+    events.append(
+        MessageSent(
+            to=tuple(to),
+            body=command.body,
+            subject=command.subject,
+            thread=command.thread,
+            reply_to=command.reply_to,
+            priority=command.priority,
+        )
+    )
+    return events
+
+
+def _never_seen(state: "State", names: list[str]) -> Rejected:
+    near = {name: near_names(state, name) for name in names}
+    hints = "; ".join(f"near {name}: {', '.join(close)}" for name, close in near.items() if close)
+    return Rejected(
+        "not_found",
+        f"never seen: {', '.join(names)}{'; ' + hints if hints else ''}; "
+        "--create sends to a name that has not come yet",
+        {"agents": names, "near": near},
+    )
+
+
+def shown_posted(journal_id: str, recorded: "Recorded", event: MessagePosted) -> Message:
+    """A channel message as everybody sees it."""
+    room, _, channel = event.address.partition(":")
+    return Message(
+        id=message_id(recorded.seq),
+        room=room,
+        channel=channel,
+        n=event.n,
+        cursor=cursor_of(journal_id, recorded.seq),
+        sender=recorded.actor,
+        to=None,
+        kind=event.kind,
+        subject=event.subject,
+        body=event.body,
+        thread=event.thread,
+        reply_to=event.reply_to,
+        priority=event.priority,
+        expires_at_ms=None,
+        sent_at_ms=recorded.at_ms,
+    )
+
+
+def shown_sent(journal_id: str, recorded: "Recorded", event: MessageSent, delivery: Delivery) -> Message:
+    """A direct message as one recipient sees it: the channel is its inbox `@name`."""
+    return Message(
+        id=message_id(recorded.seq),
+        room=None,
+        channel=f"@{delivery.name}",
+        n=delivery.n,
+        cursor=cursor_of(journal_id, recorded.seq),
+        sender=recorded.actor,
+        to=(ALL,) if event.room is not None else tuple(other.name for other in event.to),
+        kind="direct",
+        subject=event.subject,
+        body=event.body,
+        thread=event.thread,
+        reply_to=event.reply_to,
+        priority=event.priority,
+        expires_at_ms=None,
+        sent_at_ms=recorded.at_ms,
+    )
+
+
+def shown_to(journal_id: str, recorded: "Recorded", agent: int | None) -> Message | None:
+    """A message event as `agent` may see it; None for any other event, and for a direct message to somebody else."""
+    event = recorded.event
+    if isinstance(event, MessagePosted):
+        return shown_posted(journal_id, recorded, event)
+    if isinstance(event, MessageSent):
+        for delivery in event.to:
+            if delivery.agent == agent:
+                return shown_sent(journal_id, recorded, event, delivery)
+    return None

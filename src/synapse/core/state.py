@@ -1,0 +1,120 @@
+"""Everything the hub knows, in two halves: what the journal can rebuild, and what dies with the process.
+
+The durable half is the fold of the journal: it has a canonical dump and a digest, and only `kernel.apply` writes it.
+The soft half (presence, lends, waiters) is empty at start, never journalled and outside the digest.
+"""
+
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+import msgspec
+
+from synapse.core.agents import Agent, Agents
+from synapse.core.idempotency import Idempotency, Remembered
+from synapse.core.inboxes import Entry, Inbox, Lending
+from synapse.core.presence import Presence
+from synapse.core.rooms import Channel, Room, Rooms
+
+
+@dataclass(slots=True)
+class Soft:
+    """What a restart forgets on purpose."""
+
+    presence: Presence = field(default_factory=Presence)
+    lending: Lending = field(default_factory=Lending)
+
+
+@dataclass(slots=True)
+class State:
+    """The hub's state. seq: the last event folded in. messages: how many were ever accepted."""
+
+    journal_id: str = ""
+    hub_id: str = ""
+    seq: int = 0
+    events: int = 0
+    messages: int = 0
+    agents: Agents = field(default_factory=Agents)
+    rooms: Rooms = field(default_factory=Rooms)
+    idempotency: Idempotency = field(default_factory=Idempotency)
+    soft: Soft = field(default_factory=Soft)
+
+
+class _Dump(msgspec.Struct, frozen=True, kw_only=True):
+    """The durable half as plain data, in a fixed order. It is the payload of a snapshot."""
+
+    format: int
+    journal_id: str
+    hub_id: str
+    seq: int
+    events: int
+    messages: int
+    agents: list[Agent]
+    inboxes: list[tuple[int, int, list[Entry]]]
+    rooms: list[Room]
+    channels: list[Channel]
+    remembered: list[Remembered]
+
+
+FORMAT = 1
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_decode = msgspec.json.Decoder(_Dump).decode
+
+
+def new_state() -> State:
+    """The state before the first event."""
+    return State()
+
+
+def encode_state(state: State) -> bytes:
+    """The canonical dump: the same state gives the same bytes, however it came about."""
+    agents = sorted(state.agents.by_id.values(), key=lambda agent: agent.id)
+    return _encode(
+        _Dump(
+            format=FORMAT,
+            journal_id=state.journal_id,
+            hub_id=state.hub_id,
+            seq=state.seq,
+            events=state.events,
+            messages=state.messages,
+            agents=agents,
+            inboxes=[
+                (agent.id, inbox.last_n, sorted(inbox.entries.values(), key=lambda entry: entry.seq))
+                for agent in agents
+                for inbox in (state.agents.inboxes[agent.id],)
+            ],
+            rooms=sorted(state.rooms.by_id.values(), key=lambda room: room.id),
+            channels=sorted(state.rooms.channels.values(), key=lambda channel: channel.id),
+            remembered=list(state.idempotency.in_order()),
+        )
+    )
+
+
+def decode_state(dump: bytes) -> State:
+    """The state of a canonical dump, with an empty soft half. Raises `msgspec.MsgspecError` when it is none of ours."""
+    plain = _decode(dump)
+    if plain.format != FORMAT:
+        raise msgspec.ValidationError(f"a dump of format {plain.format}; this release reads {FORMAT}")
+    state = State(
+        journal_id=plain.journal_id,
+        hub_id=plain.hub_id,
+        seq=plain.seq,
+        events=plain.events,
+        messages=plain.messages,
+    )
+    for agent in plain.agents:
+        state.agents.add(agent)
+    for agent_id, last_n, entries in plain.inboxes:
+        state.agents.inboxes[agent_id] = Inbox(last_n=last_n, entries={entry.seq: entry for entry in entries})
+    for room in plain.rooms:
+        state.rooms.add(room)
+    for channel in plain.channels:
+        state.rooms.add_channel(channel)
+    for remembered in plain.remembered:
+        state.idempotency.remember(remembered)
+    return state
+
+
+def digest(state: State) -> str:
+    """SHA-256 of the canonical dump, hex."""
+    return sha256(encode_state(state)).hexdigest()

@@ -1,0 +1,111 @@
+"""Every error Synapse raises, sorted by whose move is next.
+
+    SynapseError
+    ├── Rejected         the lawful no: nothing changed, the connection lives, `detail` names the way out
+    ├── PeerError        the other side broke the grammar of the protocol
+    ├── Disconnected     the connection is gone; the number's range tells whether to come back
+    ├── HubUnreachable   no hub answers at the address
+    └── JournalError     the store refused or failed; one line with the cure and the process's exit code
+        ├── JournalRefused   the files are not what they should be: 78, a restart does not help
+        ├── JournalLocked    another process owns this home: 75
+        ├── DiskFull         no room: the hub turns read-only, or exits 74 when it cannot even start
+        └── StoreFailed      outcome unknown: 74, the next start replays the truth
+
+This module imports nothing, because the command line's fast path imports it.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_REFUSED = 3
+EXIT_NOT_FOUND = 4
+EXIT_DEADLINE = 5
+EXIT_UNREACHABLE = 69
+EXIT_ADDRESS_IN_USE = 71
+EXIT_STORE = 74
+EXIT_LOCKED = 75
+EXIT_NOT_PERMITTED = 77
+EXIT_JOURNAL = 78
+
+
+class SynapseError(Exception):
+    """Base of every error that Synapse raises on purpose."""
+
+
+class Rejected(SynapseError):
+    """The hub's lawful no. Nothing changed.
+
+    code: one of `synapse.protocol.codes.ERRORS`. detail: a sentence that names the values and the way out.
+    facts: the same as data. retry_after_ms: set when waiting that long may help.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        facts: "Mapping[str, object] | None" = None,
+        *,
+        retry_after_ms: int | None = None,
+    ) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+        self.detail = detail
+        self.facts: dict[str, object] = dict(facts or {})
+        self.retry_after_ms = retry_after_ms
+
+
+class PeerError(SynapseError):
+    """The other side sent something that is not the protocol."""
+
+
+class Disconnected(SynapseError):
+    """The connection is gone. Codes 4000–4499 and 1012 mean come back, 4500–4999 mean do not."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{code} {reason}")
+        self.code = code
+        self.reason = reason
+
+    @property
+    def may_come_back(self) -> bool:
+        """True when reconnecting can help."""
+        return not 4500 <= self.code <= 4999
+
+
+class HubUnreachable(SynapseError):
+    """No hub answers. The text says where it was looked for and how to start one."""
+
+
+class JournalError(SynapseError):
+    """The store refused or failed. The text is one line that names the cure."""
+
+    exit_code = EXIT_STORE
+
+
+class JournalRefused(JournalError):
+    """The journal's files are not what they should be; nothing was changed and a restart does not help."""
+
+    exit_code = EXIT_JOURNAL
+
+    def __init__(self, text: str, *, seq: int | None = None) -> None:
+        super().__init__(text)
+        self.seq = seq
+
+
+class JournalLocked(JournalError):
+    """Another process owns this home; the text names its pid."""
+
+    exit_code = EXIT_LOCKED
+
+
+class DiskFull(JournalError):
+    """There is no room left where the journal lives."""
+
+
+class StoreFailed(JournalError):
+    """A store operation failed and its outcome is unknown; the next start replays the truth."""

@@ -1,0 +1,289 @@
+"""Bytes to requests and answers to bytes, in two stages: envelope first, body second, so a bad body still has its id.
+
+Ingress is strict. What JSON parsers let through is refused here: depth, integers beyond 2^53 - 1, NaN and infinities,
+lone surrogates, NUL. Free JSON (a message's body) is decoded and encoded again, so that what is stored, hashed and
+fanned out are our bytes: compact, one line, valid UTF-8, each key once.
+"""
+
+import re
+from typing import Final, NamedTuple, TypeAlias
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from synapse.errors import PeerError, Rejected
+from synapse.protocol.commands import COMMANDS, TYPE_OF, Command, SendMessage
+from synapse.protocol.limits import Limits
+from synapse.protocol.names import shown
+from synapse.protocol.notices import NOTICES, Notice
+from synapse.protocol.replies import Reply
+
+RequestId: TypeAlias = str | int | None
+
+REQUEST_ID_CHARS_MAX: Final = 64
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A request as it travels. id: chosen by the client, echoed in the answer. idem_key: see PROTOCOL.md."""
+
+    type: str
+    id: str | int
+    body: msgspec.Raw = msgspec.Raw(b"{}")
+    idem_key: str | None = None
+
+
+class ReplyFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="reply"):
+    """An answer. seq: the commit it reflects. replayed: the effect is that of an earlier request with this idem_key."""
+
+    id: RequestId
+    seq: int
+    body: Reply
+    replayed: bool = False
+
+
+class ErrorBody(msgspec.Struct, frozen=True, kw_only=True):
+    """A refusal: stable code, a sentence, the same as data, and how long to wait when waiting helps."""
+
+    code: str
+    detail: str
+    facts: dict[str, object]
+    retry_after_ms: int | None
+
+
+class ErrorFrame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="error"):
+    """A refusal of one request; id is null when the frame had none that could be read."""
+
+    id: RequestId
+    seq: int
+    error: ErrorBody
+
+
+class NoticeFrame(msgspec.Struct, frozen=True, kw_only=True):
+    """Something the hub says unasked. seq: the journal position it reflects."""
+
+    type: str
+    seq: int
+    body: Notice
+
+
+class HubFrame(msgspec.Struct, frozen=True, kw_only=True):
+    """Any frame of the hub, as a client reads it first: the body is decoded by what was asked, or by the notice."""
+
+    type: str
+    seq: int = 0
+    id: RequestId = None
+    body: msgspec.Raw = msgspec.Raw(b"null")
+    error: ErrorBody | UnsetType = UNSET
+    replayed: bool = False
+
+
+class Request(NamedTuple):
+    """One decoded request. raw: its body in our own bytes, for the idempotency hash."""
+
+    id: RequestId
+    command: Command
+    idem_key: str | None
+    raw: bytes
+
+
+class BadFrame(PeerError):
+    """A frame that cannot be carried out; `rejected` is the answer, under `id` when it could be read."""
+
+    def __init__(self, request_id: RequestId, rejected: Rejected) -> None:
+        super().__init__(str(rejected))
+        self.id = request_id
+        self.rejected = rejected
+
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
+_decode_any = msgspec.json.Decoder().decode
+_decode_hub_frame = msgspec.json.Decoder(HubFrame).decode
+_COMMAND_DECODERS: Final = {name: msgspec.json.Decoder(kind).decode for name, kind in COMMANDS.items()}
+_NOTICE_DECODERS: Final = {name: msgspec.json.Decoder(kind).decode for name, kind in NOTICES.items()}
+_NOTICE_TYPE: Final[dict[type[Notice], str]] = {kind: name for name, kind in NOTICES.items()}
+_long_number = re.compile(rb"\d{16}").search
+_NOT_DIGITS: Final = bytes(byte for byte in range(256) if not 0x30 <= byte <= 0x39)
+_id_value = re.compile(rb'\s*:\s*(?:"([ !#-\[\]-~]{0,64})"|(-?\d{1,15}))\s*[,}]')
+_token = re.compile(rb'"(?:[^"\\]+|\\.)*"?|[\[\]{}]', re.DOTALL)
+
+
+def decode_request(data: bytes | bytearray | memoryview, limits: Limits) -> Request:
+    """Decode one request frame.
+
+    Raises `BadFrame` with `malformed` (not the JSON we accept), `unknown_type`, or `bad_request` (with the JSON path).
+    """
+    data = bytes(data)
+    try:
+        _require_plain_json(data, limits)
+        envelope = _decode_envelope(data)
+        request_id = envelope.id
+        if isinstance(request_id, str) and len(request_id) > REQUEST_ID_CHARS_MAX:
+            raise Rejected("malformed", f"the id has {len(request_id)} characters; at most {REQUEST_ID_CHARS_MAX}")
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadFrame(_label(data), Rejected("malformed", _sentence(error, "$"))) from None
+    except Rejected as error:
+        raise BadFrame(_label(data), error) from None
+    decode_body = _COMMAND_DECODERS.get(envelope.type)
+    if decode_body is None:
+        raise BadFrame(request_id, _unknown_type(envelope.type))
+    try:
+        command = decode_body(envelope.body)
+        key = envelope.idem_key
+        if key is not None and not 0 < len(key) <= limits.idem_key_chars_max:
+            raise Rejected(
+                "bad_request",
+                f"idem_key has {len(key)} characters; 1 to {limits.idem_key_chars_max} - at `$.idem_key`",
+                {"path": "$.idem_key"},
+            )
+        if type(command) is SendMessage:
+            command = _with_own_bytes(command, limits)
+        raw = b"" if key is None else _encode(command)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadFrame(request_id, _body_refusal(error)) from None
+    except Rejected as error:
+        raise BadFrame(request_id, error) from None
+    return Request(request_id, command, key, raw)
+
+
+def _with_own_bytes(command: SendMessage, limits: Limits) -> SendMessage:
+    """The command with its free JSON encoded by us."""
+    body = _encode(_decode_any(command.body))
+    if len(body) > limits.message_bytes_max:
+        raise Rejected(
+            "too_large",
+            f"the body has {len(body)} bytes; at most {limits.message_bytes_max}: send a reference to a file instead",
+            {"bytes": len(body), "message_bytes_max": limits.message_bytes_max},
+        )
+    return SendMessage(
+        body=msgspec.Raw(body),
+        to=command.to,
+        target=command.target,
+        room=command.room,
+        channel=command.channel,
+        create=command.create,
+        subject=command.subject,
+        thread=command.thread,
+        reply_to=command.reply_to,
+        priority=command.priority,
+        expires_at_ms=command.expires_at_ms,
+    )
+
+
+def _require_plain_json(data: bytes, limits: Limits) -> None:
+    """Refuse depth, big integers and NUL; cheap scans first, a walk over the values only when one of them hits."""
+    if data.count(b"{") + data.count(b"[") > limits.depth_max:
+        depth = _depth(data)
+        if depth > limits.depth_max:
+            raise Rejected("malformed", f"JSON nested {depth} deep; at most {limits.depth_max}", {"depth": depth})
+    many_digits = len(data.translate(None, _NOT_DIGITS)) >= 16  # ten times cheaper than the search below
+    if (many_digits and _long_number(data) is not None) or b"\\u0000" in data:
+        _walk(_decode_any(data), limits.int_max)
+
+
+def _depth(data: bytes) -> int:
+    """How deep brackets nest outside strings."""
+    depth = deepest = 0
+    for match in _token.finditer(data):
+        char = match[0][0]
+        if char in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif char in b"]}":
+            depth -= 1
+    return deepest
+
+
+def _walk(value: object, int_max: int) -> None:
+    """Refuse integers beyond ±`int_max` and strings with NUL anywhere in a decoded value."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            if "\0" in item:
+                raise Rejected("malformed", "a string holds the character NUL")
+        elif isinstance(item, dict):
+            stack.extend(item.keys())
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+        elif isinstance(item, int) and not -int_max <= item <= int_max:
+            raise Rejected("malformed", f"the integer {item if abs(item) < 1 << 80 else '…'} is beyond ±(2^53 - 1)")
+
+
+def _label(data: bytes) -> RequestId:
+    """The id of a frame that is otherwise wrong, if it can be read: the first `"id"` at the outermost level."""
+    depth = 0
+    for match in _token.finditer(data):
+        token = match[0]
+        if token in (b"{", b"["):
+            depth += 1
+        elif token in (b"}", b"]"):
+            depth -= 1
+        elif depth == 1 and token == b'"id"':
+            value = _id_value.match(data, match.end())
+            return None if value is None else int(value[2]) if value[2] else value[1].decode("ascii")
+    return None
+
+
+def _unknown_type(name: str) -> Rejected:
+    near = [known for known in COMMANDS if known.split(".")[-1] == name.split(".")[-1]][:3]
+    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    return Rejected("unknown_type", f"no command has the type {shown(name)}{hint}", {"type": shown(name)})
+
+
+def _body_refusal(error: Exception) -> Rejected:
+    """`malformed` for what is no JSON of ours (a bool where a number belongs too), else `bad_request`."""
+    text = str(error)
+    is_grammar = not isinstance(error, msgspec.ValidationError) or "out of range" in text or "got `bool`" in text
+    path = text.rsplit("- at `", 1)[1].rstrip("`") if "- at `" in text else "$"
+    path = path.replace("$", "$.body", 1)
+    return Rejected("malformed" if is_grammar else "bad_request", _sentence(error, path), {"path": path})
+
+
+def _sentence(error: Exception, path: str) -> str:
+    text = str(error).split(" - at `")[0]
+    return f"{text} - at `{path}`"
+
+
+def encode_request(request_id: RequestId, command: Command, idem_key: str | None = None) -> bytes:
+    """A request frame, for clients. The hub checks it; nothing is checked here."""
+    frame: dict[str, object] = {"type": TYPE_OF[type(command)], "id": request_id, "body": command}
+    if idem_key is not None:
+        frame["idem_key"] = idem_key
+    return _encode(frame)
+
+
+def encode_reply(request_id: RequestId, seq: int, body: Reply, *, replayed: bool = False) -> bytes:
+    """A reply frame."""
+    return _encode(ReplyFrame(id=request_id, seq=seq, body=body, replayed=replayed))
+
+
+def encode_error(request_id: RequestId, seq: int, error: Rejected) -> bytes:
+    """An error frame."""
+    body = ErrorBody(code=error.code, detail=error.detail, facts=error.facts, retry_after_ms=error.retry_after_ms)
+    return _encode(ErrorFrame(id=request_id, seq=seq, error=body))
+
+
+def encode_notice(seq: int, body: Notice) -> bytes:
+    """A notice frame."""
+    return _encode(NoticeFrame(type=_NOTICE_TYPE[type(body)], seq=seq, body=body))
+
+
+def decode_hub_frame(data: bytes | str) -> HubFrame:
+    """First stage of a hub frame, for clients. Raises `PeerError` when it is none."""
+    try:
+        return _decode_hub_frame(data)
+    except msgspec.MsgspecError as error:
+        raise PeerError(f"the hub sent a frame that is not the protocol: {error}") from error
+
+
+def decode_notice(frame: HubFrame) -> Notice | None:
+    """Second stage of a notice; None for a notice type of a newer hub. Raises `PeerError` if it does not fit."""
+    decode = _NOTICE_DECODERS.get(frame.type)
+    if decode is None:
+        return None
+    try:
+        return decode(frame.body)
+    except msgspec.MsgspecError as error:
+        raise PeerError(f"the hub sent a {frame.type} notice that does not fit: {error}") from error

@@ -1,0 +1,330 @@
+"""What a client may ask. Unknown fields are refused, so that a typo fails loudly.
+
+Each class is the `body` of one request; `COMMANDS` gives its wire type. A command that changes something may carry
+`idem_key` in its envelope.
+"""
+
+from typing import Final, TypeAlias, get_args
+
+import msgspec
+
+from synapse.protocol.codes import PROTOCOL_VERSION
+
+PRIORITIES: Final = ("low", "normal", "high", "urgent")
+STATUSES: Final = ("idle", "busy", "waiting_for_input")
+
+
+class IdentifyHub(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask which hub this is, before hello: a client keeps its secrets by hub id."""
+
+
+class Ping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask for a pong through the same turn as everything else."""
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The first command of a connection.
+
+    protocol: lowest and highest version the client speaks. name and secret: the agent; the first hello of a name binds
+    it to the secret (32 to 128 characters). ancestors: secrets of `a` and `a/b`, needed when `a/b/c` is bound.
+    lasting: the connection stays open, so the agent counts as online; else it only touches the last activity.
+    operator: no agent, but the hub's own user on the Unix socket. home: `room:channel` for messages without address.
+    """
+
+    protocol: tuple[int, int] = (PROTOCOL_VERSION, PROTOCOL_VERSION)
+    token: str | None = None
+    name: str | None = None
+    secret: str | None = None
+    ancestors: dict[str, str] = {}
+    kind: str | None = None
+    display_name: str | None = None
+    personality: str | None = None
+    avatar: str | None = None
+    client: str | None = None
+    capabilities: tuple[str, ...] | None = None
+    lasting: bool = False
+    operator: bool = False
+    home: str | None = None
+
+
+class SendMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Send to a channel, or to inboxes.
+
+    Exactly one of: `to` (agents), `target` (an agent, a comma list, `all`, `room:channel`), or `room`/`channel`
+    (`channel` may be `room:channel`); none of them means the connection's home. create: a recipient never seen is
+    created instead of refused. expires_at_ms and `role:` targets are refused `unsupported` by this release.
+    """
+
+    body: msgspec.Raw
+    to: tuple[str, ...] = ()
+    target: str | None = None
+    room: str | None = None
+    channel: str | None = None
+    create: bool = False
+    subject: str | None = None
+    thread: str | None = None
+    reply_to: str | None = None
+    priority: str = "normal"
+    expires_at_ms: int | None = None
+
+
+class Subscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Follow channels, my inbox, presence. since: a cursor; what came after it is sent first, then everything live.
+
+    Observes only: nothing is taken from an inbox and no membership changes.
+    """
+
+    channels: tuple[str, ...] = ()
+    inbox: bool = False
+    presence: bool = False
+    since: str | None = None
+
+
+class Unsubscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """End a subscription of this connection."""
+
+    subscription: int
+
+
+class ReadHistory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One page of a channel's (or with `inbox` my inbox's) messages, oldest first.
+
+    Without `since` the newest `limit` messages that fit; with it the first ones after the cursor. `next` of the reply,
+    given as `since`, continues forward; `previous`, given as `before`, goes back. sender, text (substring, any case),
+    from_ms and until_ms (wall clock) filter.
+    """
+
+    room: str | None = None
+    channel: str | None = None
+    inbox: bool = False
+    since: str | None = None
+    before: str | None = None
+    limit: int = 50
+    sender: str | None = None
+    text: str | None = None
+    from_ms: int | None = None
+    until_ms: int | None = None
+
+
+class TakeInbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Borrow the oldest unacked message of my inbox, for 30 s or until this connection closes.
+
+    wait_ms: how long to wait for one (0: not at all). directed_only: leave messages to `all` and mentions in place.
+    """
+
+    wait_ms: int = 0
+    directed_only: bool = False
+
+
+class AckInbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Be done with messages by id, or with `all` of them. Acking twice is the same as once."""
+
+    ids: tuple[str, ...] = ()
+    all: bool = False
+
+
+class ListInbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One page of my unacked and dead messages, oldest first. after: the `next` of the page before."""
+
+    limit: int = 50
+    after: str | None = None
+
+
+class WaitReceipt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Wait until one recipient has acked a direct message that I sent."""
+
+    id: str
+    wait_ms: int = 0
+
+
+class ListAgents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One page of agents by name, with presence. room: only its members."""
+
+    room: str | None = None
+    limit: int = 200
+    after: str | None = None
+
+
+class DeclareStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Say what I am doing: idle, busy, waiting_for_input. Soft: not journalled, gone when the hub restarts."""
+
+    status: str
+
+
+class RebindAgent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Operator: drop an agent's secret and close its connections; its next hello binds a new one."""
+
+    name: str
+
+
+class ForgetAgent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Operator: remove an agent, its inbox and memberships. Its messages in channels stay."""
+
+    name: str
+
+
+class ListRooms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One page of rooms by name, with counts."""
+
+    limit: int = 200
+    after: str | None = None
+
+
+class CreateRoom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Create a room with its `general` channel."""
+
+    room: str
+    type: str = "room"
+
+
+class DeleteRoom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Operator: delete a room that has no members, with its channels."""
+
+    room: str
+
+
+class ShowRoom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A room's metadata, channels and members."""
+
+    room: str
+    limit: int = 200
+    after: str | None = None
+
+
+class JoinRoom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Become a durable member of a room; created when absent if the hub's `auto_create` is on."""
+
+    room: str
+
+
+class LeaveRoom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Leave a room and all its channels."""
+
+    room: str
+
+
+class ListChannels(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One page of channels by address, with counts. room: only this one's."""
+
+    room: str | None = None
+    limit: int = 200
+    after: str | None = None
+
+
+class CreateChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Create a channel in a room that exists."""
+
+    channel: str
+    type: str = "channel"
+
+
+class DeleteChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Operator: delete a channel that has no members."""
+
+    channel: str
+
+
+class ShowChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A channel's metadata and members."""
+
+    channel: str
+    limit: int = 200
+    after: str | None = None
+
+
+class JoinChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Become a durable member of a channel and its room; created when absent if the hub's `auto_create` is on."""
+
+    channel: str
+
+
+class LeaveChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Leave a channel; the room membership stays."""
+
+    channel: str
+
+
+class ShowStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Counts and health of the hub."""
+
+
+class VerifyJournal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Operator: check the whole hash chain while the hub runs."""
+
+
+class BackUpJournal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Operator: write a consistent copy of the journal to `path` (absolute, must not exist), seen from the hub."""
+
+    path: str
+
+
+Command: TypeAlias = (
+    IdentifyHub
+    | Ping
+    | Hello
+    | SendMessage
+    | Subscribe
+    | Unsubscribe
+    | ReadHistory
+    | TakeInbox
+    | AckInbox
+    | ListInbox
+    | WaitReceipt
+    | ListAgents
+    | DeclareStatus
+    | RebindAgent
+    | ForgetAgent
+    | ListRooms
+    | CreateRoom
+    | DeleteRoom
+    | ShowRoom
+    | JoinRoom
+    | LeaveRoom
+    | ListChannels
+    | CreateChannel
+    | DeleteChannel
+    | ShowChannel
+    | JoinChannel
+    | LeaveChannel
+    | ShowStatus
+    | VerifyJournal
+    | BackUpJournal
+)
+
+COMMANDS: Final[dict[str, type[Command]]] = {
+    "hub.identify": IdentifyHub,
+    "ping": Ping,
+    "hello": Hello,
+    "message.send": SendMessage,
+    "feed.subscribe": Subscribe,
+    "feed.unsubscribe": Unsubscribe,
+    "history.read": ReadHistory,
+    "inbox.take": TakeInbox,
+    "inbox.ack": AckInbox,
+    "inbox.list": ListInbox,
+    "receipt.wait": WaitReceipt,
+    "agent.list": ListAgents,
+    "agent.declare": DeclareStatus,
+    "agent.rebind": RebindAgent,
+    "agent.forget": ForgetAgent,
+    "room.list": ListRooms,
+    "room.create": CreateRoom,
+    "room.delete": DeleteRoom,
+    "room.info": ShowRoom,
+    "room.join": JoinRoom,
+    "room.leave": LeaveRoom,
+    "channel.list": ListChannels,
+    "channel.create": CreateChannel,
+    "channel.delete": DeleteChannel,
+    "channel.info": ShowChannel,
+    "channel.join": JoinChannel,
+    "channel.leave": LeaveChannel,
+    "hub.status": ShowStatus,
+    "journal.verify": VerifyJournal,
+    "journal.backup": BackUpJournal,
+}
+"""Command class by wire type."""
+
+assert set(COMMANDS.values()) == set(get_args(Command)), "every command has one wire type"
+
+TYPE_OF: Final[dict[type[Command], str]] = {kind: name for name, kind in COMMANDS.items()}

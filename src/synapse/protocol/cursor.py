@@ -1,0 +1,48 @@
+"""A cursor is `journal_id:seq`: a position that also says of which journal."""
+
+from synapse.errors import Rejected
+from synapse.protocol.names import shown
+
+
+def cursor_of(journal_id: str, seq: int) -> str:
+    """The cursor of a journal position."""
+    return f"{journal_id}:{seq}"
+
+
+def seq_of(cursor: str, journal_id: str, head: int) -> int:
+    """The seq of a cursor of this journal.
+
+    Raises `Rejected`: `bad_request` when it is no cursor, `log_diverged` when it is of another journal or ahead of
+    `head`.
+    """
+    journal, colon, digits = cursor.partition(":")
+    if not colon or not digits.isascii() or not digits.isdigit() or len(digits) > 16:
+        raise Rejected("bad_request", f"{shown(cursor)} is not a cursor: journal_id:seq", {"cursor": shown(cursor)})
+    seq = int(digits)
+    if journal != journal_id:
+        raise Rejected(
+            "log_diverged",
+            f"the cursor {shown(cursor)} is of journal {shown(journal)}, this hub's is {journal_id}: start again "
+            "without a cursor and compare what you have",
+            {"journal_id": journal_id, "head": head},
+        )
+    if seq > head:
+        raise Rejected(
+            "log_diverged",
+            f"the cursor {shown(cursor)} lies ahead of this journal's head {head}: start again without a cursor",
+            {"journal_id": journal_id, "head": head},
+        )
+    return seq
+
+
+def message_id(seq: int) -> str:
+    """The id of the message whose event is at `seq`."""
+    return f"m{seq}"
+
+
+def seq_of_message(text: str) -> int:
+    """The journal position of a message id. Raises `Rejected(bad_request)` for anything else."""
+    digits = text[1:]
+    if text[:1] != "m" or not digits.isascii() or not digits.isdigit() or len(digits) > 16:
+        raise Rejected("bad_request", f"{shown(text)} is not a message id: m and digits", {"id": shown(text)})
+    return int(digits)

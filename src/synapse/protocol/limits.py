@@ -1,0 +1,44 @@
+"""Every limit a client can meet, told in the welcome."""
+
+import msgspec
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The hub's limits. Sizes in bytes, times in milliseconds, rates per second."""
+
+    frame_bytes_max: int = 256 * 1024
+    message_bytes_max: int = 192 * 1024
+    depth_max: int = 32
+    int_max: int = 2**53 - 1
+    fragments_max: int = 64
+    in_flight_max: int = 64
+    page_items_max: int = 500
+    subject_chars_max: int = 256
+    thread_chars_max: int = 128
+    recipients_max: int = 64
+    mentions_max: int = 16
+    idem_key_chars_max: int = 128
+    idem_keys_max: int = 10_000
+    idem_keep_ms: int = 24 * 3600 * 1000
+    inbox_unacked_max: int = 10_000
+    lend_ms: int = 30_000
+    lends_max: int = 16
+    agents_max: int = 10_000
+    rooms_max: int = 1_000
+    channels_per_room_max: int = 1_000
+    members_max: int = 10_000
+    subscriptions_max: int = 16
+    subscribed_channels_max: int = 256
+    waiting_max: int = 8
+    card_bytes_max: int = 8 * 1024
+    wait_ms_max: int = 24 * 3600 * 1000
+    connections_max: int = 4_096
+    connections_per_host_max: int = 2_048
+    connections_unauthenticated_max: int = 256
+    hello_ms: int = 5_000
+    drain_ms: int = 30_000
+    outbox_bytes_max: int = 1024 * 1024
+    rate_agent_per_s: int = 2_000
+    rate_agent_burst: int = 4_000
+    rate_host_per_s: int = 10_000
+    rate_host_burst: int = 20_000

@@ -1,0 +1,79 @@
+"""The grammar of names: what is outside it is refused, never repaired.
+
+name    = seg ('/' seg){0,3}, at most 128 characters     seg = [a-z0-9][a-z0-9._-]{0,63}
+person  = seg '@' seg                                    the local user where no name was given
+room, channel = seg                                      address = room ':' channel
+"""
+
+import re
+from typing import Final
+
+from synapse.errors import Rejected
+
+SEGMENT: Final = r"[a-z0-9][a-z0-9._-]{0,63}"
+NAME_MAX: Final = 128
+RESERVED: Final = frozenset({"all", "hub", "system", "operator"})
+"""Names no agent may have. Prefixes `role:` and `pool:` are outside the grammar anyway."""
+
+MAIN_ROOM: Final = "main"
+GENERAL: Final = "general"
+
+_segment = re.compile(rf"{SEGMENT}\Z").match
+_name = re.compile(rf"{SEGMENT}(?:/{SEGMENT}){{0,3}}\Z").match
+_person = re.compile(rf"{SEGMENT}@{SEGMENT}\Z").match
+_mention = re.compile(rf"(?<![\w@/.-])@({SEGMENT}(?:/{SEGMENT}){{0,3}}(?:@{SEGMENT})?)").findall
+
+
+def is_agent_name(name: str) -> bool:
+    """True for `seg/seg/…` with at most four segments, or `user@host`, that is not reserved."""
+    if len(name) > NAME_MAX or name in RESERVED:
+        return False
+    return _name(name) is not None or _person(name) is not None
+
+
+def require_agent_name(name: str) -> str:
+    """The name itself. Raises `Rejected(bad_name)` when it is outside the grammar or reserved."""
+    if not is_agent_name(name):
+        why = "is reserved" if name in RESERVED else "is not an agent name"
+        raise Rejected(
+            "bad_name",
+            f"{shown(name)} {why}: up to 4 segments joined by '/', each {SEGMENT}, at most {NAME_MAX} characters",
+            {"name": shown(name), "pattern": SEGMENT},
+        )
+    return name
+
+
+def require_segment(name: str, what: str) -> str:
+    """The name itself. `what` is `room` or `channel`. Raises `Rejected(bad_name)` when it is outside the grammar."""
+    if _segment(name) is None:
+        raise Rejected(
+            "bad_name", f"{shown(name)} is not a {what} name: {SEGMENT}", {"name": shown(name), "pattern": SEGMENT}
+        )
+    return name
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """`room:channel` in two. Raises `Rejected(bad_name)` for anything else."""
+    room, colon, channel = address.partition(":")
+    if not colon:
+        raise Rejected("bad_name", f"{shown(address)} is not an address: write room:channel", {"name": shown(address)})
+    return require_segment(room, "room"), require_segment(channel, "channel")
+
+
+def ancestors(name: str) -> list[str]:
+    """The agents a sub-agent's name hangs under, nearest first: `a/b/c` has `a/b` and `a`."""
+    parts = name.split("/")
+    return ["/".join(parts[:i]) for i in range(len(parts) - 1, 0, -1)]
+
+
+def mentioned(text: str) -> list[str]:
+    """Names written as `@name` in a text, in order, without repeats; a trailing `.` or `-` belongs to the sentence."""
+    if "@" not in text:
+        return []
+    return list(dict.fromkeys(found.rstrip(".-") for found in _mention(text)))
+
+
+def shown(text: str) -> str:
+    """A peer's text for an error: quoted, escaped, at most 80 characters."""
+    clipped = text if len(text) <= 80 else text[:77] + "..."
+    return ascii(clipped)

@@ -1,0 +1,358 @@
+"""What the hub answers. Every reply has a `cursor`: the position of the commit it reflects."""
+
+from typing import Final, TypeAlias
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from synapse.protocol import commands
+from synapse.protocol.limits import Limits
+from synapse.protocol.notices import Message
+
+
+class HubIdentity(msgspec.Struct, frozen=True, kw_only=True):
+    """Which hub this is and which protocol versions it speaks (lowest, highest)."""
+
+    hub_id: str
+    version: str
+    protocol: tuple[int, int]
+
+
+class Pong(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ping."""
+
+    cursor: str
+
+
+class Welcome(msgspec.Struct, frozen=True, kw_only=True):
+    """The hello was accepted. protocol: the version in force. name: null on an operator connection.
+
+    bound: true when this hello bound the name to its secret.
+    """
+
+    protocol: int
+    version: str
+    hub_id: str
+    journal_id: str
+    cursor: str
+    connection: int
+    name: str | None
+    bound: bool
+    home: str
+    limits: Limits
+
+
+class Sent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The message is durable. Channel messages carry room, channel and n, direct ones the recipients.
+
+    skipped: members or mentioned agents whose inbox was full. created: recipients that this message created.
+    """
+
+    id: str
+    cursor: str
+    room: str | UnsetType = UNSET
+    channel: str | UnsetType = UNSET
+    n: int | UnsetType = UNSET
+    to: tuple[str, ...] | UnsetType = UNSET
+    mentions: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    created: tuple[str, ...] = ()
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """A channel of a subscription and the number of its last message. An inbox is `@name`, in no room."""
+
+    room: str | None
+    channel: str
+    n: int
+
+
+class Subscribed(msgspec.Struct, frozen=True, kw_only=True):
+    """The subscription stands; messages after `from_cursor` follow as notices."""
+
+    subscription: int
+    positions: tuple[Position, ...]
+    from_cursor: str
+    cursor: str
+
+
+class Unsubscribed(msgspec.Struct, frozen=True, kw_only=True):
+    """The subscription ended."""
+
+    subscription: int
+    cursor: str
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages oldest first. next: give it as `since` for what follows, null at the head. previous: give it as
+    `before` for what came earlier, null at the beginning."""
+
+    messages: tuple[Message, ...]
+    next: str | None
+    previous: str | None
+    cursor: str
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """One message, lent for `lend_ms`; ack it by id. lends: how often it was lent, this time included."""
+
+    message: Message
+    lends: int
+    lend_ms: int
+    cursor: str
+
+
+class Acked(msgspec.Struct, frozen=True, kw_only=True):
+    """acked: ids that left the inbox now. already: ids that were not in it any more. unacked: what is left."""
+
+    acked: tuple[str, ...]
+    already: tuple[str, ...]
+    unacked: int
+    cursor: str
+
+
+class Inbox(msgspec.Struct, frozen=True, kw_only=True):
+    """Messages with their `delivery`, oldest first. next: give it as `after`, null on the last page."""
+
+    messages: tuple[Message, ...]
+    unacked: int
+    next: str | None
+    cursor: str
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """The first recipient acked. acked_by: all that have, by now."""
+
+    id: str
+    state: str
+    acked_by: tuple[str, ...]
+    cursor: str
+
+
+class AgentInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent and its presence. presence: online, recent, offline. status: as declared. bound: has a secret."""
+
+    name: str
+    kind: str
+    presence: str
+    status: str
+    connected_since_at_ms: int | None
+    last_activity_at_ms: int | None
+    connections: int
+    first_seen_at_ms: int
+    bound: bool
+    unacked: int
+    display_name: str | None = None
+    personality: str | None = None
+    avatar: str | None = None
+    client: str | None = None
+    capabilities: tuple[str, ...] = ()
+
+
+class Agents(msgspec.Struct, frozen=True, kw_only=True):
+    """Agents by name. next: give it as `after`, null on the last page."""
+
+    agents: tuple[AgentInfo, ...]
+    next: str | None
+    cursor: str
+
+
+class StatusDeclared(msgspec.Struct, frozen=True, kw_only=True):
+    """The status others see from now on."""
+
+    name: str
+    status: str
+    cursor: str
+
+
+class AgentRebound(msgspec.Struct, frozen=True, kw_only=True):
+    """The secret is dropped; the next hello binds."""
+
+    name: str
+    cursor: str
+
+
+class AgentRemoved(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent is gone."""
+
+    name: str
+    cursor: str
+
+
+class RoomInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A room with its counts; channels and participants only in `room.info`."""
+
+    room: str
+    type: str
+    bootstrap: bool
+    created_at_ms: int
+    created_by: str
+    members: int
+    channels_count: int
+    channels: tuple[str, ...] | UnsetType = UNSET
+    participants: tuple[str, ...] | UnsetType = UNSET
+    next: str | UnsetType | None = UNSET
+    cursor: str | UnsetType = UNSET
+
+
+class Rooms(msgspec.Struct, frozen=True, kw_only=True):
+    """Rooms by name."""
+
+    rooms: tuple[RoomInfo, ...]
+    next: str | None
+    cursor: str
+
+
+class ChannelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A channel with its counts; participants only in `channel.info`. messages: the number of its last message."""
+
+    room: str
+    channel: str
+    type: str
+    bootstrap: bool
+    created_at_ms: int
+    created_by: str
+    members: int
+    messages: int
+    participants: tuple[str, ...] | UnsetType = UNSET
+    next: str | UnsetType | None = UNSET
+    cursor: str | UnsetType = UNSET
+
+
+class Channels(msgspec.Struct, frozen=True, kw_only=True):
+    """Channels by address."""
+
+    channels: tuple[ChannelInfo, ...]
+    next: str | None
+    cursor: str
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """The room or channel a create, delete, join or leave was about. changed: false when it was so already."""
+
+    room: str
+    channel: str | None
+    changed: bool
+    created: bool
+    cursor: str
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """How many of everything. Connections and messages since start are of this process."""
+
+    connections: int
+    connections_total: int
+    agents: int
+    online: int
+    rooms: int
+    channels: int
+    messages: int
+    events: int
+    subscriptions: int
+    waiting: int
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """The hub in one object. health: `green` or `red` with reasons. head and base: seqs."""
+
+    health: str
+    reasons: tuple[str, ...]
+    version: str
+    protocol: int
+    hub_id: str
+    journal_id: str
+    pid: int
+    uptime_ms: int
+    base: int
+    head: int
+    journal_bytes: int
+    read_only: bool
+    verified_through: int
+    lease_clock_lag_ms: int
+    counts: Counts
+    cursor: str
+
+
+class JournalVerified(msgspec.Struct, frozen=True, kw_only=True):
+    """The chain holds from first_seq to head."""
+
+    journal_id: str
+    events: int
+    first_seq: int
+    head: int
+    bytes: int
+    cursor: str
+
+
+class JournalBackedUp(msgspec.Struct, frozen=True, kw_only=True):
+    """The copy stands at `path` and was verified up to `head`."""
+
+    journal_id: str
+    path: str
+    events: int
+    head: int
+    bytes: int
+    cursor: str
+
+
+Reply: TypeAlias = (
+    HubIdentity
+    | Pong
+    | Welcome
+    | Sent
+    | Subscribed
+    | Unsubscribed
+    | History
+    | Taken
+    | Acked
+    | Inbox
+    | Receipt
+    | Agents
+    | StatusDeclared
+    | AgentRebound
+    | AgentRemoved
+    | Rooms
+    | RoomInfo
+    | Channels
+    | ChannelInfo
+    | Place
+    | Status
+    | JournalVerified
+    | JournalBackedUp
+)
+
+REPLY_TO: Final[dict[type[commands.Command], type[Reply]]] = {
+    commands.IdentifyHub: HubIdentity,
+    commands.Ping: Pong,
+    commands.Hello: Welcome,
+    commands.SendMessage: Sent,
+    commands.Subscribe: Subscribed,
+    commands.Unsubscribe: Unsubscribed,
+    commands.ReadHistory: History,
+    commands.TakeInbox: Taken,
+    commands.AckInbox: Acked,
+    commands.ListInbox: Inbox,
+    commands.WaitReceipt: Receipt,
+    commands.ListAgents: Agents,
+    commands.DeclareStatus: StatusDeclared,
+    commands.RebindAgent: AgentRebound,
+    commands.ForgetAgent: AgentRemoved,
+    commands.ListRooms: Rooms,
+    commands.CreateRoom: Place,
+    commands.DeleteRoom: Place,
+    commands.ShowRoom: RoomInfo,
+    commands.JoinRoom: Place,
+    commands.LeaveRoom: Place,
+    commands.ListChannels: Channels,
+    commands.CreateChannel: Place,
+    commands.DeleteChannel: Place,
+    commands.ShowChannel: ChannelInfo,
+    commands.JoinChannel: Place,
+    commands.LeaveChannel: Place,
+    commands.ShowStatus: Status,
+    commands.VerifyJournal: JournalVerified,
+    commands.BackUpJournal: JournalBackedUp,
+}
+"""The reply each command gets when it is not refused."""
+
+assert set(REPLY_TO) == set(commands.COMMANDS.values()), "every command has one reply"
