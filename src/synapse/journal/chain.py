@@ -1,0 +1,41 @@
+"""The hash chain: each row's hash covers the row and the hash before it, so nothing can change unseen.
+
+    hash   = SHA-256(prev ‖ header ‖ SHA-256(body))
+    header = "SEQ:VERSION:AT_MS:" then type, actor and key, each as "LENGTH:TEXT" (UTF-8, length in code points)
+
+Integers are decimal and end with a colon, texts carry their length, so no two headers have the same bytes. The body
+enters by its hash: a row whose body was dropped keeps that hash and the chain holds over the hole. The index keys
+beyond the first are derived from the body and not hashed again.
+
+This is the hottest code of the room (about 2 µs a row), hence one f-string and two calls of OpenSSL's SHA-256.
+"""
+
+from hashlib import sha256
+
+from synapse.core.events import Row
+
+HASH_BYTES = 32
+
+
+def genesis(hub_id: str, base: int) -> bytes:
+    """The hash before the first row. It binds the chain to the hub and to the seq at which the journal began."""
+    return sha256(f"synapse journal 1\n{hub_id}\n{base}\n".encode()).digest()
+
+
+def link(prev: bytes, row: Row) -> bytes:
+    """The hash of `row` after the row whose hash is `prev` (32 bytes)."""
+    seq, kind, version, at_ms, actor, key, body, _ = row
+    header = f"{seq}:{version}:{at_ms}:{len(kind)}:{kind}{len(actor)}:{actor}{len(key)}:{key}"
+    return sha256(b"%b%b%b" % (prev, header.encode(), sha256(body).digest())).digest()
+
+
+def link_over_hole(prev: bytes, row: Row, body_hash: bytes) -> bytes:
+    """The hash of a row whose body was dropped and whose body's hash was kept."""
+    seq, kind, version, at_ms, actor, key, _, _ = row
+    header = f"{seq}:{version}:{at_ms}:{len(kind)}:{kind}{len(actor)}:{actor}{len(key)}:{key}"
+    return sha256(b"%b%b%b" % (prev, header.encode(), body_hash)).digest()
+
+
+def may_follow(seq: int, kind: str, last: int) -> bool:
+    """True when a row may stand after `last`: the next number, or an adoption, the only event that leaves a hole."""
+    return seq == last + 1 or (kind == "journal.adopted" and seq > last)

@@ -1,0 +1,95 @@
+"""Connections to the database, and what an error of SQLite means for the process.
+
+One connection writes and checkpoints; all others are read-only and cannot even checkpoint when they close last. Memory
+mapping stays off: a file cut short under a mapping kills the process with SIGBUS instead of answering with an error.
+"""
+
+import sqlite3
+import sys
+from pathlib import Path
+from urllib.parse import quote
+
+from synapse.errors import DiskFull, JournalError, JournalLocked, JournalRefused, StoreFailed
+
+CHECKPOINT_PAGES = 1000
+"""The WAL's size (4 MiB) at which `Journal.maintain` checkpoints. Below 4062 frames the WAL index stays one block."""
+
+_BUSY_WAIT_S = 2.0
+_CACHE_KIB = 16 * 1024
+_WAL_KEPT_BYTES = 16 << 20
+
+_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_NOT_WRITABLE = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH})
+
+
+def open_read_only(path: Path) -> sqlite3.Connection:
+    """A connection that reads `path`, usable from any one thread at a time. Raises sqlite3.Error."""
+    connection = _connect(path, "ro")
+    connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """The one connection that writes `path`, an existing database. Raises sqlite3.Error."""
+    connection = _connect(path, "rw")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    if sys.platform == "darwin":
+        # fsync on macOS leaves the data in the drive's cache.
+        connection.execute("PRAGMA fullfsync=ON")
+        connection.execute("PRAGMA checkpoint_fullfsync=ON")
+    # `maintain` checkpoints sooner and reports errors; this is the bound should nobody call it.
+    connection.execute(f"PRAGMA wal_autocheckpoint={3 * CHECKPOINT_PAGES}")
+    connection.execute(f"PRAGMA journal_size_limit={_WAL_KEPT_BYTES}")
+    connection.execute("PRAGMA secure_delete=OFF")
+    return connection
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    uri = f"file:{quote(str(path.absolute()))}?mode={mode}"
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=_BUSY_WAIT_S, isolation_level=None, check_same_thread=False, cached_statements=64
+    )
+    connection.execute("PRAGMA trusted_schema=OFF")
+    connection.execute("PRAGMA cell_size_check=ON")
+    connection.execute("PRAGMA temp_store=MEMORY")
+    connection.execute("PRAGMA mmap_size=0")
+    connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+    return connection
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """True when SQLite says that there was no room and that the transaction did not happen."""
+    return _code(error) == sqlite3.SQLITE_FULL
+
+
+def failure(error: sqlite3.Error, path: Path) -> JournalError:
+    """What an error while opening or reading the database at `path` means: the exception to raise from it."""
+    code = _code(error)
+    home = path.parent
+    if code in _FULL:
+        return DiskFull(f"{home}: the disk is full; the journal cannot be opened")
+    if code & 0xFF in _BUSY:
+        return JournalLocked(f"{path}: locked by another process; close what has it open and start again")
+    if code & 0xFF in _DAMAGED or (isinstance(error, sqlite3.DatabaseError) and not code):
+        return damaged(path, str(error))
+    if code & 0xFF in _NOT_WRITABLE:
+        return JournalRefused(f"{path}: not writable ({error}); make it writable, or choose another --home")
+    return StoreFailed(f"{path}: {error}; nothing was changed by this, start again")
+
+
+def damaged(path: Path, found: str, *, seq: int | None = None) -> JournalRefused:
+    """The refusal of a database whose content is broken. found: what was seen; seq: where, when that is known."""
+    home = path.parent
+    return JournalRefused(
+        f"{path}: journal_broken: {found}; `synapse journal restore --home {home} BACKUP` brings a backup back, "
+        f"`synapse journal adopt --home {home} --drop` keeps what is whole",
+        seq=seq,
+    )
+
+
+def _code(error: sqlite3.Error) -> int:
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code if isinstance(code, int) else 0

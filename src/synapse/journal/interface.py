@@ -1,0 +1,87 @@
+"""What the hub asks of a journal: the log that is appended to and the pages that are read.
+
+`Journal` and `JournalReader` keep it on disk, `MemoryJournal` is both in memory.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from synapse.core.events import Row
+
+
+class Log(Protocol):
+    """The writing side. Synchronous; one thread at a time."""
+
+    @property
+    def hub_id(self) -> str:
+        """16 hex characters; stays when the journal is adopted or restored."""
+
+    @property
+    def journal_id(self) -> str:
+        """16 hex characters; another one after each adoption or restore."""
+
+    @property
+    def base(self) -> int:
+        """The seq before the first event."""
+
+    @property
+    def head(self) -> int:
+        """The seq of the last durable event; `base` when there is none."""
+
+    @property
+    def head_hash(self) -> bytes:
+        """The chain hash at `head`."""
+
+    @property
+    def is_new(self) -> bool:
+        """True when the journal had no event when it was opened."""
+
+    @property
+    def is_read_only(self) -> bool:
+        """True when it was opened on a full disk: write nothing before `try_restore_reserve` answers True."""
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Make the rows durable in one transaction, all or none."""
+
+    def maintain(self) -> None:
+        """Do what is due between turns."""
+
+    def give_up_reserve(self) -> bool:
+        """Free the reserve's bytes. False when there were none left to free."""
+
+    def try_restore_reserve(self) -> bool:
+        """Write the reserve again. False when there is still no room."""
+
+    def size_bytes(self) -> int:
+        """How much the journal takes."""
+
+    def close(self) -> None:
+        """Let everything go."""
+
+
+class Pages(Protocol):
+    """The reading side; one thread at a time. Every row it returns was checked against the chain."""
+
+    def tip(self) -> tuple[int, bytes]:
+        """Seq and chain hash of the last durable event; base and genesis when there is none."""
+
+    def hash_at(self, seq: int) -> bytes | None:
+        """The chain hash at `seq`, or None when no event has that seq and it is not the base."""
+
+    def row(self, seq: int) -> Row | None:
+        """The row at `seq`, or None."""
+
+    def rows(self, first: int, last: int) -> list[Row]:
+        """All rows from `first` to `last`, both included."""
+
+    def scan(self, after: int, upto: int, limit: int) -> list[Row]:
+        """The first `limit` rows with after < seq ≤ upto."""
+
+    def page(self, keys: Sequence[str], after: int, upto: int, limit: int) -> list[Row]:
+        """The first `limit` rows with after < seq ≤ upto that touch one of `keys`; ascending, each once."""
+
+    def page_back(self, keys: Sequence[str], before: int, limit: int) -> list[Row]:
+        """The last `limit` rows with seq < before that touch one of `keys`; ascending, each once."""
+
+    def close(self) -> None:
+        """Let everything go."""

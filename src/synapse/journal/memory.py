@@ -1,0 +1,107 @@
+"""The journal in memory: the same interface and the same chain, nothing on disk. For tests and `synapse.testing`."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+
+from synapse.core.events import Row
+from synapse.journal.chain import genesis, link, may_follow
+from synapse.journal.create import base_at
+
+
+class MemoryJournal:
+    """Both sides of a journal, `Log` and `Pages`, in one object. Its ids are given, so runs can be repeated."""
+
+    def __init__(self, *, at_ms: int = 0, hub_id: str = "0" * 16, journal_id: str = "1" * 16) -> None:
+        self.hub_id = hub_id
+        self.journal_id = journal_id
+        self.base = base_at(at_ms)
+        self.is_new = True
+        self.is_read_only = False
+        self._genesis = genesis(hub_id, self.base)
+        self._seqs: list[int] = []
+        self._rows: list[Row] = []
+        self._hashes: list[bytes] = []
+        self._touches: dict[str, list[int]] = {}
+
+    @property
+    def head(self) -> int:
+        """The seq of the last event; the base when there is none."""
+        return self._seqs[-1] if self._seqs else self.base
+
+    @property
+    def head_hash(self) -> bytes:
+        """The chain hash at the head."""
+        return self._hashes[-1] if self._hashes else self._genesis
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Append the rows, all or none. They follow each other without a hole (AssertionError otherwise)."""
+        last, prev, hashes = self.head, self.head_hash, []
+        for row in rows:
+            assert may_follow(row.seq, row.type, last), f"event {row.seq} cannot follow {last}"
+            prev = link(prev, row)
+            hashes.append(prev)
+            last = row.seq
+        self._hashes += hashes
+        for row in rows:
+            self._seqs.append(row.seq)
+            self._rows.append(row._replace(also=()))
+            for key in {row.key, *row.also}:
+                self._touches.setdefault(key, []).append(row.seq)
+
+    def maintain(self) -> None:
+        """Nothing is ever due."""
+
+    def give_up_reserve(self) -> bool:
+        """There is no reserve to free."""
+        return False
+
+    def try_restore_reserve(self) -> bool:
+        """There is always room."""
+        self.is_read_only = False
+        return True
+
+    def size_bytes(self) -> int:
+        """The bytes of all bodies."""
+        return sum(len(row.body) for row in self._rows)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def tip(self) -> tuple[int, bytes]:
+        """Seq and chain hash of the last event; base and genesis when there is none."""
+        return self.head, self.head_hash
+
+    def hash_at(self, seq: int) -> bytes | None:
+        """The chain hash at `seq`; the genesis at the base; None when there is no such event."""
+        if seq == self.base:
+            return self._genesis
+        at = bisect_left(self._seqs, seq)
+        return self._hashes[at] if self._seqs[at : at + 1] == [seq] else None
+
+    def row(self, seq: int) -> Row | None:
+        """The row at `seq`, or None when there is none."""
+        found = self.rows(seq, seq)
+        return found[0] if found else None
+
+    def rows(self, first: int, last: int) -> list[Row]:
+        """All rows from `first` to `last`, both included."""
+        return self._rows[bisect_left(self._seqs, first) : bisect_right(self._seqs, last)]
+
+    def scan(self, after: int, upto: int, limit: int) -> list[Row]:
+        """The first `limit` rows with after < seq ≤ upto."""
+        return self.rows(after + 1, upto)[:limit]
+
+    def page(self, keys: Sequence[str], after: int, upto: int, limit: int) -> list[Row]:
+        """The first `limit` rows with after < seq ≤ upto that touch one of `keys`; ascending, each once."""
+        return [self._at(seq) for seq in self._touching(keys) if after < seq <= upto][:limit]
+
+    def page_back(self, keys: Sequence[str], before: int, limit: int) -> list[Row]:
+        """The last `limit` rows with seq < before that touch one of `keys`; ascending, each once."""
+        found = [seq for seq in self._touching(keys) if seq < before]
+        return [self._at(seq) for seq in found[max(len(found) - limit, 0) :]]
+
+    def _touching(self, keys: Sequence[str]) -> list[int]:
+        return sorted({seq for key in keys for seq in self._touches.get(key, ())})
+
+    def _at(self, seq: int) -> Row:
+        return self._rows[bisect_left(self._seqs, seq)]

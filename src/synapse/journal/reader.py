@@ -1,0 +1,182 @@
+"""Reading the journal: a read-only connection whose every row is checked against the chain before it is handed out.
+
+A row that does not match is never served; it raises `JournalRefused` with text `journal_broken` and its seq. Each call
+is a short read transaction of its own, so a reader never keeps the WAL from being checkpointed.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from heapq import merge
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+from synapse.core.events import Row, keys_of
+from synapse.journal.chain import genesis, may_follow
+from synapse.journal.connection import damaged, failure, open_read_only
+from synapse.journal.evidence import SELECT_EVENTS, Identity, Line, check_line, read_identity, require_some_bytes
+from synapse.journal.files import Files
+from synapse.journal.upcast import decode
+
+_CHUNK_MIN = 16
+_SEQS_PER_QUERY = 500
+
+_SELECT_WITH_PREV = SELECT_EVENTS.replace(
+    " FROM", ", (SELECT p.hash FROM events p WHERE p.seq < events.seq ORDER BY p.seq DESC LIMIT 1) FROM"
+)
+
+
+class JournalReader:
+    """The reading side of a journal on disk. Usable from one thread at a time, also while a hub appends.
+
+    Every method raises `JournalRefused` for a row or page that is broken and `StoreFailed` when reading fails.
+    """
+
+    def __init__(self, home: Path) -> None:
+        """Open the journal of `home`. Raises as the methods do, and `JournalRefused` when there is no journal."""
+        self._open(Files(home))
+
+    @classmethod
+    def of_file(cls, path: Path) -> "JournalReader":
+        """Open a single database file, such as a backup."""
+        reader = cls.__new__(cls)
+        reader._open(Files(path.parent, path.name))
+        return reader
+
+    def _open(self, files: Files) -> None:
+        self._files = files
+        if not files.database.exists():
+            raise damaged(files.database, "there is no such file")
+        require_some_bytes(files)
+        try:
+            self._connection = open_read_only(files.database)
+            try:
+                self.identity: Identity = read_identity(files, self._connection)
+            except BaseException:
+                self._connection.close()
+                raise
+        except sqlite3.Error as error:
+            raise failure(error, files.database) from error
+        self._genesis = genesis(self.identity.hub_id, self.identity.base)
+
+    def tip(self) -> tuple[int, bytes]:
+        """Seq and chain hash of the last durable event; base and genesis when there is none."""
+        found = self._all("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1")
+        return (found[0][0], found[0][1]) if found else (self.identity.base, self._genesis)
+
+    def hash_at(self, seq: int) -> bytes | None:
+        """The chain hash stored at `seq`; the genesis at the base; None when there is no such event."""
+        if seq == self.identity.base:
+            return self._genesis
+        found: list[tuple[bytes]] = self._all("SELECT hash FROM events WHERE seq = ?", seq)
+        return found[0][0] if found else None
+
+    def row(self, seq: int) -> Row | None:
+        """The row at `seq`, or None when there is none."""
+        found = self._fetch([seq])
+        return found[0] if found else None
+
+    def rows(self, first: int, last: int) -> list[Row]:
+        """All rows from `first` to `last`, both included; the caller bounds the distance."""
+        return self.scan(first - 1, last, -1)
+
+    def scan(self, after: int, upto: int, limit: int) -> list[Row]:
+        """The first `limit` rows (-1: all) with after < seq ≤ upto, checked for holes too."""
+        before = self._all("SELECT seq, hash FROM events WHERE seq <= ? ORDER BY seq DESC LIMIT 1", after)
+        last, prev = before[0] if before else (self.identity.base, self._genesis)
+        lines: list[Line] = self._all(
+            f"{SELECT_EVENTS} WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?", after, upto, limit
+        )
+        files, rows = self._files, []
+        for line in lines:
+            row = check_line(files, line, prev)
+            if not may_follow(row.seq, row.type, last):
+                raise damaged(files.database, f"after event {last} comes {row.seq}", seq=last + 1)
+            last, prev = row.seq, line[8]
+            rows.append(row)
+        return rows
+
+    def page(self, keys: Sequence[str], after: int, upto: int, limit: int) -> list[Row]:
+        """The first `limit` rows with after < seq ≤ upto that touch one of `keys`; ascending, each once.
+
+        Costs about `limit` index steps and rows, however long the journal is.
+        """
+        chunk = max(_CHUNK_MIN, limit // max(len(keys), 1))
+        seqs = merge(*(self._seqs_up(key, after, upto, chunk) for key in set(keys)))
+        return self._touching(keys, [seq for seq, _ in islice(groupby(seqs), limit)])
+
+    def page_back(self, keys: Sequence[str], before: int, limit: int) -> list[Row]:
+        """The last `limit` rows with seq < before that touch one of `keys`; ascending, each once."""
+        chunk = max(_CHUNK_MIN, limit // max(len(keys), 1))
+        seqs = merge(*(self._seqs_down(key, before, chunk) for key in set(keys)), reverse=True)
+        return self._touching(keys, [seq for seq, _ in islice(groupby(seqs), limit)][::-1])
+
+    def touches(self, after: tuple[str, int], upto: int, limit: int) -> list[tuple[str, int]]:
+        """The next `limit` lines of the index behind `after`, of events up to `upto`; to verify the index with."""
+        return self._all(
+            "SELECT key, seq FROM touches WHERE (key, seq) > (?, ?) AND seq <= ? ORDER BY key, seq LIMIT ?",
+            *after,
+            upto,
+            limit,
+        )
+
+    def damage(self) -> str | None:
+        """What SQLite's own check of the file's structure finds first, or None. Reads the whole file."""
+        found: list[tuple[str]] = self._all("PRAGMA quick_check(1)")
+        return None if found == [("ok",)] else found[0][0]
+
+    def copy_to(self, target: sqlite3.Connection) -> None:
+        """Copy the whole database as of now, with what is still in the WAL. Raises sqlite3.Error of the target."""
+        self._connection.backup(target)
+
+    def close(self) -> None:
+        """Close the connection. It may be called again."""
+        self._connection.close()
+
+    def _seqs_up(self, key: str, after: int, upto: int, chunk: int) -> Iterator[int]:
+        query = "SELECT seq FROM touches WHERE key = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+        while found := self._all(query, key, after, upto, chunk):
+            for (seq,) in found:
+                yield seq
+            if len(found) < chunk:
+                return
+            after = found[-1][0]
+
+    def _seqs_down(self, key: str, before: int, chunk: int) -> Iterator[int]:
+        query = "SELECT seq FROM touches WHERE key = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
+        while found := self._all(query, key, before, chunk):
+            for (seq,) in found:
+                yield seq
+            if len(found) < chunk:
+                return
+            before = found[-1][0]
+
+    def _touching(self, keys: Sequence[str], seqs: list[int]) -> list[Row]:
+        """The rows at `seqs`, each of which must exist and touch one of `keys`: the index is not hashed, rows are."""
+        wanted = set(keys)
+        rows = self._fetch(seqs)
+        for seq, row in zip(seqs, rows, strict=False):
+            touches = row.key in wanted or (bool(row.body) and not wanted.isdisjoint(keys_of(row.seq, decode(row))))
+            if row.seq != seq or not touches:
+                raise damaged(self._files.database, f"the index names event {seq} under a wrong key", seq=seq)
+        if len(rows) != len(seqs):
+            raise damaged(self._files.database, "the index names an event that is not there")
+        return rows
+
+    def _fetch(self, seqs: list[int]) -> list[Row]:
+        """The checked rows at `seqs`, ascending; those that do not exist are left out."""
+        rows = []
+        for start in range(0, len(seqs), _SEQS_PER_QUERY):
+            part = seqs[start : start + _SEQS_PER_QUERY]
+            marks = ",".join("?" * len(part))
+            query = f"{_SELECT_WITH_PREV} WHERE seq IN ({marks}) ORDER BY seq"
+            for *line, prev in self._all(query, *part):
+                rows.append(check_line(self._files, tuple(line), prev or self._genesis))
+        return rows
+
+    def _all(self, query: str, *values: str | int) -> list[Any]:
+        """All lines of the answer, as SQLite types them: the callers name the shape."""
+        try:
+            return self._connection.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise failure(error, self._files.database) from error

@@ -1,0 +1,256 @@
+"""The journal on disk: one SQLite file, one writer, one transaction per turn.
+
+Synchronous on purpose: the hub drives it from its one writer thread. It may be opened in one thread and used in
+another, but never by two at a time.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from synapse.core.events import Row
+from synapse.errors import DiskFull, JournalError, StoreFailed
+from synapse.journal.chain import link, may_follow
+from synapse.journal.connection import CHECKPOINT_PAGES, failure, is_full, open_writer
+from synapse.journal.create import create_journal
+from synapse.journal.evidence import Evidence, examine
+from synapse.journal.files import (
+    ROOM_BYTES_MIN,
+    Files,
+    has_room,
+    make_home,
+    require_room,
+    require_writable,
+    sync_directory,
+)
+from synapse.journal.lock import HomeLock
+from synapse.journal.mark import MarkFile
+from synapse.journal.reserve import RESERVE_BYTES, Reserve
+
+INSERT_EVENT = "INSERT INTO events (seq, type, version, at_ms, actor, key, body, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_TOUCH = "INSERT OR IGNORE INTO touches (key, seq) VALUES (?, ?)"
+
+# What a commit writes to the WAL, estimated: at least a leaf of each table and its parent, and the rows themselves.
+_PAGES_PER_COMMIT = 3
+_ROWS_PER_PAGE = 5
+
+
+class Journal:
+    """An open journal. Holds the lock of its home until `close()`."""
+
+    __slots__ = (
+        "_connection",
+        "_files",
+        "_has_failed",
+        "_lock",
+        "_mark",
+        "_pages_waiting",
+        "_reserve",
+        "base",
+        "head",
+        "head_hash",
+        "hub_id",
+        "is_new",
+        "is_read_only",
+        "journal_id",
+    )
+
+    def __init__(
+        self, files: Files, lock: HomeLock, reserve: Reserve, evidence: Evidence, *, is_read_only: bool
+    ) -> None:
+        """For `open`. Raises sqlite3.Error and OSError."""
+        self._files = files
+        self._lock = lock
+        self._reserve = reserve
+        self._has_failed = False
+        self._pages_waiting = 0
+        self.hub_id = evidence.identity.hub_id
+        self.journal_id = evidence.identity.journal_id
+        self.base = evidence.identity.base
+        self.head = evidence.head
+        self.head_hash = evidence.head_hash
+        self.is_new = evidence.head == evidence.identity.base
+        self.is_read_only = is_read_only
+        self._connection = open_writer(files.database)
+        try:
+            # What a killed process left in the page cache becomes durable before anyone sees it: a checkpoint
+            # syncs the WAL first.
+            self._checkpoint("PASSIVE")
+            self._mark = MarkFile(files.mark, hub_id=self.hub_id, journal_id=self.journal_id)
+            self._mark.write(self.head, self.head_hash)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    @classmethod
+    def open(cls, home: Path, *, at_ms: int, reserve_bytes: int = RESERVE_BYTES) -> "Journal":
+        """Lock `home` and open its journal, or make a new one without events when the home has no trace of one.
+
+        at_ms: wall clock; the base of a new journal is `(at_ms // 1000) << 21`. On a full disk the reserve is given
+        up and `is_read_only` is True. `head_hash` is the stored one; replay proves it.
+
+        Raises `JournalLocked`, `JournalRefused` (no byte of a journal was changed), `DiskFull` when there is not even
+        room to open, with the number of missing bytes, and `StoreFailed`.
+        """
+        home = home.absolute()
+        files = Files(home)
+        make_home(home)
+        require_writable(files)
+        lock = HomeLock(home)
+        try:
+            return cls._open_locked(files, lock, Reserve(files.reserve, bytes_wanted=reserve_bytes), at_ms)
+        except sqlite3.Error as error:
+            lock.close()
+            raise failure(error, files.database) from error
+        except OSError as error:
+            lock.close()
+            raise StoreFailed(f"{error.filename or home}: {error.strerror}; start again") from error
+        except BaseException:
+            lock.close()
+            raise
+
+    @classmethod
+    def _open_locked(cls, files: Files, lock: HomeLock, reserve: Reserve, at_ms: int) -> "Journal":
+        is_read_only = False
+        try:
+            evidence = examine(files)
+        except DiskFull:
+            # SQLite cannot even read a WAL database without 32 KiB for the WAL's index.
+            reserve.give_up()
+            require_room(files.home, ROOM_BYTES_MIN)
+            is_read_only = True
+            evidence = examine(files)
+        if evidence is None:
+            create_journal(files, reserve, at_ms=at_ms)
+            evidence = examine(files)
+            assert evidence is not None
+        if evidence.must_finish:
+            files.new_mark.rename(files.mark)
+            sync_directory(files.home)
+        if not is_read_only:
+            is_read_only = not _has_room_to_work(files, reserve)
+        return cls(files, lock, reserve, evidence, is_read_only=is_read_only)
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Make the rows durable in one transaction, all or none, and move the mark.
+
+        The first row stands at `head + 1` and the others follow without a hole (AssertionError otherwise); only
+        `journal.adopted` may jump ahead.
+
+        Raises `DiskFull` when there is no room: nothing happened, the very same rows can be appended again. Raises
+        `StoreFailed` for anything else: the outcome is unknown and this object takes no more rows.
+        """
+        assert not self._has_failed, "a journal that failed takes no more rows: exit and replay"
+        last, prev = self.head, self.head_hash
+        events, touches = [], []
+        for row in rows:
+            seq, kind, version, at_ms, actor, key, body, also = row
+            assert seq == last + 1 or may_follow(seq, kind, last), f"event {seq} cannot follow {last}"
+            prev = link(prev, row)
+            events.append((seq, kind, version, at_ms, actor, key, body, prev))
+            touches.append((key, seq))
+            for other in also:
+                touches.append((other, seq))
+            last = seq
+        if not events:
+            return
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(INSERT_EVENT, events)
+            connection.executemany(INSERT_TOUCH, touches)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise self._not_committed(error) from error
+        self.head, self.head_hash = last, prev
+        self._pages_waiting += _PAGES_PER_COMMIT + len(events) // _ROWS_PER_PAGE
+        try:
+            self._mark.write(last, prev)
+        except OSError as error:
+            self._has_failed = True
+            raise StoreFailed(f"{self._files.mark}: {error.strerror}; the next start replays the truth") from error
+
+    def _not_committed(self, error: sqlite3.Error) -> JournalError:
+        if is_full(error):
+            try:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                return DiskFull(f"{self._files.home}: the disk is full; nothing was written")
+            except sqlite3.Error as second:
+                error = second
+        self._has_failed = True
+        return StoreFailed(f"{self._files.database}: {error}; the next start replays the truth")
+
+    def maintain(self) -> None:
+        """Move the WAL into the database when it has grown to about 4 MiB. Call it between turns: it may take
+        milliseconds, and nobody waits for it. Raises `StoreFailed`; a full disk is left to the next `append`.
+        """
+        if self._pages_waiting >= CHECKPOINT_PAGES:
+            self._pages_waiting = 0
+            try:
+                self._checkpoint("PASSIVE")
+            except sqlite3.Error as error:
+                self._has_failed = True
+                raise StoreFailed(f"{self._files.database}: {error}; the next start replays the truth") from error
+
+    def give_up_reserve(self) -> bool:
+        """Free the reserve's bytes. False when there were none left to free. Raises `StoreFailed`."""
+        try:
+            return self._reserve.give_up()
+        except OSError as error:
+            raise StoreFailed(f"{self._reserve.path}: {error.strerror}; the next start replays the truth") from error
+
+    def try_restore_reserve(self) -> bool:
+        """Write the reserve again and end `is_read_only`. False, and no byte used, when there is still no room for
+        it and for work beside it. Raises `StoreFailed`.
+        """
+        try:
+            is_restored = self._reserve.restore()
+        except OSError as error:
+            raise StoreFailed(f"{self._reserve.path}: {error.strerror}; the next start replays the truth") from error
+        if is_restored:
+            self.is_read_only = False
+        return is_restored
+
+    def size_bytes(self) -> int:
+        """How much the database and its WAL take on disk, without the reserve."""
+        return sum(path.stat().st_size for path in (self._files.database, self._files.wal) if path.exists())
+
+    def close(self) -> None:
+        """Empty the WAL into the database where that is possible, and let the home go. It may be called again.
+
+        Nothing is lost when the checkpoint fails: the WAL stays and the next start reads it.
+        """
+        try:
+            if not self._has_failed:
+                self._checkpoint("TRUNCATE")
+        except sqlite3.Error:
+            pass
+        finally:
+            self._connection.close()
+            self._mark.close()
+            self._lock.close()
+
+    def _checkpoint(self, kind: str) -> None:
+        """Raises sqlite3.Error, except for no room and for readers in the way: then the WAL stays as it is."""
+        try:
+            self._connection.execute(f"PRAGMA wal_checkpoint({kind})").fetchall()
+        except sqlite3.Error as error:
+            if not is_full(error) and error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+
+
+def _has_room_to_work(files: Files, reserve: Reserve) -> bool:
+    """True when a turn can be written. When not, the reserve is given up, because even reading needs some room.
+
+    Raises `DiskFull` when there is no reserve left and too little room to open.
+    """
+    if reserve.is_whole():
+        if has_room(files.home, ROOM_BYTES_MIN):
+            return True
+        reserve.give_up()
+        return False
+    if reserve.restore():
+        return True
+    require_room(files.home, ROOM_BYTES_MIN)
+    return False
