@@ -8,6 +8,7 @@ file, what was found, and the cure.
 import re
 import sqlite3
 from dataclasses import dataclass
+from pathlib import Path
 
 from synapse.core.events import Row
 from synapse.errors import JournalRefused
@@ -55,25 +56,26 @@ def examine(files: Files) -> Evidence | None:
     if not files.database.exists():
         _require_no_trace(files)
         return None
-    identity, head, head_hash, hash_at_mark = read_head(files)
-    found = Evidence(identity, head, head_hash, Mark(identity.hub_id, identity.journal_id, head, head_hash), False)
-    if _is_interrupted(files, found):
-        return Evidence(identity, head, head_hash, found.mark, must_finish=True)
-    mark = require_mark(files)
-    _require_agreement(files, found, mark, hash_at_mark)
-    return Evidence(identity, head, head_hash, mark, must_finish=False)
+    # The mark is read before the head, because a running hub moves the head first.
+    mark = peek_mark(files)
+    identity, head, head_hash, hash_at_mark = _read_head(files, mark)
+    here = Mark(identity.hub_id, identity.journal_id, head, head_hash)
+    if mark != here and _peek(files.new_mark) == here:
+        # A creation, restore or adoption died between putting the database in place and its mark: the waiting mark
+        # names exactly this journal at exactly this head, so nothing was appended since.
+        return Evidence(identity, head, head_hash, here, must_finish=True)
+    _require_agreement(files, here, mark or require_mark(files), hash_at_mark)
+    return Evidence(identity, head, head_hash, mark or here, must_finish=False)
 
 
-def read_head(files: Files) -> tuple[Identity, int, bytes, bytes | None]:
-    """Identity, head, its hash, and the hash of the row at the mark (None when there is no such row or no mark).
+def _read_head(files: Files, mark: Mark | None) -> tuple[Identity, int, bytes, bytes | None]:
+    """Identity, head, its hash, and the hash at the mark (None when there is no such row or no mark).
 
     The first and the last row are checked against the hashes before them. Raises as `examine`.
     """
-    path = files.database
     require_some_bytes(files)
-    mark = peek_mark(files)
     try:
-        connection = open_read_only(path)
+        connection = open_read_only(files.database)
         try:
             identity = read_identity(files, connection)
             head, head_hash = _check_ends(files, connection, identity)
@@ -86,7 +88,7 @@ def read_head(files: Files) -> tuple[Identity, int, bytes, bytes | None]:
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise failure(error, path) from error
+        raise failure(error, files.database) from error
     return identity, head, head_hash, hash_at_mark
 
 
@@ -157,8 +159,12 @@ def check_line(files: Files, line: Line, prev: bytes) -> Row:
 
 def peek_mark(files: Files) -> Mark | None:
     """The mark, or None when there is none or it is damaged."""
+    return _peek(files.mark)
+
+
+def _peek(path: Path) -> Mark | None:
     try:
-        return read_mark(files.mark)
+        return read_mark(path)
     except FileNotFoundError:
         return None
 
@@ -187,29 +193,17 @@ def _require_no_trace(files: Files) -> None:
         )
 
 
-def _is_interrupted(files: Files, found: Evidence) -> bool:
-    """True when a creation, restore or adoption died after it put the database in place and before its mark.
-
-    The waiting mark must name exactly this journal at exactly this head: then nothing was appended since.
-    """
-    try:
-        return read_mark(files.new_mark) == found.mark and peek_mark(files) != found.mark
-    except FileNotFoundError:
-        return False
-
-
-def _require_agreement(files: Files, found: Evidence, mark: Mark, hash_at_mark: bytes | None) -> None:
+def _require_agreement(files: Files, here: Mark, mark: Mark, hash_at_mark: bytes | None) -> None:
     """Raises `JournalRefused` when the mark speaks of another journal or of events that are not there."""
-    identity = found.identity
     adopt = f"`synapse journal adopt --home {files.home}` accepts the file as it is"
-    if (mark.hub_id, mark.journal_id) != (identity.hub_id, identity.journal_id):
+    if (mark.hub_id, mark.journal_id) != (here.hub_id, here.journal_id):
         raise JournalRefused(
-            f"{files.database}: is journal {identity.journal_id}, but {files.mark.name} belongs to {mark.journal_id}; "
+            f"{files.database}: is journal {here.journal_id}, but {files.mark.name} belongs to {mark.journal_id}; "
             f"put the right file back, or {adopt}"
         )
-    if mark.seq > found.head:
+    if mark.seq > here.seq:
         raise JournalRefused(
-            f"{files.database}: ends at {found.head}, but events up to {mark.seq} were acknowledged (WAL cut or "
+            f"{files.database}: ends at {here.seq}, but events up to {mark.seq} were acknowledged (WAL cut or "
             f"deleted, or an older copy); put the right files back, or {adopt} without the missing events"
         )
     if hash_at_mark != mark.hash:

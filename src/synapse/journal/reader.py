@@ -59,6 +59,11 @@ class JournalReader:
             raise failure(error, files.database) from error
         self._genesis = genesis(self.identity.hub_id, self.identity.base)
 
+    @property
+    def path(self) -> Path:
+        """The database file."""
+        return self._files.database
+
     def tip(self) -> tuple[int, bytes]:
         """Seq and chain hash of the last durable event; base and genesis when there is none."""
         found = self._all("SELECT seq, hash FROM events ORDER BY seq DESC LIMIT 1")
@@ -82,19 +87,23 @@ class JournalReader:
 
     def scan(self, after: int, upto: int, limit: int) -> list[Row]:
         """The first `limit` rows (-1: all) with after < seq ≤ upto, checked for holes too."""
+        return [row for row, _ in self.checked(after, upto, limit)]
+
+    def checked(self, after: int, upto: int, limit: int) -> list[tuple[Row, Line]]:
+        """As `scan`, each row with its line in the database, to copy it as it is."""
         before = self._all("SELECT seq, hash FROM events WHERE seq <= ? ORDER BY seq DESC LIMIT 1", after)
         last, prev = before[0] if before else (self.identity.base, self._genesis)
         lines: list[Line] = self._all(
             f"{SELECT_EVENTS} WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?", after, upto, limit
         )
-        files, rows = self._files, []
+        files, found = self._files, []
         for line in lines:
             row = check_line(files, line, prev)
             if not may_follow(row.seq, row.type, last):
                 raise damaged(files.database, f"after event {last} comes {row.seq}", seq=last + 1)
             last, prev = row.seq, line[8]
-            rows.append(row)
-        return rows
+            found.append((row, line))
+        return found
 
     def page(self, keys: Sequence[str], after: int, upto: int, limit: int) -> list[Row]:
         """The first `limit` rows with after < seq ≤ upto that touch one of `keys`; ascending, each once.

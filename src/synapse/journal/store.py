@@ -5,7 +5,7 @@ another, but never by two at a time.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from synapse.core.events import Row
@@ -30,7 +30,7 @@ from synapse.journal.reserve import RESERVE_BYTES, Reserve
 INSERT_EVENT = "INSERT INTO events (seq, type, version, at_ms, actor, key, body, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 INSERT_TOUCH = "INSERT OR IGNORE INTO touches (key, seq) VALUES (?, ?)"
 
-# What a commit writes to the WAL, estimated: at least a leaf of each table and its parent, and the rows themselves.
+# What a commit writes to the WAL, estimated: inner pages, the rows themselves, a leaf of the index for each key.
 _PAGES_PER_COMMIT = 3
 _ROWS_PER_PAGE = 5
 
@@ -83,11 +83,19 @@ class Journal:
             raise
 
     @classmethod
-    def open(cls, home: Path, *, at_ms: int, reserve_bytes: int = RESERVE_BYTES) -> "Journal":
+    def open(
+        cls,
+        home: Path,
+        *,
+        at_ms: int,
+        prove: Callable[[Evidence], None] | None = None,
+        reserve_bytes: int = RESERVE_BYTES,
+    ) -> "Journal":
         """Lock `home` and open its journal, or make a new one without events when the home has no trace of one.
 
         at_ms: wall clock; the base of a new journal is `(at_ms // 1000) << 21`. On a full disk the reserve is given
-        up and `is_read_only` is True. `head_hash` is the stored one; replay proves it.
+        up and `is_read_only` is True. prove: called while the home is locked and before anything is opened for writing;
+        what it raises refuses the start without a changed byte. Without it only both ends of the chain are checked.
 
         Raises `JournalLocked`, `JournalRefused` (no byte of a journal was changed), `DiskFull` when there is not even
         room to open, with the number of missing bytes, and `StoreFailed`.
@@ -98,7 +106,7 @@ class Journal:
         require_writable(files)
         lock = HomeLock(home)
         try:
-            return cls._open_locked(files, lock, Reserve(files.reserve, bytes_wanted=reserve_bytes), at_ms)
+            return cls._open_locked(files, lock, Reserve(files.reserve, bytes_wanted=reserve_bytes), at_ms, prove)
         except sqlite3.Error as error:
             lock.close()
             raise failure(error, files.database) from error
@@ -110,7 +118,14 @@ class Journal:
             raise
 
     @classmethod
-    def _open_locked(cls, files: Files, lock: HomeLock, reserve: Reserve, at_ms: int) -> "Journal":
+    def _open_locked(
+        cls,
+        files: Files,
+        lock: HomeLock,
+        reserve: Reserve,
+        at_ms: int,
+        prove: Callable[[Evidence], None] | None,
+    ) -> "Journal":
         is_read_only = False
         try:
             evidence = examine(files)
@@ -124,6 +139,8 @@ class Journal:
             create_journal(files, reserve, at_ms=at_ms)
             evidence = examine(files)
             assert evidence is not None
+        if prove is not None:
+            prove(evidence)
         if evidence.must_finish:
             files.new_mark.rename(files.mark)
             sync_directory(files.home)
@@ -163,7 +180,7 @@ class Journal:
         except sqlite3.Error as error:
             raise self._not_committed(error) from error
         self.head, self.head_hash = last, prev
-        self._pages_waiting += _PAGES_PER_COMMIT + len(events) // _ROWS_PER_PAGE
+        self._pages_waiting += _PAGES_PER_COMMIT + len(events) // _ROWS_PER_PAGE + len({key for key, _ in touches})
         try:
             self._mark.write(last, prev)
         except OSError as error:
@@ -182,7 +199,7 @@ class Journal:
         return StoreFailed(f"{self._files.database}: {error}; the next start replays the truth")
 
     def maintain(self) -> None:
-        """Move the WAL into the database when it has grown to about 4 MiB. Call it between turns: it may take
+        """Move the WAL into the database when it has grown to about 8 MiB. Call it between turns: it may take
         milliseconds, and nobody waits for it. Raises `StoreFailed`; a full disk is left to the next `append`.
         """
         if self._pages_waiting >= CHECKPOINT_PAGES:

@@ -1,0 +1,357 @@
+"""The operator's verbs on a journal: verify, backup, restore, adopt. Plain functions; nothing here prints or exits.
+
+`verify` and `backup` work beside a running hub, through a read-only connection, so never from inside the hub's own
+process but in one of their own. `restore` and `adopt` need the home's lock. Both write a new file and put it in place;
+what was there is kept under `aside/`, and nothing is deleted. Both take a new journal id and a seq above everything
+known, so no cursor and no epoch of before can be mistaken for one of after.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from synapse.core.events import JournalAdopted, Recorded, Row, to_row
+from synapse.errors import DiskFull, JournalError, JournalRefused, StoreFailed
+from synapse.journal.chain import link
+from synapse.journal.connection import failure, is_full
+from synapse.journal.create import base_at, build_database, discard_new, new_id, put_in_place
+from synapse.journal.evidence import Identity, examine, peek_mark
+from synapse.journal.files import NO_SPACE, Files, make_home, sync_directory, sync_file, write_durably
+from synapse.journal.lock import HomeLock
+from synapse.journal.mark import Mark
+from synapse.journal.proof import check_index, touched_by
+from synapse.journal.reader import JournalReader
+from synapse.journal.store import INSERT_TOUCH
+
+_ROWS_PER_STEP = 1024
+_COPY_LINE = (
+    "INSERT INTO events (seq, type, version, at_ms, actor, key, body, body_hash, hash) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What a journal proves. finding: the first thing wrong, in one line with its cure; None when all is well.
+
+    head: the last event that proved itself. events: how many did. broken_seq: the first that did not, when known.
+    """
+
+    journal_id: str
+    hub_id: str
+    first_seq: int
+    head: int
+    events: int
+    size_bytes: int
+    mark_seq: int | None
+    broken_seq: int | None
+    finding: str | None
+
+    @property
+    def is_whole(self) -> bool:
+        """True when nothing is wrong."""
+        return self.finding is None
+
+
+@dataclass(frozen=True, slots=True)
+class BackupReport:
+    """A backup: one file that proved itself after it was written."""
+
+    path: Path
+    journal_id: str
+    head: int
+    events: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacedReport:
+    """What restore or adopt put in place. head: the seq of its `journal.adopted`. aside: where the files of before are.
+
+    dropped: how many seqs at the end, acknowledged or seen in the file, are not in the new journal.
+    """
+
+    journal_id: str
+    previous_id: str
+    head: int
+    events: int
+    dropped: int
+    aside: Path | None
+
+
+def verify(home: Path) -> VerifyReport:
+    """Prove the journal of `home`: mark, both ends, every row, the index, SQLite's structure. Reads all of it.
+
+    Raises `JournalRefused` when there is no journal that could be opened at all, `StoreFailed` when reading fails.
+    """
+    files = Files(home.absolute())
+    finding, broken_seq = None, None
+    mark = peek_mark(files)
+    reader = JournalReader(files.home)
+    try:
+        try:
+            examine(files)
+        except JournalRefused as refused:
+            finding, broken_seq = str(refused), refused.seq
+        events, last, refused_row = _longest_prefix(reader, lambda rows: None)
+        if refused_row is not None:
+            finding, broken_seq = str(refused_row), refused_row.seq
+        elif finding is None:
+            finding = _structure_finding(reader, last)
+        return VerifyReport(
+            journal_id=reader.identity.journal_id,
+            hub_id=reader.identity.hub_id,
+            first_seq=reader.identity.base + 1,
+            head=last,
+            events=events,
+            size_bytes=sum(path.stat().st_size for path in (files.database, files.wal) if path.exists()),
+            mark_seq=None if mark is None else mark.seq,
+            broken_seq=broken_seq,
+            finding=finding,
+        )
+    finally:
+        reader.close()
+
+
+def backup(home: Path, destination: Path) -> BackupReport:
+    """Copy the journal of `home` into one new file, synced and proved, also while its hub runs.
+
+    Raises `JournalRefused` when `destination` exists or what was copied is broken (then no backup is left),
+    `DiskFull`, `StoreFailed`.
+    """
+    destination = destination.absolute()
+    if destination.exists():
+        raise JournalRefused(f"{destination}: exists already; name a file that does not exist")
+    partial = destination.with_name(destination.name + ".new")
+    reader = JournalReader(home.absolute())
+    try:
+        _copy(reader, partial)
+        report = _prove_file(partial, destination)
+        # link(2) refuses to replace a file that appeared meanwhile.
+        os.link(partial, destination)
+        sync_directory(destination.parent)
+    except (OSError, sqlite3.Error) as error:
+        raise _write_failure(error, destination) from error
+    finally:
+        reader.close()
+        partial.unlink(missing_ok=True)
+    return report
+
+
+def restore(home: Path, source: Path, at_ms: int) -> ReplacedReport:
+    """Put the journal in the file `source` in place of whatever `home` has; the files of before are kept aside.
+
+    The copy ends with `journal.adopted` (reason `restore`) at a seq above the heads of both, the old mark and the base
+    of `at_ms`. `home` is made when it does not exist.
+
+    Raises `JournalLocked` when a hub runs, `JournalRefused` when `source` does not prove itself (nothing was changed),
+    `DiskFull`, `StoreFailed`.
+    """
+    files = Files(home.absolute())
+    make_home(files.home)
+    with HomeLock(files.home):
+        reader = JournalReader.of_file(source.absolute())
+        try:
+            if files.database.exists() and source.samefile(files.database):
+                raise JournalRefused(f"{source}: is the journal of this home itself; name a backup")
+            tip = reader.tip()[0]
+            known = max(tip, _highest_known(files), base_at(at_ms))
+            return _replace(files, reader, reason="restore", known=known, at_ms=at_ms, drop=False)
+        finally:
+            reader.close()
+
+
+def adopt(home: Path, at_ms: int, *, drop: bool = False) -> ReplacedReport:
+    """Accept the database of `home` as the truth although its mark, a missing tail or its index speaks against it.
+
+    drop: also accept a broken chain, by keeping the longest prefix that proves itself. The journal ends with
+    `journal.adopted` (reason `adopt`) at a seq above its head, the mark and the base of `at_ms`; the files of before
+    are kept aside.
+
+    Raises `JournalLocked` when a hub runs; `JournalRefused` when there is nothing to adopt, the database cannot be
+    opened, or its chain is broken and `drop` is False (nothing was changed); `DiskFull`, `StoreFailed`.
+    """
+    files = Files(home.absolute())
+    if not files.home.is_dir():
+        raise JournalRefused(f"{files.home}: is not a directory; name the home of a journal")
+    with HomeLock(files.home):
+        reader = JournalReader(files.home)
+        try:
+            report = verify(files.home)
+            if report.is_whole:
+                raise JournalRefused(f"{files.database}: is whole and fits its mark; there is nothing to adopt")
+            known = max(_highest_known(files), base_at(at_ms))
+            return _replace(files, reader, reason="adopt", known=known, at_ms=at_ms, drop=drop)
+        finally:
+            reader.close()
+
+
+def _replace(files: Files, reader: JournalReader, *, reason: str, known: int, at_ms: int, drop: bool) -> ReplacedReport:
+    """Build a new database from the rows of `reader` and swap it in. Raises as `restore` and `adopt`."""
+    old = reader.identity
+    identity = Identity(old.hub_id, new_id(), old.base)
+    events, last, dropped, end = 0, old.base, 0, b""
+
+    def fill(connection: sqlite3.Connection) -> None:
+        nonlocal events, last, dropped, end
+        events, last, refused = _longest_prefix(reader, lambda rows: _insert(connection, rows))
+        if refused is not None and not drop:
+            raise refused
+        dropped = max(_highest_of_old(files, reader, reason) - last, 0)
+        adopted = JournalAdopted(
+            journal_id=identity.journal_id,
+            previous_id=old.journal_id,
+            previous_seq=last,
+            reason=reason,
+            dropped=dropped,
+        )
+        row = to_row(Recorded(known + 1, at_ms, _OPERATOR, adopted))
+        prev = reader.hash_at(last)
+        assert prev is not None
+        end = link(prev, row)
+        _insert(connection, [(row, (*row[:7], None, end))])
+
+    try:
+        build_database(files, identity, fill)
+        aside = _move_aside(files, f"{known + 1}-{reason}")
+        put_in_place(files, Mark(identity.hub_id, identity.journal_id, known + 1, end))
+    except (OSError, sqlite3.Error) as error:
+        raise _write_failure(error, files.database) from error
+    except JournalError:
+        discard_new(files)
+        raise
+    return ReplacedReport(identity.journal_id, old.journal_id, known + 1, events + 1, dropped, aside)
+
+
+_CheckedRows = list[tuple[Row, tuple[int, str, int, int, str, str, bytes | None, bytes | None, bytes]]]
+
+
+def _longest_prefix(
+    reader: JournalReader, take: Callable[[_CheckedRows], None]
+) -> tuple[int, int, JournalRefused | None]:
+    """Hand all rows that prove themselves to `take`; answer how many, the last seq, and what ended them early."""
+    events, last, limit = 0, reader.identity.base, _ROWS_PER_STEP
+    while True:
+        try:
+            rows = reader.checked(last, _SEQ_MAX, limit)
+        except JournalRefused as refused:
+            if limit == 1:
+                return events, last, refused
+            # Something among these rows is broken: go up to it one by one.
+            limit = 1
+            continue
+        if not rows:
+            return events, last, None
+        take(rows)
+        events += len(rows)
+        last = rows[-1][0].seq
+
+
+_SEQ_MAX = (1 << 63) - 1
+
+
+def _insert(connection: sqlite3.Connection, rows: _CheckedRows) -> None:
+    connection.executemany(_COPY_LINE, [line for _, line in rows])
+    connection.executemany(INSERT_TOUCH, [(key, row.seq) for row, _ in rows for key in touched_by(row)])
+
+
+def _structure_finding(reader: JournalReader, upto: int) -> str | None:
+    """What is wrong besides the rows: the index, or the file's structure."""
+    home = reader.path.parent
+    checked = check_index(reader, upto)
+    assert checked is not None
+    damage = None if checked.index_is_whole else "the index does not fit the events"
+    damage = damage or reader.damage()
+    if damage is None:
+        return None
+    return f"{reader.path}: journal_broken: {damage}; `synapse journal adopt --home {home}` rebuilds it"
+
+
+def _highest_known(files: Files) -> int:
+    """The highest seq that any file of the home speaks of, as far as they can be read; 0 without any."""
+    mark = peek_mark(files)
+    snapshots = [int(path.stem) for path in files.snapshots.glob("*.snapshot") if path.stem.isdecimal()]
+    head = 0
+    if files.database.exists():
+        try:
+            reader = JournalReader(files.home)
+            try:
+                head = reader.tip()[0]
+            finally:
+                reader.close()
+        except JournalError:
+            head = 0
+    # A seq from a damaged file may be any number; what is no seq of ours must not use up the range.
+    return max(seq for seq in (0, head, mark.seq if mark else 0, *snapshots) if seq < 1 << 53)
+
+
+def _highest_of_old(files: Files, reader: JournalReader, reason: str) -> int:
+    """Up to where the adopted journal itself went. A restore drops nothing of its source."""
+    mark = peek_mark(files)
+    if reason == "restore":
+        return 0
+    is_same = mark is not None and mark.journal_id == reader.identity.journal_id
+    try:
+        head = reader.tip()[0]
+    except JournalError:
+        head = 0
+    return max(head, mark.seq if mark is not None and is_same else 0)
+
+
+def _move_aside(files: Files, name: str) -> Path | None:
+    """Rename what the home has of a journal into `aside/NAME`, the database first, so that a death in between leaves a
+    home that is refused and not one that looks whole. The mark is copied: it is replaced in one step later.
+    """
+    moving = [path for path in (files.database, files.wal, files.shm, files.snapshots) if path.exists()]
+    if not moving and not files.mark.exists():
+        return None
+    target = files.aside / name
+    target.mkdir(mode=0o700, parents=True)
+    files.aside.chmod(0o700)
+    if files.mark.exists():
+        write_durably(target / files.mark.name, files.mark.read_bytes())
+    for path in moving:
+        path.rename(target / path.name)
+        sync_directory(files.home)
+    sync_directory(target)
+    return target
+
+
+def _copy(reader: JournalReader, partial: Path) -> None:
+    """Raises sqlite3.Error, OSError."""
+    os.close(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    target = sqlite3.connect(partial, isolation_level=None)
+    try:
+        reader.copy_to(target)
+        # The copy is in WAL mode as the original; a backup should be one file.
+        target.execute("PRAGMA journal_mode=DELETE").fetchall()
+    finally:
+        target.close()
+    sync_file(partial)
+
+
+def _prove_file(path: Path, destination: Path) -> BackupReport:
+    """Raises `JournalRefused` when the copy does not prove itself."""
+    reader = JournalReader.of_file(path)
+    try:
+        events, last, refused = _longest_prefix(reader, lambda rows: None)
+        if refused is not None:
+            raise refused
+        return BackupReport(destination, reader.identity.journal_id, last, events, path.stat().st_size)
+    finally:
+        reader.close()
+
+
+def _write_failure(error: OSError | sqlite3.Error, path: Path) -> JournalError:
+    if isinstance(error, sqlite3.Error):
+        if is_full(error):
+            return DiskFull(f"{path.parent}: the disk is full; {path.name} was not written")
+        return failure(error, path)
+    if error.errno in NO_SPACE:
+        return DiskFull(f"{path.parent}: the disk is full; {path.name} was not written")
+    if isinstance(error, FileExistsError):
+        return JournalRefused(f"{error.filename2 or error.filename}: exists already; move it away and try again")
+    return StoreFailed(f"{path}: {error.strerror}; it was not written")
