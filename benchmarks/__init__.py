@@ -1,0 +1,1 @@
+"""The benchmarks: ratios against baselines of the same run, never bare numbers. See docs/performance.md."""

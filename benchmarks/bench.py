@@ -1,0 +1,65 @@
+"""What every part gets: the machine's cores, a place on a real disk, the generator, and where figures go."""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from benchmarks.gates import Figures
+from benchmarks.generator import CLIENT_CPU_MAX, Generator, Load
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(slots=True)
+class Bench:
+    """One run of the benchmarks. seconds, warmup_s: of each single measurement. round: counts from 0."""
+
+    folder: Path
+    generator: Generator
+    server_core: int | None
+    client_core: int | None
+    seconds: float
+    warmup_s: float
+    round: int = 0
+    figures: Figures = field(default_factory=Figures)
+    notes: list[str] = field(default_factory=list)
+    settings: dict[str, object] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def home(self) -> Iterator[Path]:
+        """A fresh directory on the measured disk, removed afterwards."""
+        path = Path(tempfile.mkdtemp(prefix="home-", dir=self.folder))
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def both_ways(self, sides: Sequence[Callable[[], _Result]]) -> list[_Result]:
+        """Call each side, in turned order on every second round; results in the order given."""
+        order = list(range(len(sides)))
+        if self.round % 2:
+            order.reverse()
+        found = {at: sides[at]() for at in order}
+        return [found[at] for at in range(len(sides))]
+
+    def timed(self) -> tuple[str, ...]:
+        """The generator's options for how long it measures."""
+        return ("--seconds", str(self.seconds), "--warmup", str(self.warmup_s))
+
+    def check_client(self, what: str, load: Load) -> None:
+        """Say so when the client was the limit: the figure then says little about the server."""
+        if load.client_cpu > CLIENT_CPU_MAX:
+            self.note(f"{what}: the client used {load.client_cpu:.0%} of its core and may be the limit")
+
+    def note(self, text: str) -> None:
+        """A remark for the end of the report."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def say(self, text: str) -> None:
+        """A line of progress."""
+        print(f"  round {self.round + 1}: {text}", flush=True)

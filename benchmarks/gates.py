@@ -1,0 +1,101 @@
+"""What is gated, and how rounds become one figure. Pure: no clock, no process."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One promise: `bound` (at least, at most) `limit`. part: the benchmark that measures it. aim: what we hope for."""
+
+    name: str
+    part: str
+    bound: str
+    limit: float
+    what: str
+    unit: str = "×"
+    aim: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """True when the value keeps the promise."""
+        return value >= self.limit if self.bound == "at least" else value <= self.limit
+
+
+AT_LEAST: Final = "at least"
+AT_MOST: Final = "at most"
+
+GATES: Final = (
+    Gate("messages 32x1", "messages", AT_LEAST, 0.45, "durable messages/s ÷ echo/s, one in flight each", aim=0.65),
+    Gate("messages 32x16", "messages", AT_LEAST, 1.0, "durable messages/s ÷ echo/s, 16 in flight each", aim=1.4),
+    Gate("fan-out 4", "fanout", AT_LEAST, 1.4, "durable deliveries/s to 200 ÷ broadcast, 4 in flight", aim=2.0),
+    Gate("fan-out 4 p99", "fanout", AT_MOST, 1.0, "p99 delivery ÷ that of broadcast, 4 in flight"),
+    Gate("fan-out 32", "fanout", AT_LEAST, 8.0, "durable deliveries/s to 200 ÷ broadcast, 32 in flight"),
+    Gate("fan-out 32 p99", "fanout", AT_MOST, 1.0, "p99 delivery ÷ that of broadcast, 32 in flight"),
+    Gate("idle round trip", "idle", AT_MOST, 1.25, "(p50 of a message - p50 of echo) ÷ a FULL commit", unit="commits"),
+    Gate("flushes", "flush", AT_LEAST, 1.0, "fdatasync calls seen by strace ÷ messages, one in flight"),
+    Gate("replay", "replay", AT_MOST, 2.5, "start to READY without snapshot, less an empty start ÷ bare loop"),
+    Gate("idle connection", "connections", AT_MOST, 20.0, "growth of the hub's RSS for each of 1000", unit="KiB"),
+    Gate(
+        "stuck memory", "stuck", AT_MOST, 1024.0, "growth of the hub's peak RSS for each stuck subscriber", unit="KiB"
+    ),
+    Gate("stuck p99", "stuck", AT_MOST, 2.0, "p99 delivery to the others ÷ that without stuck subscribers"),
+    Gate("send", "cli", AT_MOST, 2.2, "`synapse send`, reply included ÷ `python -c pass`", aim=1.7),
+    Gate("help", "cli", AT_MOST, 2.2, "`synapse --help` ÷ `python -c pass`", aim=1.7),
+)
+"""The table of issue 2, section Speed and memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One gate after all rounds."""
+
+    gate: Gate
+    n: int
+    median: float
+    least: float
+    most: float
+
+    @property
+    def is_kept(self) -> bool:
+        """True when the median keeps the promise."""
+        return self.gate.holds(self.median)
+
+
+@dataclass(slots=True)
+class Figures:
+    """Values by gate, one a round, with what they were made of."""
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+    details: list[dict[str, object]] = field(default_factory=list)
+
+    def record(self, gate: str, value: float, **detail: object) -> None:
+        """Keep one round's value. The gate must exist."""
+        assert any(known.name == gate for known in GATES), f"no gate {gate}"
+        self.values.setdefault(gate, []).append(value)
+        self.details.append({"gate": gate, "value": value, **detail})
+
+    def summaries(self) -> list[Summary]:
+        """Each measured gate, in the table's order."""
+        return [summary(gate, self.values[gate.name]) for gate in GATES if gate.name in self.values]
+
+
+def summary(gate: Gate, values: Iterable[float]) -> Summary:
+    """Median, least and most of at least one value."""
+    found = sorted(values)
+    return Summary(gate, len(found), median(found), found[0], found[-1])
+
+
+def table(summaries: Iterable[Summary]) -> str:
+    """One line a gate, for people."""
+    lines = [f"{'gate':<16} {'median':>8} {'min':>8} {'max':>8} {'n':>3}  promise"]
+    for entry in summaries:
+        gate = entry.gate
+        promise = f"{gate.bound} {gate.limit:g} {gate.unit}" + (f", aim {gate.aim:g}" if gate.aim is not None else "")
+        verdict = "ok  " if entry.is_kept else "FAIL"
+        lines.append(
+            f"{gate.name:<16} {entry.median:>8.2f} {entry.least:>8.2f} {entry.most:>8.2f} {entry.n:>3}  "
+            f"{verdict} {promise}: {gate.what}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,99 @@
+"""The C load generator (load.c): built here when its source is newer, run on the client's core."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from benchmarks.machine import pinned
+
+SOURCE = Path(__file__).with_name("load.c")
+BUILD = Path(__file__).with_name("build")
+SUBSCRIBE = '{"type":"feed.subscribe","id":"subscribe","body":{"channels":["main:general"]}}'
+CLIENT_CPU_MAX = 0.95
+"""Above this share of its core the client, not the server, is what was measured."""
+
+
+class LoadFailed(Exception):
+    """The generator got a wrong, missing or refused answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What one run measured. totals include warm-up and drain: they are to be found in the journal."""
+
+    replies_total: int
+    replies_per_s: float
+    p50_us: float
+    p99_us: float
+    deliveries_per_s: float
+    delivery_p50_us: float
+    delivery_p99_us: float
+    client_cpu: float
+
+    def brief(self) -> dict[str, float]:
+        """The figures that are not zero, rounded, for bench.json."""
+        names = self.__slots__
+        return {name: round(getattr(self, name), 2) for name in names if getattr(self, name)}
+
+
+def build() -> Path:
+    """Compile load.c. Raises FileNotFoundError without gcc, CalledProcessError with the compiler's words."""
+    BUILD.mkdir(exist_ok=True)
+    binary = BUILD / "load"
+    if not binary.exists() or binary.stat().st_mtime < SOURCE.stat().st_mtime:
+        compiler = shutil.which("gcc") or shutil.which("cc")
+        if compiler is None:
+            raise FileNotFoundError("the load generator needs gcc (apt-get install gcc)")
+        subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", binary, SOURCE], check=True)
+    return binary
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """A built generator and the core it runs on."""
+
+    binary: Path
+    core: int | None
+
+    def run(self, port: int, *options: str, hellos: Path | None = None) -> Load:
+        """One run to its end. Raises `LoadFailed`."""
+        with pinned(self.core):
+            done = subprocess.run(self._command(port, options, hellos), capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise LoadFailed(done.stderr.strip() or f"the generator ended with {done.returncode}")
+        found = json.loads(done.stdout)
+        return Load(**{name: found[name] for name in Load.__slots__})
+
+    def hold(self, port: int, *options: str, hellos: Path) -> "Held":
+        """Open connections that stay until the block ends. Raises `LoadFailed`."""
+        command = self._command(port, ("--mode", "hold", *options), hellos)
+        with pinned(self.core):
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if process.stdout.readline() != "holding\n":
+            raise LoadFailed(process.stderr.read().strip())
+        return Held(process)
+
+    def _command(self, port: int, options: Sequence[str], hellos: Path | None) -> list[str]:
+        command = [str(self.binary), "--port", str(port), *options]
+        return command if hellos is None else [*command, "--hellos", str(hellos)]
+
+
+class Held:
+    """Connections that are open; leaving the block closes them."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def __enter__(self) -> "Held":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._process.communicate()

@@ -1,0 +1,145 @@
+"""The processes that are measured: the baseline on `websockets`, and the hub as a user starts it."""
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+from benchmarks.machine import pinned
+
+RAISED = {
+    "RATE_AGENT_PER_S": "10000000",
+    "RATE_AGENT_BURST": "10000000",
+    "RATE_HOST_PER_S": "10000000",
+    "RATE_HOST_BURST": "10000000",
+}
+"""The only settings that differ from production: how much one agent and one host may send."""
+
+SETTINGS = {f"SYNAPSE_LIMIT_{name}": value for name, value in RAISED.items()}
+READY_S = 60.0
+
+
+class ServerFailed(Exception):
+    """A server did not start, or did not end as it should."""
+
+
+class Server:
+    """A process on the server's core, used as a block; `port` is set when it listens."""
+
+    def __init__(self, command: Sequence[str], core: int | None, env: dict[str, str] | None = None) -> None:
+        self.command = list(command)
+        self.core = core
+        self.env = {**os.environ, **(env or {})}
+        self.port = 0
+        self.ready_s = 0.0
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id while it runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    def __enter__(self) -> "Server":
+        started = time.perf_counter()
+        with pinned(self.core):
+            self._process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True, env=self.env)
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        self.ready_s = time.perf_counter() - started
+        if not line:
+            raise ServerFailed(f"{' '.join(self.command)} ended with {self._process.wait()} before it listened")
+        self.port = self.port_of(line)
+        return self
+
+    def port_of(self, line: str) -> int:
+        """The port in the line the server prints when it listens."""
+        return int(line)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        assert self._process is not None
+        self._process.terminate()
+        code = self._process.wait(timeout=15)
+        if kind is None and code:
+            raise ServerFailed(f"{' '.join(self.command)} ended with {code} on SIGTERM")
+
+    def kill(self) -> None:
+        """SIGKILL, as after a crash: no snapshot and no checkpoint at the end."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+
+def baseline(mode: str, core: int | None) -> Server:
+    """The `websockets` server: `echo` or `broadcast`."""
+    return Server([sys.executable, "-m", "benchmarks.echo_server", mode], core)
+
+
+class Hub(Server):
+    """`python -m synapse hub` on its own home, with production defaults and raised rates."""
+
+    def __init__(self, home: Path, core: int | None, wrapper: Sequence[str] = ()) -> None:
+        command = [*wrapper, sys.executable, "-m", "synapse", "hub", "--port", "0", "--home", str(home)]
+        super().__init__(command, core, SETTINGS)
+        self.home = home
+        self.ready_line = ""
+
+    def port_of(self, line: str) -> int:
+        """The port of `synapse hub ready ws://HOST:PORT unix:… journal=… seq=…`."""
+        self.ready_line = line.strip()
+        return int(line.split("ws://")[1].split()[0].rpartition(":")[2].rstrip("/"))
+
+    def hellos(self, count: int, first: int = 1) -> Path:
+        """A file with the hello of each connection: the hub's token, a name of its own and its secret."""
+        token = (self.home / "token").read_text("ascii").strip()
+        path = self.home / f"hellos-{first}-{count}"
+        lines = [json.dumps(hello(token, f"bench-{n:04}"), separators=(",", ":")) for n in range(first, first + count)]
+        path.write_text("\n".join(lines) + "\n", "ascii")
+        return path
+
+    def limits(self) -> dict[str, int]:
+        """The limits as the hub tells them to an operator on the Unix socket."""
+        found = self.ask({"type": "hello", "id": 1, "body": {"operator": True}})
+        limits: dict[str, int] = found["body"]["limits"]
+        return limits
+
+    def ask(self, request: dict[str, object]) -> dict[str, dict[str, dict[str, int]]]:
+        """One line to the Unix socket, and the answer."""
+        path = self.ready_line.split("unix:")[1].split()[0]
+        with socket.socket(socket.AF_UNIX) as link:
+            link.connect(path)
+            link.sendall(json.dumps(request).encode() + b"\n")
+            with link.makefile("rb") as lines:
+                found: dict[str, dict[str, dict[str, int]]] = json.loads(lines.readline())
+                return found
+
+
+def hello(token: str, name: str) -> dict[str, object]:
+    """The hello of one connection. The secret is the same on every run, so that a home can be used again."""
+    secret = hashlib.sha256(f"benchmark {name}".encode()).hexdigest()
+    body = {"protocol": [1, 1], "token": token, "name": name, "secret": secret, "lasting": True}
+    return {"type": "hello", "id": "hello", "body": body}
+
+
+def rows_of(home: Path, kind: str = "message.posted") -> int:
+    """How many events of a type the journal of a stopped hub holds."""
+    link = sqlite3.connect(f"file:{home / 'journal.db'}?mode=ro", uri=True)
+    try:
+        return int(link.execute("SELECT count(*) FROM events WHERE type = ?", (kind,)).fetchone()[0])
+    finally:
+        link.close()
+
+
+def require_rows(home: Path, acknowledged: int) -> None:
+    """Raises `ServerFailed` unless the journal holds as many messages as were acknowledged."""
+    rows = rows_of(home)
+    if rows != acknowledged:
+        raise ServerFailed(f"{acknowledged} messages were acknowledged, {rows} are in the journal")
