@@ -23,3 +23,8 @@ def require_tool(name: str, package: str) -> str:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The marker that ties a test to rows of docs/reference/bad-input.md; tests/test_docs.py checks both sides."""
+    config.addinivalue_line("markers", "bad_input(*ids): proves these rows of docs/reference/bad-input.md")

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar, assert_never, get_args
 
 from msgspec import UNSET
 
-from synapse.core import messages
 from synapse.core.agents import Agent
 from synapse.core.events import (
     AgentCreated,
@@ -92,7 +91,7 @@ def answer(state: "State", command: Answerable, by: By, events: Sequence[Recorde
     cursor = cursor_of(state.journal_id, events[-1].seq if events else seq)
     match command:
         case SendMessage():
-            return _sent(state, by, events, cursor)
+            return _sent(events, cursor)
         case AckInbox():
             return _acked(state, command, by, events, cursor)
         case DeclareStatus():
@@ -110,7 +109,7 @@ def answer(state: "State", command: Answerable, by: By, events: Sequence[Recorde
             assert_never(command)
 
 
-def _sent(state: "State", by: By, events: Sequence[Recorded], cursor: str) -> Sent:
+def _sent(events: Sequence[Recorded], cursor: str) -> Sent:
     last = events[-1]
     event = last.event
     if isinstance(event, MessagePosted):
@@ -122,26 +121,27 @@ def _sent(state: "State", by: By, events: Sequence[Recorded], cursor: str) -> Se
             channel=channel,
             n=event.n,
             mentions=tuple(delivery.name for delivery in event.mentions),
-            skipped=messages.unmentioned(state, event, by.agent),
+            skipped=event.skipped,
         )
     assert isinstance(event, MessageSent), "a send becomes one message"
     to = tuple(delivery.name for delivery in event.to)
-    skipped: tuple[str, ...] = ()
-    if event.room is not None and (room_now := state.rooms.by_id.get(event.room)) is not None:
-        names = (state.agents.by_id[member].name for member in room_now.members if member != by.agent)
-        skipped = tuple(sorted(set(names) - set(to)))
     created = tuple(item.event.name for item in events if isinstance(item.event, AgentCreated))
-    return Sent(id=message_id(last.seq), cursor=cursor, to=to, skipped=skipped, created=created)
+    return Sent(id=message_id(last.seq), cursor=cursor, to=to, skipped=event.skipped, created=created)
 
 
 def _acked(state: "State", command: AckInbox, by: By, events: Sequence[Recorded], cursor: str) -> Acked:
-    gone = [seq for item in events if isinstance(item.event, MessagesAcked) for seq in item.event.messages]
     asked = [seq_of_message(text) for text in dict.fromkeys(command.ids)]
-    left = state.agents.inboxes[by.require_agent()].entries
+    event = events[-1].event if events else None
+    if isinstance(event, MessagesAcked):
+        gone, left = event.messages, event.left
+    else:
+        entries = state.agents.inboxes[by.require_agent()].entries
+        gone, left = (), sum(1 for entry in entries.values() if not entry.dead)
+    went = frozenset(gone)
     return Acked(
         acked=tuple(message_id(seq) for seq in gone),
-        already=tuple(message_id(seq) for seq in asked if seq not in gone),
-        unacked=sum(1 for entry in left.values() if not entry.dead),
+        already=tuple(message_id(seq) for seq in asked if seq not in went),
+        unacked=left,
         cursor=cursor,
     )
 

@@ -197,7 +197,10 @@ class ChannelLeft(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class MessagePosted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A message in a channel. address: `room:channel` as it was called. mentions: inboxes that got a reference."""
+    """A message in a channel. address: `room:channel` as it was called. mentions: inboxes that got a reference.
+
+    skipped: agents that were named and got none.
+    """
 
     channel: int
     address: str
@@ -209,15 +212,17 @@ class MessagePosted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     reply_to: str | None = None
     priority: str = "normal"
     mentions: tuple[Delivery, ...] = ()
+    skipped: tuple[str, ...] = ()
     idem: Idem | None = None
 
 
 class MessageSent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A message into inboxes. room: the id of the room when it was addressed to `all`."""
+    """A message into inboxes. room: the id of the room when it was addressed to `all`; skipped: members left out."""
 
     to: tuple[Delivery, ...]
     body: msgspec.Raw
     room: int | None = None
+    skipped: tuple[str, ...] = ()
     subject: str | None = None
     thread: str | None = None
     reply_to: str | None = None
@@ -234,10 +239,11 @@ class MessageLent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class MessagesAcked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An agent is done with these messages; they leave its inbox."""
+    """An agent is done with these messages; they leave its inbox. left: how many unacked ones stay, for the answer."""
 
     agent: int
     messages: tuple[int, ...]
+    left: int = 0
     idem: Idem | None = None
 
 

@@ -55,6 +55,12 @@ class Idempotency:
             else:
                 del self.live[oldest.actor]
 
+    def forget_actor(self, actor: str) -> None:
+        """Drop the keys of an agent that is no more: whoever takes its name next is somebody else."""
+        if self.live.pop(actor, 0):
+            for key in [key for key in self.by_key if key[0] == actor]:
+                del self.by_key[key]
+
     def in_order(self) -> Iterator[Remembered]:
         """All live keys, oldest first."""
         return iter(self.by_key.values())

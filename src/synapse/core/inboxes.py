@@ -131,4 +131,8 @@ def decide_ack(state: "State", command: AckInbox, by: "By") -> list[Event]:
         seqs = list(entries)
     else:
         seqs = [seq for seq in dict.fromkeys(seq_of_message(text) for text in command.ids) if seq in entries]
-    return [MessagesAcked(agent=agent, messages=tuple(seqs))] if seqs else []
+    if not seqs:
+        return []
+    gone = frozenset(seqs)
+    left = sum(1 for entry in entries.values() if not entry.dead and entry.seq not in gone)
+    return [MessagesAcked(agent=agent, messages=tuple(seqs), left=left)]

@@ -298,6 +298,7 @@ def _forget(state: State, agent: int) -> None:
         room.members.discard(agent)
     for channel in state.rooms.channels.values():
         channel.members.discard(agent)
+    state.idempotency.forget_actor(state.agents.by_id[agent].name)
     state.agents.remove(agent)
     state.soft.presence.forget(agent)
 

@@ -108,6 +108,7 @@ def _names(names: tuple[str, ...]) -> list[str]:
 
 
 def _post(state: "State", rules: "Rules", channel: Channel, command: SendMessage, by: "By") -> MessagePosted:
+    mentions, skipped = _mentions(state, rules, channel, command, by)
     return MessagePosted(
         channel=channel.id,
         address=state.rooms.address(channel),
@@ -117,39 +118,32 @@ def _post(state: "State", rules: "Rules", channel: Channel, command: SendMessage
         thread=command.thread,
         reply_to=command.reply_to,
         priority=command.priority,
-        mentions=_mentions(state, rules, channel, command, by),
+        mentions=mentions,
+        skipped=skipped,
     )
 
 
-def _mentions(state: "State", rules: "Rules", channel: Channel, command: SendMessage, by: "By") -> tuple[Delivery, ...]:
-    """References for agents that a member of the room names as `@name` in a text. Unknown names are plain text."""
+def _mentions(
+    state: "State", rules: "Rules", channel: Channel, command: SendMessage, by: "By"
+) -> tuple[tuple[Delivery, ...], tuple[str, ...]]:
+    """References for agents that a member of the room names as `@name` in a text, and the known agents that get none
+    (full inbox, or too many names). Unknown names are plain text."""
     body = bytes(command.body)
     if not body.startswith(b'"') or b"@" not in body:
-        return ()
+        return (), ()
     if by.require_agent() not in state.rooms.by_id[channel.room].members:
-        return ()
+        return (), ()
     found: list[Delivery] = []
+    skipped: list[str] = []
     for name in mentioned(_decode_text(body)):
         agent = state.agents.by_name.get(name)
-        if agent is None or agent.id == by.agent or _is_full(state, rules, agent.id):
+        if agent is None or agent.id == by.agent:
             continue
-        found.append(Delivery(name, agent.id, state.agents.inboxes[agent.id].last_n + 1))
-        if len(found) == rules.limits.mentions_max:
-            break
-    return tuple(found)
-
-
-def unmentioned(state: "State", event: MessagePosted, by_agent: int | None) -> tuple[str, ...]:
-    """Known agents that a member named in this message and that got no reference: full inbox, or too many names."""
-    body = bytes(event.body)
-    if not body.startswith(b'"') or b"@" not in body:
-        return ()
-    channel = state.rooms.channels.get(event.channel)
-    if channel is None or by_agent not in state.rooms.by_id[channel.room].members:
-        return ()
-    got = {delivery.name for delivery in event.mentions}
-    known = (state.agents.by_name.get(name) for name in mentioned(_decode_text(body)))
-    return tuple(agent.name for agent in known if agent is not None and agent.name not in got and agent.id != by_agent)
+        if len(found) == rules.limits.mentions_max or _is_full(state, rules, agent.id):
+            skipped.append(name)
+        else:
+            found.append(Delivery(name, agent.id, state.agents.inboxes[agent.id].last_n + 1))
+    return tuple(found), tuple(skipped)
 
 
 def _is_full(state: "State", rules: "Rules", agent: int) -> bool:
@@ -158,16 +152,20 @@ def _is_full(state: "State", rules: "Rules", agent: int) -> bool:
 
 def _send_all(state: "State", rules: "Rules", command: SendMessage, by: "By") -> MessageSent:
     room = require_room(state, command.room if command.room is not None else by.home.partition(":")[0])
+    others = sorted(
+        (state.agents.by_id[member] for member in room.members if member != by.agent), key=lambda agent: agent.name
+    )
     to = [
         Delivery(agent.name, agent.id, state.agents.inboxes[agent.id].last_n + 1)
-        for agent in sorted((state.agents.by_id[member] for member in room.members), key=lambda agent: agent.name)
-        if agent.id != by.agent and not _is_full(state, rules, agent.id)
+        for agent in others
+        if not _is_full(state, rules, agent.id)
     ]
     if not to:
         raise _nobody(room)
     return MessageSent(
         to=tuple(to),
         room=room.id,
+        skipped=tuple(agent.name for agent in others if _is_full(state, rules, agent.id)),
         body=command.body,
         subject=command.subject,
         thread=command.thread,

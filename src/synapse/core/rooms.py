@@ -205,7 +205,8 @@ def decide_delete_room(state: "State", command: DeleteRoom, by: "By") -> list[Ev
     """An empty room goes, with its channels."""
     _require_operator(by, "deleting a room")
     room = require_room(state, command.room)
-    _require_deletable(state, room.name, room.members, bootstrap=room.bootstrap)
+    bootstrap = room.bootstrap or any(channel.bootstrap for channel in state.rooms.in_room[room.id].values())
+    _require_deletable(state, room.name, room.members, bootstrap=bootstrap)
     return [RoomDeleted(room=room.id)]
 
 
@@ -269,6 +270,7 @@ def decide_join_channel(state: "State", rules: "Rules", command: JoinChannel, by
             events = _new_room(state, rules, room_name, "room", channels)
             return [*events, ChannelJoined(channel=state.seq + len(events), agent=agent)]
         _require_space(state, rules, room)
+        _require_member_space(rules, room.members - {agent}, room_name)
         return [ChannelCreated(room=room.id, name=name), ChannelJoined(channel=state.seq + 1, agent=agent)]
     if agent in channel.members:
         return []

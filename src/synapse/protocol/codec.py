@@ -146,6 +146,25 @@ def decode_request(data: bytes | bytearray | memoryview, limits: Limits) -> Requ
     return Request(request_id, command, key, raw)
 
 
+class _OfferedBody(msgspec.Struct, frozen=True, kw_only=True):
+    protocol: tuple[int, int]
+
+
+class _Offer(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="hello"):
+    body: _OfferedBody
+
+
+_decode_offer = msgspec.json.Decoder(_Offer).decode
+
+
+def offered_versions(data: bytes | bytearray | memoryview) -> tuple[int, int] | None:
+    """The versions a hello offers, whatever fields of a newer protocol it carries; None when it is no hello."""
+    try:
+        return _decode_offer(bytes(data)).body.protocol
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
 def _with_own_bytes(command: SendMessage, limits: Limits) -> SendMessage:
     """The command with its free JSON encoded by us."""
     body = _encode(_decode_any(command.body))
@@ -212,18 +231,22 @@ def _walk(value: object, int_max: int) -> None:
 
 
 def _label(data: bytes) -> RequestId:
-    """The id of a frame that is otherwise wrong, if it can be read: the first `"id"` at the outermost level."""
+    """The id of a frame that is otherwise wrong, if it can be read: the last key `"id"` at the outermost level."""
     depth = 0
+    label: RequestId = None
     for match in _token.finditer(data):
         token = match[0]
         if token in (b"{", b"["):
             depth += 1
         elif token in (b"}", b"]"):
             depth -= 1
+            if depth == 0:
+                break
         elif depth == 1 and token == b'"id"':
             value = _id_value.match(data, match.end())
-            return None if value is None else int(value[2]) if value[2] else value[1].decode("ascii")
-    return None
+            if value is not None:
+                label = int(value[2]) if value[2] else value[1].decode("ascii")
+    return label
 
 
 def _unknown_type(name: str) -> Rejected:
@@ -235,15 +258,17 @@ def _unknown_type(name: str) -> Rejected:
 def _body_refusal(error: Exception) -> Rejected:
     """`malformed` for what is no JSON of ours (a bool where a number belongs too), else `bad_request`."""
     text = str(error)
-    is_grammar = not isinstance(error, msgspec.ValidationError) or "out of range" in text or "got `bool`" in text
+    is_wrong_number = text.startswith(("Integer value out of range", "Number out of range"))
+    is_bool = text.startswith("Expected ") and ", got `bool`" in text
+    is_grammar = not isinstance(error, msgspec.ValidationError) or is_wrong_number or is_bool
     path = text.rsplit("- at `", 1)[1].rstrip("`") if "- at `" in text else "$"
     path = path.replace("$", "$.body", 1)
     return Rejected("malformed" if is_grammar else "bad_request", _sentence(error, path), {"path": path})
 
 
 def _sentence(error: Exception, path: str) -> str:
-    text = str(error).split(" - at `")[0]
-    return f"{text} - at `{path}`"
+    text = str(error).split(" - at `")[0]  # it may quote a key of the peer's, as long as a frame
+    return f"{text if len(text) <= 160 else text[:157] + '...'} - at `{path}`"
 
 
 def encode_request(request_id: RequestId, command: Command, idem_key: str | None = None) -> bytes:

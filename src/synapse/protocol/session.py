@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Final, NamedTuple, TypeAlias
 
 from synapse.errors import Rejected
-from synapse.protocol.codec import BadFrame, Request, RequestId, decode_request
+from synapse.protocol.codec import BadFrame, Request, RequestId, decode_request, offered_versions
 from synapse.protocol.codes import (
     CLOSE_BAD_HELLO,
     CLOSE_NAME_TAKEN,
@@ -64,12 +64,23 @@ class Session:
         try:
             request = decode_request(frame, self.limits)
         except BadFrame as bad:
-            if self.phase is Phase.AWAITING_HELLO:
-                return self._end(bad.id, bad.rejected, CLOSE_BAD_HELLO)
-            return Refusal(bad.id, bad.rejected)
+            if self.phase is not Phase.AWAITING_HELLO:
+                return Refusal(bad.id, bad.rejected)
+            offer = offered_versions(frame) if bad.rejected.code == "bad_request" else None
+            if offer is not None and not _is_spoken(offer):  # its unknown fields are those of another version
+                return self._end(bad.id, _version_refused(offer), CLOSE_VERSION)
+            return self._end(bad.id, bad.rejected, CLOSE_BAD_HELLO)
         if self.phase is Phase.OPEN and type(request.command) is not Hello:
             return request
         return self._greet(request)
+
+    def hear_binary(self) -> Refusal:
+        """A frame that is not text. Must not be called once CLOSED."""
+        assert self.phase is not Phase.CLOSED, "a closed session hears nothing"
+        error = Rejected("malformed", "a binary frame: every frame is one JSON object as text")
+        if self.phase is Phase.AWAITING_HELLO:
+            return self._end(None, error, CLOSE_BAD_HELLO)
+        return Refusal(None, error)
 
     def _greet(self, request: Request) -> Heard:
         """Everything around the hello; never on the hot path."""
@@ -77,16 +88,8 @@ class Session:
         if isinstance(command, Hello):
             if self.phase is not Phase.AWAITING_HELLO:
                 return Refusal(request.id, Rejected("already_greeted", "this connection has said hello before"))
-            low, high = command.protocol
-            if not low <= PROTOCOL_VERSION <= high:
-                theirs = str(low) if low == high else f"{low} to {high}"
-                older = "client" if high < PROTOCOL_VERSION else "hub"
-                error = Rejected(
-                    "protocol_version",
-                    f"the client speaks protocol {theirs}, this hub {PROTOCOL_VERSION}: upgrade the {older}",
-                    {"client": [low, high], "hub": [PROTOCOL_VERSION, PROTOCOL_VERSION]},
-                )
-                return self._end(request.id, error, CLOSE_VERSION)
+            if not _is_spoken(command.protocol):
+                return self._end(request.id, _version_refused(command.protocol), CLOSE_VERSION)
             self.phase = Phase.GREETING
             return request
         if self.phase is Phase.GREETING:
@@ -118,3 +121,19 @@ class Session:
     def _end(self, request_id: RequestId, error: Rejected, close: int) -> Refusal:
         self.phase = Phase.CLOSED
         return Refusal(request_id, error, close)
+
+
+def _is_spoken(offer: tuple[int, int]) -> bool:
+    low, high = offer
+    return low <= PROTOCOL_VERSION <= high
+
+
+def _version_refused(offer: tuple[int, int]) -> Rejected:
+    low, high = offer
+    theirs = str(low) if low == high else f"{low} to {high}"
+    older = "client" if high < PROTOCOL_VERSION else "hub"
+    return Rejected(
+        "protocol_version",
+        f"the client speaks protocol {theirs}, this hub {PROTOCOL_VERSION}: upgrade the {older}",
+        {"client": [low, high], "hub": [PROTOCOL_VERSION, PROTOCOL_VERSION]},
+    )
