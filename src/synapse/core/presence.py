@@ -80,6 +80,12 @@ class Presence:
         self.here.pop(agent, None)
         self.changed.discard(agent)
 
+    def note_said(self, agent: int, lease_ms: int) -> None:
+        """Subscribers are told now what this agent's presence is."""
+        record = self.here.get(agent)
+        if record is not None:
+            record.said = self.of(agent, lease_ms)
+
     def fade(self, lease_ms: int) -> None:
         """Agents that were last said to be recent and are offline by now become a diff."""
         for agent, record in self.here.items():

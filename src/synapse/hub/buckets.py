@@ -1,0 +1,61 @@
+"""Token buckets: how fast one agent and one host may ask."""
+
+from synapse.errors import Rejected
+
+
+class Bucket:
+    """`rate` tokens a second, at most `burst` saved up. Times in milliseconds."""
+
+    __slots__ = ("_burst", "_last_ms", "_rate", "_tokens")
+
+    def __init__(self, rate: int, burst: int, now_ms: int) -> None:
+        self._rate = rate / 1000
+        self._burst = float(burst)
+        self._tokens = float(burst)
+        self._last_ms = now_ms
+
+    def take(self, now_ms: int) -> int:
+        """Spend one token: 0 when there was one, else after how many milliseconds there will be."""
+        if now_ms > self._last_ms:
+            self._tokens = min(self._burst, self._tokens + (now_ms - self._last_ms) * self._rate)
+            self._last_ms = now_ms
+        if self._tokens >= 1:
+            self._tokens -= 1
+            return 0
+        return max(1, int((1 - self._tokens) / self._rate) + 1)
+
+    def is_full(self, now_ms: int) -> bool:
+        """True when nothing was asked for long enough that the bucket can be forgotten."""
+        return self._tokens + (now_ms - self._last_ms) * self._rate >= self._burst
+
+
+class Buckets:
+    """One bucket per name, made when it is first needed and forgotten when it is full again."""
+
+    def __init__(self, what: str, rate: int, burst: int) -> None:
+        self._what = what
+        self._rate = rate
+        self._burst = burst
+        self._by_name: dict[str, Bucket] = {}
+
+    def of(self, name: str, now_ms: int) -> Bucket:
+        """The bucket of an agent or host."""
+        bucket = self._by_name.get(name)
+        if bucket is None:
+            bucket = self._by_name[name] = Bucket(self._rate, self._burst, now_ms)
+        return bucket
+
+    def refusal(self, name: str, wait_ms: int) -> Rejected:
+        """What an empty bucket says."""
+        return Rejected(
+            "rate_limited",
+            f"the {self._what} {name} asks faster than {self._rate} a second (burst {self._burst}): "
+            f"wait {wait_ms} ms (settings rate_{self._what}_per_s, rate_{self._what}_burst)",
+            {"who": name, "per_s": self._rate, "burst": self._burst},
+            retry_after_ms=wait_ms,
+        )
+
+    def sweep(self, now_ms: int) -> None:
+        """Forget full buckets."""
+        for name in [name for name, bucket in self._by_name.items() if bucket.is_full(now_ms)]:
+            del self._by_name[name]

@@ -1,0 +1,136 @@
+"""Short-lived child processes that read the journal beside the hub: snapshots, and the operator's verify and backup.
+
+In a process of their own, because folding or copying a long journal must not stall the loop, and because closing any
+file handle on the database in the hub's process would drop SQLite's locks.
+"""
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypedDict
+
+from synapse.errors import Rejected
+from synapse.hub.log import log
+from synapse.protocol.cursor import cursor_of
+from synapse.protocol.replies import JournalBackedUp, JournalVerified
+
+
+class _Report(TypedDict, total=False):
+    """What a child prints: the fields of `admin`'s reports that are passed on, or an error."""
+
+    error: str
+    seq: int | None
+    journal_id: str
+    events: int
+    first_seq: int
+    head: int
+    size_bytes: int
+    path: str
+    broken_seq: int | None
+    finding: str | None
+
+
+class Children:
+    """Starts children and owns them until they end. At most one of each kind at a time."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def snapshot(self) -> None:
+        """Fold the journal into a snapshot, unless that is under way."""
+        if "snapshot" in self._tasks:
+            return
+
+        def done(code: int, report: _Report, text: str) -> None:
+            if code == 0:
+                log("snapshot.written", "snapshot written", **report)
+            else:
+                log("snapshot.failed", text or "the snapshot child failed", level=logging.WARNING, exit_code=code)
+
+        self._start("snapshot", ["synapse.journal.snapshot", str(self._home)], done)
+
+    def verify(self, done: Callable[[JournalVerified | Rejected], None]) -> None:
+        """Prove the whole journal (`requests.Keeper`)."""
+
+        def finish(code: int, report: _Report, text: str) -> None:
+            finding = report.get("finding") or report.get("error")
+            if code or finding:
+                done(_refusal(finding or text, report.get("broken_seq") or report.get("seq")))
+                return
+            done(
+                JournalVerified(
+                    journal_id=report["journal_id"],
+                    events=report["events"],
+                    first_seq=report["first_seq"],
+                    head=report["head"],
+                    bytes=report["size_bytes"],
+                    cursor=cursor_of(report["journal_id"], report["head"]),
+                )
+            )
+
+        self._exclusive("verify", ["synapse.journal", "verify", str(self._home)], finish)
+
+    def back_up(self, path: str, done: Callable[[JournalBackedUp | Rejected], None]) -> None:
+        """Copy the journal (`requests.Keeper`)."""
+
+        def finish(code: int, report: _Report, text: str) -> None:
+            if code:
+                done(_refusal(report.get("error") or text, report.get("seq"), is_broken=report.get("seq") is not None))
+                return
+            done(
+                JournalBackedUp(
+                    journal_id=report["journal_id"],
+                    path=report["path"],
+                    events=report["events"],
+                    head=report["head"],
+                    bytes=report["size_bytes"],
+                    cursor=cursor_of(report["journal_id"], report["head"]),
+                )
+            )
+
+        self._exclusive("backup", ["synapse.journal", "backup", str(self._home), path], finish)
+
+    def _exclusive(self, kind: str, arguments: list[str], done: Callable[[int, _Report, str], None]) -> None:
+        if kind in self._tasks:
+            raise Rejected("limit", f"a journal {kind} is under way; try again when it has ended", retry_after_ms=1000)
+        self._start(kind, arguments, done)
+
+    def _start(self, kind: str, arguments: list[str], done: Callable[[int, _Report, str], None]) -> None:
+        async def run() -> None:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                *arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+            try:
+                out, err = await process.communicate()
+            except asyncio.CancelledError:
+                process.kill()
+                await process.wait()
+                raise
+            lines = out.decode(errors="replace").strip().splitlines()
+            report: _Report = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+            words = err.decode(errors="replace").strip().splitlines()
+            done(process.returncode or 0, report, words[-1] if words else "")
+
+        task = asyncio.create_task(run(), name=f"child-{kind}")
+        self._tasks[kind] = task
+        task.add_done_callback(lambda _: self._tasks.pop(kind, None))
+
+    async def stop(self) -> None:
+        """End all children."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _refusal(text: str, seq: int | None, *, is_broken: bool = True) -> Rejected:
+    return Rejected("journal_broken" if is_broken else "bad_request", text or "the child failed", {"seq": seq})

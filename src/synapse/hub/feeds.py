@@ -1,0 +1,291 @@
+"""Subscriptions: each is catching up (pages from disk) or live (told at the end of every turn), never both.
+
+    catching up --a page reaches the durable head--> live --the peer's outbox is full--> catching up
+
+A live subscription holds no queue: when its peer does not drain, it goes back to reading from disk, from the position
+it had reached. So a slow peer costs its outbox and nothing else, and no message is skipped or repeated at either seam:
+what the reader has not read yet is either on disk, or among the recent events kept here, or told in a later turn.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from synapse.core.events import Recorded, keys_of
+from synapse.core.kernel import announce
+from synapse.core.messages import shown_to
+from synapse.core.state import State
+from synapse.errors import JournalError
+from synapse.hub.connection import Connection
+from synapse.hub.threads import Worker
+from synapse.journal.interface import Pages
+from synapse.journal.upcast import decode
+from synapse.protocol.codec import encode_notice
+from synapse.protocol.cursor import cursor_of
+from synapse.protocol.notices import CaughtUp, Message
+
+PAGE_ROWS: Final = 200
+RECENT_EVENTS_MAX: Final = 4_096
+RECENT_BYTES_MAX: Final = 4 * 1024 * 1024
+
+
+@dataclass(slots=True, eq=False)
+class Subscription:
+    """One feed of one connection. position: everything up to this seq was sent, while it is catching up."""
+
+    id: int
+    connection: Connection
+    keys: tuple[str, ...]
+    agent: int | None
+    position: int
+    has_presence: bool
+    is_live: bool = False
+    is_reading: bool = False
+    is_ended: bool = False
+    has_stale_presence: bool = False
+
+
+class Recent:
+    """The last durable message events, so that a reader can close the gap to the head without another page."""
+
+    def __init__(self, head: int) -> None:
+        self.floor = head
+        """Every message event after this seq is here."""
+        self._events: deque[tuple[Recorded, int]] = deque()
+        self._bytes = 0
+
+    def add(self, recorded: Recorded, size: int) -> None:
+        """Keep a durable event; the oldest go when there are too many."""
+        self._events.append((recorded, size))
+        self._bytes += size
+        while len(self._events) > RECENT_EVENTS_MAX or self._bytes > RECENT_BYTES_MAX:
+            dropped, its_size = self._events.popleft()
+            self._bytes -= its_size
+            self.floor = dropped.seq
+
+    def after(self, seq: int) -> Iterator[Recorded]:
+        """Events after `seq`, which must not lie below the floor."""
+        assert seq >= self.floor
+        return (recorded for recorded, _ in self._events if recorded.seq > seq)
+
+    def find(self, seq: int) -> Recorded | None:
+        """The event at `seq`, if it is still here."""
+        if seq <= self.floor:
+            return None
+        for recorded, _ in reversed(self._events):
+            if recorded.seq == seq:
+                return recorded
+        return None
+
+
+class Told:
+    """One turn's notices by index key, and which connections follow which of those keys."""
+
+    def __init__(self) -> None:
+        self.frames: dict[str, list[tuple[int, bytes]]] = {}
+        self.receivers: dict[Connection, list[str]] = {}
+        self._joined: dict[tuple[str, str], bytes] = {}
+
+    def only(self, key: str, connection: Connection) -> bytes:
+        """All frames of one key, framed and joined once for every peer with the same framing."""
+        name = (key, connection.kind)
+        joined = self._joined.get(name)
+        if joined is None:
+            frame = connection.wire.frame
+            joined = self._joined[name] = b"".join([frame(payload) for _, payload in self.frames[key]])
+        return joined
+
+    def merged(self, keys: Sequence[str], replies: Sequence[tuple[int, bytes]], connection: Connection) -> bytes:
+        """The replies of a turn and the frames of several keys in order of their seq, each event once."""
+        frame = connection.wire.frame
+        notices = {seq: payload for key in keys for seq, payload in self.frames[key]}
+        ordered = [(seq, 0, payload) for seq, payload in replies] + [(seq, 1, told) for seq, told in notices.items()]
+        ordered.sort(key=lambda item: item[:2])
+        return b"".join([frame(payload) for _, _, payload in ordered])
+
+
+class Feeds:
+    """All subscriptions, and what they are told."""
+
+    def __init__(
+        self,
+        state: State,
+        pages: Pages,
+        reader: Worker,
+        *,
+        head: int,
+        outbox_bytes_max: int,
+        broken: Callable[[JournalError], None],
+        soon: Callable[[Callable[[Subscription], None], Subscription], object],
+    ) -> None:
+        self.durable = head
+        """The seq of the last durable event."""
+        self.recent = Recent(head)
+        self.count = 0
+        self.presence: set[Subscription] = set()
+        self._state = state
+        self._pages = pages
+        self._reader = reader
+        self._outbox_bytes_max = outbox_bytes_max
+        self._broken = broken
+        self._soon = soon
+        self._live: dict[str, dict[Subscription, None]] = {}
+        self._next_id = 1
+
+    def open(
+        self, connection: Connection, keys: tuple[str, ...], agent: int | None, position: int, *, has_presence: bool
+    ) -> Subscription:
+        """A new subscription from `position` on; call `start` once its reply is on the way."""
+        subscription = Subscription(self._next_id, connection, keys, agent, position, has_presence)
+        self._next_id += 1
+        self.count += 1
+        connection.subscriptions[subscription.id] = subscription
+        if has_presence:
+            self.presence.add(subscription)
+        return subscription
+
+    def end(self, subscription: Subscription) -> None:
+        """Forget a subscription."""
+        if subscription.is_ended:
+            return
+        subscription.is_ended = True
+        self.count -= 1
+        self.presence.discard(subscription)
+        subscription.connection.subscriptions.pop(subscription.id, None)
+        self._leave_live(subscription)
+
+    def drop_keys(self, keys: Sequence[str]) -> None:
+        """A channel or inbox is gone: nobody follows it any more."""
+        for key in keys:
+            self._live.pop(key, None)
+
+    def start(self, subscription: Subscription) -> None:
+        """Go on from the subscription's position: live at once when nothing was missed, else from disk."""
+        if subscription.is_ended or subscription.is_live or subscription.is_reading:
+            return
+        if subscription.position >= self.recent.floor:
+            self._close_gap(subscription)
+        else:
+            self._read_on(subscription)
+
+    def _close_gap(self, subscription: Subscription) -> None:
+        """Tell what is durable and recent, then be live; or stay behind when the outbox is full."""
+        connection = subscription.connection
+        keys = set(subscription.keys)
+        payloads: list[bytes] = []
+        size = 0
+        for recorded in self.recent.after(subscription.position):
+            if keys.isdisjoint(keys_of(recorded.seq, recorded.event)):
+                continue
+            payload = self._payload(recorded, subscription.agent)
+            if payload is None:
+                continue
+            size += len(payload)
+            if connection.wire.buffered() + size > self._outbox_bytes_max // 2 and payloads:
+                self._say(subscription, payloads)
+                if not connection.is_stuck:
+                    self._soon(self.start, subscription)
+                return
+            payloads.append(payload)
+            subscription.position = recorded.seq
+        subscription.position = max(subscription.position, self.durable)
+        cursor = cursor_of(self._state.journal_id, subscription.position)
+        payloads.append(encode_notice(subscription.position, CaughtUp(subscription=subscription.id, cursor=cursor)))
+        self._say(subscription, payloads)
+        subscription.is_live = True
+        for key in subscription.keys:
+            self._live.setdefault(key, {})[subscription] = None
+
+    def _read_on(self, subscription: Subscription) -> None:
+        """Ask the reader for the next page, unless the peer has half an outbox to read first."""
+        connection = subscription.connection
+        if connection.is_stuck:
+            return  # `resume` comes back to it
+        subscription.is_reading = True
+        after, upto = subscription.position, self.durable
+        keys, agent = subscription.keys, subscription.agent
+
+        def read() -> tuple[list[bytes], int]:
+            payloads: list[bytes] = []
+            position, size = after, 0
+            rows = self._pages.page(keys, after, upto, PAGE_ROWS)
+            for row in rows:
+                payload = self._payload(Recorded(row.seq, row.at_ms, row.actor, decode(row)), agent)
+                if payload is not None:
+                    payloads.append(payload)
+                    size += len(payload)
+                position = row.seq
+                if size > self._outbox_bytes_max // 4:
+                    return payloads, position
+            return payloads, upto if len(rows) < PAGE_ROWS else position
+
+        def done(result: tuple[list[bytes], int] | None, error: JournalError | None) -> None:
+            subscription.is_reading = False
+            if error is not None:
+                self._broken(error)
+                return
+            assert result is not None
+            if subscription.is_ended or connection.is_closed:
+                return
+            payloads, subscription.position = result
+            self._say(subscription, payloads)
+            self.start(subscription)
+
+        self._reader.submit(read, done)
+
+    def _payload(self, recorded: Recorded, agent: int | None) -> bytes | None:
+        message = shown_to(self._state.journal_id, recorded, agent)
+        return None if message is None else encode_notice(recorded.seq, message)
+
+    def _say(self, subscription: Subscription, payloads: Sequence[bytes]) -> None:
+        wire = subscription.connection.wire
+        if payloads:
+            wire.write(b"".join([wire.frame(payload) for payload in payloads]))
+
+    def resume(self, connection: Connection) -> None:
+        """The peer has drained: its subscriptions that fell behind go on."""
+        for subscription in list(connection.subscriptions.values()):
+            self.start(subscription)
+
+    def _leave_live(self, subscription: Subscription) -> None:
+        if not subscription.is_live:
+            return
+        subscription.is_live = False
+        for key in subscription.keys:
+            followers = self._live.get(key)
+            if followers is not None:
+                followers.pop(subscription, None)
+                if not followers:
+                    del self._live[key]
+
+    def fall_behind(self, connection: Connection, position: int) -> None:
+        """The outbox is full: live subscriptions of this peer read from disk again, from `position` on."""
+        for subscription in connection.subscriptions.values():
+            if subscription.is_live:
+                self._leave_live(subscription)
+                subscription.position = position
+
+    def tell(self, turn: Sequence[tuple[Recorded, int]], head: int) -> Told:
+        """A turn is durable up to `head`: keep its messages and say who must hear what."""
+        self.durable = head
+        told = Told()
+        live = self._live
+        for recorded, size in turn:
+            self.recent.add(recorded, size)
+            if not live:
+                continue
+            last: tuple[Message, bytes] | None = None
+            for key, message in announce(self._state, recorded):
+                followers = live.get(key)
+                if followers is None:
+                    continue
+                if last is None or last[0] is not message:
+                    last = (message, encode_notice(recorded.seq, message))
+                frames = told.frames.get(key)
+                if frames is None:
+                    frames = told.frames[key] = []
+                    for subscription in followers:
+                        told.receivers.setdefault(subscription.connection, []).append(key)
+                frames.append((recorded.seq, last[1]))
+        return told

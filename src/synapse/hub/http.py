@@ -1,0 +1,193 @@
+"""HTTP beside the WebSocket, on the same port: the request head decides which it is.
+
+We read the head ourselves (at most 8 KiB), because neither library says no to what must be refused before it is
+believed: a foreign Origin, an unknown Host, a doubled Authorization. Then websockets or h11 take over.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hmac import compare_digest
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
+
+import h11
+import msgspec
+
+HEAD_BYTES_MAX: Final = 8 * 1024
+_LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
+
+
+class Head(NamedTuple):
+    """What the head of a request says. origins, hosts, authorizations: one item for each header line."""
+
+    is_upgrade: bool
+    path: str
+    origins: list[str]
+    hosts: list[str]
+    authorizations: list[str]
+
+
+class Refused(NamedTuple):
+    """An HTTP refusal: status and one line."""
+
+    status: int
+    reason: str
+
+
+class Admitted(NamedTuple):
+    """The request may go on. has_token: it carried the hub's token."""
+
+    has_token: bool
+
+
+def read_head(head: bytes) -> Head | None:
+    """Split a complete request head (up to the blank line); None when it is not HTTP."""
+    lines = head.split(b"\r\n")
+    request_line = lines[0].split(b" ")
+    if len(request_line) != 3 or not request_line[2].startswith(b"HTTP/1."):
+        return None
+    origins: list[str] = []
+    hosts: list[str] = []
+    authorizations: list[str] = []
+    is_upgrade = False
+    for line in lines[1:]:
+        name, colon, value = line.partition(b":")
+        if not colon:
+            continue
+        text = value.strip().decode("latin-1")
+        match name.lower():
+            case b"origin":
+                origins.append(text)
+            case b"host":
+                hosts.append(text)
+            case b"authorization":
+                authorizations.append(text)
+            case b"upgrade":
+                is_upgrade = is_upgrade or text.lower() == "websocket"
+    return Head(is_upgrade, request_line[1].decode("latin-1"), origins, hosts, authorizations)
+
+
+@dataclass(slots=True, frozen=True)
+class Gate:
+    """Who may talk to the port. port: ours. hosts: further names of this hub. origins: web pages that may connect."""
+
+    port: int
+    token: str
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+
+    def admit(self, head: Head) -> Admitted | Refused:
+        """Check Host (DNS rebinding), Origin (foreign pages) and Authorization (given twice, or wrong)."""
+        if len(head.hosts) != 1:
+            return Refused(400, "exactly one Host header")
+        if not self._is_our_host(head.hosts[0]):
+            return Refused(421, "unknown Host: this hub is not the one you mean (setting allowed_hosts)")
+        if len(head.origins) > 1:
+            return Refused(400, "more than one Origin header")
+        if head.origins and not self._is_our_origin(head.origins[0]):
+            return Refused(403, "foreign Origin: this page may not talk to the hub (setting allowed_origins)")
+        if len(head.authorizations) > 1:
+            return Refused(400, "more than one Authorization header")
+        if not head.authorizations:
+            return Admitted(False)
+        scheme, _, given = head.authorizations[0].partition(" ")
+        if scheme.lower() != "bearer" or not compare_digest(given.strip().encode(), self.token.encode()):
+            return Refused(401, "wrong token")
+        return Admitted(True)
+
+    def _is_our_host(self, host: str) -> bool:
+        name, port = _split_host(host)
+        return (name in _LOCAL_HOSTS and port in (None, self.port)) or host.lower() in self.hosts or name in self.hosts
+
+    def _is_our_origin(self, origin: str) -> bool:
+        if origin in self.origins:
+            return True
+        parts = urlsplit(origin)
+        return parts.scheme in ("http", "https") and parts.path == "" and self._is_our_host(parts.netloc)
+
+
+def _split_host(host: str) -> tuple[str, int | None]:
+    name, colon, port = host.lower().rpartition(":")
+    if not colon or "]" in port:
+        return host.lower(), None
+    return (name, int(port)) if port.isascii() and port.isdigit() and len(port) <= 5 else (host.lower(), None)
+
+
+_PHRASES: Final = {
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    421: "Misdirected Request",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
+
+
+def plain_response(status: int, text: str, *, headers: tuple[tuple[str, str], ...] = ()) -> bytes:
+    """A whole response with one line of text that ends the connection, for refusals before any library is asked."""
+    body = (text + "\n").encode()
+    lines = [
+        f"HTTP/1.1 {status} {_PHRASES[status]}",
+        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+        *(f"{name}: {value}" for name, value in headers),
+    ]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+class Exchange:
+    """One HTTP request and its answer, by h11. Sans-I/O: `receive` takes bytes and gives bytes to send, and the
+    connection ends after the answer."""
+
+    def __init__(self, health: Callable[[], tuple[bool, dict[str, object]]]) -> None:
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
+        self._health = health
+        self.is_done = False
+
+    def receive(self, data: bytes) -> bytes:
+        """Feed bytes of the peer; the answer once the request is complete, else nothing."""
+        try:
+            self._http.receive_data(data)
+            while not self.is_done:
+                event = self._http.next_event()
+                if event is h11.NEED_DATA or event is h11.PAUSED:
+                    return b""
+                if isinstance(event, h11.Request):
+                    return self._answer(event)
+                if isinstance(event, h11.ConnectionClosed):
+                    self.is_done = True
+        except h11.RemoteProtocolError as error:
+            self.is_done = True
+            status = error.error_status_hint
+            return plain_response(status if status in _PHRASES else 400, "not a request this hub understands")
+        return b""
+
+    def _answer(self, request: h11.Request) -> bytes:
+        path = request.target.decode("latin-1").partition("?")[0]
+        if request.method not in (b"GET", b"HEAD"):
+            return self._respond(request, 405, b"only GET and HEAD here\n", [("Allow", "GET, HEAD")])
+        if path != "/health":
+            return self._respond(request, 404, b"nothing here; GET /health, or a WebSocket at /\n")
+        is_green, facts = self._health()
+        body = msgspec.json.encode(facts) + b"\n"
+        return self._respond(request, 200 if is_green else 503, body, [("Content-Type", "application/json")])
+
+    def _respond(
+        self, request: h11.Request, status: int, body: bytes, headers: list[tuple[str, str]] | None = None
+    ) -> bytes:
+        self.is_done = True
+        fields = [("Content-Length", str(len(body))), ("Connection", "close"), ("Cache-Control", "no-store")]
+        if not any(name == "Content-Type" for name, _ in headers or ()):
+            fields.append(("Content-Type", "text/plain; charset=utf-8"))
+        parts = [
+            self._http.send(
+                h11.Response(status_code=status, reason=_PHRASES[status], headers=fields + (headers or []))
+            ),
+            self._http.send(h11.Data(data=body)) if request.method != b"HEAD" else b"",
+            self._http.send(h11.EndOfMessage()),
+        ]
+        return b"".join(part for part in parts if part)

@@ -1,0 +1,191 @@
+"""The hub's doors: the TCP port and the Unix socket, who may come in, and how all are shown out."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+from synapse import home as rendezvous
+from synapse.errors import EXIT_ADDRESS_IN_USE, SynapseError
+from synapse.hub.connection import Connection
+from synapse.hub.http import Gate
+from synapse.hub.settings import Settings
+from synapse.hub.turn import Turns
+from synapse.hub.wire import LinePeer, Peer, WebPeer
+from synapse.protocol.codes import CLOSE_RESTART
+from synapse.protocol.session import Session
+
+BACKLOG: Final = 1024
+DRAIN_S: Final = 2.0
+"""How long peers have to take their last answers and say goodbye."""
+
+
+class AddressInUse(SynapseError):
+    """Something else listens where the hub should. One line with the cure; exit 71."""
+
+    exit_code = EXIT_ADDRESS_IN_USE
+
+
+class Listeners:
+    """Sockets that listen, and the peers that came through them."""
+
+    def __init__(self, turns: Turns, settings: Settings, token: str, loop: asyncio.AbstractEventLoop) -> None:
+        self.turns = turns
+        self.loop = loop
+        self.limits = settings.limits
+        self.peers: set[Peer] = set()
+        self.uris: list[str] = []
+        self.gate = Gate(settings.port, token, settings.allowed_hosts, settings.allowed_origins)
+        self._settings = settings
+        self._token = token
+        self._per_host: Counter[str] = Counter()
+        self._next_id = 1
+        self._servers: list[asyncio.Server] = []
+        self._tcp: socket.socket | None = None
+        self._unix: socket.socket | None = None
+        self._socket_path: str | None = None
+        self._is_draining = False
+        self._all_gone = asyncio.Event()
+
+    def bind(self) -> None:
+        """Take the addresses; nobody is let in yet. Raises `AddressInUse`."""
+        settings = self._settings
+        self._tcp = _bind_tcp(settings.host, settings.port)
+        port = int(self._tcp.getsockname()[1])
+        self.gate = Gate(port, self._token, settings.allowed_hosts, settings.allowed_origins)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self.uris.append(f"ws://{host}:{port}")
+        if settings.unix_socket:
+            self._socket_path = rendezvous.socket_path(settings.home)
+            self._unix = _bind_unix(self._socket_path)
+            self.uris.append(f"unix:{self._socket_path}")
+
+    async def listen(self) -> None:
+        """Open the doors that `bind` took."""
+        assert self._tcp is not None
+        create, backlog = self.loop.create_server, BACKLOG
+        self._servers.append(await create(lambda: WebPeer(self), sock=self._tcp, backlog=backlog))
+        if self._unix is not None:
+            unix = await self.loop.create_unix_server(lambda: LinePeer(self), sock=self._unix, backlog=backlog)
+            self._servers.append(unix)
+
+    def refusal(self, host: str) -> str | None:
+        """Why one more connection from this host is too many; None when it is not."""
+        limits = self.limits
+        if self._is_draining:
+            return "the hub is shutting down; come back in a moment"
+        for have, most, name in (
+            (len(self.turns.connections), limits.connections_max, "connections_max"),
+            (self._per_host[host], limits.connections_per_host_max, "connections_per_host_max"),
+            (len(self.turns.unwelcomed), limits.connections_unauthenticated_max, "connections_unauthenticated_max"),
+        ):
+            if have >= most:
+                return f"the hub holds {have} of {most} connections ({name})"
+        return None
+
+    def admit(self, peer: Peer, *, host: str, uid: int | None, has_token: bool) -> Connection:
+        """A peer with a complete handshake becomes a connection of the turn."""
+        now_ms = self.turns.clock.monotonic_ms()
+        connection = Connection(
+            self._next_id,
+            peer,
+            Session(self.limits),
+            kind=peer.kind,
+            host=host,
+            host_bucket=self.turns.host_buckets.of(host, now_ms),
+            opened_ms=now_ms,
+            is_owner=uid is not None and uid == os.getuid(),
+            has_token=has_token,
+        )
+        self._next_id += 1
+        self._per_host[host] += 1
+        self.turns.open(connection)
+        return connection
+
+    def forget(self, peer: Peer) -> None:
+        """A peer's socket is gone."""
+        self.peers.discard(peer)
+        if not self.peers and self._is_draining:
+            self._all_gone.set()
+        if peer.connection is not None:
+            host = peer.connection.host
+            self._per_host[host] -= 1
+            if not self._per_host[host]:
+                del self._per_host[host]
+
+    def health(self) -> tuple[bool, dict[str, object]]:
+        """What GET /health says: nothing about the fleet, since it asks for no token."""
+        reasons = self.turns.complaints()
+        facts: dict[str, object] = {
+            "health": "red" if reasons else "green",
+            "reasons": reasons,
+            "version": self.turns.version,
+            "hub_id": self.turns.state.hub_id,
+            "read_only": self.turns.is_read_only,
+            "lease_clock_lag_ms": self.turns.lease_clock.lag_ms,
+        }
+        return not reasons, facts
+
+    async def drain(self) -> None:
+        """Let nobody in, answer what was asked, say goodbye, and cut who has not gone after 2 s."""
+        self._is_draining = True
+        for server in self._servers:
+            server.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.turns.settle(), DRAIN_S / 2)
+        for peer in list(self.peers):
+            peer.close(CLOSE_RESTART, "the hub is shutting down; resume from your cursor")
+        if self.peers:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all_gone.wait(), DRAIN_S)
+        self.cut()
+        await asyncio.sleep(0)  # lets the aborted transports say that they are gone
+
+    def cut(self) -> None:
+        """Abort everybody, and take the socket's name away."""
+        for server in self._servers:
+            server.close()
+        for raw in (self._tcp, self._unix):
+            if raw is not None:
+                raw.close()
+        for peer in list(self.peers):
+            peer.abort()
+        if self._socket_path is not None:
+            Path(self._socket_path).unlink(missing_ok=True)
+            self._socket_path = None
+
+
+def _bind_tcp(host: str, port: int) -> socket.socket:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        raw = socket.socket(family, kind, protocol)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        raw.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise AddressInUse(
+                f"{host}:{port} is in use: another hub or program listens there; stop it, or choose --port 0"
+            ) from error
+        raise AddressInUse(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+    raw.setblocking(False)
+    return raw
+
+
+def _bind_unix(path: str) -> socket.socket:
+    """Listen at `path`, replacing a socket that a dead hub left: the home's lock says that no hub is alive."""
+    raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if not path.endswith(f"/{rendezvous.SOCKET_FILE}"):
+            rendezvous.ensure_socket_dir(path)
+        Path(path).unlink(missing_ok=True)
+        raw.bind(path)
+        Path(path).chmod(0o600)
+    except OSError as error:
+        raise AddressInUse(f"{path}: cannot listen there: {error.strerror}") from error
+    raw.setblocking(False)
+    return raw

@@ -1,0 +1,430 @@
+"""What the shell itself answers: subscriptions, the disk, long polls, status; and what follows from some mutations."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeAlias, assert_never
+
+from synapse.core.answers import Answerable, answer, presence_entry
+from synapse.core.events import MessageLent, MessagesAcked, Recorded
+from synapse.core.inboxes import Lend
+from synapse.core.messages import shown_to
+from synapse.core.rooms import require_channel
+from synapse.errors import Rejected
+from synapse.hub.connection import Connection
+from synapse.hub.feeds import Subscription
+from synapse.hub.reads import HistoryQuery, read_history, read_inbox, read_message, read_recipients, recorded_of
+from synapse.hub.work import Waiter
+from synapse.protocol.codec import Request, RequestId, encode_notice
+from synapse.protocol.codes import PROTOCOL_VERSION
+from synapse.protocol.commands import (
+    BackUpJournal,
+    DeclareStatus,
+    ForgetAgent,
+    IdentifyHub,
+    ListInbox,
+    Ping,
+    ReadHistory,
+    RebindAgent,
+    ShowStatus,
+    Subscribe,
+    TakeInbox,
+    Unsubscribe,
+    VerifyJournal,
+    WaitReceipt,
+)
+from synapse.protocol.cursor import cursor_of, message_id, seq_of, seq_of_message
+from synapse.protocol.names import GENERAL, split_address
+from synapse.protocol.notices import PresenceChanged, PresenceSnapshot
+from synapse.protocol.replies import (
+    Counts,
+    HubIdentity,
+    JournalBackedUp,
+    JournalVerified,
+    Pong,
+    Position,
+    Receipt,
+    Reply,
+    Status,
+    Subscribed,
+    Taken,
+    Unsubscribed,
+)
+
+if TYPE_CHECKING:
+    from synapse.hub.turn import Turns
+
+Local: TypeAlias = (
+    IdentifyHub
+    | Ping
+    | Subscribe
+    | Unsubscribe
+    | ReadHistory
+    | ListInbox
+    | WaitReceipt
+    | ShowStatus
+    | VerifyJournal
+    | BackUpJournal
+)
+"""Commands that core has no part in."""
+
+
+class Keeper(Protocol):
+    """The operator's slow work on the journal's files, done in a process of its own."""
+
+    def verify(self, done: "Callable[[JournalVerified | Rejected], None]") -> None:
+        """Prove the whole journal."""
+        ...
+
+    def back_up(self, path: str, done: "Callable[[JournalBackedUp | Rejected], None]") -> None:
+        """Copy the journal."""
+        ...
+
+
+class Requests:
+    """Serves the commands of `Local` for one `Turns`."""
+
+    def __init__(self, turns: "Turns", keeper: Keeper | None) -> None:
+        self._turns = turns
+        self._state = turns.state
+        self._limits = turns.rules.limits
+        self._keeper = keeper
+
+    def serve(self, connection: Connection, request_id: RequestId, command: Local) -> None:
+        """Answer now, or see to it that an answer comes. Raises `Rejected`."""
+        turns, state = self._turns, self._state
+        match command:
+            case Ping():
+                turns.reply(connection, request_id, Pong(cursor=self._cursor()))
+            case Subscribe():
+                self._subscribe(connection, request_id, command)
+            case Unsubscribe():
+                subscription = connection.subscriptions.get(command.subscription)
+                if subscription is None:
+                    raise Rejected("not_found", f"this connection has no subscription {command.subscription}")
+                turns.feeds.end(subscription)
+                turns.reply(connection, request_id, Unsubscribed(subscription=subscription.id, cursor=self._cursor()))
+            case ReadHistory():
+                query = self._history_query(connection, command)
+                turns.defer(connection, request_id, lambda: read_history(turns.pages, query))
+            case ListInbox():
+                self._list_inbox(connection, request_id, command)
+            case WaitReceipt():
+                self._wait_receipt(connection, request_id, command)
+            case ShowStatus():
+                turns.reply(connection, request_id, self.status())
+            case IdentifyHub():
+                identity = HubIdentity(
+                    hub_id=state.hub_id, version=turns.version, protocol=(PROTOCOL_VERSION, PROTOCOL_VERSION)
+                )
+                turns.reply(connection, request_id, identity)
+            case VerifyJournal():
+                connection.by.require_operator("verifying the journal")
+                self._require_keeper().verify(lambda result: turns.say_later(connection, request_id, result))
+            case BackUpJournal():
+                connection.by.require_operator("backing the journal up")
+                if not command.path.startswith("/"):
+                    raise Rejected("bad_request", "the path of a backup must be absolute - at `$.body.path`")
+                keeper = self._require_keeper()
+                keeper.back_up(command.path, lambda result: turns.say_later(connection, request_id, result))
+            case _:
+                assert_never(command)
+
+    def _cursor(self) -> str:
+        return cursor_of(self._state.journal_id, self._state.seq)
+
+    def _require_keeper(self) -> Keeper:
+        if self._keeper is None:
+            raise Rejected("unsupported", "this hub keeps its journal in memory")
+        return self._keeper
+
+    # Subscriptions and history.
+
+    def _channel_keys(self, addresses: Sequence[str]) -> list[tuple[str, Position]]:
+        found: list[tuple[str, Position]] = []
+        for address in dict.fromkeys(addresses):
+            room, name = split_address(address)
+            channel = require_channel(self._state, address)
+            found.append((f"ch/{channel.id}", Position(room=room, channel=name, n=channel.last_n)))
+        return found
+
+    def _subscribe(self, connection: Connection, request_id: RequestId, command: Subscribe) -> None:
+        limits, state, feeds = self._limits, self._state, self._turns.feeds
+        if not (command.channels or command.inbox or command.presence):
+            raise Rejected("bad_request", "a subscription names channels, inbox or presence - at `$.body`")
+        if len(connection.subscriptions) >= limits.subscriptions_max:
+            raise _limit("subscriptions_max", limits.subscriptions_max)
+        taken = {key for other in connection.subscriptions.values() for key in other.keys}
+        if len(taken) + len(command.channels) > limits.subscribed_channels_max:
+            raise _limit("subscribed_channels_max", limits.subscribed_channels_max)
+        found = self._channel_keys(command.channels)
+        if command.inbox:
+            agent = connection.by.require_agent()
+            inbox = state.agents.inboxes[agent]
+            found.append((f"in/{agent}", Position(room=None, channel=f"@{connection.by.actor}", n=inbox.last_n)))
+        for key, position in found:
+            if key in taken:
+                raise Rejected(
+                    "already_subscribed",
+                    f"{position.channel} is in another subscription of this connection: end that one first",
+                    {"channel": position.channel, "room": position.room},
+                )
+        since = state.seq if command.since is None else seq_of(command.since, state.journal_id, state.seq)
+        keys = tuple(key for key, _ in found)
+        subscription = feeds.open(connection, keys, connection.by.agent, since, has_presence=command.presence)
+        self._turns.reply(
+            connection,
+            request_id,
+            Subscribed(
+                subscription=subscription.id,
+                positions=tuple(position for _, position in found),
+                from_cursor=cursor_of(state.journal_id, since),
+                cursor=self._cursor(),
+            ),
+        )
+
+        def begin() -> None:
+            if subscription.has_presence:
+                self.say_presence(subscription)
+            feeds.start(subscription)
+
+        self._turns.after_release(begin)
+
+    def _history_query(self, connection: Connection, command: ReadHistory) -> HistoryQuery:
+        state = self._state
+        if command.inbox:
+            if command.room is not None or command.channel is not None:
+                raise Rejected("bad_request", "give inbox, or room and channel - at `$.body`")
+            keys = (f"in/{connection.by.require_agent()}",)
+        else:
+            address = connection.by.home
+            if command.channel is not None and ":" in command.channel:
+                address = command.channel
+            elif command.channel is not None or command.room is not None:
+                room = command.room if command.room is not None else connection.by.home.partition(":")[0]
+                address = f"{room}:{command.channel or GENERAL}"
+            keys = (self._channel_keys([address])[0][0],)
+        if command.since is not None and command.before is not None:
+            raise Rejected("bad_request", "give since or before, not both - at `$.body`")
+        if not 1 <= command.limit <= self._limits.page_items_max:
+            raise Rejected(
+                "bad_request",
+                f"limit {command.limit} must be 1 to {self._limits.page_items_max} - at `$.body.limit`",
+                {"path": "$.body.limit", "max": self._limits.page_items_max},
+            )
+        journal_id, head = state.journal_id, state.seq
+        return HistoryQuery(
+            keys=keys,
+            agent=connection.by.agent,
+            since=None if command.since is None else seq_of(command.since, journal_id, head),
+            before=None if command.before is None else seq_of(command.before, journal_id, head),
+            head=head,
+            journal_id=journal_id,
+            asked=command,
+        )
+
+    # The inbox.
+
+    def take(
+        self, connection: Connection, request_id: RequestId, command: TakeInbox, recorded: Sequence[Recorded]
+    ) -> None:
+        """Hand out what `decide_take` lent, or wait for it."""
+        agent = connection.by.require_agent()
+        lent = recorded[-1].event if recorded else None
+        if isinstance(lent, MessageLent):
+            self._hand_out(connection, request_id, agent, lent.message)
+            return
+        if command.wait_ms <= 0:
+            raise Rejected("deadline", "nothing unacked is free in the inbox")
+        waiter = self._waiter(connection, request_id, command.wait_ms)
+        waiter.directed_only = command.directed_only
+        self._turns.inbox_waiters.setdefault(agent, deque()).append(waiter)
+
+    def _hand_out(self, connection: Connection, request_id: RequestId, agent: int, seq: int) -> None:
+        turns, state, limits = self._turns, self._state, self._limits
+        deadline_ms = turns.lease_clock.now_ms + limits.lend_ms
+        state.soft.lending.lend(Lend(agent, seq, connection.id, deadline_ms))
+        lends, cursor, journal_id = state.agents.inboxes[agent].entries[seq].lends, self._cursor(), state.journal_id
+
+        def read() -> Reply:
+            message = read_message(turns.pages, journal_id, seq, agent)
+            return Taken(message=message, lends=lends, lend_ms=limits.lend_ms, cursor=cursor)
+
+        recent = turns.recent_event(seq)
+        message = None if recent is None else shown_to(journal_id, recent, agent)
+        if message is None:
+            turns.defer(connection, request_id, read)
+        else:
+            taken = Taken(message=message, lends=lends, lend_ms=limits.lend_ms, cursor=cursor)
+            turns.reply(connection, request_id, taken)
+
+    def _waiter(self, connection: Connection, request_id: RequestId, wait_ms: int) -> Waiter:
+        """Park a request: it is no longer in flight until it is answered."""
+        limits = self._limits
+        if not 0 <= wait_ms <= limits.wait_ms_max:
+            raise Rejected(
+                "bad_request",
+                f"wait_ms {wait_ms} must be 0 to {limits.wait_ms_max} - at `$.body.wait_ms`",
+                {"path": "$.body.wait_ms", "max": limits.wait_ms_max},
+            )
+        if connection.waiting >= limits.waiting_max:
+            raise _limit("waiting_max", limits.waiting_max)
+        connection.waiting += 1
+        self._turns.park(connection)
+        return Waiter(connection, request_id, self._turns.clock.monotonic_ms() + wait_ms)
+
+    def _list_inbox(self, connection: Connection, request_id: RequestId, command: ListInbox) -> None:
+        agent, turns, state = connection.by.require_agent(), self._turns, self._state
+        most = self._limits.page_items_max
+        if not 1 <= command.limit <= most:
+            raise Rejected("bad_request", f"limit {command.limit} must be 1 to {most} - at `$.body.limit`")
+        after = -1 if command.after is None else seq_of_message(command.after)
+        every = state.agents.inboxes[agent].entries.values()
+        rest = [(entry.seq, entry.delivery, entry.lends) for entry in every if entry.seq > after]
+        page, head, journal_id = rest[: command.limit], state.seq, state.journal_id
+        unacked = sum(1 for entry in every if not entry.dead)
+        more = len(rest) > len(page)
+        turns.defer(
+            connection,
+            request_id,
+            lambda: read_inbox(turns.pages, journal_id, agent, page, unacked=unacked, head=head, more=more),
+        )
+
+    # Receipts.
+
+    def _wait_receipt(self, connection: Connection, request_id: RequestId, command: WaitReceipt) -> None:
+        seq, turns = seq_of_message(command.id), self._turns
+        sender, head = connection.by.actor, self._state.seq
+        connection.by.require_agent()
+        waiter = self._waiter(connection, request_id, command.wait_ms)
+
+        def read() -> dict[int, str] | Rejected:
+            try:
+                return read_recipients(turns.pages, seq, sender, head)
+            except Rejected as refusal:
+                return refusal
+
+        def check(found: dict[int, str] | Rejected) -> None:
+            if connection.is_closed:
+                return
+            if isinstance(found, Rejected):
+                turns.unpark(connection)
+                turns.refuse(connection, request_id, found)
+                return
+            waiter.recipients = found
+            if not self._answer_receipt(seq, waiter):
+                turns.receipts.setdefault(seq, []).append(waiter)
+
+        turns.read(read, check)
+
+    def _answer_receipt(self, seq: int, waiter: Waiter) -> bool:
+        """Answer when at least one recipient has acked."""
+        inboxes = self._state.agents.inboxes
+        acked = [
+            name for agent, name in waiter.recipients.items() if agent in inboxes and seq not in inboxes[agent].entries
+        ]
+        if not acked:
+            return False
+        self._turns.unpark(waiter.connection)
+        receipt = Receipt(id=message_id(seq), state="acked", acked_by=tuple(acked), cursor=self._cursor())
+        self._turns.reply(waiter.connection, waiter.request_id, receipt)
+        return True
+
+    def on_acked(self, event: MessagesAcked) -> None:
+        """Some messages were acked in this turn: their senders may be waiting."""
+        if not self._turns.receipts:
+            return
+        for seq in event.messages:
+            waiters = self._turns.receipts.get(seq)
+            if waiters is None:
+                continue
+            left = [waiter for waiter in waiters if not self._answer_receipt(seq, waiter)]
+            if left:
+                self._turns.receipts[seq] = left
+            else:
+                del self._turns.receipts[seq]
+
+    # Mutations with a soft side, and their repeats.
+
+    def after(self, connection: Connection, command: Answerable) -> None:
+        """What a mutation does beside its events."""
+        if isinstance(command, DeclareStatus):
+            self._state.soft.presence.declare(connection.by.require_agent(), command.status)
+        elif isinstance(command, RebindAgent | ForgetAgent):
+            self._turns.revoke(command.name)
+
+    def replay(self, connection: Connection, request: Request, command: Answerable, seq: int, count: int) -> None:
+        """The answer of an earlier request with this key, rebuilt from its events."""
+        turns, state = self._turns, self._state
+
+        def again(found: list[Recorded]) -> None:
+            if not connection.is_closed:
+                body = answer(state, command, connection.by, found, found[-1].seq)
+                turns.reply(connection, request.id, body, replayed=True)
+
+        turns.read(lambda: [recorded_of(row) for row in turns.pages.rows(seq, seq + count - 1)], again)
+
+    # Presence and status.
+
+    def presence_diff(self, changed: set[int]) -> PresenceChanged | None:
+        """The changed agents as a notice; None when none of them exists any more."""
+        state, lease_ms = self._state, self._turns.lease_clock.now_ms
+        agents = [state.agents.by_id[agent] for agent in sorted(changed) if agent in state.agents.by_id]
+        for agent in agents:
+            state.soft.presence.note_said(agent.id, lease_ms)
+        entries = tuple(presence_entry(state, agent, lease_ms) for agent in agents)
+        return PresenceChanged(agents=entries) if entries else None
+
+    def say_presence(self, subscription: Subscription) -> None:
+        """Everybody online or recent, in pages."""
+        state, lease_ms = self._state, self._turns.lease_clock.now_ms
+        connection, most = subscription.connection, self._limits.page_items_max
+        present = [
+            presence_entry(state, agent, lease_ms)
+            for agent in sorted(state.agents.by_id.values(), key=lambda agent: agent.name)
+            if state.soft.presence.of(agent.id, lease_ms) != "offline"
+        ]
+        pages = [present[start : start + most] for start in range(0, len(present), most)] or [[]]
+        for index, page in enumerate(pages):
+            notice = PresenceSnapshot(agents=tuple(page), complete=index == len(pages) - 1)
+            payload = encode_notice(self._turns.feeds.durable, notice)
+            connection.wire.write(connection.wire.frame(payload))
+        subscription.has_stale_presence = False
+
+    def status(self) -> Status:
+        """The hub in one object."""
+        turns, state = self._turns, self._state
+        reasons = turns.complaints()
+        return Status(
+            health="red" if reasons else "green",
+            reasons=tuple(reasons),
+            version=turns.version,
+            protocol=PROTOCOL_VERSION,
+            hub_id=state.hub_id,
+            journal_id=state.journal_id,
+            pid=os.getpid(),
+            uptime_ms=turns.clock.monotonic_ms() - turns.totals.started_ms,
+            base=turns.log.base,
+            head=turns.feeds.durable,
+            journal_bytes=turns.journal_bytes,
+            read_only=turns.is_read_only,
+            verified_through=turns.verified_through,
+            lease_clock_lag_ms=turns.lease_clock.lag_ms,
+            counts=Counts(
+                connections=len(turns.connections),
+                connections_total=turns.totals.connections,
+                agents=len(state.agents.by_id),
+                online=state.soft.presence.online(),
+                rooms=len(state.rooms.by_id),
+                channels=len(state.rooms.channels),
+                messages=state.messages,
+                events=state.events,
+                subscriptions=turns.feeds.count,
+                waiting=sum(map(len, turns.inbox_waiters.values())) + sum(map(len, turns.receipts.values())),
+            ),
+            cursor=self._cursor(),
+        )
+
+
+def _limit(name: str, value: int) -> Rejected:
+    return Rejected("limit", f"this connection has {value} already ({name})", {"limit": name, "value": value})

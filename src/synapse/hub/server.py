@@ -1,0 +1,224 @@
+"""The hub as a process: recover the journal, open the doors, run turns, drain.
+
+READY is said after replay and never before; a start that is refused changes nothing and says why in one line.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from typing import Final
+
+import synapse
+from synapse import home as rendezvous
+from synapse.core import kernel
+from synapse.core.events import Event, HubStarted, JournalStarted, to_row
+from synapse.core.kernel import Rules
+from synapse.core.rooms import decide_bootstrap
+from synapse.core.state import State
+from synapse.errors import EXIT_FAILED, EXIT_OK, JournalError, JournalRefused, SynapseError
+from synapse.home import HomeRefused
+from synapse.hub.children import Children
+from synapse.hub.clock import Clock, SystemClock
+from synapse.hub.listeners import AddressInUse, Listeners
+from synapse.hub.log import log, set_up
+from synapse.hub.settings import Settings, SettingsRefused
+from synapse.hub.threads import ThreadWorker
+from synapse.hub.turn import Turns
+from synapse.journal.interface import Log
+from synapse.journal.reader import JournalReader
+from synapse.journal.recovery import Recovered, recover, verify_older
+
+TICK_S: Final = 0.25
+
+
+def run(settings: Settings) -> int:
+    """Run the hub until it is told to stop; its exit code (CLI.md, Exit codes)."""
+    set_up(settings.log_level)
+    clock = SystemClock()
+    try:
+        rendezvous.ensure_home(settings.home)
+        token = rendezvous.ensure_token(settings.home, settings.token_file)
+        recovered = recover(settings.home, clock.wall_ms())
+    except (JournalError, HomeRefused) as error:
+        return _refuse(error)
+    with contextlib.closing(recovered.journal):
+        try:
+            return asyncio.run(_Hub(settings, clock, token, recovered).run())
+        except (JournalError, AddressInUse, SettingsRefused) as error:
+            return _refuse(error)
+
+
+def _refuse(error: SynapseError) -> int:
+    """Say why in one line."""
+    print(f"synapse hub: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the process's last words
+    return int(getattr(error, "exit_code", EXIT_FAILED))
+
+
+def begin(state: State, journal: Log, rules: Rules, rooms: dict[str, list[str]], at_ms: int) -> None:
+    """The first events of a process: a new journal's birth, the start, and what the configuration wants to exist.
+
+    None of them on a full disk.
+    """
+    if journal.is_read_only:
+        return
+    first: list[Event] = []
+    if journal.is_new:
+        state.seq = journal.base
+        first.append(JournalStarted(hub_id=journal.hub_id, journal_id=journal.journal_id))
+    first.append(HubStarted(version=synapse.__version__))
+    recorded = kernel.record(state, first, "hub", at_ms)
+    while missing := decide_bootstrap(state, rules, rooms):
+        recorded += kernel.record(state, missing, "hub", at_ms)
+    journal.append([to_row(entry) for entry in recorded])
+
+
+class _Hub:
+    """One run of the hub: what lives as long as the process."""
+
+    def __init__(self, settings: Settings, clock: Clock, token: str, recovered: Recovered[State]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._token = token
+        self._recovered = recovered
+        self._journal = recovered.journal
+        self._exit_code: int | None = None
+        self._stop_verifying = threading.Event()
+        self._snapshot_at = recovered.state.events
+
+    async def run(self) -> int:
+        """Serve until a signal or a fatal error."""
+        settings, state, journal = self._settings, self._recovered.state, self._journal
+        loop = asyncio.get_running_loop()
+        self._stopped = asyncio.Event()
+        loop.set_exception_handler(self._on_bug)
+        rules = Rules(settings.limits, settings.auto_create, settings.create_needs_operator)
+        for note in self._recovered.notes:
+            log("journal.note", note, level=logging.WARNING)
+        writer = ThreadWorker("synapse-writer", loop, self._crash)
+        reader = ThreadWorker("synapse-reader", loop, self._crash)
+        pages = JournalReader(settings.home)
+        self._children = Children(settings.home)
+        self._turns = turns = Turns(
+            state=state,
+            rules=rules,
+            log=journal,
+            pages=pages,
+            clock=self._clock,
+            loop=loop,
+            writer=writer,
+            reader=reader,
+            token=self._token,
+            version=synapse.__version__,
+            keeper=self._children,
+            fatal=self._on_fatal,
+        )
+        listeners = Listeners(turns, settings, self._token, loop)
+        listeners.bind()
+        begin(state, journal, rules, settings.rooms, self._clock.wall_ms())
+        turns.begin()
+        for name in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(name, self._stopped.set)
+        try:
+            await listeners.listen()
+            self._say_ready(listeners)
+            self._verify_older()
+            ticking = asyncio.create_task(self._tick())
+            await self._stopped.wait()
+            ticking.cancel()
+            return await self._end(listeners)
+        finally:
+            rendezvous.remove_hub_file(settings.home, os.getpid())
+            listeners.cut()
+            self._stop_verifying.set()
+            await self._children.stop()
+            writer.stop()
+            reader.stop()
+            pages.close()
+
+    def _say_ready(self, listeners: Listeners) -> None:
+        """One line on stdout, and the rendezvous file."""
+        journal, uris = self._journal, tuple(listeners.uris)
+        rendezvous.write_hub_file(
+            self._settings.home,
+            rendezvous.HubFile(pid=os.getpid(), uris=uris, journal_id=journal.journal_id, hub_id=journal.hub_id),
+        )
+        line = f"synapse hub ready {' '.join(uris)} journal={journal.journal_id} seq={self._turns.feeds.durable}"
+        print(line, flush=True)  # noqa: T201 - the ready line is the command's output
+        log("hub.ready", "ready", pid=os.getpid(), replayed=self._recovered.replayed_events, uris=uris)
+
+    def _verify_older(self) -> None:
+        """Check what the start did not have to read, in the background."""
+        loop, upto = asyncio.get_running_loop(), self._journal.head
+
+        def work() -> None:
+            reader = JournalReader(self._settings.home)
+            try:
+                if verify_older(reader, upto, self._stop_verifying.is_set) is not None:
+                    loop.call_soon_threadsafe(self._on_verified, upto)
+            except JournalError as error:
+                with contextlib.suppress(RuntimeError):  # the loop is gone: the hub is stopping anyway
+                    loop.call_soon_threadsafe(self._turns.on_broken, error)
+            finally:
+                reader.close()
+
+        threading.Thread(target=work, name="synapse-verifier", daemon=True).start()
+
+    def _on_verified(self, upto: int) -> None:
+        self._turns.verified_through = upto
+        log("journal.verified", "every row verified", upto=upto)
+
+    async def _tick(self) -> None:
+        """Time goes by: soft deadlines, peers, snapshots, the statistics line."""
+        turns, settings = self._turns, self._settings
+        said_s = asyncio.get_running_loop().time()
+        while True:
+            await asyncio.sleep(TICK_S)
+            turns.tick()
+            events = turns.state.events
+            if events - self._snapshot_at >= settings.snapshot_events and not turns.is_read_only:
+                self._snapshot_at = events
+                self._children.snapshot()
+            now_s = asyncio.get_running_loop().time()
+            if now_s - said_s >= settings.stats_log_s:
+                said_s = now_s
+                counts = turns.status().counts
+                log("hub.stats", "statistics", **{name: getattr(counts, name) for name in counts.__struct_fields__})
+
+    async def _end(self, listeners: Listeners) -> int:
+        """Drain, unless something is broken; then nothing more is answered."""
+        self._stop_verifying.set()
+        broken = self._turns.broken
+        if self._exit_code is not None:
+            listeners.cut()
+            return self._exit_code
+        if broken is not None:
+            if isinstance(broken, JournalRefused):
+                await asyncio.sleep(0.05)  # the refusal that names the broken row is on its way
+            listeners.cut()
+            return _refuse(broken)
+        log("hub.draining", "draining")
+        await listeners.drain()
+        log("hub.stopped", "stopped", seq=self._turns.feeds.durable)
+        return EXIT_OK
+
+    def _on_fatal(self, error: JournalError) -> None:
+        log("journal.failed", str(error), level=logging.ERROR, exit_code=error.exit_code)
+        self._stopped.set()
+
+    def _crash(self, bug: BaseException) -> None:
+        log("hub.bug", "".join(traceback.format_exception(bug)), level=logging.ERROR)
+        self._exit_code = EXIT_FAILED
+        self._stopped.set()
+
+    def _on_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """An exception nobody caught. Sockets may fail; anything else is our bug: crash, replay tells the truth."""
+        error = context.get("exception")
+        if isinstance(error, OSError) or not isinstance(error, BaseException):
+            log("hub.socket", str(context.get("message")), level=logging.WARNING, error=str(error))
+            return
+        self._crash(error)

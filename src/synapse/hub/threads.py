@@ -1,0 +1,102 @@
+"""The threads beside the loop: one that writes the journal, one that reads it. Each runs one job at a time."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from threading import Thread
+from typing import Protocol, TypeAlias, TypeVar
+
+from synapse.core.events import Row
+from synapse.errors import DiskFull, JournalError, StoreFailed
+from synapse.journal.interface import Log
+
+_Result = TypeVar("_Result")
+Done: TypeAlias = Callable[[_Result | None, JournalError | None], None]
+"""Called on the loop with the result, or with the error that came instead."""
+
+
+class Worker(Protocol):
+    """Something that runs jobs in order and hands each result back to the loop."""
+
+    def submit(self, job: Callable[[], _Result], done: Done[_Result]) -> None:
+        """Run `job` elsewhere, then `done` on the loop."""
+        ...
+
+    def stop(self) -> None:
+        """Finish the jobs at hand."""
+        ...
+
+
+class ThreadWorker:
+    """A worker with a thread of its own. crash: called on the loop when a job raises anything but a `JournalError`."""
+
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop, crash: Callable[[BaseException], None]) -> None:
+        self._loop = loop
+        self._crash = crash
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Callable[[], _Result], done: Done[_Result]) -> None:
+        """Run `job` on the thread, then `done` on the loop."""
+
+        def run() -> None:
+            result: _Result | None = None
+            error: JournalError | None = None
+            try:
+                result = job()
+            except JournalError as caught:
+                error = caught
+            self._loop.call_soon_threadsafe(done, result, error)
+
+        self._jobs.put(run)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job()
+            except Exception as bug:  # noqa: BLE001 - the thread's outermost boundary: our bug, the hub crashes
+                self._loop.call_soon_threadsafe(self._crash, bug)
+                return
+
+    def stop(self) -> None:
+        """Finish the jobs at hand and end the thread."""
+        self._jobs.put(None)
+        self._thread.join(timeout=10)
+
+
+class InlineWorker:
+    """A worker without a thread, for journals in memory: the job runs at once, its result comes in the next step."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def submit(self, job: Callable[[], _Result], done: Done[_Result]) -> None:
+        """Run `job` now, then `done` on the loop."""
+        result: _Result | None = None
+        error: JournalError | None = None
+        try:
+            result = job()
+        except JournalError as caught:
+            error = caught
+        self._loop.call_soon(done, result, error)
+
+    def stop(self) -> None:
+        """Nothing is ever at hand."""
+
+
+def commit(log: Log, rows: Sequence[Row]) -> bool:
+    """Make one turn durable. True when the disk is full and the reserve was given up for this turn.
+
+    Raises `StoreFailed` when the outcome is unknown, and when the turn does not even fit into the reserve.
+    """
+    try:
+        log.append(rows)
+    except DiskFull:
+        log.give_up_reserve()
+        try:
+            log.append(rows)
+        except DiskFull as error:
+            raise StoreFailed(f"the disk is full and the reserve is spent: {error}") from error
+        return True
+    return False

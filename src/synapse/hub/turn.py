@@ -1,0 +1,772 @@
+"""The turn: requests that gathered are decided and applied, their events committed at once, their answers released.
+
+    inbox -> decide, apply -> one transaction -> release: replies and notices in seq order, one write per connection
+
+Nothing leaves before what it reflects is durable, reads included: while a commit is in flight no command is decided,
+the inbox fills, and the next turn takes what has gathered. There is no timed commit window.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from hmac import compare_digest
+from typing import Final, TypeVar
+
+from synapse.core import kernel
+from synapse.core.answers import QUERIES, answer, look
+from synapse.core.events import (
+    Event,
+    Idem,
+    JournalWritable,
+    MessageLent,
+    MessagePosted,
+    MessagesAcked,
+    MessageSent,
+    Recorded,
+    to_row,
+)
+from synapse.core.idempotency import find, stamped
+from synapse.core.inboxes import Lend, decide_return
+from synapse.core.kernel import MUTATIONS, REPEATABLE, Rules, payload_hash, record
+from synapse.core.state import State
+from synapse.errors import JournalError, JournalRefused, Rejected
+from synapse.hub.buckets import Buckets
+from synapse.hub.clock import Clock, LeaseClock
+from synapse.hub.connection import Connection
+from synapse.hub.feeds import Feeds, Told
+from synapse.hub.requests import Keeper, Requests
+from synapse.hub.threads import Worker, commit
+from synapse.hub.work import Totals, Turn, Waiter, Work
+from synapse.journal.interface import Log, Pages
+from synapse.protocol.codec import Request, RequestId, encode_error, encode_notice, encode_reply
+from synapse.protocol.codes import CLOSE_NO_HELLO, CLOSE_REVOKED, CLOSE_SLOW, PROTOCOL_VERSION
+from synapse.protocol.commands import Hello, TakeInbox
+from synapse.protocol.cursor import cursor_of
+from synapse.protocol.names import GENERAL, MAIN_ROOM, require_segment, split_address
+from synapse.protocol.replies import Reply, Status, Welcome
+from synapse.protocol.session import Heard, Phase, Refusal
+
+TURN_REQUESTS_MAX: Final = 512
+TURN_BYTES_MAX: Final = 4 * 1024 * 1024 - 512 * 1024
+"""A turn stops taking requests here; with one more it stays below the 4 MiB that the reserve must hold."""
+INBOX_MAX: Final = 16_384
+COMMIT_STALL_MS: Final = 5_000
+"""Health is red while one commit takes longer than this."""
+RETRY_SPACE_MS: Final = 1_000
+"""How often a read-only hub tries to write its reserve again."""
+
+
+_Result = TypeVar("_Result")
+
+
+class Turns:
+    """The heart of the hub. Everything here runs on the loop's thread."""
+
+    def __init__(
+        self,
+        *,
+        state: State,
+        rules: Rules,
+        log: Log,
+        pages: Pages,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        writer: Worker,
+        reader: Worker,
+        token: str,
+        version: str,
+        keeper: Keeper | None,
+        fatal: Callable[[JournalError], None],
+    ) -> None:
+        self.state = state
+        self.rules = rules
+        self.log = log
+        self.pages = pages
+        self.clock = clock
+        self.lease_clock = LeaseClock(clock)
+        self.totals = Totals(clock.monotonic_ms())
+        self.connections: dict[int, Connection] = {}
+        self.of_agent: dict[str, set[Connection]] = {}
+        self.unwelcomed: dict[Connection, None] = {}
+        self.stuck: dict[Connection, None] = {}
+        limits = rules.limits
+        self.agent_buckets = Buckets("agent", limits.rate_agent_per_s, limits.rate_agent_burst)
+        self.host_buckets = Buckets("host", limits.rate_host_per_s, limits.rate_host_burst)
+        self.is_read_only = log.is_read_only
+        self.read_only_since_ms = clock.monotonic_ms()
+        self.broken: JournalError | None = None
+        self.is_stopping = False
+        self.receipts: dict[int, list[Waiter]] = {}
+        self.inbox_waiters: dict[int, deque[Waiter]] = {}
+        self.feeds = Feeds(
+            state,
+            pages,
+            reader,
+            head=log.head,
+            outbox_bytes_max=rules.limits.outbox_bytes_max,
+            broken=self.on_broken,
+            soon=loop.call_soon,
+        )
+        self._inbox: deque[tuple[Connection | None, Work]] = deque()
+        self._loop = loop
+        self._writer = writer
+        self._reader = reader
+        self._token = token.encode()
+        self.version = version
+        self.journal_bytes = log.size_bytes()
+        self.verified_through = log.base
+        self._fatal = fatal
+        self._turn = Turn()
+        self._is_scheduled = False
+        self._is_committing = False
+        self._commit_since_ms = 0
+        self._idle: asyncio.Future[None] | None = None
+        self._is_trying_space = False
+        self._requests = Requests(self, keeper)
+
+    def begin(self) -> None:
+        """The start's own events are durable: followers begin behind them."""
+        self.feeds.durable = self.feeds.recent.floor = self.state.seq
+
+    def status(self) -> Status:
+        """The hub in one object."""
+        return self._requests.status()
+
+    # What arrives.
+
+    def hear(self, connection: Connection, frame: bytes | bytearray | memoryview) -> None:
+        """One frame of a peer. Bad ones are answered through the turn like everything else."""
+        session = connection.session
+        if session.phase is Phase.CLOSED:
+            return
+        self._admit(connection, session.hear(frame))
+
+    def hear_binary(self, connection: Connection) -> None:
+        """A frame that is not text."""
+        if connection.session.phase is not Phase.CLOSED:
+            self._admit(connection, connection.session.hear_binary())
+
+    def _admit(self, connection: Connection, heard: Heard) -> None:
+        """Count a frame against the rates and bounds of its peer, and queue it."""
+        now_ms = self.clock.monotonic_ms()
+        wait_ms = connection.host_bucket.take(now_ms)
+        if wait_ms:
+            heard = Refusal(heard.id, self.host_buckets.refusal(connection.host, wait_ms))
+        elif connection.agent_bucket is not None:
+            wait_ms = connection.agent_bucket.take(now_ms)
+            if wait_ms:
+                heard = Refusal(heard.id, self.agent_buckets.refusal(connection.by.actor, wait_ms))
+        connection.in_flight += 1
+        if connection.in_flight >= self.rules.limits.in_flight_max or len(self._inbox) >= INBOX_MAX:
+            self._hold(connection)
+        self.put(connection, heard)
+
+    def put(self, connection: Connection | None, work: Work) -> None:
+        """Queue something for the next turn."""
+        self._inbox.append((connection, work))
+        if not self._is_scheduled and not self._is_committing:
+            self._is_scheduled = True
+            self._loop.call_soon(self._run)
+
+    def _hold(self, connection: Connection) -> None:
+        if not connection.is_held:
+            connection.is_held = True
+            connection.wire.hold_reading(hold=True)
+
+    def _unhold(self, connection: Connection) -> None:
+        if (
+            connection.is_held
+            and not connection.is_stuck
+            and not connection.postponed
+            and connection.in_flight <= self.rules.limits.in_flight_max // 2
+        ):
+            connection.is_held = False
+            connection.wire.hold_reading(hold=False)
+
+    def on_stuck(self, connection: Connection) -> None:
+        """The peer's outbox is half full: no more reading from it, its subscriptions fall back to the disk."""
+        connection.is_stuck = True
+        connection.stuck_since_ms = self.clock.monotonic_ms()
+        connection.stuck_bytes = connection.wire.buffered()
+        self.stuck[connection] = None
+        self._hold(connection)
+
+    def on_drained(self, connection: Connection) -> None:
+        """The peer reads again."""
+        connection.is_stuck = False
+        self.stuck.pop(connection, None)
+        if connection.is_closed:
+            return
+        for request in connection.postponed:
+            self.put(connection, request)
+        connection.postponed.clear()
+        self._unhold(connection)
+        self.feeds.resume(connection)
+        self._next_deferred(connection)
+
+    def open(self, connection: Connection) -> None:
+        """A peer connected."""
+        self.totals.connections += 1
+        self.connections[connection.id] = connection
+        self.unwelcomed[connection] = None
+
+    def on_closed(self, connection: Connection) -> None:
+        """The peer is gone: its lends return, its presence ends. Carried out inside a turn."""
+        if connection.is_closed:
+            return
+        connection.is_closed = True
+        connection.session.close()
+        connection.deferred.clear()
+        connection.postponed.clear()
+        self.stuck.pop(connection, None)
+        self.unwelcomed.pop(connection, None)
+        self.connections.pop(connection.id, None)
+        for subscription in list(connection.subscriptions.values()):
+            self.feeds.end(subscription)
+        self.put(None, lambda: self._let_go(connection))
+
+    def _let_go(self, connection: Connection) -> None:
+        self._drop_waiters(connection)
+        if connection.agent is None:
+            return
+        others = self.of_agent.get(connection.agent)
+        if others is not None:
+            others.discard(connection)
+            if not others:
+                del self.of_agent[connection.agent]
+        agent = connection.by.agent
+        if agent in self.state.agents.by_id:
+            assert agent is not None
+            self.state.soft.presence.disconnect(agent, connection.id, self.clock.wall_ms(), self.lease_clock.now_ms)
+        for lend in self.state.soft.lending.held_by(connection.id):
+            self._return(lend)
+
+    def _drop_waiters(self, connection: Connection) -> None:
+        if not connection.waiting:
+            return
+        for agent in list(self.inbox_waiters):
+            left = deque(waiter for waiter in self.inbox_waiters[agent] if waiter.connection is not connection)
+            if left:
+                self.inbox_waiters[agent] = left
+            else:
+                del self.inbox_waiters[agent]
+        for seq in list(self.receipts):
+            kept = [waiter for waiter in self.receipts[seq] if waiter.connection is not connection]
+            if kept:
+                self.receipts[seq] = kept
+            else:
+                del self.receipts[seq]
+
+    # The turn.
+
+    def _run(self) -> None:
+        self._is_scheduled = False
+        if self._is_committing or self.broken is not None:
+            return
+        self._advance_lease_clock()
+        turn = self._turn = Turn()
+        at_ms, inbox, left = self.clock.wall_ms(), self._inbox, TURN_REQUESTS_MAX
+        while inbox and left and turn.bytes < TURN_BYTES_MAX:
+            left -= 1
+            connection, work = inbox.popleft()
+            if connection is None or callable(work):
+                assert callable(work)
+                work()
+            elif isinstance(work, Refusal):
+                self.refuse(connection, work.id, work.error)
+                if work.close is not None:
+                    turn.closings.append((connection, work.close, work.error.code))
+            else:
+                self._carry_out(connection, work, at_ms)
+        self._serve_waiters()
+        turn.head = self.state.seq
+        if turn.rows:
+            self._commit(turn)
+        else:
+            self._release(turn)
+
+    def _advance_lease_clock(self) -> None:
+        self.lease_clock.advance(is_behind=self.is_read_only, is_inbox_full=len(self._inbox) >= INBOX_MAX)
+
+    def _carry_out(self, connection: Connection, request: Request, at_ms: int) -> None:
+        if connection.session.phase is Phase.CLOSED:
+            return
+        if connection.is_stuck or connection.postponed:
+            connection.postponed.append(request)
+            return
+        by = connection.by
+        by.at_ms = at_ms
+        by.lease_ms = self.lease_clock.now_ms
+        self.totals.requests += 1
+        command = request.command
+        kind = type(command)
+        try:
+            if kind in MUTATIONS:
+                self._mutate(connection, request)
+            elif kind in QUERIES:
+                self.reply(connection, request.id, look(self.state, self.rules, command, by))  # type: ignore[arg-type]  # QUERIES holds the union's members
+            else:
+                self._requests.serve(connection, request.id, command)  # type: ignore[arg-type]  # what is left is Local
+        except Rejected as refusal:
+            if kind is Hello and connection.session.phase is Phase.GREETING:
+                refused = connection.session.refuse(request.id, refusal)
+                assert refused.close is not None
+                self._turn.closings.append((connection, refused.close, refusal.code))
+            self.refuse(connection, request.id, refusal)
+
+    def _mutate(self, connection: Connection, request: Request) -> None:
+        command, by = request.command, connection.by
+        assert isinstance(command, kernel.Mutation)
+        idem: Idem | None = None
+        digest = ""
+        if request.idem_key is not None:
+            if type(command) not in REPEATABLE:
+                raise Rejected(
+                    "bad_request", "this command takes no idem_key - at `$.idem_key`", {"path": "$.idem_key"}
+                )
+            digest = payload_hash(command, request.raw)
+            known = find(self.state.idempotency, by.actor, request.idem_key, digest)
+            if known is not None:
+                self._requests.replay(connection, request, command, known.seq, known.count)  # type: ignore[arg-type]  # repeatable ones are answerable
+                return
+        if isinstance(command, Hello):
+            self._greet(connection, request.id, command)
+            return
+        if by.agent is not None:
+            self.state.soft.presence.touch(by.agent, by.at_ms, by.lease_ms)
+        events = kernel.decide(self.state, self.rules, command, by)
+        if request.idem_key is not None and events:
+            idem = stamped(request.idem_key, digest, len(events))
+        recorded = self.record(events, by.actor, idem)
+        if isinstance(command, TakeInbox):
+            self._requests.take(connection, request.id, command, recorded)
+            return
+        self._requests.after(connection, command)
+        self.reply(connection, request.id, answer(self.state, command, by, recorded, self.state.seq))
+
+    def record(self, events: Sequence[Event], actor: str, idem: Idem | None = None) -> list[Recorded]:
+        """Fold events in and add them to this turn's transaction. Raises `Rejected(read_only)` on a full disk."""
+        if not events:
+            return []
+        if self.is_read_only:
+            raise Rejected(
+                "read_only",
+                "the disk is full: the hub answers reads and takes writes again when space is back",
+                {"since_ms": self.clock.monotonic_ms() - self.read_only_since_ms},
+                retry_after_ms=RETRY_SPACE_MS,
+            )
+        turn = self._turn
+        recorded = record(self.state, events, actor, self.clock.wall_ms(), idem)
+        for entry in recorded:
+            row = to_row(entry)
+            size = len(row.body) + 128
+            turn.rows.append(row)
+            turn.bytes += size
+            event = entry.event
+            if isinstance(event, MessagePosted):
+                turn.messages.append((entry, size))
+                for delivery in event.mentions:
+                    turn.arrived.add(delivery.agent)
+            elif isinstance(event, MessageSent):
+                turn.messages.append((entry, size))
+                turn.arrived.update(delivery.agent for delivery in event.to)
+            elif isinstance(event, MessagesAcked):
+                self._requests.on_acked(event)
+        return recorded
+
+    def _greet(self, connection: Connection, request_id: RequestId, command: Hello) -> None:
+        """Recognise the token, then the agent; the rest of the hello is core's."""
+        if not connection.is_owner and not connection.has_token:
+            given = b"" if command.token is None else command.token.encode()
+            if not compare_digest(given, self._token):
+                raise Rejected(
+                    "unauthorized",
+                    "the hub token is missing or wrong: it lies in the file `token` of the hub's home (--token-file)",
+                )
+        if command.operator and not connection.is_owner:
+            raise Rejected("not_permitted", "an operator connection comes from the hub's own user over its Unix socket")
+        home = _home_of(command.home)
+        name = "operator" if command.name is None else command.name
+        recorded = self.record(kernel.decide(self.state, self.rules, command, connection.by), name)
+        by = connection.by
+        by.actor, by.home, by.operator = name, home, command.operator
+        connection.session.accept()
+        self.unwelcomed.pop(connection, None)
+        if not command.operator:
+            agent = self.state.agents.by_name[name]
+            by.agent, connection.agent = agent.id, name
+            connection.is_lasting = command.lasting
+            connection.agent_bucket = self.agent_buckets.of(name, self.clock.monotonic_ms())
+            self.of_agent.setdefault(name, set()).add(connection)
+            self.state.soft.presence.connect(agent.id, connection.id, by.at_ms, by.lease_ms, lasting=command.lasting)
+        bound = any(getattr(entry.event, "secret_hash", None) is not None for entry in recorded)
+        self.reply(
+            connection,
+            request_id,
+            Welcome(
+                protocol=PROTOCOL_VERSION,
+                version=self.version,
+                hub_id=self.state.hub_id,
+                journal_id=self.state.journal_id,
+                cursor=cursor_of(self.state.journal_id, self.state.seq),
+                connection=connection.id,
+                name=connection.agent,
+                bound=bound,
+                home=home,
+                limits=self.rules.limits,
+            ),
+        )
+
+    def revoke(self, name: str) -> None:
+        """Close every connection of an agent whose secret is void."""
+        for connection in self.of_agent.get(name, ()):
+            connection.session.close()
+            self._turn.closings.append((connection, CLOSE_REVOKED, "revoked"))
+
+    # What leaves.
+
+    def reply(self, connection: Connection, request_id: RequestId, body: Reply, *, replayed: bool = False) -> None:
+        """Queue a reply for the end of this turn."""
+        seq = self.state.seq
+        self._queue(connection, seq, encode_reply(request_id, seq, body, replayed=replayed))
+
+    def refuse(self, connection: Connection, request_id: RequestId, error: Rejected) -> None:
+        """Queue an error for the end of this turn."""
+        seq = self.state.seq
+        self._queue(connection, seq, encode_error(request_id, seq, error))
+
+    def _queue(self, connection: Connection, seq: int, payload: bytes) -> None:
+        connection.in_flight -= 1
+        queued = self._turn.replies.get(connection)
+        if queued is None:
+            self._turn.replies[connection] = [(seq, payload)]
+        else:
+            queued.append((seq, payload))
+
+    def park(self, connection: Connection) -> None:
+        """A request of this peer becomes a long poll: it does not count as in flight while it waits."""
+        connection.in_flight -= 1
+        self._unhold(connection)
+
+    def unpark(self, connection: Connection) -> None:
+        """A long poll is about to be answered."""
+        connection.waiting -= 1
+        connection.in_flight += 1
+
+    def after_release(self, act: Callable[[], None]) -> None:
+        """Do something once this turn is durable and its answers are out."""
+        self._turn.after.append(act)
+
+    def recent_event(self, seq: int) -> Recorded | None:
+        """A message event of this turn or of the last ones, if it is still in memory."""
+        for recorded, _ in self._turn.messages:
+            if recorded.seq == seq:
+                return recorded
+        return self.feeds.recent.find(seq)
+
+    def say_later(self, connection: Connection, request_id: RequestId, result: Reply | Rejected) -> None:
+        """Send an answer that was read from disk. Everything in it is durable, so it needs no turn."""
+        seq = self.feeds.durable
+        connection.in_flight -= 1
+        if connection.is_closed:
+            return
+        payload = (
+            encode_error(request_id, seq, result)
+            if isinstance(result, Rejected)
+            else encode_reply(request_id, seq, result)
+        )
+        connection.wire.write(connection.wire.frame(payload))
+        self._unhold(connection)
+
+    def _commit(self, turn: Turn) -> None:
+        self._is_committing = True
+        self._commit_since_ms = self.clock.monotonic_ms()
+        self.totals.commits += 1
+        rows, log = turn.rows, self.log
+
+        def done(was_full: bool | None, error: JournalError | None) -> None:
+            self._is_committing = False
+            if error is not None:
+                self.on_broken(error)
+                return
+            if was_full:
+                self._turn_read_only()
+            if self.clock.monotonic_ms() - self._commit_since_ms > 1_000:
+                self.lease_clock.advance(is_behind=True, is_inbox_full=False)
+            self._release(turn)
+
+        self._writer.submit(lambda: commit(log, rows), done)
+
+    def _release(self, turn: Turn) -> None:
+        """The turn is durable: let out what it said."""
+        before = self.feeds.durable
+        told = self.feeds.tell(turn.messages, turn.head)
+        receivers = told.receivers
+        for connection, replies in turn.replies.items():
+            if connection.is_closed:
+                continue
+            keys = receivers.pop(connection, None) if receivers else None
+            wire = connection.wire
+            if keys is None:
+                if len(replies) == 1:
+                    wire.write(wire.frame(replies[0][1]))
+                else:
+                    wire.write(b"".join([wire.frame(payload) for _, payload in replies]))
+            else:
+                self._tell(connection, told, keys, replies, before)
+            if connection.is_held:
+                self._unhold(connection)
+        for connection, keys in receivers.items():
+            if not connection.is_closed:
+                self._tell(connection, told, keys, (), before)
+        self._tell_presence()
+        for connection, code, reason in turn.closings:
+            if not connection.is_closed:
+                connection.wire.close(code, reason)
+        for act in turn.after:
+            act()
+        if self._inbox:
+            if not self._is_scheduled:
+                self._is_scheduled = True
+                self._loop.call_soon(self._run)
+        elif self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    def _tell(
+        self,
+        connection: Connection,
+        told: Told,
+        keys: Sequence[str],
+        replies: Sequence[tuple[int, bytes]],
+        before: int,
+    ) -> None:
+        """One write with this turn's notices and replies; only the replies when the peer does not keep up."""
+        wire = connection.wire
+        if not replies and len(keys) == 1:
+            data = told.only(keys[0], connection)
+        else:
+            data = told.merged(list(dict.fromkeys(keys)), replies, connection)
+        if connection.is_stuck or wire.buffered() + len(data) > self.rules.limits.outbox_bytes_max:
+            self.feeds.fall_behind(connection, before)
+            if replies:
+                wire.write(b"".join([wire.frame(payload) for _, payload in replies]))
+            if not connection.is_stuck:
+                self._loop.call_soon(self.feeds.resume, connection)
+            return
+        wire.write(data)
+
+    def _tell_presence(self) -> None:
+        changed = self.state.soft.presence.changed
+        if not changed:
+            return
+        notice = self._requests.presence_diff(changed)
+        changed.clear()
+        if notice is None:
+            return
+        payload = encode_notice(self.feeds.durable, notice)
+        for subscription in self.feeds.presence:
+            connection = subscription.connection
+            if connection.is_stuck:
+                subscription.has_stale_presence = True
+            else:
+                connection.wire.write(connection.wire.frame(payload))
+
+    # Answers from disk, one at a time for each connection.
+
+    def defer(self, connection: Connection, request_id: RequestId, job: Callable[[], Reply]) -> None:
+        """Answer from the reader thread once this turn is durable. The request stays in flight until then."""
+
+        def start() -> None:
+            connection.is_reading_disk = True
+            self._reader.submit(run, done)
+
+        def run() -> Reply | Rejected:
+            try:
+                return job()
+            except Rejected as refusal:
+                return refusal
+
+        def done(result: Reply | Rejected | None, error: JournalError | None) -> None:
+            connection.is_reading_disk = False
+            if error is not None:
+                result = self.on_unreadable(error)
+            assert result is not None
+            self.say_later(connection, request_id, result)
+            if error is not None:
+                self.on_broken(error)
+                return
+            self._next_deferred(connection)
+
+        def enqueue() -> None:
+            connection.deferred.append(start)
+            self._next_deferred(connection)
+
+        self._turn.after.append(enqueue)
+
+    def _next_deferred(self, connection: Connection) -> None:
+        if connection.deferred and not connection.is_reading_disk and not connection.is_stuck:
+            connection.deferred.popleft()()
+
+    def read(self, job: Callable[[], _Result], done: Callable[[_Result], None]) -> None:
+        """Read from disk once this turn is durable, then carry `done` out inside a later turn."""
+
+        def back(result: _Result | None, error: JournalError | None) -> None:
+            if error is not None:
+                self.on_broken(error)
+                return
+            assert result is not None
+            self.put(None, lambda: done(result))
+
+        self._turn.after.append(lambda: self._reader.submit(job, back))
+
+    # Faults.
+
+    def on_unreadable(self, error: JournalError) -> Rejected:
+        """What a peer is told when a stored row is not served."""
+        seq = error.seq if isinstance(error, JournalRefused) else None
+        return Rejected("journal_broken", str(error), {"seq": seq})
+
+    def on_broken(self, error: JournalError) -> None:
+        """The store failed or lies: nothing is decided or released any more, and the process ends."""
+        if self.broken is None:
+            self.broken = error
+            self._fatal(error)
+
+    def _turn_read_only(self) -> None:
+        self.is_read_only = True
+        self.read_only_since_ms = self.clock.monotonic_ms()
+
+    def try_space(self) -> None:
+        """While read-only: write the reserve again; when that works, take writes again."""
+        if not self.is_read_only or self._is_trying_space or self._is_committing:
+            return
+        self._is_trying_space = True
+
+        def done(has_space: bool | None, error: JournalError | None) -> None:
+            self._is_trying_space = False
+            if error is not None:
+                self.on_broken(error)
+            elif has_space:
+                self.put(None, self._turn_writable)
+
+        self._writer.submit(self.log.try_restore_reserve, done)
+
+    def _turn_writable(self) -> None:
+        self.is_read_only = False
+        passed_ms = self.clock.monotonic_ms() - self.read_only_since_ms
+        self.record([JournalWritable(read_only_ms=passed_ms)], "hub")
+
+    # Time.
+
+    def tick(self) -> None:
+        """What time alone brings about: a few times a second, from a timer of the shell."""
+        self._check_peers()
+        if self.is_read_only:
+            self.try_space()
+        else:
+            self.put(None, self._tick)
+
+    def _tick(self) -> None:
+        now_ms = self.clock.monotonic_ms()
+        for lend in self.state.soft.lending.overdue(self.lease_clock.now_ms):
+            self._return(lend)
+        self.state.soft.presence.fade(self.lease_clock.now_ms)
+        for agent, waiters in list(self.inbox_waiters.items()):
+            for waiter in [waiter for waiter in waiters if waiter.deadline_ms <= now_ms]:
+                waiters.remove(waiter)
+                self._late(waiter, "nothing unacked came into the inbox in that time")
+            if not waiters:
+                del self.inbox_waiters[agent]
+        for seq, receipts in list(self.receipts.items()):
+            for waiter in [waiter for waiter in receipts if waiter.deadline_ms <= now_ms]:
+                receipts.remove(waiter)
+                self._late(waiter, "no recipient acked in that time; the message stays in the inboxes")
+            if not receipts:
+                del self.receipts[seq]
+        self.agent_buckets.sweep(now_ms)
+        self.host_buckets.sweep(now_ms)
+
+    def _late(self, waiter: Waiter, why: str) -> None:
+        self.unpark(waiter.connection)
+        self.refuse(waiter.connection, waiter.request_id, Rejected("deadline", why))
+
+    def _return(self, lend: Lend) -> None:
+        """A lend is over: dead, or free for the next reader."""
+        self.state.soft.lending.end(lend.agent, lend.seq)
+        if not self.is_read_only:
+            self.record(decide_return(self.state, self.rules, lend), "hub")
+        self._turn.arrived.add(lend.agent)
+
+    def _serve_waiters(self) -> None:
+        """Whoever waits for an inbox that got something takes it in this very turn."""
+        for agent in sorted(self._turn.arrived):
+            waiters = self.inbox_waiters.get(agent)
+            if waiters is None or agent not in self.state.agents.by_id:
+                continue
+            for waiter in list(waiters):
+                connection = waiter.connection
+                connection.by.at_ms = self.clock.wall_ms()
+                connection.by.lease_ms = self.lease_clock.now_ms
+                command = TakeInbox(directed_only=waiter.directed_only)
+                events = kernel.decide(self.state, self.rules, command, connection.by)
+                if not events or self.is_read_only:
+                    continue
+                recorded = self.record(events, connection.by.actor)
+                if not isinstance(recorded[-1].event, MessageLent):
+                    continue
+                waiters.remove(waiter)
+                self.unpark(connection)
+                self._requests.take(connection, waiter.request_id, command, recorded)
+            if not waiters:
+                del self.inbox_waiters[agent]
+
+    def _check_peers(self) -> None:
+        """Close who said no hello in time, and who has not drained for too long."""
+        now_ms = self.clock.monotonic_ms()
+        limits = self.rules.limits
+        for connection in list(self.unwelcomed):
+            if now_ms - connection.opened_ms < limits.hello_ms:
+                break
+            self.unwelcomed.pop(connection)
+            connection.session.close()
+            connection.wire.close(CLOSE_NO_HELLO, f"no hello within {limits.hello_ms} ms")
+        for connection in list(self.stuck):
+            buffered = connection.wire.buffered()
+            if buffered < connection.stuck_bytes:
+                connection.stuck_bytes = buffered
+                connection.stuck_since_ms = now_ms
+            elif now_ms - connection.stuck_since_ms >= limits.drain_ms:
+                connection.wire.close(CLOSE_SLOW, "slow: resume from your cursor")
+                connection.wire.abort()
+
+    def complaints(self) -> list[str]:
+        """Why the hub is not well; empty when it is."""
+        reasons: list[str] = []
+        if self.broken is not None:
+            reasons.append(str(self.broken))
+        if self.is_read_only:
+            reasons.append("read_only: the disk is full")
+        stalled_ms = self.clock.monotonic_ms() - self._commit_since_ms if self._is_committing else 0
+        if stalled_ms > COMMIT_STALL_MS:
+            reasons.append(f"a commit has been in flight for {stalled_ms} ms")
+        return reasons
+
+    # The end.
+
+    async def settle(self) -> None:
+        """Wait until what was heard is answered: the inbox is empty and no commit is in flight."""
+        while self._inbox or self._is_committing or self._is_scheduled:
+            if self.broken is not None:
+                return
+            self._idle = self._loop.create_future()
+            await self._idle
+
+
+def _home_of(home: str | None) -> str:
+    """The address for messages that name none. Raises `Rejected(bad_name)`."""
+    if home is None:
+        return f"{MAIN_ROOM}:{GENERAL}"
+    if ":" in home:
+        room, channel = split_address(home)
+        return f"{room}:{channel}"
+    return f"{require_segment(home, 'room')}:{GENERAL}"

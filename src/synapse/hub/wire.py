@@ -1,0 +1,468 @@
+"""Sockets: one `asyncio.BufferedProtocol` under three framings.
+
+    TCP port:     request head -> WebSocket (websockets' sans-I/O ServerProtocol) or HTTP (h11)
+    Unix socket:  newline-delimited JSON
+
+What the library's own asyncio layer would do is done here, and bounded: handshake and hello timeouts, fragments,
+control frames, UTF-8 while it arrives, keepalive, close handshake, pause and resume, aborts.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import struct
+from codecs import IncrementalDecoder, getincrementaldecoder
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, cast
+
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request as HandshakeRequest
+from websockets.protocol import State as WebSocketState
+from websockets.server import ServerProtocol
+
+from synapse.errors import Rejected
+from synapse.hub.http import HEAD_BYTES_MAX, Admitted, Exchange, plain_response, read_head
+from synapse.protocol.codec import encode_error, encode_notice
+from synapse.protocol.codes import CLOSE_BAD_DATA, CLOSE_FLOOD, CLOSE_TOO_BIG
+from synapse.protocol.notices import Closing
+
+if TYPE_CHECKING:
+    from synapse.hub.connection import Connection
+    from synapse.hub.listeners import Listeners
+
+BUFFER_BYTES: Final = 16 * 1024
+"""One buffer for all connections: a larger read of tiny frames would hold the loop for too long."""
+CONTROL_BURST: Final = 50
+CONTROL_PER_S: Final = 10
+PING_AFTER_S: Final = 20.0
+PONG_WITHIN_S: Final = 20.0
+CLOSE_WITHIN_S: Final = 2.0
+
+WEBSOCKET: Final = "websocket"
+LINES: Final = "lines"
+
+_logger = logging.getLogger("synapse.wire")
+_logger.addHandler(logging.NullHandler())
+_logger.propagate = False
+_logger.setLevel(logging.CRITICAL)
+"""Given to websockets, whose own messages would log tokens and bodies."""
+
+_buffer = memoryview(bytearray(BUFFER_BYTES))
+
+
+def text_frame(payload: bytes) -> bytes:
+    """An unmasked, unfragmented WebSocket text frame (RFC 6455, 5.2), as websockets' `Frame.serialize` builds it."""
+    size = len(payload)
+    if size < 126:
+        return b"\x81%c%b" % (size, payload)
+    if size < 65536:
+        return b"\x81\x7e" + struct.pack("!H", size) + payload
+    return b"\x81\x7f" + struct.pack("!Q", size) + payload
+
+
+class Peer(asyncio.BufferedProtocol):
+    """A socket of the hub: what all framings share. Subclasses say what bytes mean."""
+
+    kind = LINES
+
+    def __init__(self, listeners: "Listeners") -> None:
+        self._listeners = listeners
+        self._loop = listeners.loop
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_closing = False
+        self.connection: Connection | None = None
+
+    # asyncio's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio: the socket is there."""
+        self._transport = cast("asyncio.Transport", transport)
+        half = self._listeners.limits.outbox_bytes_max // 2
+        self._transport.set_write_buffer_limits(high=half, low=half // 2)
+        self._listeners.peers.add(self)
+        self._begin()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """asyncio: where to read to. One buffer for all, because it is used up before control returns."""
+        return _buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """asyncio: bytes came."""
+        self._receive(bytes(_buffer[:nbytes]))
+
+    def eof_received(self) -> bool:
+        """asyncio: the peer sent all it will send. What it asked is still answered."""
+        self._end_of_input()
+        return False
+
+    def pause_writing(self) -> None:
+        """asyncio: the outbox is half full."""
+        if self.connection is not None:
+            self._listeners.turns.on_stuck(self.connection)
+
+    def resume_writing(self) -> None:
+        """asyncio: the outbox is down to a quarter."""
+        if self.connection is not None:
+            self._listeners.turns.on_drained(self.connection)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio: the socket is gone."""
+        self._stop_timer()
+        self._listeners.forget(self)
+        if self.connection is not None:
+            self._listeners.turns.on_closed(self.connection)
+            self.connection = None
+
+    # What subclasses fill in.
+
+    def _begin(self) -> None:
+        raise AssertionError("each framing begins its own way")
+
+    def _receive(self, data: bytes) -> None:
+        raise AssertionError("each framing reads its own way")
+
+    def _end_of_input(self) -> None:
+        self.abort()
+
+    # The turn's side (`connection.Wire`).
+
+    def frame(self, payload: bytes) -> bytes:
+        """The payload as a line; JSON of ours never holds a newline."""
+        return payload + b"\n"
+
+    def write(self, data: bytes) -> None:
+        """Send framed bytes."""
+        if not self._is_closing and self._transport is not None:
+            self._transport.write(data)
+
+    def buffered(self) -> int:
+        """Bytes that the operating system has not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def hold_reading(self, *, hold: bool) -> None:
+        """Stop or go on reading."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if hold:
+            transport.pause_reading()
+        else:
+            transport.resume_reading()
+
+    def close(self, code: int, reason: str) -> None:
+        """Say why, and close once all is written; cut after 2 s."""
+        if self._is_closing or self._transport is None:
+            return
+        self.write(self.frame(encode_notice(self._listeners.turns.feeds.durable, Closing(code=code, reason=reason))))
+        self._finish()
+
+    def abort(self) -> None:
+        """Cut the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _finish(self) -> None:
+        """No more is written; the socket closes when the buffer is empty, at the latest after 2 s."""
+        if self._is_closing or self._transport is None:
+            return
+        self._is_closing = True
+        self._transport.close()
+        self._start_timer(CLOSE_WITHIN_S, self.abort)
+
+    def _start_timer(self, seconds: float, act: Callable[[], None]) -> None:
+        self._stop_timer()
+        self._timer = self._loop.call_later(seconds, act)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class LinePeer(Peer):
+    """Newline-delimited JSON on the Unix socket."""
+
+    kind = LINES
+
+    def _begin(self) -> None:
+        self._pending = bytearray()
+        self._is_skipping = False
+        transport = self._transport
+        assert transport is not None
+        uid = peer_uid(transport.get_extra_info("socket"))
+        refusal = self._listeners.refusal(f"uid:{uid}")
+        if refusal is not None:
+            error = Rejected("limit", refusal, retry_after_ms=1000)
+            self.write(self.frame(encode_error(None, self._listeners.turns.feeds.durable, error)))
+            self._finish()
+            return
+        self.connection = self._listeners.admit(self, host=f"uid:{uid}", uid=uid, has_token=False)
+
+    def _receive(self, data: bytes) -> None:
+        connection = self.connection
+        if connection is None or self._is_closing:
+            return
+        pending, bound = self._pending, self._listeners.limits.frame_bytes_max
+        if not pending and data.endswith(b"\n") and not self._is_skipping and data.count(b"\n") == 1:
+            self._hear(data[:-1])
+            return
+        pending += data
+        start = 0
+        while (end := pending.find(b"\n", start)) >= 0:
+            line = bytes(pending[start:end])
+            start = end + 1
+            if self._is_skipping:
+                self._is_skipping = False
+            elif len(line) > bound:
+                self._too_big(len(line))
+            else:
+                self._hear(line)
+            if self._is_closing:
+                return
+        del pending[:start]
+        if len(pending) > bound:
+            if not self._is_skipping:
+                self._too_big(len(pending))
+                self._is_skipping = True
+            pending.clear()
+
+    def _hear(self, line: bytes) -> None:
+        if line and self.connection is not None:
+            self._listeners.turns.hear(self.connection, line)
+
+    def _too_big(self, size: int) -> None:
+        bound = self._listeners.limits.frame_bytes_max
+        self.close(CLOSE_TOO_BIG, f"a line of {size} bytes or more; at most {bound}")
+
+    def _end_of_input(self) -> None:
+        """A peer that half-closed may still read its answers, when they come at once."""
+        connection = self.connection
+        if connection is None or not connection.in_flight:
+            self.abort()
+            return
+        self._start_timer(CLOSE_WITHIN_S, self.abort)
+
+    def eof_received(self) -> bool:
+        """asyncio: keep the writing half open while answers are on their way."""
+        self._end_of_input()
+        return self.connection is not None and self.connection.in_flight > 0
+
+
+class WebPeer(Peer):
+    """WebSocket or HTTP on the TCP port."""
+
+    kind = WEBSOCKET
+
+    def _begin(self) -> None:
+        self._head = bytearray()
+        self._socket: ServerProtocol | None = None
+        self._http: Exchange | None = None
+        self._fragments: list[bytes] = []
+        self._fragment_bytes = 0
+        self._decoder: IncrementalDecoder | None = None
+        self._control_tokens = float(CONTROL_BURST)
+        self._control_at = self._loop.time()
+        self._is_alive = True
+        transport = self._transport
+        assert transport is not None
+        name = transport.get_extra_info("peername")
+        self._host = str(name[0]) if name else "?"
+        raw = transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            with contextlib.suppress(OSError):
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._listeners.limits.drain_ms)
+        self._start_timer(self._listeners.limits.hello_ms / 1000, self.abort)
+
+    def frame(self, payload: bytes) -> bytes:
+        """The payload as a text frame."""
+        return text_frame(payload)
+
+    def _receive(self, data: bytes) -> None:
+        if self._is_closing:
+            return
+        if self._socket is not None:
+            self._socket.receive_data(data)
+            self._take_events()
+        elif self._http is not None:
+            self._answer(data)
+        else:
+            self._read_head(data)
+
+    def _read_head(self, data: bytes) -> None:
+        self._head += data
+        end = self._head.find(b"\r\n\r\n")
+        if end < 0:
+            if len(self._head) > HEAD_BYTES_MAX:
+                self._refuse(431, f"the request head is over {HEAD_BYTES_MAX} bytes")
+            return
+        whole = bytes(self._head)
+        self._head.clear()
+        head = read_head(whole[: end + 2]) if end <= HEAD_BYTES_MAX else None
+        if head is None:
+            self._refuse(431 if end > HEAD_BYTES_MAX else 400, "not an HTTP/1.1 request")
+            return
+        verdict = self._listeners.gate.admit(head)
+        if not isinstance(verdict, Admitted):
+            self._refuse(verdict.status, verdict.reason)
+            return
+        if head.is_upgrade:
+            self._upgrade(whole, end + 4, verdict)
+        else:
+            self._http = Exchange(self._listeners.health)
+            self._answer(whole)
+
+    def _refuse(self, status: int, reason: str, *headers: tuple[str, str]) -> None:
+        self.write(plain_response(status, reason, headers=headers))
+        self._finish()
+
+    def _answer(self, data: bytes) -> None:
+        assert self._http is not None
+        self.write(self._http.receive(data))
+        if self._http.is_done:
+            self._finish()
+
+    # WebSocket.
+
+    def _upgrade(self, whole: bytes, head_bytes: int, verdict: Admitted) -> None:
+        refusal = self._listeners.refusal(self._host)
+        if refusal is not None:
+            self._refuse(503, refusal, ("Retry-After", "1"))
+            return
+        protocol = ServerProtocol(max_size=self._listeners.limits.frame_bytes_max, logger=_logger)
+        protocol.receive_data(whole[:head_bytes])
+        request = next(iter(protocol.events_received()), None)
+        if not isinstance(request, HandshakeRequest):
+            self._refuse(400, "not a WebSocket handshake")
+            return
+        response = protocol.accept(request)
+        protocol.send_response(response)
+        self._flush(protocol)
+        if protocol.state is not WebSocketState.OPEN:
+            self._finish()
+            return
+        self._socket = protocol
+        self._stop_timer()
+        self.connection = self._listeners.admit(self, host=self._host, uid=None, has_token=verdict.has_token)
+        self._start_timer(PING_AFTER_S, self._keep_alive)
+        if len(whole) > head_bytes:
+            protocol.receive_data(whole[head_bytes:])
+            self._take_events()
+
+    def _take_events(self) -> None:
+        protocol, connection = self._socket, self.connection
+        assert protocol is not None
+        self._is_alive = True
+        for event in protocol.events_received():
+            assert isinstance(event, Frame)
+            opcode = event.opcode
+            if opcode is Opcode.TEXT and event.fin and not self._fragments:
+                if connection is not None:
+                    self._hear_text(connection, bytes(event.data))
+            elif opcode in (Opcode.PING, Opcode.PONG):
+                self._count_control()
+            elif opcode is Opcode.CLOSE:
+                break
+            elif connection is not None:
+                self._take_fragment(connection, event)
+            if self._is_closing:
+                return
+        if protocol.writes:
+            self._flush(protocol)
+        if protocol.state is not WebSocketState.OPEN:
+            self._finish()
+
+    def _hear_text(self, connection: "Connection", data: bytes) -> None:
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            self.close(CLOSE_BAD_DATA, "text that is not UTF-8")
+        else:
+            self._listeners.turns.hear(connection, data)
+
+    def _take_fragment(self, connection: "Connection", event: Frame) -> None:
+        """A piece of a message, or binary: text is checked while it arrives, and the pieces are counted."""
+        limits = self._listeners.limits
+        if event.opcode is not Opcode.CONT:
+            self._fragments, self._fragment_bytes = [], 0
+            self._decoder = getincrementaldecoder("utf-8")() if event.opcode is Opcode.TEXT else None
+        self._fragments.append(bytes(event.data))
+        self._fragment_bytes += len(event.data)
+        if len(self._fragments) > limits.fragments_max:
+            self.close(CLOSE_TOO_BIG, f"more than {limits.fragments_max} fragments in one message")
+            return
+        if self._fragment_bytes > limits.frame_bytes_max:
+            self.close(CLOSE_TOO_BIG, f"fragments of more than {limits.frame_bytes_max} bytes in all")
+            return
+        if self._decoder is not None:
+            try:
+                self._decoder.decode(bytes(event.data), event.fin)
+            except UnicodeDecodeError:
+                self.close(CLOSE_BAD_DATA, "text that is not UTF-8")
+                return
+        if event.fin:
+            whole, is_text = b"".join(self._fragments), self._decoder is not None
+            self._fragments, self._fragment_bytes, self._decoder = [], 0, None
+            if is_text:
+                self._listeners.turns.hear(connection, whole)
+            else:
+                self._listeners.turns.hear_binary(connection)
+
+    def _count_control(self) -> None:
+        now = self._loop.time()
+        self._control_tokens = min(CONTROL_BURST, self._control_tokens + (now - self._control_at) * CONTROL_PER_S)
+        self._control_at = now
+        self._control_tokens -= 1
+        if self._control_tokens < 0:
+            self.close(CLOSE_FLOOD, f"more than {CONTROL_PER_S} pings or pongs a second")
+
+    def _keep_alive(self) -> None:
+        """Ping a quiet peer; cut one that stays silent. A peer whose outbox is full is judged by its draining."""
+        protocol, connection = self._socket, self.connection
+        if protocol is None or self._is_closing or protocol.state is not WebSocketState.OPEN:
+            return
+        if connection is not None and (connection.is_stuck or connection.is_held):
+            self._start_timer(PONG_WITHIN_S, self._keep_alive)
+        elif self._is_alive:
+            self._is_alive = False
+            protocol.send_ping(b"synapse")
+            self._flush(protocol)
+            self._start_timer(PONG_WITHIN_S, self._keep_alive)
+        else:
+            self.abort()
+
+    def _flush(self, protocol: ServerProtocol) -> None:
+        for data in protocol.data_to_send():
+            if data:
+                self.write(data)
+
+    def close(self, code: int, reason: str) -> None:
+        """The close handshake; cut after 2 s."""
+        protocol = self._socket
+        if protocol is None:
+            self._finish()
+            return
+        if self._is_closing or self._transport is None:
+            return
+        if protocol.state is WebSocketState.OPEN:
+            protocol.send_close(code, reason.encode()[:123].decode(errors="ignore"))
+            self._flush(protocol)
+        self._is_closing = True
+        self._start_timer(CLOSE_WITHIN_S, self.abort)
+        if self._transport.can_write_eof():
+            with contextlib.suppress(OSError, RuntimeError):
+                self._transport.write_eof()
+
+
+def peer_uid(raw: socket.socket) -> int:
+    """The user on the other end of a Unix socket; -1 where the system does not say."""
+    if hasattr(socket, "SO_PEERCRED"):
+        _pid, uid, _gid = struct.unpack("3i", raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return int(uid)
+    local_peercred, xucred = 1, "2i h 16i"  # macOS: struct xucred of sys/ucred.h, level SOL_LOCAL = 0
+    with contextlib.suppress(OSError):
+        return int(struct.unpack(xucred, raw.getsockopt(0, local_peercred, struct.calcsize(xucred)))[1])
+    return -1

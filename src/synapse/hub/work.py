@@ -1,0 +1,52 @@
+"""What a turn works on: what waits in the inbox, what one turn has produced so far, and who waits for longer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from synapse.core.events import Recorded, Row
+from synapse.hub.connection import Connection
+from synapse.protocol.codec import Request, RequestId
+from synapse.protocol.session import Refusal
+
+Work: TypeAlias = Request | Refusal | Callable[[], None]
+"""A request, the refusal of a bad frame, or something the hub itself does inside a turn."""
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """A long poll: answered when something happens, or refused `deadline`. deadline_ms: monotonic clock.
+
+    directed_only: of `inbox.take`. recipients: agent ids and names, of `receipt.wait`.
+    """
+
+    connection: Connection
+    request_id: RequestId
+    deadline_ms: int
+    directed_only: bool = False
+    recipients: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Turn:
+    """What one turn has produced so far. after: what begins once it is released. arrived: agents whose inbox got
+    something. head: the last seq it makes durable."""
+
+    rows: list[Row] = field(default_factory=list)
+    messages: list[tuple[Recorded, int]] = field(default_factory=list)
+    replies: dict[Connection, list[tuple[int, bytes]]] = field(default_factory=dict)
+    closings: list[tuple[Connection, int, str]] = field(default_factory=list)
+    after: list[Callable[[], None]] = field(default_factory=list)
+    arrived: set[int] = field(default_factory=set)
+    bytes: int = 0
+    head: int = 0
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counted since this process started, at `started_ms` on the monotonic clock."""
+
+    started_ms: int
+    connections: int = 0
+    commits: int = 0
+    requests: int = 0
