@@ -3,12 +3,14 @@
 Standard library only, because the command line's fast path turns codes into exit codes with it.
 """
 
-from typing import Final
+TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
+if TYPE_CHECKING:
+    from typing import Final
 
-PROTOCOL_VERSION: Final = 1
+PROTOCOL_VERSION: "Final" = 1
 """The one protocol version this release speaks. A peer offers a range; see PROTOCOL.md, Version skew."""
 
-ERRORS: Final[dict[str, tuple[int, str]]] = {
+ERRORS: "Final[dict[str, tuple[int, str]]]" = {
     # code: (exit code of the command line, meaning)
     "malformed": (3, "the frame is not one valid JSON object of the protocol; nothing was changed"),
     "unknown_type": (3, "no command has this type"),
@@ -43,22 +45,22 @@ ERRORS: Final[dict[str, tuple[int, str]]] = {
 }
 """Every code an error reply may carry."""
 
-CLOSE_NORMAL: Final = 1000
-CLOSE_GOING_AWAY: Final = 1001
-CLOSE_PROTOCOL: Final = 1002
-CLOSE_BAD_DATA: Final = 1007
-CLOSE_TOO_BIG: Final = 1009
-CLOSE_RESTART: Final = 1012
-CLOSE_SLOW: Final = 4000
-CLOSE_NO_HELLO: Final = 4001
-CLOSE_FLOOD: Final = 4002
-CLOSE_REVOKED: Final = 4003
-CLOSE_UNAUTHORIZED: Final = 4500
-CLOSE_NAME_TAKEN: Final = 4501
-CLOSE_VERSION: Final = 4502
-CLOSE_BAD_HELLO: Final = 4503
+CLOSE_NORMAL: "Final" = 1000
+CLOSE_GOING_AWAY: "Final" = 1001
+CLOSE_PROTOCOL: "Final" = 1002
+CLOSE_BAD_DATA: "Final" = 1007
+CLOSE_TOO_BIG: "Final" = 1009
+CLOSE_RESTART: "Final" = 1012
+CLOSE_SLOW: "Final" = 4000
+CLOSE_NO_HELLO: "Final" = 4001
+CLOSE_FLOOD: "Final" = 4002
+CLOSE_REVOKED: "Final" = 4003
+CLOSE_UNAUTHORIZED: "Final" = 4500
+CLOSE_NAME_TAKEN: "Final" = 4501
+CLOSE_VERSION: "Final" = 4502
+CLOSE_BAD_HELLO: "Final" = 4503
 
-CLOSES: Final[dict[int, str]] = {
+CLOSES: "Final[dict[int, str]]" = {
     CLOSE_NORMAL: "the client closed, or both agreed to",
     CLOSE_GOING_AWAY: "the peer went away",
     CLOSE_PROTOCOL: "the peer broke the framing",

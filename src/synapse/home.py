@@ -1,0 +1,264 @@
+"""Where things live, for the hub and for every client: the home, the rendezvous file, the Unix socket, the token.
+
+Beside errors.py and not in a room, because the hub writes what the command line's fast path reads, and neither may
+import the other. Standard library only, and nothing on import that a one-shot call would feel.
+
+    home/            0700   $SYNAPSE_HOME, else $XDG_STATE_HOME/synapse, else ~/.local/state/synapse
+      hub.json       0600   pid, uris, journal_id, hub_id; there while the hub is ready
+      hub.sock              where it is short enough; else in synapse-UID/ below the temporary directory
+      token          0600   made by the hub on its first start
+      config.toml           settings; made by people
+"""
+
+import os
+
+from synapse.errors import EXIT_JOURNAL, SynapseError
+from synapse.lean import dumps, loads
+
+TYPE_CHECKING = False  # importing typing would cost a third of Python's own start
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import TypeAlias
+
+    PathText: TypeAlias = str | os.PathLike[str]
+
+HUB_FILE = "hub.json"
+SOCKET_FILE = "hub.sock"
+TOKEN_FILE = "token"  # noqa: S105  # a file's name, not a token
+CONFIG_FILE = "config.toml"
+
+SOCKET_PATH_BYTES_MAX = 100
+"""What fits sun_path everywhere: 108 bytes on Linux, 104 on macOS, with the final NUL."""
+
+CLIENT_SETTINGS = {
+    # key in [client] of config.toml: (environment variable, flag, meaning)
+    "uri": ("SYNAPSE_URI", "--uri", "Address of the hub: `unix:/path`, `ws://…` or `wss://…`."),
+    "name": ("SYNAPSE_NAME", "--name", "Who I am; without one, `user@host`."),
+    "room": ("SYNAPSE_ROOM", "--room", "The room for what names none."),
+    "token_file": ("SYNAPSE_TOKEN_FILE", "--token-file", "File with the hub's token."),
+    "timeout": ("SYNAPSE_TIMEOUT", "--timeout", "Bound of one request, as a duration: `10`, `15m`."),
+}
+"""What a client takes from flag, environment, or the [client] table of config.toml, in this order."""
+
+
+class HomeRefused(SynapseError):
+    """A file or directory of the home is not as private or well formed as it must be. One line with the cure."""
+
+    exit_code = EXIT_JOURNAL
+
+
+class HubFile:
+    """What hub.json says of the hub that wrote it."""
+
+    __slots__ = ("hub_id", "journal_id", "pid", "uris")
+
+    def __init__(self, *, pid: int, uris: "tuple[str, ...]", journal_id: str, hub_id: str) -> None:
+        self.pid = pid
+        self.uris = uris
+        self.journal_id = journal_id
+        self.hub_id = hub_id
+
+    @property
+    def is_alive(self) -> bool:
+        """True when a process has this pid. It may be another one, after a crash."""
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, HubFile):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]  # equal by value, so not a key
+
+
+def home_dir(environ: "Mapping[str, str]") -> str:
+    """The absolute path of the home. It need not exist."""
+    named = environ.get("SYNAPSE_HOME")
+    if named:
+        return os.path.abspath(os.path.expanduser(named))
+    state = environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(state):  # the XDG specification: a relative path is to be ignored
+        state = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".local", "state")
+    return os.path.join(state, "synapse")
+
+
+def ensure_home(home: "PathText") -> None:
+    """Make the home, 0700, or check that it is a directory. One that is ours, or empty, loses wider modes.
+
+    Raises `HomeRefused` when that is not possible.
+    """
+    try:
+        os.makedirs(os.path.dirname(os.path.abspath(home)), exist_ok=True)
+        try:
+            os.mkdir(home, 0o700)
+        except FileExistsError:
+            info = os.stat(home)
+            names = set(os.listdir(home))
+            is_ours = not names or not names.isdisjoint({"hub.lock", "journal.db", TOKEN_FILE, HUB_FILE})
+            if info.st_uid == os.getuid() and info.st_mode & 0o077 and not info.st_mode & 0o1000 and is_ours:
+                os.chmod(home, 0o700)
+    except OSError as error:
+        raise HomeRefused(f"{os.fspath(home)}: cannot be the home ({error.strerror}); choose another --home") from error
+
+
+def config_path(home: "PathText") -> str:
+    """Where config.toml lies."""
+    return os.path.join(home, CONFIG_FILE)
+
+
+def token_path(home: "PathText") -> str:
+    """Where the token lies when no setting says otherwise."""
+    return os.path.join(home, TOKEN_FILE)
+
+
+def socket_path(home: "PathText") -> str:
+    """Where the Unix socket of this home belongs; `fallback_socket_path` when that is too long for a socket's name."""
+    path = os.path.join(os.path.abspath(home), SOCKET_FILE)
+    return path if len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX else fallback_socket_path(home)
+
+
+def fallback_socket_path(home: "PathText") -> str:
+    """A socket's path for this home in this user's own directory below the temporary directory; not created here."""
+    from hashlib import sha256
+
+    name = sha256(os.fsencode(os.path.realpath(home))).hexdigest()[:16] + ".sock"
+    roots = (os.environ.get("TMPDIR", ""), "/tmp")  # noqa: S108  # the directory below it is made and checked as private
+    for root in roots:
+        path = os.path.join(root, f"synapse-{os.getuid()}", name)
+        if os.path.isabs(root) and len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX:
+            return path
+    raise AssertionError("the last root is short enough")
+
+
+def ensure_socket_dir(path: "PathText") -> None:
+    """Make the directory of a fallback socket, 0700, or check that it is this user's and nobody else's.
+
+    Raises `HomeRefused` when somebody else made it, or may enter it.
+    """
+    directory = os.path.dirname(path)
+    try:
+        if not os.path.lexists(directory):
+            os.mkdir(directory, 0o700)
+        info = os.lstat(directory)
+    except OSError as error:
+        raise HomeRefused(
+            f"{directory}: no directory for the socket ({error.strerror}); set a shorter --home"
+        ) from error
+    if info.st_mode & 0o170000 != 0o040000 or info.st_uid != os.getuid() or info.st_mode & 0o077:
+        raise HomeRefused(
+            f"{directory}: not a directory of this user with mode 0700, so no socket is put there; remove it, or set a "
+            "shorter --home"
+        )
+
+
+def read_hub_file(home: "PathText") -> HubFile | None:
+    """What hub.json says; None when there is none. Raises `HomeRefused` when it cannot be read."""
+    path = os.path.join(home, HUB_FILE)
+    try:
+        with open(path, "rb") as file:
+            found = loads(file.read().decode())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise HomeRefused(f"{path}: cannot be read ({error}); start the hub again, it writes a new one") from None
+    if isinstance(found, dict):
+        pid, uris = found.get("pid"), found.get("uris")
+        journal_id, hub_id = found.get("journal_id"), found.get("hub_id")
+        if (
+            isinstance(pid, int)
+            and pid > 0
+            and isinstance(uris, list)
+            and all(isinstance(uri, str) for uri in uris)
+            and isinstance(journal_id, str)
+            and isinstance(hub_id, str)
+        ):
+            return HubFile(pid=pid, uris=tuple(uris), journal_id=journal_id, hub_id=hub_id)
+    raise HomeRefused(f"{path}: not a rendezvous file; start the hub again, it writes a new one")
+
+
+def write_hub_file(home: "PathText", content: HubFile) -> None:
+    """Put hub.json in place, whole or not at all, 0600. Raises OSError."""
+    text = dumps(
+        {
+            "pid": content.pid,
+            "uris": list(content.uris),
+            "journal_id": content.journal_id,
+            "hub_id": content.hub_id,
+        }
+    )
+    path = os.path.join(home, HUB_FILE)
+    draft = _write_draft(path, text + "\n")
+    os.replace(draft, path)
+
+
+def remove_hub_file(home: "PathText", pid: int) -> None:
+    """Remove hub.json when it is that of `pid`; another hub's stays. Never raises."""
+    try:
+        found = read_hub_file(home)
+        if found is not None and found.pid == pid:
+            os.unlink(os.path.join(home, HUB_FILE))
+    except (OSError, HomeRefused):
+        return
+
+
+def read_token(path: "PathText") -> str:
+    """The token in a file. Raises `HomeRefused` when there is none, or the file is empty."""
+    try:
+        with open(path, "rb") as file:
+            token = file.read(4096).decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not text"
+        raise HomeRefused(f"{os.fspath(path)}: no token can be read ({why}); name another with --token-file") from error
+    if not token:
+        raise HomeRefused(f"{os.fspath(path)}: the token file is empty; remove it, and the hub makes a new one")
+    return token
+
+
+def ensure_token(home: "PathText", token_file: "PathText | None" = None) -> str:
+    """The hub's token: read, or made (32 random bytes) when the file is not there. Two at once agree on one.
+
+    Raises `HomeRefused` when it can be neither read nor made, or is empty.
+    """
+    from base64 import urlsafe_b64encode
+
+    path = os.fspath(token_file) if token_file is not None else token_path(home)
+    if not os.path.exists(path):
+        try:
+            place_once(path, urlsafe_b64encode(os.urandom(32)).decode().rstrip("=") + "\n")
+        except OSError as error:
+            raise HomeRefused(f"{path}: no token can be made ({error.strerror}); set --token-file") from error
+    return read_token(path)
+
+
+def place_once(path: str, text: str) -> bool:
+    """Give `path` this content, 0600 and synced, unless it exists: then it stays. True when it is ours."""
+    draft = _write_draft(path, text, sync=True)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(draft)
+    return True
+
+
+def _write_draft(path: str, text: str, *, sync: bool = False) -> str:
+    """A new file beside `path` with this content, 0600; its name."""
+    draft = f"{path}.{os.getpid()}.{os.urandom(4).hex()}"
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, text.encode())
+        if sync:
+            os.fsync(descriptor)
+    except OSError:
+        os.unlink(draft)
+        raise
+    finally:
+        os.close(descriptor)
+    return draft

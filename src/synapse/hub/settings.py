@@ -1,0 +1,429 @@
+"""The hub's settings: one table, from which parsing, `--help`, docs/reference/settings.md and `config show` derive.
+
+Rule: flag > environment > config.toml > default. What is not understood is refused, with its place and the nearest
+known name; a setting is never ignored and never repaired.
+"""
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final, NamedTuple, TypeAlias, cast
+
+import msgspec
+
+from synapse.errors import EXIT_JOURNAL, Rejected, SynapseError
+from synapse.home import CLIENT_SETTINGS, config_path, home_dir, token_path
+from synapse.protocol.limits import Limits
+from synapse.protocol.names import GENERAL, MAIN_ROOM, require_segment
+
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+FRAME_OVERHEAD_BYTES: Final = 16 * 1024
+"""What a message's frame holds besides its body: names, subject, thread, envelope."""
+
+
+class SettingsRefused(SynapseError):
+    """A setting is unknown, ill-typed or out of bounds. One line that names its place and the cure; exit 78."""
+
+    exit_code = EXIT_JOURNAL
+
+
+Value: TypeAlias = str | int | bool | Path | tuple[str, ...] | dict[str, list[str]] | None
+
+
+class Setting(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the table. kind: text, path, integer, boolean, texts (a list) or rooms (a table of lists).
+
+    least and most bound integers; choices bound texts. env, flag and key are its variable, its flag of `synapse hub`
+    and its place in config.toml; '' where it has none.
+    """
+
+    name: str
+    kind: str
+    default: Value
+    doc: str
+    unit: str = ""
+    least: int = 1
+    most: int = 2**53 - 1
+    choices: tuple[str, ...] = ()
+    env: str = ""
+    flag: str = ""
+    key: str = ""
+
+
+class Found(NamedTuple):
+    """A setting's value, and where it came from: `--port`, `SYNAPSE_PORT`, the path of config.toml, or `default`."""
+
+    setting: Setting
+    value: Value
+    source: str
+
+
+def _row(name: str, kind: str, default: Value, doc: str, **bounds: int) -> Setting:
+    """A row whose variable, flag and key follow from its name."""
+    return Setting(
+        name=name,
+        kind=kind,
+        default=default,
+        doc=doc,
+        env=f"SYNAPSE_{name.upper()}",
+        flag=f"--{name.replace('_', '-')}",
+        key=name,
+        least=bounds.get("least", 1),
+        most=bounds.get("most", 2**53 - 1),
+        unit="s" if name.endswith("_s") else "",
+        choices=LOG_LEVELS if name == "log_level" else (),
+    )
+
+
+_DAY_MS: Final = 24 * 3600 * 1000
+_LIMIT_ROWS: Final[dict[str, tuple[str, int, int]]] = {
+    # field of Limits: (meaning, least, most). depth_max and int_max belong to the protocol and are no settings.
+    "frame_bytes_max": ("One frame, either way.", 32 * 1024, 256 * 1024),
+    "message_bytes_max": ("The body of one message; at least 16 KiB below frame_bytes_max.", 1, 240 * 1024),
+    "fragments_max": ("Fragments of one WebSocket message.", 1, 65_536),
+    "in_flight_max": ("Requests of one connection that wait for their answer.", 1, 4_096),
+    "page_items_max": ("Items on one page of a list.", 1, 1_000),
+    "subject_chars_max": ("Characters of a subject.", 1, 1_024),
+    "thread_chars_max": ("Characters of a thread's name.", 1, 256),
+    "recipients_max": ("Recipients of one direct message.", 1, 64),
+    "mentions_max": ("Mentions in one message that reach an inbox.", 1, 64),
+    "idem_key_chars_max": ("Characters of an idempotency key.", 32, 128),
+    "idem_keys_max": ("Live idempotency keys of one agent.", 1, 1_000_000),
+    "idem_keep_ms": ("How long an idempotency key is remembered.", _DAY_MS, 365 * _DAY_MS),
+    "inbox_unacked_max": ("Unacked messages in one inbox.", 1, 1_000_000),
+    "lend_ms": ("How long a taken message is lent.", 100, _DAY_MS),
+    "lends_max": ("Lends of one message before it is dead.", 1, 1_000_000),
+    "agents_max": ("Agents the hub knows.", 1, 1_000_000),
+    "rooms_max": ("Rooms.", 1, 100_000),
+    "channels_per_room_max": ("Channels in one room.", 1, 100_000),
+    "members_max": ("Members of one room or channel.", 1, 1_000_000),
+    "subscriptions_max": ("Subscriptions of one connection.", 1, 1_024),
+    "subscribed_channels_max": ("Channels in the subscriptions of one connection.", 1, 4_096),
+    "waiting_max": ("Requests of one connection that wait for something to happen.", 1, 1_024),
+    "card_bytes_max": ("What an agent says of itself: kind, names, capabilities.", 256, 8 * 1024),
+    "wait_ms_max": ("The longest wait of one request.", 1_000, 365 * _DAY_MS),
+    "connections_max": ("Open connections.", 1, 1_000_000),
+    "connections_per_host_max": ("Open connections from one host.", 1, 1_000_000),
+    "connections_unauthenticated_max": ("Open connections before their hello.", 1, 1_000_000),
+    "hello_ms": ("Time for the hello.", 100, 600_000),
+    "drain_ms": ("Time for a peer that does not read, before it is closed.", 100, 3_600_000),
+    "outbox_bytes_max": ("Bytes that wait for one connection.", 64 * 1024, 1 << 30),
+    "rate_agent_per_s": ("Requests a second of one agent.", 1, 1_000_000_000),
+    "rate_agent_burst": ("Requests of one agent at once.", 1, 1_000_000_000),
+    "rate_host_per_s": ("Requests a second from one host.", 1, 1_000_000_000),
+    "rate_host_burst": ("Requests from one host at once.", 1, 1_000_000_000),
+}
+
+
+def _unit_of(limit: str) -> str:
+    for ending, unit in (("_bytes_max", "bytes"), ("_ms", "ms"), ("_ms_max", "ms"), ("_per_s", "per second")):
+        if limit.endswith(ending):
+            return unit
+    return ""
+
+
+def _limit_rows() -> tuple[Setting, ...]:
+    defaults = Limits()
+    return tuple(
+        Setting(
+            name=name,
+            kind="integer",
+            default=cast(int, getattr(defaults, name)),
+            doc=doc,
+            unit=_unit_of(name),
+            least=least,
+            most=most,
+            env=f"SYNAPSE_LIMIT_{name.upper()}",
+            key=f"limits.{name}",
+        )
+        for name, (doc, least, most) in _LIMIT_ROWS.items()
+    )
+
+
+SETTINGS: Final[tuple[Setting, ...]] = (
+    Setting(
+        name="home",
+        kind="path",
+        default=None,
+        doc="Directory of the journal, the token, the secrets and the rendezvous file; by default "
+        "`$XDG_STATE_HOME/synapse`, else `~/.local/state/synapse`.",
+        env="SYNAPSE_HOME",
+        flag="--home",
+    ),
+    _row("host", "text", "127.0.0.1", "Address to listen on; not a loopback one only with --insecure-bind."),
+    _row("port", "integer", 8876, "Port to listen on; 0 takes a free one.", least=0, most=65_535),
+    _row("unix_socket", "boolean", True, "Listen on a Unix socket too."),
+    _row("auto_create", "boolean", True, "Joining a room or channel that does not exist creates it."),
+    _row("create_needs_operator", "boolean", False, "Only an operator creates rooms and channels."),
+    Setting(
+        name="rooms",
+        kind="rooms",
+        default={MAIN_ROOM: [GENERAL]},
+        doc='Rooms with channels that always exist: `science = ["general", "explore"]`; `main:general` does anyway.',
+        key="rooms",
+    ),
+    _row("allowed_hosts", "texts", (), "Further values of the Host header to answer; separated by commas."),
+    _row("allowed_origins", "texts", (), "Web origins that may connect; separated by commas."),
+    _row("insecure_bind", "boolean", False, "Listen where other machines can read along, without TLS."),
+    _row(
+        "token_file",
+        "path",
+        None,
+        "File with the hub's token; made when it is not there; by default `token` in the home.",
+    ),
+    _row("log_level", "text", "info", "The least severe records to log."),
+    _row("stats_log_s", "integer", 300, "Seconds between two log lines with the counts; 0: none.", least=0),
+    _row(
+        "snapshot_events",
+        "integer",
+        50_000,
+        "Events between two snapshots, which bound the time of a restart.",
+        least=100,
+    ),
+    *_limit_rows(),
+)
+"""Every setting of the hub."""
+
+_BY_KEY: Final = {setting.key: setting for setting in SETTINGS if setting.key}
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a hub runs with. rooms: channels by room, `main` with `general` among them. token_file None: in the home."""
+
+    home: Path
+    host: str = "127.0.0.1"
+    port: int = 8876
+    unix_socket: bool = True
+    auto_create: bool = True
+    create_needs_operator: bool = False
+    rooms: dict[str, list[str]] = msgspec.field(default_factory=lambda: {MAIN_ROOM: [GENERAL]})
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    insecure_bind: bool = False
+    token_file: Path | None = None
+    log_level: str = "info"
+    stats_log_s: int = 300
+    snapshot_events: int = 50_000
+    limits: Limits = Limits()
+
+    @property
+    def token_path(self) -> Path:
+        """Where the token lies."""
+        return Path(token_path(self.home)) if self.token_file is None else self.token_file
+
+
+def load_settings(flags: Mapping[str, str], environ: Mapping[str, str]) -> Settings:
+    """The settings from flags (by setting name), environment and the home's config.toml. Raises `SettingsRefused`."""
+    return settings_of(find_settings(flags, environ))
+
+
+def settings_of(found: list[Found]) -> Settings:
+    """The settings of found values. Raises `SettingsRefused` when two of them do not go together."""
+    values = {item.setting.name: item.value for item in found if item.setting.name not in _LIMIT_ROWS}
+    limits = Limits(**{item.setting.name: cast(int, item.value) for item in found if item.setting.name in _LIMIT_ROWS})
+    settings = msgspec.convert({**values, "limits": limits}, Settings)
+    _require_that_fits(settings)
+    return settings
+
+
+def find_settings(flags: Mapping[str, str], environ: Mapping[str, str]) -> list[Found]:
+    """Every setting with its value and source, in the order of the table. Raises `SettingsRefused`."""
+    home = home_dir({**environ, "SYNAPSE_HOME": flags["home"]} if flags.get("home") else environ)
+    path = config_path(home)
+    configured = _read_config(path)
+    found = []
+    for setting in SETTINGS:
+        if setting.name == "home":
+            source = "--home" if flags.get("home") else "SYNAPSE_HOME" if environ.get("SYNAPSE_HOME") else "default"
+            found.append(Found(setting, Path(home), source))
+        elif setting.name in flags:
+            found.append(Found(setting, _parsed(setting, flags[setting.name], setting.flag), setting.flag))
+        elif environ.get(setting.env):
+            found.append(Found(setting, _parsed(setting, environ[setting.env], setting.env), setting.env))
+        elif setting.key in configured:
+            found.append(
+                Found(setting, _checked(setting, configured[setting.key], f"{path}: {setting.key}", home), path)
+            )
+        else:
+            found.append(Found(setting, setting.default, "default"))
+    return found
+
+
+def _read_config(path: str) -> dict[str, object]:
+    """The values of config.toml by key; {} when there is none. Raises `SettingsRefused` for keys that do not exist."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123  # the path comes from home.py, which is made of plain texts
+            document = tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise SettingsRefused(f"{path}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsRefused(f"{path}: not TOML: {error}") from error
+    client = document.pop("client", {})
+    if not isinstance(client, dict):
+        raise SettingsRefused(f"{path}: client: a table belongs there: [client]")
+    for key, value in client.items():
+        if key not in CLIENT_SETTINGS:
+            raise _unknown(path, f"client.{key}", [f"client.{name}" for name in CLIENT_SETTINGS])
+        if not isinstance(value, str):
+            raise SettingsRefused(f"{path}: client.{key}: {_kind_of(value)} where a text belongs")
+    limits = document.pop("limits", {})
+    if not isinstance(limits, dict):
+        raise SettingsRefused(f"{path}: limits: a table belongs there: [limits]")
+    values = {**document, **{f"limits.{key}": value for key, value in limits.items()}}
+    for key in values:
+        if key not in _BY_KEY:
+            raise _unknown(path, key, [*_BY_KEY, "limits", "client"])
+    return values
+
+
+def _unknown(path: str, key: str, known: list[str]) -> SettingsRefused:
+    near = get_close_matches(key, known, 1, 0.5)
+    by_leaf = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    hint = f"did you mean {(by_leaf or near)[0]}?" if by_leaf or near else "docs/reference/settings.md lists the keys"
+    return SettingsRefused(f"{path}: there is no setting {ascii(key)[1:-1]}; {hint}")
+
+
+def _parsed(setting: Setting, text: str, place: str) -> Value:
+    """A flag's or variable's text as the value of a setting."""
+    match setting.kind:
+        case "integer":
+            digits = text.strip()
+            if not digits.removeprefix("-").isdecimal() or not digits.isascii():
+                raise SettingsRefused(f"{place}: {text!a} where a whole number belongs")
+            return _checked(setting, int(digits) if len(digits) < 20 else 2**63, place, ".")
+        case "boolean":
+            word = text.strip().lower()
+            if word not in _BOOLEANS:
+                raise SettingsRefused(f"{place}: {text!a} where yes or no belongs")
+            return _BOOLEANS[word]
+        case "texts":
+            return _checked(setting, [part.strip() for part in text.split(",") if part.strip()], place, ".")
+        case _:
+            return _checked(setting, text, place, ".")
+
+
+_BOOLEANS: Final = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
+
+
+def _checked(setting: Setting, value: object, place: str, base: str) -> Value:
+    """A value of the right type within its bounds. Paths are taken from `base`. Raises `SettingsRefused`."""
+    match setting.kind, value:
+        case "integer", int() if not isinstance(value, bool):
+            if not setting.least <= value <= setting.most:
+                raise SettingsRefused(f"{place}: {value} is not within {setting.least} to {setting.most}")
+            return value
+        case "boolean", bool():
+            return value
+        case "text", str():
+            if setting.choices and value not in setting.choices:
+                raise SettingsRefused(f"{place}: {value!a} is none of {', '.join(setting.choices)}")
+            if not value.isprintable() or not value:
+                raise SettingsRefused(f"{place}: {value!a} cannot be used")
+            return value
+        case "path", str() if value:
+            return Path(os.path.abspath(os.path.join(base, os.path.expanduser(value))))  # noqa: PTH100, PTH111, PTH118  # as in home.py
+        case "texts", list() if all(isinstance(item, str) for item in value):
+            return tuple(value)
+        case "rooms", dict():
+            return _checked_rooms(value, place)
+        case _:
+            wanted = {"integer": "a whole number", "boolean": "true or false", "texts": "a list of texts"}
+            kind = wanted.get(setting.kind, "a table of lists of texts" if setting.kind == "rooms" else "a text")
+            raise SettingsRefused(f"{place}: {_kind_of(value)} where {kind} belongs")
+
+
+def _checked_rooms(value: Mapping[str, object], place: str) -> dict[str, list[str]]:
+    """Rooms with their channels; `general` is in every room, `main` is there always."""
+    rooms: dict[str, list[str]] = {MAIN_ROOM: [GENERAL]}
+    for room, channels in value.items():
+        if not isinstance(channels, list) or not all(isinstance(name, str) for name in channels):
+            raise SettingsRefused(f"{place}.{room}: {_kind_of(channels)} where a list of texts belongs")
+        try:
+            names = [require_segment(name, "channel") for name in channels]
+            rooms[require_segment(room, "room")] = list(dict.fromkeys([GENERAL, *names]))
+        except Rejected as error:
+            raise SettingsRefused(f"{place}.{room}: {error.detail}") from error
+    return rooms
+
+
+def _kind_of(value: object) -> str:
+    names = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        list: "a list",
+        dict: "a table",
+    }
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def _require_that_fits(settings: Settings) -> None:
+    """Refuse values that are lawful alone and not together."""
+    limits = settings.limits
+    if limits.message_bytes_max + FRAME_OVERHEAD_BYTES > limits.frame_bytes_max:
+        raise SettingsRefused(
+            f"limits.message_bytes_max {limits.message_bytes_max} does not fit limits.frame_bytes_max "
+            f"{limits.frame_bytes_max}: leave {FRAME_OVERHEAD_BYTES} bytes for the envelope"
+        )
+    if not settings.insecure_bind and not is_loopback(settings.host):
+        raise SettingsRefused(
+            f"host {settings.host}: other machines could read along, because no TLS is there; listen on 127.0.0.1, "
+            "and forward the port over SSH, or force it with --insecure-bind"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """True for an address that other machines cannot reach. A name other than `localhost` counts as reachable."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def shown_value(value: Value) -> str:
+    """A value as config.toml writes it."""
+    match value:
+        case None:
+            return "–"
+        case bool():
+            return "true" if value else "false"
+        case Path():
+            return f'"{value}"'
+        case tuple():
+            return msgspec.json.encode(list(value)).decode()
+        case dict():
+            return "; ".join(f"{room} = {msgspec.json.encode(channels).decode()}" for room, channels in value.items())
+        case _:
+            return msgspec.json.encode(value).decode()
+
+
+def reference_lines() -> Iterator[str]:
+    """The tables of docs/reference/settings.md, generated."""
+    yield "| key in config.toml | variable | flag of `synapse hub` | default | bounds | meaning |"
+    yield "|---|---|---|---|---|---|"
+    for row in SETTINGS:
+        bounds = f"{row.least} to {row.most} {row.unit}".strip() if row.kind == "integer" else ", ".join(row.choices)
+        default = shown_value(row.default)
+        cells = [f"`{cell}`" if cell else "–" for cell in (row.key, row.env, row.flag)]
+        shown = default if default == "–" else f"`{default}`"
+        yield f"| {' | '.join(cells)} | {shown} | {bounds or row.kind} | {row.doc} |"
+    yield ""
+    yield "| key in `[client]` | variable | flag | meaning |"
+    yield "|---|---|---|---|"
+    for key, (env, flag, doc) in CLIENT_SETTINGS.items():
+        yield f"| `{key}` | `{env}` | `{flag}` | {doc} |"
