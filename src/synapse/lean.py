@@ -5,6 +5,8 @@ collections). Both fronts stand on C modules that need none of that. They are pr
 falls back to the public modules where they are missing or have another shape; tests hold both ways to one behaviour.
 """
 
+from time import monotonic, sleep
+
 TYPE_CHECKING = False  # importing typing would cost a third of Python's own start
 if TYPE_CHECKING:
     import socket
@@ -72,16 +74,27 @@ except (ImportError, AttributeError, TypeError):
 
 
 def connect_unix(path: str, timeout_s: float) -> "socket.socket":
-    """A stream connected to the Unix socket at `path`; the time bounds each operation. Raises OSError."""
+    """A stream connected to the Unix socket at `path`; the time bounds each operation. Raises OSError.
+
+    A full backlog is waited for: Linux answers it with EAGAIN where there is a time-out.
+    """
     try:
         import _socket as plain
     except ImportError:
         import socket as plain  # type: ignore[no-redef]  # the public front of the same module
-    stream = plain.socket(plain.AF_UNIX, plain.SOCK_STREAM)
-    try:
-        stream.settimeout(timeout_s)
-        stream.connect(path)
-    except OSError:
-        stream.close()
-        raise
-    return stream  # type: ignore[return-value]  # the C class has every method that is used of the public one
+    deadline_s = monotonic() + timeout_s
+    while True:
+        stream = plain.socket(plain.AF_UNIX, plain.SOCK_STREAM)
+        try:
+            stream.settimeout(timeout_s)
+            stream.connect(path)
+        except BlockingIOError:
+            stream.close()
+            if monotonic() > deadline_s:
+                raise TimeoutError("the hub takes no more connections") from None
+            sleep(0.01)
+        except OSError:
+            stream.close()
+            raise
+        else:
+            return stream  # type: ignore[return-value]  # the C class has all that is used of the public one

@@ -1,0 +1,111 @@
+"""An agent's secret, kept by hub and name: it is on disk before the hub first hears of it, and is never overwritten.
+
+    home/secrets/<hub id>/<name, with / as %2F>     0600 in 0700
+
+Two first calls at once agree: the one that comes second finds the name taken by link(2) and reads the winner's.
+"""
+
+import os
+
+from synapse.errors import EXIT_JOURNAL, PeerError, SynapseError
+from synapse.home import ensure_home, place_once
+
+TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SECRET_FILE_VARIABLE = "SYNAPSE_AGENT_SECRET_FILE"  # noqa: S105  # a variable's name, not a secret
+_NAME_CHARS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789._-/@")
+_ID_CHARS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+
+
+class SecretRefused(SynapseError):
+    """An agent's secret cannot be read or kept. One line with the cure; exit 78."""
+
+    exit_code = EXIT_JOURNAL
+
+
+class Secrets:
+    """The secrets that one home keeps."""
+
+    __slots__ = ("_environ", "_home")
+
+    def __init__(self, home: str, environ: "Mapping[str, str]") -> None:
+        self._home = home
+        self._environ = environ
+
+    def of(self, hub_id: str, name: str) -> tuple[str, bool]:
+        """The agent's secret, and whether it was made just now; it is on disk when this returns.
+
+        Raises `Rejected(bad_name)` for a name outside the grammar, `SecretRefused` when the secret cannot be kept or
+        the file of SYNAPSE_AGENT_SECRET_FILE does not hold one.
+        """
+        named = self._environ.get(SECRET_FILE_VARIABLE)
+        if named:
+            found = _read(named)
+            if found is None:
+                raise SecretRefused(f"{named}: there is no such file; {SECRET_FILE_VARIABLE} names it")
+            return found, False
+        path = self._path(hub_id, name)
+        found = _read(path)
+        if found is not None:
+            return found, False
+        made = os.urandom(32).hex()
+        try:
+            ensure_home(self._home)
+            for directory in (os.path.join(self._home, "secrets"), os.path.dirname(path)):
+                if not os.path.isdir(directory):
+                    _make_private(directory)
+            if place_once(path, made + "\n"):
+                return made, True
+        except OSError as error:
+            raise SecretRefused(f"{path}: the agent's secret cannot be kept ({error.strerror})") from error
+        winner = _read(path)
+        if winner is None:
+            raise SecretRefused(f"{path}: it was removed while it was made; try again")
+        return winner, False
+
+    def of_ancestors(self, hub_id: str, name: str) -> dict[str, str]:
+        """The secrets kept here of the agents that a sub-agent's name hangs under."""
+        found: dict[str, str] = {}
+        above = name.rpartition("/")[0]
+        while above:
+            secret = _read(self._path(hub_id, above))
+            if secret is not None:
+                found[above] = secret
+            above = above.rpartition("/")[0]
+        return found
+
+    def _path(self, hub_id: str, name: str) -> str:
+        if not hub_id or len(hub_id) > 64 or not _ID_CHARS.issuperset(hub_id):
+            raise PeerError("the hub gave an id that is none; nothing was told to it")
+        if (
+            not _NAME_CHARS.issuperset(name)
+            or not all(part[:1].isalnum() for part in name.split("/"))
+            or len(name) > 128
+        ):
+            from synapse.protocol.names import require_agent_name
+
+            require_agent_name(name)
+        return os.path.join(self._home, "secrets", hub_id, name.replace("/", "%2F"))
+
+
+def _make_private(directory: str) -> None:
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        return  # another first call made it
+
+
+def _read(path: str) -> str | None:
+    """The secret in a file; None when there is no file. Raises `SecretRefused` when it holds none."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(1024).decode("ascii", "replace").strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SecretRefused(f"{path}: the agent's secret cannot be read ({error.strerror})") from error
+    if not 32 <= len(text) <= 128 or not text.isprintable():
+        raise SecretRefused(f"{path}: not a secret (32 to 128 characters on one line); restore the file, or remove it")
+    return text

@@ -1,0 +1,165 @@
+"""One call of the command line: its surroundings, who it acts as, and its way to the hub and back."""
+
+import os
+from time import monotonic, sleep
+
+from synapse.client.home import Surroundings
+from synapse.client.link import Link, open_link
+from synapse.errors import Disconnected, HubUnreachable, Rejected
+from synapse.faces.cli.identity import Identity, who_am_i
+from synapse.faces.cli.options import NO_END, Parsed, UsageError, duration
+from synapse.faces.cli.render import print_json, print_text
+
+TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Json: TypeAlias = dict[str, object]
+
+TIMEOUT_S = 10.0
+MAIN = "main"
+GENERAL = "general"
+PAGE = 200
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 2.0
+
+
+class Call:
+    """What a verb works with."""
+
+    __slots__ = ("_identity", "around", "as_json", "parsed", "timeout_s")
+
+    def __init__(self, parsed: Parsed) -> None:
+        """Raises `HomeRefused` for a config.toml that is none, `UsageError` for a time-out that is none."""
+        flags = {key: text for key in ("home", "uri", "name", "room", "token_file") if (text := parsed.text(key))}
+        if parsed.options.get("name") == "":
+            raise UsageError("--name needs a value")
+        self.parsed = parsed
+        self.around = Surroundings(flags, os.environ)
+        self.as_json = parsed.has("json")
+        self.timeout_s = self._timeout_s()
+        self._identity: Identity | None = None
+
+    def _timeout_s(self) -> float:
+        given = self.parsed.seconds("timeout")
+        if given is None:
+            set_to = self.around.settings.get("timeout")
+            given = TIMEOUT_S if set_to is None else duration(*set_to)
+        if given <= 0:
+            raise UsageError("--timeout must be longer than nothing")
+        return given
+
+    @property
+    def me(self) -> Identity:
+        """Who this call acts as."""
+        if self._identity is None:
+            self._identity = who_am_i(self.around)
+        return self._identity
+
+    @property
+    def home_channel(self) -> str:
+        """The address of what names none: `general` of the room in force."""
+        return f"{self.around.get('room') or MAIN}:{GENERAL}"
+
+    def address(self, text: str) -> str:
+        """`room:channel`; a channel alone is in the room in force."""
+        return text if ":" in text else f"{self.around.get('room') or MAIN}:{text}"
+
+    def open(self, *, lasting: bool = False) -> Link:
+        """A connection on which the hello is posted. Raises `HubUnreachable`, `UsageError`."""
+        return self.open_as(self.me, lasting=lasting)
+
+    def open_as(self, who: Identity, *, lasting: bool = False) -> Link:
+        """As `open`, under another identity."""
+        link = self._connect()
+        try:
+            link.greet(who.name, kind=who.kind, lasting=lasting, home=self.home_channel)
+        except BaseException:
+            link.close()
+            raise
+        return link
+
+    def open_as_operator(self) -> Link:
+        """A connection without an agent, for who may do anything: the hub's own user on its Unix socket."""
+        link = self._connect()
+        link.greet(None)
+        return link
+
+    def _connect(self) -> Link:
+        try:
+            return open_link(self.around, self.timeout_s)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+    def ask(self, kind: str, body: "Json", *, operator: bool = False) -> "Json":
+        """One request on a connection of its own."""
+        with self.open_as_operator() if operator else self.open() as link:
+            return link.ask(kind, body)
+
+    def pages(self, kind: str, body: "Json", lists: tuple[str, ...]) -> "Json":
+        """All pages of a list in one answer: the first one's, with what the others have in `lists` appended."""
+        with self.open() as link:
+            answer = link.ask(kind, {**body, "limit": PAGE})
+            following = answer.pop("next", None)
+            while isinstance(following, str):
+                page = link.ask(kind, {**body, "limit": PAGE, "after": following})
+                for key in lists:
+                    more, kept = page.get(key), answer.get(key)
+                    if isinstance(more, list) and isinstance(kept, list):
+                        kept.extend(more)
+                following = page.get("next")
+            return answer
+
+    def show(self, answer: "Json", text: str) -> None:
+        """Print an answer, or what it says to people."""
+        if self.as_json:
+            print_json(answer)
+        else:
+            print_text(text)
+
+
+def is_passing(error: Exception) -> bool:
+    """True for what a restart of the hub looks like from here: worth coming back."""
+    if isinstance(error, Disconnected):
+        return error.may_come_back
+    if isinstance(error, Rejected):
+        return error.code == "draining"
+    return isinstance(error, HubUnreachable)
+
+
+class Backoff:
+    """Pauses between attempts to come back: doubling up to 2 s, each off by up to a half so that many spread out."""
+
+    __slots__ = ("_next_s",)
+
+    def __init__(self) -> None:
+        self._next_s = _FIRST_PAUSE_S
+
+    def pause(self, deadline_s: float = NO_END) -> None:
+        """Sleep before the next attempt, not beyond the deadline on the monotonic clock."""
+        pause_s = self._next_s * (0.5 + os.urandom(1)[0] / 255)
+        self._next_s = min(self._next_s * 2, _LONGEST_PAUSE_S)
+        sleep(max(0.0, min(pause_s, deadline_s - monotonic())))
+
+
+def come_back(call: Call, deadline_s: float, *, lasting: bool = False) -> Link:
+    """A new connection, welcomed, after one was lost; tried until the deadline on the monotonic clock.
+
+    Raises `HubUnreachable` when it passes; at once what does not pass by itself, such as a name taken meanwhile.
+    """
+    backoff = Backoff()
+    while True:
+        backoff.pause(deadline_s)
+        try:
+            link = call.open(lasting=lasting)
+            try:
+                link.await_welcome()
+            except BaseException:
+                link.close()
+                raise
+            return link
+        except (Disconnected, HubUnreachable, Rejected) as error:
+            if not is_passing(error):
+                raise
+            if monotonic() >= deadline_s:
+                raise HubUnreachable(f"the connection was lost, and no hub came back in time: {error}") from error

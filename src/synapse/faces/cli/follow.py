@@ -1,0 +1,156 @@
+"""`listen` and `wait`: what stays connected, and comes back for ever after its first success."""
+
+from time import monotonic
+
+from synapse.client.link import Link, NoAnswer, Notice
+from synapse.errors import EXIT_OK, Disconnected, HubUnreachable, Rejected
+from synapse.faces.cli.call import Call, come_back, is_passing
+from synapse.faces.cli.mail import print_message
+from synapse.faces.cli.options import NO_END
+from synapse.faces.cli.render import field, print_json, print_text, print_words
+
+TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Json: TypeAlias = dict[str, object]
+
+LONGEST_WAIT_S = 300.0
+"""One long poll: after it the connection proves that it still lives."""
+SILENCE_S = 60.0
+"""How long a subscription may be silent before the hub is asked whether it still lives."""
+
+
+def listen(call: Call) -> int:
+    """Print messages until somebody ends it. Comes back only by an error or a signal."""
+    parsed = call.parsed
+    channels = [call.address(text) for text in parsed.arguments]
+    subscription: Json = {
+        "channels": channels or [call.home_channel],
+        "inbox": parsed.has("inbox") or not channels,
+        "presence": parsed.has("presence"),
+    }
+    since = parsed.text("since")
+    link = call.open(lasting=True)
+    is_first = True
+    while True:
+        try:
+            body = subscription if since is None else {**subscription, "since": since}
+            answer = link.ask("feed.subscribe", body)
+            if is_first and not call.as_json:
+                print_words(f"listening as {call.me.name}: {', '.join(channels) or call.home_channel + ', inbox'}")
+            is_first = False
+            if since is None:
+                since = str(answer.get("from_cursor"))
+            while True:
+                notice = _next(link)
+                since = _show(call, link, notice) or since
+        except (Disconnected, NoAnswer, Rejected) as error:
+            link.close()
+            if is_first or not is_passing(error):
+                raise
+            if not call.as_json:
+                print_words("the connection is lost; coming back")
+        link = come_back(call, NO_END, lasting=True)
+
+
+def _next(link: Link) -> Notice:
+    """The next notice, however long it takes. Raises `Disconnected`, `NoAnswer` when the hub is stuck."""
+    while True:
+        try:
+            return link.notice(SILENCE_S)
+        except TimeoutError:
+            link.ask("ping", {})
+
+
+def _show(call: Call, link: Link, notice: Notice) -> str | None:
+    """Print a notice; the cursor it brings, if any. Raises `Rejected` for a feed that ended."""
+    match notice.kind:
+        case "message":
+            print_message(call, notice.body)
+            cursor = notice.body.get("cursor")
+            return cursor if isinstance(cursor, str) else None
+        case "feed.live":
+            cursor = notice.body.get("cursor")
+            return cursor if isinstance(cursor, str) else None
+        case "feed.broken":
+            raise Rejected(str(notice.body.get("code")), str(notice.body.get("detail")))
+        case "presence.snapshot" | "presence.changed":
+            _show_presence(call, link, notice)
+            return None
+        case _:
+            return None
+
+
+def _show_presence(call: Call, link: Link, notice: Notice) -> None:
+    if call.as_json:
+        journal_id = (link.welcome or {}).get("journal_id")
+        print_json({"type": notice.kind, "agents": notice.body.get("agents"), "cursor": f"{journal_id}:{notice.seq}"})
+        return
+    agents = notice.body.get("agents")
+    for agent in agents if isinstance(agents, list) else []:
+        status = field(agent, "status")
+        print_text(f"presence  {field(agent, 'name')}  {field(agent, 'presence')}{f'  {status}' if status else ''}")
+
+
+def wait(call: Call) -> int:
+    """Take one message, print it, ack it. 5 at the deadline."""
+    wait_s = call.parsed.seconds("wait")
+    deadline_s = monotonic() + (NO_END if wait_s is None else wait_s)
+    link = call.open(lasting=True)
+    link.await_welcome()
+    while True:
+        try:
+            message = _take(call, link, deadline_s)
+            break
+        except (Disconnected, NoAnswer, Rejected) as error:
+            link.close()
+            if not is_passing(error):
+                raise
+        try:
+            link = come_back(call, deadline_s, lasting=True)
+        except HubUnreachable as error:
+            raise Rejected("deadline", f"no message came in time, and the hub is gone: {error}") from error
+    print_message(call, message)
+    if not call.parsed.has("no_ack"):
+        link = _ack(call, link, message)
+    link.close()
+    return EXIT_OK
+
+
+def _take(call: Call, link: Link, deadline_s: float) -> "Json":
+    """Borrow the oldest message, waiting for one. Raises `Rejected(deadline)` when the time is over."""
+    limits = link.await_welcome().get("limits")
+    most_ms = limits.get("wait_ms_max") if isinstance(limits, dict) else None
+    longest_s = min(LONGEST_WAIT_S, most_ms / 1000 if isinstance(most_ms, int) else LONGEST_WAIT_S)
+    while True:
+        now_s = min(max(deadline_s - monotonic(), 0.0), longest_s)
+        body: Json = {"wait_ms": int(now_s * 1000), "directed_only": call.parsed.has("directed_only")}
+        try:
+            taken = link.ask("inbox.take", body, wait_s=now_s)
+        except Rejected as error:
+            if error.code == "deadline" and deadline_s - monotonic() > 0.001:
+                continue
+            raise
+        message = taken.get("message")
+        assert isinstance(message, dict), "the hub answers inbox.take with a message"
+        return message
+
+
+def _ack(call: Call, link: Link, message: "Json") -> Link:
+    """Be done with a message that was printed, over a hub that dies meanwhile, for as long as --timeout says."""
+    deadline_s = monotonic() + call.timeout_s
+    while True:
+        try:
+            link.ask("inbox.ack", {"ids": [message["id"]]})
+            return link
+        except (Disconnected, NoAnswer, Rejected) as error:
+            link.close()
+            if not is_passing(error):
+                raise
+            if monotonic() >= deadline_s:
+                raise HubUnreachable(f"{message['id']} was printed and not acked: it comes again ({error})") from error
+        try:
+            link = come_back(call, deadline_s, lasting=True)
+        except HubUnreachable as error:
+            raise HubUnreachable(f"{message['id']} was printed and not acked: it comes again ({error})") from error

@@ -1,0 +1,68 @@
+"""`hub` and `config show`: the verbs that know the hub's settings."""
+
+import os
+
+from synapse.errors import EXIT_OK
+from synapse.faces.cli.call import Call
+from synapse.faces.cli.options import SWITCH, TEXT, Option, Verb, parse
+from synapse.faces.cli.render import print_json, print_text, table
+from synapse.faces.cli.verbs import COMMON
+from synapse.hub.settings import SETTINGS, Setting, find_settings, load_settings, shown_value
+
+
+def run_hub(words: list[str]) -> int:
+    """`synapse hub`: run the hub in the foreground until SIGTERM or SIGINT; its exit code. Raises `SettingsRefused`."""
+    verb = Verb(
+        "hub",
+        "hub",
+        "",
+        (0, 0),
+        "Run the hub until SIGTERM or SIGINT; it prints one line when it is ready. Settings: flag > environment > "
+        "config.toml > default.",
+        *(_option(setting) for setting in SETTINGS if setting.flag),
+    )
+    parsed = parse(words, {"hub": verb}, COMMON)
+    if parsed.has("help"):
+        from synapse.faces.cli.guide import usage
+
+        print(usage(verb))
+        return EXIT_OK
+    if parsed.has("version"):
+        from synapse import __version__
+
+        print(f"synapse {__version__}")
+        return EXIT_OK
+    flags = {setting.name: text for setting in SETTINGS if (text := parsed.text(setting.name)) is not None}
+    settings = load_settings(flags, os.environ)
+    from synapse.hub.server import run
+
+    return run(settings)
+
+
+def _option(setting: Setting) -> Option:
+    kind = SWITCH if setting.kind == "boolean" else TEXT
+    default = "" if setting.default in (None, ()) else f" Default: {shown_value(setting.default)}."
+    return Option(setting.flag[2:], kind, "yes|no" if kind == SWITCH else setting.kind.upper(), setting.doc + default)
+
+
+def config_show(call: Call) -> int:
+    """Every setting of the hub and of this client, with where its value came from. Raises `SettingsRefused`."""
+    found = find_settings({"home": call.around.home}, os.environ)
+    # the home came from the same places; find_settings was only told the outcome
+    source = "--home" if call.parsed.has("home") else "SYNAPSE_HOME" if os.environ.get("SYNAPSE_HOME") else "default"
+    rows = [
+        [
+            item.setting.key or item.setting.name,
+            shown_value(item.value),
+            source if item.setting.name == "home" else item.source,
+        ]
+        for item in found
+    ]
+    rows += [[f"client.{key}", shown_value(text), source] for key, (text, source) in call.around.settings.items()]
+    if call.as_json:
+        print_json(
+            {"settings": [{"key": key, "value": value, "source": where} for key, value, where in rows], "cursor": None}
+        )
+    else:
+        print_text(table(rows))
+    return EXIT_OK

@@ -1,0 +1,145 @@
+"""`journal …`: a running hub is asked; where none has the lock, the files are opened here."""
+
+import os
+from pathlib import Path
+from time import time
+
+from synapse.client.home import UNIX, find_hub
+from synapse.errors import EXIT_JOURNAL, EXIT_OK, HubUnreachable, JournalLocked, Rejected
+from synapse.faces.cli.call import Call
+from synapse.faces.cli.options import UsageError
+from synapse.faces.cli.render import field, print_json, print_words
+from synapse.journal import admin
+from synapse.journal.files import Files
+from synapse.journal.lock import HomeLock
+from synapse.protocol.cursor import cursor_of
+
+TYPE_CHECKING = False  # as everywhere in this room
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Json: TypeAlias = dict[str, object]
+
+LONG_TIMEOUT_S = 3600.0
+"""Reading all of a journal takes its time; an explicit --timeout still bounds it."""
+
+
+def journal_verify(call: Call) -> int:
+    """Prove every row. Raises `JournalError` where there is none that could be read."""
+    if _hub_runs(call):
+        answer = _ask(call, "journal.verify", {})
+        call.show(answer, f"whole: {field(answer, 'events')} events, head {field(answer, 'head')}")
+        return EXIT_OK
+    report = admin.verify(_home(call))
+    figures: Json = {
+        "journal_id": report.journal_id,
+        "events": report.events,
+        "first_seq": report.first_seq,
+        "head": report.head,
+        "bytes": report.size_bytes,
+        "cursor": cursor_of(report.journal_id, report.head),
+    }
+    if report.finding is None:
+        call.show(figures, f"whole: {report.events} events, head {report.head}")
+        return EXIT_OK
+    if call.as_json:
+        facts = {**figures, "seq": report.broken_seq}
+        print_json({"error": {"code": "journal_broken", "detail": report.finding, "facts": facts}})
+    else:
+        print_words(report.finding)
+    return EXIT_JOURNAL
+
+
+def journal_backup(call: Call) -> int:
+    """Copy the journal into a new file, and prove the copy."""
+    path = os.path.abspath(call.parsed.arguments[0])
+    if _hub_runs(call):
+        answer = _ask(call, "journal.backup", {"path": path})
+    else:
+        report = admin.backup(_home(call), Path(path))
+        answer = {
+            "journal_id": report.journal_id,
+            "path": str(report.path),
+            "events": report.events,
+            "head": report.head,
+            "bytes": report.size_bytes,
+            "cursor": cursor_of(report.journal_id, report.head),
+        }
+    call.show(answer, f"{field(answer, 'path')}: {field(answer, 'events')} events, head {field(answer, 'head')}")
+    return EXIT_OK
+
+
+def journal_restore(call: Call) -> int:
+    """Put a backup in the journal's place. Raises `JournalLocked` while a hub runs."""
+    source = Path(os.path.abspath(call.parsed.arguments[0]))
+    if not source.is_file():
+        raise UsageError(f"{source}: there is no such file")
+    return _replaced(call, admin.restore(_local_home(call), source, int(time() * 1000)))
+
+
+def journal_adopt(call: Call) -> int:
+    """Accept what is there as the truth. Raises `JournalLocked` while a hub runs."""
+    return _replaced(call, admin.adopt(_local_home(call), int(time() * 1000), drop=call.parsed.has("drop")))
+
+
+def journal_compact(call: Call) -> int:
+    """Refused."""
+    raise Rejected("unsupported", f"this release has no `synapse {call.parsed.verb.name if call.parsed.verb else ''}`")
+
+
+journal_export = journal_compact
+journal_import = journal_compact
+
+
+def _replaced(call: Call, report: admin.ReplacedReport) -> int:
+    answer: Json = {
+        "journal_id": report.journal_id,
+        "previous_id": report.previous_id,
+        "head": report.head,
+        "events": report.events,
+        "dropped": report.dropped,
+        "aside": None if report.aside is None else str(report.aside),
+        "cursor": cursor_of(report.journal_id, report.head),
+    }
+    before = "" if report.aside is None else f"; what was there is in {report.aside}"
+    call.show(answer, f"{report.events} events, head {report.head}, {report.dropped} dropped{before}")
+    return EXIT_OK
+
+
+def _hub_runs(call: Call) -> bool:
+    """True when a hub has the home, or another address was named. The lock decides, not hub.json."""
+    if call.around.get("uri") is not None:
+        return True
+    home = _home(call)
+    if not Files(home).lock.exists():
+        return False
+    try:
+        HomeLock(home).close()
+    except JournalLocked:
+        return True
+    return False
+
+
+def _local_home(call: Call) -> Path:
+    """The home, for what no hub does. Raises `UsageError` when a hub was named."""
+    if call.around.get("uri") is not None:
+        raise UsageError("this works on the files of a home, with no hub running: leave out --uri and SYNAPSE_URI")
+    return _home(call)
+
+
+def _home(call: Call) -> Path:
+    return Path(call.around.home)
+
+
+def _ask(call: Call, kind: str, body: "Json") -> "Json":
+    """Ask the running hub, as operator, and give it time. Raises `HubUnreachable` when it has only the lock."""
+    if not call.parsed.has("timeout"):
+        call.timeout_s = LONG_TIMEOUT_S
+    try:
+        if not find_hub(call.around).uri.startswith(UNIX):
+            raise Rejected("not_permitted", "this needs an operator connection: the hub's own user on its Unix socket")
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    except HubUnreachable as error:
+        raise HubUnreachable(f"{error} (a hub has the lock of this home, and is not ready)") from error
+    return call.ask(kind, body, operator=True)

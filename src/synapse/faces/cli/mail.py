@@ -1,0 +1,101 @@
+"""`inbox` and `history`: messages that are already there."""
+
+from time import time
+
+from synapse.errors import EXIT_OK
+from synapse.faces.cli.call import Call
+from synapse.faces.cli.options import UsageError
+from synapse.faces.cli.render import field, message_block, print_json, print_text, print_words
+
+TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Json: TypeAlias = dict[str, object]
+
+LIMIT = 50
+PAGE = 200
+
+
+def inbox(call: Call) -> int:
+    """My unacked messages; with --ack or --ack-all, be done with some."""
+    ids = [name.strip() for names in call.parsed.texts("ack") for name in names.split(",")]
+    if ids and call.parsed.has("ack_all"):
+        raise UsageError("give --ack or --ack-all")
+    if ids or call.parsed.has("ack_all"):
+        answer = call.ask("inbox.ack", {"ids": ids} if ids else {"all": True})
+        acked = answer.get("acked")
+        call.show(answer, f"acked {len(acked) if isinstance(acked, list) else 0}, {field(answer, 'unacked')} unacked")
+        return EXIT_OK
+    with call.open() as link:
+        body: Json = {"limit": PAGE}
+        while True:
+            page = link.ask("inbox.list", body)
+            for message in _messages(page):
+                print_message(call, message)
+            if not isinstance(page.get("next"), str):
+                break
+            body = {"limit": PAGE, "after": page["next"]}
+    if not call.as_json:
+        print_words(f"{field(page, 'unacked')} unacked")
+    return EXIT_OK
+
+
+def history(call: Call) -> int:
+    """A channel's messages, oldest first: from a cursor on, else the newest."""
+    parsed = call.parsed
+    if parsed.has("inbox") and parsed.arguments:
+        raise UsageError("give --inbox or a channel")
+    query: Json = {"inbox": True} if parsed.has("inbox") else {"channel": _channel(call)}
+    for key, wire in (("from", "sender"), ("grep", "text")):
+        if parsed.text(key) is not None:
+            query[wire] = parsed.text(key)
+    for key, wire in (("newer", "from_ms"), ("older", "until_ms")):
+        ago_s = parsed.seconds(key)
+        if ago_s is not None:
+            query[wire] = int((time() - ago_s) * 1000)
+    limit, since = parsed.number("limit", LIMIT), parsed.text("since")
+    with call.open() as link:
+        if since is not None:
+            left = limit
+            following: object = since
+            while left > 0 and isinstance(following, str):
+                body = {**query, "since": following, "limit": min(left, PAGE)}
+                page = link.ask("history.read", body)
+                messages, following = _messages(page), page.get("next")
+                left -= len(messages)
+                for message in messages:
+                    print_message(call, message)
+            return EXIT_OK
+        newest: list[list[Json]] = []
+        left = limit
+        before: Json = {}
+        while left > 0:
+            body = {**query, **before, "limit": min(left, PAGE)}
+            page = link.ask("history.read", body)
+            newest.append(_messages(page))
+            left -= len(newest[-1])
+            if not isinstance(page.get("previous"), str):
+                break
+            before = {"before": page["previous"]}
+    for messages in reversed(newest):
+        for message in messages:
+            print_message(call, message)
+    return EXIT_OK
+
+
+def _channel(call: Call) -> str:
+    return call.address(call.parsed.arguments[0]) if call.parsed.arguments else call.home_channel
+
+
+def _messages(page: "Json") -> "list[Json]":
+    messages = page.get("messages")
+    return messages if isinstance(messages, list) else []
+
+
+def print_message(call: Call, message: "Json") -> None:
+    """One message: an object on a line, or a block; flushed."""
+    if call.as_json:
+        print_json(message)
+    else:
+        print_text(message_block(message))

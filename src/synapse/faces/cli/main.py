@@ -1,0 +1,148 @@
+"""The command line's entry: parse, carry out one verb, and turn every way it can end into an exit code and words."""
+
+import os
+import sys
+
+from synapse.errors import (
+    EXIT_FAILED,
+    EXIT_JOURNAL,
+    EXIT_OK,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    Disconnected,
+    HubUnreachable,
+    PeerError,
+    Rejected,
+    SynapseError,
+)
+from synapse.faces.cli.options import Parsed, UsageError, parse
+from synapse.faces.cli.verbs import COMMON, VERBS
+
+TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from synapse.faces.cli.call import Call
+
+SIGINT_EXIT = 130
+SIGPIPE_EXIT = 141
+
+
+def main(arguments: "Sequence[str] | None" = None) -> int:
+    """Carry out one command line; its exit code (CLI.md)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in (words[: words.index("--")] if "--" in words else words)
+    try:
+        return _run(words)
+    except UsageError as error:
+        return _end(as_json, "usage", str(error), EXIT_USAGE)
+    except HubUnreachable as error:
+        return _end(as_json, "unreachable", str(error), EXIT_UNREACHABLE)
+    except Rejected as error:
+        return _refused(as_json, error)
+    except Disconnected as error:
+        return _end(as_json, "disconnected", f"the hub ended the connection: {error}", _exit_of_close(error.code))
+    except PeerError as error:
+        return _end(as_json, "peer", str(error), EXIT_FAILED)
+    except SynapseError as error:
+        return _end(as_json, "refused_here", str(error), getattr(error, "exit_code", EXIT_FAILED))
+    except KeyboardInterrupt:
+        return SIGINT_EXIT
+    except BrokenPipeError:
+        # nobody reads any more; the interpreter flushes once again at its end and must not stumble
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SIGPIPE_EXIT
+    except OSError as error:
+        return _end(
+            as_json, "io", f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", EXIT_FAILED
+        )
+
+
+def _run(words: list[str]) -> int:
+    if sys.platform == "win32":
+        sys.stderr.write("synapse: native Windows is not supported; use it in WSL2\n")
+        return EXIT_FAILED
+    if _verb_of(words) == "hub":
+        from synapse.faces.cli.hub import run_hub
+
+        return run_hub(words)
+    parsed = parse(words, VERBS, COMMON)
+    if parsed.has("help") or parsed.has("version"):
+        return _say(parsed)
+    from synapse.faces.cli.call import Call
+
+    return _function_of(parsed)(Call(parsed))
+
+
+def _verb_of(words: list[str]) -> str:
+    """The first word that is neither an option nor a common one's value; `hub` has options of its own."""
+    values = {f"--{name}" for name, option in COMMON.items() if option.kind not in ("flag",)}
+    at = 0
+    while at < len(words):
+        if not words[at].startswith("-"):
+            return words[at]
+        at += 2 if words[at] in values else 1
+    return ""
+
+
+def _function_of(parsed: Parsed) -> "Callable[[Call], int]":
+    """The function that carries out a verb, from the module that the table names."""
+    assert parsed.verb is not None
+    module = __import__(f"synapse.faces.cli.{parsed.verb.module}", fromlist=["_"])
+    function: Callable[[Call], int] = getattr(module, parsed.verb.name.replace(" ", "_"))
+    return function
+
+
+def _say(parsed: Parsed) -> int:
+    """Answer --version, --help and --help VERB."""
+    if parsed.has("version"):
+        from synapse import __version__
+
+        print(f"synapse {__version__}")
+        return EXIT_OK
+    from synapse.faces.cli.guide import overview, usage
+
+    if parsed.verb is not None:
+        print(usage(parsed.verb))
+    else:
+        print(overview(parsed.arguments[0] if parsed.arguments else ""))
+    return EXIT_OK
+
+
+def _refused(as_json: bool, error: Rejected) -> int:
+    """Say a refusal: as an object on stdout, or in words with how long to wait."""
+    from synapse.protocol.codes import exit_code_of
+
+    if as_json:
+        from synapse.faces.cli.render import print_json
+
+        refusal: dict[str, object] = {"code": error.code, "detail": error.detail, "facts": error.facts}
+        if error.retry_after_ms is not None:
+            refusal["retry_after_ms"] = error.retry_after_ms
+        print_json({"error": refusal})
+    else:
+        from synapse.faces.cli.render import print_words
+
+        later = "" if error.retry_after_ms is None else f"; try again in {error.retry_after_ms / 1000:g} s"
+        print_words(f"{error.code}: {error.detail}{later}")
+    return exit_code_of(error.code)
+
+
+def _end(as_json: bool, code: str, detail: str, exit_code: int) -> int:
+    """Say what went wrong here: in words, and with --json as an object too."""
+    from synapse.faces.cli.render import print_json, print_words
+
+    print_words(detail)
+    if as_json:
+        print_json({"error": {"code": code, "detail": detail, "facts": {}}})
+    return exit_code
+
+
+def _exit_of_close(code: int) -> int:
+    """The exit code for a connection that the hub ended for good."""
+    from synapse.errors import EXIT_NOT_PERMITTED, EXIT_REFUSED
+    from synapse.protocol.codes import CLOSE_UNAUTHORIZED, CLOSE_VERSION
+
+    if code < 4500:
+        return EXIT_UNREACHABLE
+    return {CLOSE_UNAUTHORIZED: EXIT_NOT_PERMITTED, CLOSE_VERSION: EXIT_JOURNAL}.get(code, EXIT_REFUSED)

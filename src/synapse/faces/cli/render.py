@@ -1,0 +1,114 @@
+"""What goes to stdout: JSON exactly, or blocks for people in which other people's text can do no harm."""
+
+import sys
+from time import localtime, strftime
+
+from synapse.lean import dumps
+
+TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Json: TypeAlias = dict[str, object]
+
+# printable to Python, and yet nothing to see: fillers, joiners, variation selectors, the blank of braille
+_INVISIBLE = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
+    + "".join(map(chr, range(0xFE00, 0xFE10)))
+)
+
+
+def print_json(value: "Json") -> None:
+    """One object on one line, flushed. What cannot be seen is escaped, which JSON reads back as the same text."""
+    text = dumps(value)
+    if not text.isprintable() or not (text.isascii() or "utf" in (sys.stdout.encoding or "").lower()):
+        text = "".join(char if " " <= char <= "~" or _is_shown(char) else _escaped(char) for char in text)
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _is_shown(char: str) -> bool:
+    return char.isprintable() and "utf" in (sys.stdout.encoding or "").lower()
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    code -= 0x10000
+    return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
+
+
+def print_text(text: str) -> None:
+    """Lines of ours for people, flushed; what the terminal's encoding lacks is escaped."""
+    try:
+        sys.stdout.write(text + "\n")
+    except UnicodeEncodeError:
+        encoding = sys.stdout.encoding or "ascii"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    sys.stdout.flush()
+
+
+def print_words(text: str) -> None:
+    """A line on stderr. Nobody reading it is no failure."""
+    try:
+        sys.stderr.write(f"synapse: {safe(text)}\n")
+        sys.stderr.flush()
+    except (OSError, UnicodeEncodeError):
+        return
+
+
+def safe(text: str) -> str:
+    """A text of somebody else's on one line: control characters, bidi and zero-width ones are shown, not obeyed."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(char if char.isprintable() and char not in _INVISIBLE else _visible(char) for char in text)
+
+
+def _visible(char: str) -> str:
+    return char.encode("unicode_escape").decode()
+
+
+def safe_lines(text: str, indent: str) -> str:
+    """A text of somebody else's on its own lines, each indented, so that none can pass for one of ours."""
+    return "\n".join(indent + safe(line.replace("\t", "    ")) for line in text.split("\n"))
+
+
+def field(value: "Json", key: str) -> str:
+    """A field of an answer as safe text; '' when it is not there or null."""
+    found = value.get(key)
+    return "" if found is None else safe(found if isinstance(found, str) else dumps(found))
+
+
+def message_block(message: "Json") -> str:
+    """One message for people: where, who, when; then its text, indented."""
+    room = field(message, "room")
+    place = f"{room}:{field(message, 'channel')}" if room else field(message, "channel")
+    to = message.get("to")
+    words = [f"{place} #{field(message, 'n')}", clock(message.get("sent_at_ms")), field(message, "from")]
+    if isinstance(to, list):
+        words.append("→ " + ", ".join(safe(str(name)) for name in to))
+    words.append(field(message, "id"))
+    if message.get("priority") != "normal":
+        words.append(field(message, "priority"))
+    for key in ("delivery", "subject", "thread", "reply_to"):
+        if message.get(key) is not None:
+            words.append(f"{key}={field(message, key)}" if key != "delivery" else field(message, key))
+    body = message.get("body")
+    return "  ".join(words) + "\n" + safe_lines(body if isinstance(body, str) else dumps(body), "  ")
+
+
+def clock(at_ms: object) -> str:
+    """A time for people, in their zone: the hour today, the date too on other days."""
+    if not isinstance(at_ms, int):
+        return "–"
+    then = localtime(at_ms / 1000)
+    return strftime("%H:%M:%S" if then[:3] == localtime()[:3] else "%Y-%m-%d %H:%M:%S", then)
+
+
+def table(rows: list[list[str]]) -> str:
+    """Columns side by side, the last one ragged."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

@@ -1,0 +1,176 @@
+"""`send`: one durable message, exactly once even where the answer was cut off."""
+
+import os
+import sys
+from time import monotonic, time
+
+from synapse.client.link import Link, NoAnswer
+from synapse.errors import Disconnected, HubUnreachable, Rejected
+from synapse.faces.cli.call import Call, come_back, is_passing
+from synapse.faces.cli.options import NO_END, UsageError
+from synapse.faces.cli.render import field, print_text, print_words, safe
+from synapse.lean import loads
+
+TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Json: TypeAlias = dict[str, object]
+
+STDIN_BYTES_MAX = 1 << 20
+PIPELINED_CHARS_MAX = 48 * 1024
+"""Longer texts wait for the welcome, because the hub's limit is told there and a longer frame ends the connection."""
+_LONGEST_WAIT_S = 600.0
+
+
+def send(call: Call) -> int:
+    """Send; with --wait, wait for the first acked receipt."""
+    parsed = call.parsed
+    body = _message(call)
+    key = parsed.text("idem_key") or os.urandom(12).hex()
+    link = call.open()
+    link, reply = _send(call, link, body, key)
+    wait_s = parsed.seconds("wait")
+    if wait_s is None:
+        link.close()
+        call.show(reply, _said(reply))
+    else:
+        if not call.as_json:
+            print_text(_said(reply))
+        _wait_for_receipt(call, link, reply, wait_s)
+    skipped = reply.get("skipped")
+    if skipped and isinstance(skipped, list) and not call.as_json:
+        print_words(f"not reached, the inbox is full: {', '.join(map(str, skipped))}")
+    return 0
+
+
+def _message(call: Call) -> "Json":
+    """The body of the request, from the options. Raises `UsageError`."""
+    parsed = call.parsed
+    to = [name.strip() for names in parsed.texts("to") for name in names.split(",")]
+    channel, target = parsed.text("channel"), parsed.text("target")
+    if sum((bool(to), channel is not None, target is not None)) > 1:
+        raise UsageError("give one of --to, --channel and --target")
+    if parsed.has("wait") and not to and (target is None or (":" in target and not target.startswith("role:"))):
+        raise UsageError("only direct messages have receipts: --wait needs --to, or a --target that is no channel")
+    message: Json = {"body": _content(call)}
+    if to:
+        message["to"] = to
+    if channel is not None:
+        message["channel"] = call.address(channel)
+    if target is not None:
+        message["target"] = target
+    for key in ("subject", "thread", "reply_to", "priority"):
+        if parsed.text(key) is not None:
+            message[key] = parsed.text(key)
+    if parsed.has("create"):
+        message["create"] = True
+    expires_s = parsed.seconds("expires")
+    if expires_s is not None:
+        message["expires_at_ms"] = int((time() + expires_s) * 1000)
+    return message
+
+
+def _content(call: Call) -> object:
+    text = call.parsed.arguments[0]
+    if text == "-":
+        data = sys.stdin.buffer.read(STDIN_BYTES_MAX + 1)
+        if len(data) > STDIN_BYTES_MAX:
+            raise UsageError(f"more than {STDIN_BYTES_MAX} bytes on stdin: send a reference to a file instead")
+        try:
+            text = data.decode().removesuffix("\n")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"stdin is not UTF-8 (byte {error.start})") from error
+    if not call.parsed.has("body_json"):
+        return text
+    try:
+        return loads(text)
+    except ValueError as error:
+        raise UsageError(f"TEXT is not JSON: {error}") from error
+    except RecursionError:
+        raise UsageError("TEXT is JSON nested too deep") from None
+
+
+def _send(call: Call, link: Link, body: "Json", key: str) -> "tuple[Link, Json]":
+    """Ask until there is an answer, under one key, so that the message is there once; then the link it came on."""
+    deadline_s = monotonic() + call.timeout_s
+    while True:
+        try:
+            content = body["body"]
+            if not isinstance(content, str) or len(content) > PIPELINED_CHARS_MAX:
+                _require_that_fits(link.await_welcome(), content)
+            return link, link.ask("message.send", body, idem_key=key)
+        except (Disconnected, NoAnswer, Rejected) as error:
+            link.close()
+            if isinstance(error, NoAnswer) or (is_passing(error) and monotonic() >= deadline_s):
+                raise HubUnreachable(f"{error}; to be sure that it is sent once: --idem-key {key}") from error
+            if not is_passing(error):
+                raise
+        try:
+            link = come_back(call, deadline_s)
+        except HubUnreachable as error:
+            raise HubUnreachable(f"{error}; to be sure that it is sent once: --idem-key {key}") from error
+
+
+def _require_that_fits(welcome: "Json", content: object) -> None:
+    """Refuse here what the hub would, because a frame over its bound ends the connection without a word."""
+    from synapse.lean import dumps
+
+    limits = welcome.get("limits")
+    most = limits.get("message_bytes_max") if isinstance(limits, dict) else None
+    size = len(dumps(content).encode("utf-8", "replace"))
+    if isinstance(most, int) and size > most:
+        raise Rejected(
+            "too_large",
+            f"the body has {size} bytes; at most {most}: send a reference to a file instead",
+            {"bytes": size, "message_bytes_max": most},
+        )
+
+
+def _wait_for_receipt(call: Call, link: Link, reply: "Json", wait_s: float) -> None:
+    """Wait for the first acked receipt, over restarts of the hub. Raises `Rejected(deadline)`."""
+    deadline_s = monotonic() + wait_s
+    while True:
+        left_s = max(deadline_s - monotonic(), 0.0)
+        now_s = min(left_s, _LONGEST_WAIT_S)
+        try:
+            receipt = link.ask("receipt.wait", {"id": reply["id"], "wait_ms": int(now_s * 1000)}, wait_s=now_s)
+            break
+        except (Disconnected, NoAnswer, Rejected) as error:
+            if isinstance(error, Rejected) and error.code == "deadline" and monotonic() < deadline_s:
+                continue
+            if not is_passing(error) or monotonic() >= deadline_s:
+                link.close()
+                raise _not_acked(reply, wait_s, error) from error
+        link.close()
+        try:
+            link = come_back(call, deadline_s)
+        except HubUnreachable as error:
+            raise _not_acked(reply, wait_s, error) from error
+    link.close()
+    acked_by = receipt.get("acked_by")
+    names = ", ".join(safe(str(name)) for name in acked_by) if isinstance(acked_by, list) else ""
+    call.show(
+        {**reply, "receipt": {"state": receipt.get("state"), "acked_by": acked_by}, "cursor": receipt.get("cursor")},
+        f"acked by {names}",
+    )
+
+
+def _not_acked(reply: "Json", wait_s: float, error: Exception) -> Exception:
+    """A deadline, as a refusal that still names the message; anything else as it is."""
+    if isinstance(error, Rejected) and error.code != "deadline":
+        return error
+    within = "" if wait_s == NO_END else f" within {wait_s:g} s"
+    return Rejected(
+        "deadline",
+        f"{reply.get('id')} is sent, and nobody has acked it{within}",
+        {key: reply[key] for key in ("id", "to", "cursor") if key in reply},
+    )
+
+
+def _said(reply: "Json") -> str:
+    if reply.get("to") is not None:
+        to = reply["to"]
+        names = ", ".join(safe(str(name)) for name in to) if isinstance(to, list) else ""
+        return f"{field(reply, 'id')}  → {names}"
+    return f"{field(reply, 'id')}  {field(reply, 'room')}:{field(reply, 'channel')} #{field(reply, 'n')}"

@@ -1,0 +1,126 @@
+"""Every verb with its options: the parser, `--help` and docs/reference/cli.md all speak from this table."""
+
+from synapse.faces.cli.options import FLAG, MANY, NUMBER, SECONDS, TEXT, WAIT, Option, Verb
+
+COMMON = {
+    option.name: option
+    for option in (
+        Option("json", FLAG, "", "One JSON object, or one object a line; a refusal is an object too."),
+        Option("home", TEXT, "DIR", "The home: where hub.json, token and secrets lie (SYNAPSE_HOME)."),
+        Option("uri", TEXT, "URI", "The hub's address: unix:/path, ws://host:port, wss://host:port (SYNAPSE_URI)."),
+        Option("name", TEXT, "NAME", "Who I am (SYNAPSE_NAME, SYN_IDENTITY); without one, user@host."),
+        Option("room", TEXT, "ROOM", "The room for what names none (SYNAPSE_ROOM); without one, main."),
+        Option("token-file", TEXT, "FILE", "The hub's token (SYNAPSE_TOKEN_FILE)."),
+        Option("timeout", SECONDS, "S", "Bound of one request; 10 s without it (SYNAPSE_TIMEOUT)."),
+        Option("help", FLAG, "", "Say what there is, or how a verb is used."),
+        Option("version", FLAG, "", "Say which version this is."),
+    )
+}
+
+_TYPE = Option("type", TEXT, "T", "A word that says what it is for.")
+_OPERATOR = Option("operator", FLAG, "", "Create as operator, where the hub wants one.")
+
+VERBS = {
+    verb.name: verb
+    for verb in (
+        Verb("hub", "hub", "", (0, 0), "Run the hub; its flags are its settings (synapse hub --help)."),
+        Verb(
+            "send",
+            "send",
+            "TEXT | -",
+            (1, 1),
+            "Send a message to a channel, or to inboxes; - reads it from stdin.",
+            Option("to", MANY, "AGENT[,AGENT…]", "Into these agents' inboxes."),
+            Option("channel", TEXT, "ROOM:CHANNEL", "To this channel; without any address, the room's general."),
+            Option("target", TEXT, "X", "What fits: an agent, a comma list, all, room:channel, role:NAME."),
+            Option("create", FLAG, "", "Make recipients that were never seen, instead of refusing."),
+            Option("subject", TEXT, "S", "A subject."),
+            Option("thread", TEXT, "T", "The thread it belongs to."),
+            Option("reply-to", TEXT, "ID", "The message it answers."),
+            Option("priority", TEXT, "P", "low, normal, high or urgent."),
+            Option("expires", SECONDS, "S", "Drop it when nobody took it by then."),
+            Option("body-json", FLAG, "", "TEXT is JSON, and is sent as that."),
+            Option("idem-key", TEXT, "K", "Send once, however often this key is used; without it, a fresh one."),
+            Option("wait", WAIT, "S", "Then wait until one recipient has acked it; 5 at the deadline."),
+        ),
+        Verb(
+            "listen",
+            "follow",
+            "[ROOM:CHANNEL …]",
+            (0, 64),
+            "Print each message as it comes; without a channel, the room's general and my inbox.",
+            Option("since", TEXT, "CURSOR", "First everything after this cursor."),
+            Option("presence", FLAG, "", "Also who comes and goes."),
+            Option("inbox", FLAG, "", "Also my inbox, when channels are named."),
+        ),
+        Verb(
+            "wait",
+            "follow",
+            "",
+            (0, 0),
+            "Take the oldest unacked message of my inbox, print it, ack it; wait for one if there is none.",
+            Option("directed-only", FLAG, "", "Leave messages to all, and mentions, in place."),
+            Option("no-ack", FLAG, "", "Do not ack it: it comes again."),
+            Option("wait", WAIT, "S", "Wait no longer than this; 5 at the deadline."),
+        ),
+        Verb(
+            "inbox",
+            "mail",
+            "",
+            (0, 0),
+            "List the unacked messages of my inbox, or ack some.",
+            Option("ack", MANY, "ID", "Be done with this message."),
+            Option("ack-all", FLAG, "", "Be done with all of them."),
+        ),
+        Verb(
+            "history",
+            "mail",
+            "[ROOM:CHANNEL]",
+            (0, 1),
+            "Print a channel's messages, oldest first: the last 50, or what came after a cursor.",
+            Option("inbox", FLAG, "", "Of my inbox instead of a channel."),
+            Option("since", TEXT, "CURSOR", "Only what came after this cursor."),
+            Option("limit", NUMBER, "N", "At most so many; 50 without it."),
+            Option("from", TEXT, "NAME", "Only from this sender."),
+            Option("grep", TEXT, "TEXT", "Only with this text in it, in any case."),
+            Option("newer", SECONDS, "S", "Only what was sent within this time."),
+            Option("older", SECONDS, "S", "Only what was sent longer ago than this."),
+        ),
+        Verb("who", "people", "", (0, 0), "List the agents and whether they are there; --room: only its members."),
+        Verb("room list", "places", "", (0, 0), "List the rooms."),
+        Verb("room create", "places", "ROOM", (1, 1), "Create a room with its general channel.", _TYPE, _OPERATOR),
+        Verb("room delete", "places", "ROOM", (1, 1), "Delete a room that has no members (operator)."),
+        Verb("room info", "places", "ROOM", (1, 1), "Show a room, its channels and members."),
+        Verb("room join", "places", "ROOM", (1, 1), "Become a member of a room."),
+        Verb("room leave", "places", "ROOM", (1, 1), "Leave a room and its channels."),
+        Verb("channel list", "places", "", (0, 0), "List the channels; --room: only its."),
+        Verb("channel create", "places", "ROOM:CHANNEL", (1, 1), "Create a channel.", _TYPE, _OPERATOR),
+        Verb("channel delete", "places", "ROOM:CHANNEL", (1, 1), "Delete a channel that has no members (operator)."),
+        Verb("channel info", "places", "ROOM:CHANNEL", (1, 1), "Show a channel and its members."),
+        Verb("channel join", "places", "ROOM:CHANNEL", (1, 1), "Become a member of a channel and its room."),
+        Verb("channel leave", "places", "ROOM:CHANNEL", (1, 1), "Leave a channel."),
+        Verb("agent new", "people", "[PREFIX]", (0, 1), "Make an agent with a fresh name, and print it."),
+        Verb("agent list", "people", "", (0, 0), "List the agents; the same as who."),
+        Verb("agent status", "people", "STATUS", (1, 1), "Say what I am doing: idle, busy, waiting_for_input."),
+        Verb("agent rebind", "people", "NAME", (1, 1), "Drop an agent's secret; its next call binds anew (operator)."),
+        Verb("agent forget", "people", "NAME", (1, 1), "Remove an agent and its inbox (operator)."),
+        Verb("status", "health", "", (0, 0), "Say in one line how the hub is."),
+        Verb("health", "health", "", (0, 0), "Exit 0 when the hub is green, 1 when it is red, 69 when there is none."),
+        Verb("journal verify", "journal", "", (0, 0), "Prove every row of the journal; 78 with the first bad seq."),
+        Verb("journal backup", "journal", "FILE", (1, 1), "Copy the journal into a new file, also while the hub runs."),
+        Verb("journal restore", "journal", "FILE", (1, 1), "Put a backup in the journal's place; the old one is kept."),
+        Verb(
+            "journal adopt",
+            "journal",
+            "",
+            (0, 0),
+            "Accept a journal that its mark or index speaks against; the old files are kept.",
+            Option("drop", FLAG, "", "Also drop what lies behind a broken row."),
+        ),
+        Verb("journal compact", "journal", "", (0, 9), "Not offered by this release."),
+        Verb("journal export", "journal", "[ARGUMENT …]", (0, 9), "Not offered by this release."),
+        Verb("journal import", "journal", "[ARGUMENT …]", (0, 9), "Not offered by this release."),
+        Verb("schema", "schema", "", (0, 0), "Print the JSON Schema of the protocol."),
+        Verb("config show", "hub", "", (0, 0), "Show every setting, and where its value came from."),
+    )
+}
