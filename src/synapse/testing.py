@@ -78,7 +78,7 @@ class MemoryPeer:
         """Send one frame. Raises `Disconnected` when the connection is gone."""
         if self._end is not None or self.connection is None:
             raise self._end or Disconnected(CLOSE_GOING_AWAY, "closed")
-        self._hub.turns.hear(self.connection, frame)
+        self._hub.turns.peers.hear(self.connection, frame)
 
     async def receive(self) -> bytes:
         """The next frame of the hub. Raises `Disconnected` when no more will come."""
@@ -95,7 +95,7 @@ class MemoryPeer:
             and connection.is_stuck
             and self._bytes <= self._hub.rules.limits.outbox_bytes_max // 4
         ):
-            self._hub.turns.on_drained(connection)
+            self._hub.turns.peers.on_drained(connection)
         return frame
 
     def received_now(self) -> list[bytes]:
@@ -114,7 +114,7 @@ class MemoryPeer:
             self._end = end
             self._came.set()
             if self.connection is not None:
-                self._hub.turns.on_closed(self.connection)
+                self._hub.turns.peers.on_closed(self.connection)
 
     # The turn's side (`hub.connection.Wire`).
 
@@ -135,7 +135,7 @@ class MemoryPeer:
             and not connection.is_stuck
             and self._bytes > self._hub.rules.limits.outbox_bytes_max // 2
         ):
-            self._hub.turns.on_stuck(connection)
+            self._hub.turns.peers.on_stuck(connection)
 
     def buffered(self) -> int:
         """Bytes this peer has not received yet."""
@@ -227,7 +227,7 @@ class MemoryHub:
             Session(self.rules.limits),
             kind=peer.kind,
             host="memory",
-            host_bucket=self.turns.host_buckets.of("memory", self.clock.monotonic_ms()),
+            host_bucket=self.turns.peers.host_buckets.of("memory", self.clock.monotonic_ms()),
             opened_ms=self.clock.monotonic_ms(),
             is_owner=owner,
             has_token=False,
@@ -235,7 +235,7 @@ class MemoryHub:
         self._next_connection += 1
         peer.connection = connection
         self._peers.append(peer)
-        self.turns.open(connection)
+        self.turns.peers.open(connection)
         return peer
 
     async def dial(self) -> MemoryPeer:

@@ -1,5 +1,7 @@
 """Token buckets: how fast one agent and one host may ask."""
 
+from collections.abc import Container
+
 from synapse.errors import Rejected
 
 
@@ -55,7 +57,7 @@ class Buckets:
             retry_after_ms=wait_ms,
         )
 
-    def sweep(self, now_ms: int) -> None:
-        """Forget full buckets."""
-        for name in [name for name, bucket in self._by_name.items() if bucket.is_full(now_ms)]:
+    def sweep(self, now_ms: int, kept: Container[str | None]) -> None:
+        """Forget full buckets, except those of names in `kept`."""
+        for name in [name for name, bucket in self._by_name.items() if name not in kept and bucket.is_full(now_ms)]:
             del self._by_name[name]

@@ -79,9 +79,13 @@ class Listeners:
         if self._is_draining:
             return "the hub is shutting down; come back in a moment"
         for have, most, name in (
-            (len(self.turns.connections), limits.connections_max, "connections_max"),
+            (len(self.turns.peers.connections), limits.connections_max, "connections_max"),
             (self._per_host[host], limits.connections_per_host_max, "connections_per_host_max"),
-            (len(self.turns.unwelcomed), limits.connections_unauthenticated_max, "connections_unauthenticated_max"),
+            (
+                len(self.turns.peers.unwelcomed),
+                limits.connections_unauthenticated_max,
+                "connections_unauthenticated_max",
+            ),
         ):
             if have >= most:
                 return f"the hub holds {have} of {most} connections ({name})"
@@ -96,14 +100,14 @@ class Listeners:
             Session(self.limits),
             kind=peer.kind,
             host=host,
-            host_bucket=self.turns.host_buckets.of(host, now_ms),
+            host_bucket=self.turns.peers.host_buckets.of(host, now_ms),
             opened_ms=now_ms,
             is_owner=uid is not None and uid == os.getuid(),
             has_token=has_token,
         )
         self._next_id += 1
         self._per_host[host] += 1
-        self.turns.open(connection)
+        self.turns.peers.open(connection)
         return connection
 
     def forget(self, peer: Peer) -> None:

@@ -1,12 +1,11 @@
 """What the shell itself answers: subscriptions, the disk, long polls, status; and what follows from some mutations."""
 
 import os
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias, assert_never
 
 from synapse.core.answers import Answerable, answer, presence_entry
-from synapse.core.events import MessageLent, MessagesAcked, Recorded
+from synapse.core.events import MessageLent, Recorded
 from synapse.core.inboxes import Lend
 from synapse.core.messages import shown_to
 from synapse.core.rooms import require_channel
@@ -106,7 +105,7 @@ class Requests:
                 turns.reply(connection, request_id, Unsubscribed(subscription=subscription.id, cursor=self._cursor()))
             case ReadHistory():
                 query = self._history_query(connection, command)
-                turns.defer(connection, request_id, lambda: read_history(turns.pages, query))
+                turns.disk.defer(connection, request_id, lambda: read_history(turns.pages, query))
             case ListInbox():
                 self._list_inbox(connection, request_id, command)
             case WaitReceipt():
@@ -236,9 +235,9 @@ class Requests:
             return
         if command.wait_ms <= 0:
             raise Rejected("deadline", "nothing unacked is free in the inbox")
-        waiter = self._waiter(connection, request_id, command.wait_ms)
+        waiter = self._turns.waiting.park(connection, request_id, command.wait_ms)
         waiter.directed_only = command.directed_only
-        self._turns.inbox_waiters.setdefault(agent, deque()).append(waiter)
+        self._turns.waiting.for_inbox(agent, waiter)
 
     def _hand_out(self, connection: Connection, request_id: RequestId, agent: int, seq: int) -> None:
         turns, state, limits = self._turns, self._state, self._limits
@@ -253,25 +252,10 @@ class Requests:
         recent = turns.recent_event(seq)
         message = None if recent is None else shown_to(journal_id, recent, agent)
         if message is None:
-            turns.defer(connection, request_id, read)
+            turns.disk.defer(connection, request_id, read)
         else:
             taken = Taken(message=message, lends=lends, lend_ms=limits.lend_ms, cursor=cursor)
             turns.reply(connection, request_id, taken)
-
-    def _waiter(self, connection: Connection, request_id: RequestId, wait_ms: int) -> Waiter:
-        """Park a request: it is no longer in flight until it is answered."""
-        limits = self._limits
-        if not 0 <= wait_ms <= limits.wait_ms_max:
-            raise Rejected(
-                "bad_request",
-                f"wait_ms {wait_ms} must be 0 to {limits.wait_ms_max} - at `$.body.wait_ms`",
-                {"path": "$.body.wait_ms", "max": limits.wait_ms_max},
-            )
-        if connection.waiting >= limits.waiting_max:
-            raise _limit("waiting_max", limits.waiting_max)
-        connection.waiting += 1
-        self._turns.park(connection)
-        return Waiter(connection, request_id, self._turns.clock.monotonic_ms() + wait_ms)
 
     def _list_inbox(self, connection: Connection, request_id: RequestId, command: ListInbox) -> None:
         agent, turns, state = connection.by.require_agent(), self._turns, self._state
@@ -284,7 +268,7 @@ class Requests:
         page, head, journal_id = rest[: command.limit], state.seq, state.journal_id
         unacked = sum(1 for entry in every if not entry.dead)
         more = len(rest) > len(page)
-        turns.defer(
+        turns.disk.defer(
             connection,
             request_id,
             lambda: read_inbox(turns.pages, journal_id, agent, page, unacked=unacked, head=head, more=more),
@@ -296,7 +280,7 @@ class Requests:
         seq, turns = seq_of_message(command.id), self._turns
         sender, head = connection.by.actor, self._state.seq
         connection.by.require_agent()
-        waiter = self._waiter(connection, request_id, command.wait_ms)
+        waiter = self._turns.waiting.park(connection, request_id, command.wait_ms)
 
         def read() -> dict[int, str] | Rejected:
             try:
@@ -308,16 +292,16 @@ class Requests:
             if connection.is_closed:
                 return
             if isinstance(found, Rejected):
-                turns.unpark(connection)
+                turns.waiting.unpark(connection)
                 turns.refuse(connection, request_id, found)
                 return
             waiter.recipients = found
-            if not self._answer_receipt(seq, waiter):
-                turns.receipts.setdefault(seq, []).append(waiter)
+            if not self.answer_receipt(seq, waiter):
+                turns.waiting.for_receipt(seq, waiter)
 
-        turns.read(read, check)
+        turns.disk.read(read, check)
 
-    def _answer_receipt(self, seq: int, waiter: Waiter) -> bool:
+    def answer_receipt(self, seq: int, waiter: Waiter) -> bool:
         """Answer when at least one recipient has acked."""
         inboxes = self._state.agents.inboxes
         acked = [
@@ -325,24 +309,10 @@ class Requests:
         ]
         if not acked:
             return False
-        self._turns.unpark(waiter.connection)
+        self._turns.waiting.unpark(waiter.connection)
         receipt = Receipt(id=message_id(seq), state="acked", acked_by=tuple(acked), cursor=self._cursor())
         self._turns.reply(waiter.connection, waiter.request_id, receipt)
         return True
-
-    def on_acked(self, event: MessagesAcked) -> None:
-        """Some messages were acked in this turn: their senders may be waiting."""
-        if not self._turns.receipts:
-            return
-        for seq in event.messages:
-            waiters = self._turns.receipts.get(seq)
-            if waiters is None:
-                continue
-            left = [waiter for waiter in waiters if not self._answer_receipt(seq, waiter)]
-            if left:
-                self._turns.receipts[seq] = left
-            else:
-                del self._turns.receipts[seq]
 
     # Mutations with a soft side, and their repeats.
 
@@ -362,7 +332,7 @@ class Requests:
                 body = answer(state, command, connection.by, found, found[-1].seq)
                 turns.reply(connection, request.id, body, replayed=True)
 
-        turns.read(lambda: [recorded_of(row) for row in turns.pages.rows(seq, seq + count - 1)], again)
+        turns.disk.read(lambda: [recorded_of(row) for row in turns.pages.rows(seq, seq + count - 1)], again)
 
     # Presence and status.
 
@@ -411,8 +381,8 @@ class Requests:
             verified_through=turns.verified_through,
             lease_clock_lag_ms=turns.lease_clock.lag_ms,
             counts=Counts(
-                connections=len(turns.connections),
-                connections_total=turns.totals.connections,
+                connections=len(turns.peers.connections),
+                connections_total=turns.peers.total,
                 agents=len(state.agents.by_id),
                 online=state.soft.presence.online(),
                 rooms=len(state.rooms.by_id),
@@ -420,7 +390,7 @@ class Requests:
                 messages=state.messages,
                 events=state.events,
                 subscriptions=turns.feeds.count,
-                waiting=sum(map(len, turns.inbox_waiters.values())) + sum(map(len, turns.receipts.values())),
+                waiting=turns.waiting.count,
             ),
             cursor=self._cursor(),
         )

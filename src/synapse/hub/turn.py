@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from hmac import compare_digest
-from typing import Final, TypeVar
+from typing import Final
 
 from synapse.core import kernel
 from synapse.core.answers import QUERIES, answer, look
@@ -18,7 +18,6 @@ from synapse.core.events import (
     Event,
     Idem,
     JournalWritable,
-    MessageLent,
     MessagePosted,
     MessagesAcked,
     MessageSent,
@@ -29,34 +28,34 @@ from synapse.core.idempotency import find, stamped
 from synapse.core.inboxes import Lend, decide_return
 from synapse.core.kernel import MUTATIONS, REPEATABLE, Rules, payload_hash, record
 from synapse.core.state import State
-from synapse.errors import JournalError, JournalRefused, Rejected
-from synapse.hub.buckets import Buckets
+from synapse.errors import JournalError, Rejected
 from synapse.hub.clock import Clock, LeaseClock
 from synapse.hub.connection import Connection
+from synapse.hub.disk import Disk
 from synapse.hub.feeds import Feeds, Told
+from synapse.hub.peers import INBOX_MAX, Peers
 from synapse.hub.requests import Keeper, Requests
 from synapse.hub.threads import Worker, commit
-from synapse.hub.work import Totals, Turn, Waiter, Work
+from synapse.hub.waiting import Waiting
+from synapse.hub.work import Totals, Turn, Work
 from synapse.journal.interface import Log, Pages
 from synapse.protocol.codec import Request, RequestId, encode_error, encode_notice, encode_reply
-from synapse.protocol.codes import CLOSE_NO_HELLO, CLOSE_REVOKED, CLOSE_SLOW, PROTOCOL_VERSION
+from synapse.protocol.codes import CLOSE_REVOKED, PROTOCOL_VERSION
 from synapse.protocol.commands import Hello, TakeInbox
 from synapse.protocol.cursor import cursor_of
 from synapse.protocol.names import GENERAL, MAIN_ROOM, require_segment, split_address
 from synapse.protocol.replies import Reply, Status, Welcome
-from synapse.protocol.session import Heard, Phase, Refusal
+from synapse.protocol.session import Phase, Refusal
 
 TURN_REQUESTS_MAX: Final = 512
 TURN_BYTES_MAX: Final = 4 * 1024 * 1024 - 512 * 1024
 """A turn stops taking requests here; with one more it stays below the 4 MiB that the reserve must hold."""
-INBOX_MAX: Final = 16_384
+COMMITS_PER_MAINTENANCE: Final = 16
+"""How often the writer looks whether its WAL is due for a checkpoint."""
 COMMIT_STALL_MS: Final = 5_000
 """Health is red while one commit takes longer than this."""
 RETRY_SPACE_MS: Final = 1_000
 """How often a read-only hub tries to write its reserve again."""
-
-
-_Result = TypeVar("_Result")
 
 
 class Turns:
@@ -85,19 +84,17 @@ class Turns:
         self.clock = clock
         self.lease_clock = LeaseClock(clock)
         self.totals = Totals(clock.monotonic_ms())
-        self.connections: dict[int, Connection] = {}
         self.of_agent: dict[str, set[Connection]] = {}
-        self.unwelcomed: dict[Connection, None] = {}
-        self.stuck: dict[Connection, None] = {}
-        limits = rules.limits
-        self.agent_buckets = Buckets("agent", limits.rate_agent_per_s, limits.rate_agent_burst)
-        self.host_buckets = Buckets("host", limits.rate_host_per_s, limits.rate_host_burst)
         self.is_read_only = log.is_read_only
         self.read_only_since_ms = clock.monotonic_ms()
         self.broken: JournalError | None = None
-        self.is_stopping = False
-        self.receipts: dict[int, list[Waiter]] = {}
-        self.inbox_waiters: dict[int, deque[Waiter]] = {}
+        self.version = version
+        self.journal_bytes = log.size_bytes()
+        self.verified_through = log.base
+        self.peers = Peers(self, rules.limits, clock, self._let_go)
+        self.waiting = Waiting(self)
+        self.disk = Disk(self, reader)
+        self.requests = Requests(self, keeper)
         self.feeds = Feeds(
             state,
             pages,
@@ -110,11 +107,7 @@ class Turns:
         self._inbox: deque[tuple[Connection | None, Work]] = deque()
         self._loop = loop
         self._writer = writer
-        self._reader = reader
         self._token = token.encode()
-        self.version = version
-        self.journal_bytes = log.size_bytes()
-        self.verified_through = log.base
         self._fatal = fatal
         self._turn = Turn()
         self._is_scheduled = False
@@ -122,7 +115,6 @@ class Turns:
         self._commit_since_ms = 0
         self._idle: asyncio.Future[None] | None = None
         self._is_trying_space = False
-        self._requests = Requests(self, keeper)
 
     def begin(self) -> None:
         """The start's own events are durable: followers begin behind them."""
@@ -130,36 +122,7 @@ class Turns:
 
     def status(self) -> Status:
         """The hub in one object."""
-        return self._requests.status()
-
-    # What arrives.
-
-    def hear(self, connection: Connection, frame: bytes | bytearray | memoryview) -> None:
-        """One frame of a peer. Bad ones are answered through the turn like everything else."""
-        session = connection.session
-        if session.phase is Phase.CLOSED:
-            return
-        self._admit(connection, session.hear(frame))
-
-    def hear_binary(self, connection: Connection) -> None:
-        """A frame that is not text."""
-        if connection.session.phase is not Phase.CLOSED:
-            self._admit(connection, connection.session.hear_binary())
-
-    def _admit(self, connection: Connection, heard: Heard) -> None:
-        """Count a frame against the rates and bounds of its peer, and queue it."""
-        now_ms = self.clock.monotonic_ms()
-        wait_ms = connection.host_bucket.take(now_ms)
-        if wait_ms:
-            heard = Refusal(heard.id, self.host_buckets.refusal(connection.host, wait_ms))
-        elif connection.agent_bucket is not None:
-            wait_ms = connection.agent_bucket.take(now_ms)
-            if wait_ms:
-                heard = Refusal(heard.id, self.agent_buckets.refusal(connection.by.actor, wait_ms))
-        connection.in_flight += 1
-        if connection.in_flight >= self.rules.limits.in_flight_max or len(self._inbox) >= INBOX_MAX:
-            self._hold(connection)
-        self.put(connection, heard)
+        return self.requests.status()
 
     def put(self, connection: Connection | None, work: Work) -> None:
         """Queue something for the next turn."""
@@ -168,65 +131,8 @@ class Turns:
             self._is_scheduled = True
             self._loop.call_soon(self._run)
 
-    def _hold(self, connection: Connection) -> None:
-        if not connection.is_held:
-            connection.is_held = True
-            connection.wire.hold_reading(hold=True)
-
-    def _unhold(self, connection: Connection) -> None:
-        if (
-            connection.is_held
-            and not connection.is_stuck
-            and not connection.postponed
-            and connection.in_flight <= self.rules.limits.in_flight_max // 2
-        ):
-            connection.is_held = False
-            connection.wire.hold_reading(hold=False)
-
-    def on_stuck(self, connection: Connection) -> None:
-        """The peer's outbox is half full: no more reading from it, its subscriptions fall back to the disk."""
-        connection.is_stuck = True
-        connection.stuck_since_ms = self.clock.monotonic_ms()
-        connection.stuck_bytes = connection.wire.buffered()
-        self.stuck[connection] = None
-        self._hold(connection)
-
-    def on_drained(self, connection: Connection) -> None:
-        """The peer reads again."""
-        connection.is_stuck = False
-        self.stuck.pop(connection, None)
-        if connection.is_closed:
-            return
-        for request in connection.postponed:
-            self.put(connection, request)
-        connection.postponed.clear()
-        self._unhold(connection)
-        self.feeds.resume(connection)
-        self._next_deferred(connection)
-
-    def open(self, connection: Connection) -> None:
-        """A peer connected."""
-        self.totals.connections += 1
-        self.connections[connection.id] = connection
-        self.unwelcomed[connection] = None
-
-    def on_closed(self, connection: Connection) -> None:
-        """The peer is gone: its lends return, its presence ends. Carried out inside a turn."""
-        if connection.is_closed:
-            return
-        connection.is_closed = True
-        connection.session.close()
-        connection.deferred.clear()
-        connection.postponed.clear()
-        self.stuck.pop(connection, None)
-        self.unwelcomed.pop(connection, None)
-        self.connections.pop(connection.id, None)
-        for subscription in list(connection.subscriptions.values()):
-            self.feeds.end(subscription)
-        self.put(None, lambda: self._let_go(connection))
-
     def _let_go(self, connection: Connection) -> None:
-        self._drop_waiters(connection)
+        self.waiting.drop(connection)
         if connection.agent is None:
             return
         others = self.of_agent.get(connection.agent)
@@ -240,24 +146,6 @@ class Turns:
             self.state.soft.presence.disconnect(agent, connection.id, self.clock.wall_ms(), self.lease_clock.now_ms)
         for lend in self.state.soft.lending.held_by(connection.id):
             self._return(lend)
-
-    def _drop_waiters(self, connection: Connection) -> None:
-        if not connection.waiting:
-            return
-        for agent in list(self.inbox_waiters):
-            left = deque(waiter for waiter in self.inbox_waiters[agent] if waiter.connection is not connection)
-            if left:
-                self.inbox_waiters[agent] = left
-            else:
-                del self.inbox_waiters[agent]
-        for seq in list(self.receipts):
-            kept = [waiter for waiter in self.receipts[seq] if waiter.connection is not connection]
-            if kept:
-                self.receipts[seq] = kept
-            else:
-                del self.receipts[seq]
-
-    # The turn.
 
     def _run(self) -> None:
         self._is_scheduled = False
@@ -278,15 +166,20 @@ class Turns:
                     turn.closings.append((connection, work.close, work.error.code))
             else:
                 self._carry_out(connection, work, at_ms)
-        self._serve_waiters()
+        self.waiting.serve(self._turn.arrived)
         turn.head = self.state.seq
         if turn.rows:
             self._commit(turn)
         else:
             self._release(turn)
 
+    @property
+    def is_inbox_full(self) -> bool:
+        """True when as many requests wait as the inbox holds."""
+        return len(self._inbox) >= INBOX_MAX
+
     def _advance_lease_clock(self) -> None:
-        self.lease_clock.advance(is_behind=self.is_read_only, is_inbox_full=len(self._inbox) >= INBOX_MAX)
+        self.lease_clock.advance(is_behind=self.is_read_only, is_inbox_full=self.is_inbox_full)
 
     def _carry_out(self, connection: Connection, request: Request, at_ms: int) -> None:
         if connection.session.phase is Phase.CLOSED:
@@ -306,7 +199,7 @@ class Turns:
             elif kind in QUERIES:
                 self.reply(connection, request.id, look(self.state, self.rules, command, by))  # type: ignore[arg-type]  # QUERIES holds the union's members
             else:
-                self._requests.serve(connection, request.id, command)  # type: ignore[arg-type]  # what is left is Local
+                self.requests.serve(connection, request.id, command)  # type: ignore[arg-type]  # what is left is Local
         except Rejected as refusal:
             if kind is Hello and connection.session.phase is Phase.GREETING:
                 refused = connection.session.refuse(request.id, refusal)
@@ -327,7 +220,7 @@ class Turns:
             digest = payload_hash(command, request.raw)
             known = find(self.state.idempotency, by.actor, request.idem_key, digest)
             if known is not None:
-                self._requests.replay(connection, request, command, known.seq, known.count)  # type: ignore[arg-type]  # repeatable ones are answerable
+                self.requests.replay(connection, request, command, known.seq, known.count)  # type: ignore[arg-type]  # repeatable ones are answerable
                 return
         if isinstance(command, Hello):
             self._greet(connection, request.id, command)
@@ -339,9 +232,9 @@ class Turns:
             idem = stamped(request.idem_key, digest, len(events))
         recorded = self.record(events, by.actor, idem)
         if isinstance(command, TakeInbox):
-            self._requests.take(connection, request.id, command, recorded)
+            self.requests.take(connection, request.id, command, recorded)
             return
-        self._requests.after(connection, command)
+        self.requests.after(connection, command)
         self.reply(connection, request.id, answer(self.state, command, by, recorded, self.state.seq))
 
     def record(self, events: Sequence[Event], actor: str, idem: Idem | None = None) -> list[Recorded]:
@@ -371,7 +264,7 @@ class Turns:
                 turn.messages.append((entry, size))
                 turn.arrived.update(delivery.agent for delivery in event.to)
             elif isinstance(event, MessagesAcked):
-                self._requests.on_acked(event)
+                self.waiting.on_acked(event)
         return recorded
 
     def _greet(self, connection: Connection, request_id: RequestId, command: Hello) -> None:
@@ -391,12 +284,12 @@ class Turns:
         by = connection.by
         by.actor, by.home, by.operator = name, home, command.operator
         connection.session.accept()
-        self.unwelcomed.pop(connection, None)
+        self.peers.unwelcomed.pop(connection, None)
         if not command.operator:
             agent = self.state.agents.by_name[name]
             by.agent, connection.agent = agent.id, name
             connection.is_lasting = command.lasting
-            connection.agent_bucket = self.agent_buckets.of(name, self.clock.monotonic_ms())
+            connection.agent_bucket = self.peers.agent_buckets.of(name, self.clock.monotonic_ms())
             self.of_agent.setdefault(name, set()).add(connection)
             self.state.soft.presence.connect(agent.id, connection.id, by.at_ms, by.lease_ms, lasting=command.lasting)
         bound = any(getattr(entry.event, "secret_hash", None) is not None for entry in recorded)
@@ -423,8 +316,6 @@ class Turns:
             connection.session.close()
             self._turn.closings.append((connection, CLOSE_REVOKED, "revoked"))
 
-    # What leaves.
-
     def reply(self, connection: Connection, request_id: RequestId, body: Reply, *, replayed: bool = False) -> None:
         """Queue a reply for the end of this turn."""
         seq = self.state.seq
@@ -442,16 +333,6 @@ class Turns:
             self._turn.replies[connection] = [(seq, payload)]
         else:
             queued.append((seq, payload))
-
-    def park(self, connection: Connection) -> None:
-        """A request of this peer becomes a long poll: it does not count as in flight while it waits."""
-        connection.in_flight -= 1
-        self._unhold(connection)
-
-    def unpark(self, connection: Connection) -> None:
-        """A long poll is about to be answered."""
-        connection.waiting -= 1
-        connection.in_flight += 1
 
     def after_release(self, act: Callable[[], None]) -> None:
         """Do something once this turn is durable and its answers are out."""
@@ -476,7 +357,7 @@ class Turns:
             else encode_reply(request_id, seq, result)
         )
         connection.wire.write(connection.wire.frame(payload))
-        self._unhold(connection)
+        self.peers.unhold(connection)
 
     def _commit(self, turn: Turn) -> None:
         self._is_committing = True
@@ -494,8 +375,14 @@ class Turns:
             if self.clock.monotonic_ms() - self._commit_since_ms > 1_000:
                 self.lease_clock.advance(is_behind=True, is_inbox_full=False)
             self._release(turn)
+            if self.totals.commits % COMMITS_PER_MAINTENANCE == 0:
+                self._writer.submit(log.maintain, self._maintained)
 
         self._writer.submit(lambda: commit(log, rows), done)
+
+    def _maintained(self, _: None, error: JournalError | None) -> None:
+        if error is not None:
+            self.on_broken(error)
 
     def _release(self, turn: Turn) -> None:
         """The turn is durable: let out what it said."""
@@ -515,7 +402,7 @@ class Turns:
             else:
                 self._tell(connection, told, keys, replies, before)
             if connection.is_held:
-                self._unhold(connection)
+                self.peers.unhold(connection)
         for connection, keys in receivers.items():
             if not connection.is_closed:
                 self._tell(connection, told, keys, (), before)
@@ -559,7 +446,7 @@ class Turns:
         changed = self.state.soft.presence.changed
         if not changed:
             return
-        notice = self._requests.presence_diff(changed)
+        notice = self.requests.presence_diff(changed)
         changed.clear()
         if notice is None:
             return
@@ -570,61 +457,6 @@ class Turns:
                 subscription.has_stale_presence = True
             else:
                 connection.wire.write(connection.wire.frame(payload))
-
-    # Answers from disk, one at a time for each connection.
-
-    def defer(self, connection: Connection, request_id: RequestId, job: Callable[[], Reply]) -> None:
-        """Answer from the reader thread once this turn is durable. The request stays in flight until then."""
-
-        def start() -> None:
-            connection.is_reading_disk = True
-            self._reader.submit(run, done)
-
-        def run() -> Reply | Rejected:
-            try:
-                return job()
-            except Rejected as refusal:
-                return refusal
-
-        def done(result: Reply | Rejected | None, error: JournalError | None) -> None:
-            connection.is_reading_disk = False
-            if error is not None:
-                result = self.on_unreadable(error)
-            assert result is not None
-            self.say_later(connection, request_id, result)
-            if error is not None:
-                self.on_broken(error)
-                return
-            self._next_deferred(connection)
-
-        def enqueue() -> None:
-            connection.deferred.append(start)
-            self._next_deferred(connection)
-
-        self._turn.after.append(enqueue)
-
-    def _next_deferred(self, connection: Connection) -> None:
-        if connection.deferred and not connection.is_reading_disk and not connection.is_stuck:
-            connection.deferred.popleft()()
-
-    def read(self, job: Callable[[], _Result], done: Callable[[_Result], None]) -> None:
-        """Read from disk once this turn is durable, then carry `done` out inside a later turn."""
-
-        def back(result: _Result | None, error: JournalError | None) -> None:
-            if error is not None:
-                self.on_broken(error)
-                return
-            assert result is not None
-            self.put(None, lambda: done(result))
-
-        self._turn.after.append(lambda: self._reader.submit(job, back))
-
-    # Faults.
-
-    def on_unreadable(self, error: JournalError) -> Rejected:
-        """What a peer is told when a stored row is not served."""
-        seq = error.seq if isinstance(error, JournalRefused) else None
-        return Rejected("journal_broken", str(error), {"seq": seq})
 
     def on_broken(self, error: JournalError) -> None:
         """The store failed or lies: nothing is decided or released any more, and the process ends."""
@@ -656,11 +488,9 @@ class Turns:
         passed_ms = self.clock.monotonic_ms() - self.read_only_since_ms
         self.record([JournalWritable(read_only_ms=passed_ms)], "hub")
 
-    # Time.
-
     def tick(self) -> None:
         """What time alone brings about: a few times a second, from a timer of the shell."""
-        self._check_peers()
+        self.peers.check()
         if self.is_read_only:
             self.try_space()
         else:
@@ -671,24 +501,8 @@ class Turns:
         for lend in self.state.soft.lending.overdue(self.lease_clock.now_ms):
             self._return(lend)
         self.state.soft.presence.fade(self.lease_clock.now_ms)
-        for agent, waiters in list(self.inbox_waiters.items()):
-            for waiter in [waiter for waiter in waiters if waiter.deadline_ms <= now_ms]:
-                waiters.remove(waiter)
-                self._late(waiter, "nothing unacked came into the inbox in that time")
-            if not waiters:
-                del self.inbox_waiters[agent]
-        for seq, receipts in list(self.receipts.items()):
-            for waiter in [waiter for waiter in receipts if waiter.deadline_ms <= now_ms]:
-                receipts.remove(waiter)
-                self._late(waiter, "no recipient acked in that time; the message stays in the inboxes")
-            if not receipts:
-                del self.receipts[seq]
-        self.agent_buckets.sweep(now_ms)
-        self.host_buckets.sweep(now_ms)
-
-    def _late(self, waiter: Waiter, why: str) -> None:
-        self.unpark(waiter.connection)
-        self.refuse(waiter.connection, waiter.request_id, Rejected("deadline", why))
+        self.waiting.end_late(now_ms)
+        self.peers.sweep(now_ms)
 
     def _return(self, lend: Lend) -> None:
         """A lend is over: dead, or free for the next reader."""
@@ -696,48 +510,6 @@ class Turns:
         if not self.is_read_only:
             self.record(decide_return(self.state, self.rules, lend), "hub")
         self._turn.arrived.add(lend.agent)
-
-    def _serve_waiters(self) -> None:
-        """Whoever waits for an inbox that got something takes it in this very turn."""
-        for agent in sorted(self._turn.arrived):
-            waiters = self.inbox_waiters.get(agent)
-            if waiters is None or agent not in self.state.agents.by_id:
-                continue
-            for waiter in list(waiters):
-                connection = waiter.connection
-                connection.by.at_ms = self.clock.wall_ms()
-                connection.by.lease_ms = self.lease_clock.now_ms
-                command = TakeInbox(directed_only=waiter.directed_only)
-                events = kernel.decide(self.state, self.rules, command, connection.by)
-                if not events or self.is_read_only:
-                    continue
-                recorded = self.record(events, connection.by.actor)
-                if not isinstance(recorded[-1].event, MessageLent):
-                    continue
-                waiters.remove(waiter)
-                self.unpark(connection)
-                self._requests.take(connection, waiter.request_id, command, recorded)
-            if not waiters:
-                del self.inbox_waiters[agent]
-
-    def _check_peers(self) -> None:
-        """Close who said no hello in time, and who has not drained for too long."""
-        now_ms = self.clock.monotonic_ms()
-        limits = self.rules.limits
-        for connection in list(self.unwelcomed):
-            if now_ms - connection.opened_ms < limits.hello_ms:
-                break
-            self.unwelcomed.pop(connection)
-            connection.session.close()
-            connection.wire.close(CLOSE_NO_HELLO, f"no hello within {limits.hello_ms} ms")
-        for connection in list(self.stuck):
-            buffered = connection.wire.buffered()
-            if buffered < connection.stuck_bytes:
-                connection.stuck_bytes = buffered
-                connection.stuck_since_ms = now_ms
-            elif now_ms - connection.stuck_since_ms >= limits.drain_ms:
-                connection.wire.close(CLOSE_SLOW, "slow: resume from your cursor")
-                connection.wire.abort()
 
     def complaints(self) -> list[str]:
         """Why the hub is not well; empty when it is."""

@@ -100,19 +100,19 @@ class Peer(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """asyncio: the outbox is half full."""
         if self.connection is not None:
-            self._listeners.turns.on_stuck(self.connection)
+            self._listeners.turns.peers.on_stuck(self.connection)
 
     def resume_writing(self) -> None:
         """asyncio: the outbox is down to a quarter."""
         if self.connection is not None:
-            self._listeners.turns.on_drained(self.connection)
+            self._listeners.turns.peers.on_drained(self.connection)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: the socket is gone."""
         self._stop_timer()
         self._listeners.forget(self)
         if self.connection is not None:
-            self._listeners.turns.on_closed(self.connection)
+            self._listeners.turns.peers.on_closed(self.connection)
             self.connection = None
 
     # What subclasses fill in.
@@ -230,7 +230,7 @@ class LinePeer(Peer):
 
     def _hear(self, line: bytes) -> None:
         if line and self.connection is not None:
-            self._listeners.turns.hear(self.connection, line)
+            self._listeners.turns.peers.hear(self.connection, line)
 
     def _too_big(self, size: int) -> None:
         bound = self._listeners.limits.frame_bytes_max
@@ -381,7 +381,7 @@ class WebPeer(Peer):
         except UnicodeDecodeError:
             self.close(CLOSE_BAD_DATA, "text that is not UTF-8")
         else:
-            self._listeners.turns.hear(connection, data)
+            self._listeners.turns.peers.hear(connection, data)
 
     def _take_fragment(self, connection: "Connection", event: Frame) -> None:
         """A piece of a message, or binary: text is checked while it arrives, and the pieces are counted."""
@@ -407,9 +407,9 @@ class WebPeer(Peer):
             whole, is_text = b"".join(self._fragments), self._decoder is not None
             self._fragments, self._fragment_bytes, self._decoder = [], 0, None
             if is_text:
-                self._listeners.turns.hear(connection, whole)
+                self._listeners.turns.peers.hear(connection, whole)
             else:
-                self._listeners.turns.hear_binary(connection)
+                self._listeners.turns.peers.hear_binary(connection)
 
     def _count_control(self) -> None:
         now = self._loop.time()

@@ -1,0 +1,143 @@
+"""Who is connected: frames counted against rates and bounds, peers that do not read, peers that say nothing."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from synapse.hub.buckets import Buckets
+from synapse.hub.clock import Clock
+from synapse.hub.connection import Connection
+from synapse.protocol.codes import CLOSE_NO_HELLO, CLOSE_SLOW
+from synapse.protocol.limits import Limits
+from synapse.protocol.session import Heard, Phase, Refusal
+
+if TYPE_CHECKING:
+    from synapse.hub.turn import Turns
+
+INBOX_MAX: Final = 16_384
+"""Requests that wait for a turn, of all peers together; then nobody is read from."""
+
+
+class Peers:
+    """All connections of one `Turns`."""
+
+    def __init__(self, turns: "Turns", limits: Limits, clock: Clock, let_go: Callable[[Connection], None]) -> None:
+        self.connections: dict[int, Connection] = {}
+        self.total = 0
+        """How many connected since the start of this process."""
+        self.unwelcomed: dict[Connection, None] = {}
+        self.agent_buckets = Buckets("agent", limits.rate_agent_per_s, limits.rate_agent_burst)
+        self.host_buckets = Buckets("host", limits.rate_host_per_s, limits.rate_host_burst)
+        self._turns = turns
+        self._limits = limits
+        self._clock = clock
+        self._let_go = let_go
+        self._stuck: dict[Connection, None] = {}
+
+    def hear(self, connection: Connection, frame: bytes | bytearray | memoryview) -> None:
+        """One frame of a peer. Bad ones are answered through the turn like everything else."""
+        session = connection.session
+        if session.phase is Phase.CLOSED:
+            return
+        self._admit(connection, session.hear(frame))
+
+    def hear_binary(self, connection: Connection) -> None:
+        """A frame that is not text."""
+        if connection.session.phase is not Phase.CLOSED:
+            self._admit(connection, connection.session.hear_binary())
+
+    def _admit(self, connection: Connection, heard: Heard) -> None:
+        """Count a frame against the rates and bounds of its peer, and queue it."""
+        now_ms = self._clock.monotonic_ms()
+        wait_ms = connection.host_bucket.take(now_ms)
+        if wait_ms:
+            heard = Refusal(heard.id, self.host_buckets.refusal(connection.host, wait_ms))
+        elif connection.agent_bucket is not None:
+            wait_ms = connection.agent_bucket.take(now_ms)
+            if wait_ms:
+                heard = Refusal(heard.id, self.agent_buckets.refusal(connection.by.actor, wait_ms))
+        connection.in_flight += 1
+        if connection.in_flight >= self._limits.in_flight_max or self._turns.is_inbox_full:
+            self._hold(connection)
+        self._turns.put(connection, heard)
+
+    def _hold(self, connection: Connection) -> None:
+        if not connection.is_held:
+            connection.is_held = True
+            connection.wire.hold_reading(hold=True)
+
+    def unhold(self, connection: Connection) -> None:
+        if (
+            connection.is_held
+            and not connection.is_stuck
+            and not connection.postponed
+            and connection.in_flight <= self._limits.in_flight_max // 2
+        ):
+            connection.is_held = False
+            connection.wire.hold_reading(hold=False)
+
+    def on_stuck(self, connection: Connection) -> None:
+        """The peer's outbox is half full: no more reading from it, its subscriptions fall back to the disk."""
+        connection.is_stuck = True
+        connection.stuck_since_ms = self._clock.monotonic_ms()
+        connection.stuck_bytes = connection.wire.buffered()
+        self._stuck[connection] = None
+        self._hold(connection)
+
+    def on_drained(self, connection: Connection) -> None:
+        """The peer reads again."""
+        connection.is_stuck = False
+        self._stuck.pop(connection, None)
+        if connection.is_closed:
+            return
+        for request in connection.postponed:
+            self._turns.put(connection, request)
+        connection.postponed.clear()
+        self.unhold(connection)
+        self._turns.feeds.resume(connection)
+        self._turns.disk.go_on(connection)
+
+    def open(self, connection: Connection) -> None:
+        """A peer connected."""
+        self.total += 1
+        self.connections[connection.id] = connection
+        self.unwelcomed[connection] = None
+
+    def on_closed(self, connection: Connection) -> None:
+        """The peer is gone: its lends return, its presence ends. Carried out inside a turn."""
+        if connection.is_closed:
+            return
+        connection.is_closed = True
+        connection.session.close()
+        connection.deferred.clear()
+        connection.postponed.clear()
+        self._stuck.pop(connection, None)
+        self.unwelcomed.pop(connection, None)
+        self.connections.pop(connection.id, None)
+        for subscription in list(connection.subscriptions.values()):
+            self._turns.feeds.end(subscription)
+        self._turns.put(None, lambda: self._let_go(connection))
+
+    def check(self) -> None:
+        """Close who said no hello in time, and who has not drained for too long."""
+        now_ms = self._clock.monotonic_ms()
+        limits = self._limits
+        for connection in list(self.unwelcomed):
+            if now_ms - connection.opened_ms < limits.hello_ms:
+                break
+            self.unwelcomed.pop(connection)
+            connection.session.close()
+            connection.wire.close(CLOSE_NO_HELLO, f"no hello within {limits.hello_ms} ms")
+        for connection in list(self._stuck):
+            buffered = connection.wire.buffered()
+            if buffered < connection.stuck_bytes:
+                connection.stuck_bytes = buffered
+                connection.stuck_since_ms = now_ms
+            elif now_ms - connection.stuck_since_ms >= limits.drain_ms:
+                connection.wire.close(CLOSE_SLOW, "slow: resume from your cursor")
+                connection.wire.abort()
+
+    def sweep(self, now_ms: int) -> None:
+        """Forget the buckets of who is not here and has not asked for a while."""
+        here = list(self.connections.values())
+        self.agent_buckets.sweep(now_ms, {connection.agent for connection in here})
+        self.host_buckets.sweep(now_ms, {connection.host for connection in here})

@@ -1,0 +1,136 @@
+"""Long polls: requests that are answered when something arrives in an inbox or is acked, or refused `deadline`."""
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from synapse.core import kernel
+from synapse.core.events import MessageLent, MessagesAcked
+from synapse.errors import Rejected
+from synapse.hub.connection import Connection
+from synapse.hub.work import Waiter
+from synapse.protocol.codec import RequestId
+from synapse.protocol.commands import TakeInbox
+
+if TYPE_CHECKING:
+    from synapse.hub.turn import Turns
+
+
+class Waiting:
+    """Everybody who waits, by what for: inboxes by agent id, receipts by message seq."""
+
+    def __init__(self, turns: "Turns") -> None:
+        self._turns = turns
+        self._limits = turns.rules.limits
+        self._inboxes: dict[int, deque[Waiter]] = {}
+        self._receipts: dict[int, list[Waiter]] = {}
+
+    @property
+    def count(self) -> int:
+        """How many wait."""
+        return sum(map(len, self._inboxes.values())) + sum(map(len, self._receipts.values()))
+
+    def park(self, connection: Connection, request_id: RequestId, wait_ms: int) -> Waiter:
+        """Make a long poll of a request: it is no longer in flight until it is answered. Raises `Rejected`."""
+        limits = self._limits
+        if not 0 <= wait_ms <= limits.wait_ms_max:
+            raise Rejected(
+                "bad_request",
+                f"wait_ms {wait_ms} must be 0 to {limits.wait_ms_max} - at `$.body.wait_ms`",
+                {"path": "$.body.wait_ms", "max": limits.wait_ms_max},
+            )
+        if connection.waiting >= limits.waiting_max:
+            raise Rejected(
+                "limit",
+                f"this connection has {limits.waiting_max} long polls already (waiting_max)",
+                {"limit": "waiting_max", "value": limits.waiting_max},
+            )
+        connection.waiting += 1
+        connection.in_flight -= 1
+        self._turns.peers.unhold(connection)
+        return Waiter(connection, request_id, self._turns.clock.monotonic_ms() + wait_ms)
+
+    def unpark(self, connection: Connection) -> None:
+        """A long poll is about to be answered."""
+        connection.waiting -= 1
+        connection.in_flight += 1
+
+    def for_inbox(self, agent: int, waiter: Waiter) -> None:
+        """Wait for the next message of an inbox; who came first is served first."""
+        self._inboxes.setdefault(agent, deque()).append(waiter)
+
+    def for_receipt(self, seq: int, waiter: Waiter) -> None:
+        """Wait until a recipient has acked the message at `seq`."""
+        self._receipts.setdefault(seq, []).append(waiter)
+
+    def drop(self, connection: Connection) -> None:
+        """A connection is gone."""
+        if not connection.waiting:
+            return
+        for agent in list(self._inboxes):
+            left = deque(waiter for waiter in self._inboxes[agent] if waiter.connection is not connection)
+            if left:
+                self._inboxes[agent] = left
+            else:
+                del self._inboxes[agent]
+        for seq in list(self._receipts):
+            kept = [waiter for waiter in self._receipts[seq] if waiter.connection is not connection]
+            if kept:
+                self._receipts[seq] = kept
+            else:
+                del self._receipts[seq]
+
+    def serve(self, arrived: set[int]) -> None:
+        """Whoever waits for an inbox that got something takes it in this very turn."""
+        for agent in sorted(arrived):
+            waiters = self._inboxes.get(agent)
+            if waiters is None or agent not in self._turns.state.agents.by_id:
+                continue
+            for waiter in list(waiters):
+                connection = waiter.connection
+                connection.by.at_ms = self._turns.clock.wall_ms()
+                connection.by.lease_ms = self._turns.lease_clock.now_ms
+                command = TakeInbox(directed_only=waiter.directed_only)
+                events = kernel.decide(self._turns.state, self._turns.rules, command, connection.by)
+                if not events or self._turns.is_read_only:
+                    continue
+                recorded = self._turns.record(events, connection.by.actor)
+                if not isinstance(recorded[-1].event, MessageLent):
+                    continue
+                waiters.remove(waiter)
+                self.unpark(connection)
+                self._turns.requests.take(connection, waiter.request_id, command, recorded)
+            if not waiters:
+                del self._inboxes[agent]
+
+    def end_late(self, now_ms: int) -> None:
+        """Refuse who waited long enough. now_ms: monotonic clock."""
+        for agent, waiters in list(self._inboxes.items()):
+            for waiter in [waiter for waiter in waiters if waiter.deadline_ms <= now_ms]:
+                waiters.remove(waiter)
+                self._late(waiter, "nothing unacked came into the inbox in that time")
+            if not waiters:
+                del self._inboxes[agent]
+        for seq, receipts in list(self._receipts.items()):
+            for waiter in [waiter for waiter in receipts if waiter.deadline_ms <= now_ms]:
+                receipts.remove(waiter)
+                self._late(waiter, "no recipient acked in that time; the message stays in the inboxes")
+            if not receipts:
+                del self._receipts[seq]
+
+    def _late(self, waiter: Waiter, why: str) -> None:
+        self.unpark(waiter.connection)
+        self._turns.refuse(waiter.connection, waiter.request_id, Rejected("deadline", why))
+
+    def on_acked(self, event: MessagesAcked) -> None:
+        """Some messages were acked in this turn: their senders may be waiting."""
+        if not self._receipts:
+            return
+        for seq in event.messages:
+            waiters = self._receipts.get(seq)
+            if waiters is None:
+                continue
+            left = [waiter for waiter in waiters if not self._turns.requests.answer_receipt(seq, waiter)]
+            if left:
+                self._receipts[seq] = left
+            else:
+                del self._receipts[seq]
