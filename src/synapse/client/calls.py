@@ -1,0 +1,191 @@
+"""Requests on their way: each waits for one answer, over as many connections as that takes.
+
+Rule 1: a call that may be repeated is sent again after a reconnect, unchanged; if it changes something it does so under
+its idempotency key, so the hub applies it at most once. Rule 2: calls go out in the order in which they were made.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from synapse.errors import Disconnected, Rejected, SynapseError
+from synapse.protocol.codec import ErrorBody, HubFrame, encode_request
+from synapse.protocol.commands import (
+    AckInbox,
+    Command,
+    CreateChannel,
+    CreateRoom,
+    DeleteChannel,
+    DeleteRoom,
+    ForgetAgent,
+    JoinChannel,
+    JoinRoom,
+    LeaveChannel,
+    LeaveRoom,
+    RebindAgent,
+    SendMessage,
+)
+
+KEYED: Final[frozenset[type[Command]]] = frozenset(
+    {
+        SendMessage,
+        AckInbox,
+        RebindAgent,
+        ForgetAgent,
+        CreateRoom,
+        DeleteRoom,
+        JoinRoom,
+        LeaveRoom,
+        CreateChannel,
+        DeleteChannel,
+        JoinChannel,
+        LeaveChannel,
+    }
+)
+"""Commands that may carry an idempotency key. All others change nothing durable and are simply repeated."""
+
+
+class RequestTimeout(SynapseError, TimeoutError):
+    """No answer came in time, and nothing was changed: what was asked was a question, or never left this process."""
+
+
+class OutcomeUnknown(RequestTimeout):
+    """No answer came, and the hub may have done what was asked, or may not.
+
+    idem_key: repeat the request with it and it is done at most once; None when it had none to repeat it with.
+    """
+
+    def __init__(self, text: str, idem_key: str | None) -> None:
+        super().__init__(text)
+        self.idem_key = idem_key
+
+
+Heard: TypeAlias = Callable[[HubFrame], None]
+
+
+class Call:
+    """One request. heard: told of its reply before any later frame is looked at.
+
+    leftover: where the reply goes when the caller has been cancelled and the hub answers all the same.
+    """
+
+    __slots__ = ("answer", "command", "frame", "heard", "id", "idem_key", "is_left", "is_out", "leftover", "was_sent")
+
+    def __init__(
+        self,
+        request_id: int,
+        command: Command,
+        idem_key: str | None = None,
+        *,
+        heard: Heard | None = None,
+        leftover: Heard | None = None,
+    ) -> None:
+        self.id = request_id
+        self.command = command
+        self.idem_key = idem_key
+        self.heard = heard
+        self.leftover = leftover
+        self.frame = encode_request(request_id, command, idem_key)
+        self.answer: asyncio.Future[HubFrame] | None = None
+        self.is_out = False
+        self.was_sent = False
+        self.is_left = False
+
+    @property
+    def changes_something(self) -> bool:
+        """True when not knowing the outcome matters."""
+        return type(self.command) in KEYED
+
+    @property
+    def may_repeat(self) -> bool:
+        """True when sending it twice is the same as once."""
+        command = self.command
+        is_plain_ack = isinstance(command, AckInbox) and not command.all
+        return not self.changes_something or self.idem_key is not None or is_plain_ack
+
+    def drop_key(self) -> None:
+        """Go on without idempotency."""
+        self.idem_key = None
+        self.frame = encode_request(self.id, self.command)
+
+
+class Calls:
+    """All calls without an answer, in the order of their ids."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, Call] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def put(self, call: Call) -> asyncio.Future[HubFrame]:
+        """Expect an answer. A call that was left behind is taken up again."""
+        call.is_left = False
+        call.answer = asyncio.get_running_loop().create_future()
+        self._open[call.id] = call
+        return call.answer
+
+    def leave(self, call: Call) -> None:
+        """Nobody waits any more; with a `leftover` the answer of a call that is out is still looked for."""
+        if self._open.get(call.id) is not call:
+            return
+        if call.is_out and call.leftover is not None:
+            call.is_left = True
+        else:
+            del self._open[call.id]
+
+    def __contains__(self, call: Call) -> bool:
+        return self._open.get(call.id) is call
+
+    def to_send(self) -> list[Call]:
+        """The calls that are not out on this connection, oldest first."""
+        return [call for call in self._open.values() if not call.is_out]
+
+    def settle(self, frame: HubFrame) -> None:
+        """Give an answer to its call; one that nobody waits for is dropped."""
+        call = self._open.pop(frame.id, None) if isinstance(frame.id, int) else None
+        if call is None:
+            return
+        call.is_out = False
+        refusal = _refusal(frame)
+        if call.is_left:
+            if refusal is None and call.leftover is not None:
+                call.leftover(frame)
+            return
+        answer = call.answer
+        assert answer is not None, "an open call has somebody who waits"
+        if answer.done():  # its caller was cancelled in this very step
+            if refusal is None and call.leftover is not None:
+                call.leftover(frame)
+        elif refusal is not None:
+            answer.set_exception(refusal)
+        else:
+            if call.heard is not None:
+                call.heard(frame)
+            answer.set_result(frame)
+
+    def on_lost(self, lost: Disconnected) -> None:
+        """The connection is gone: what may be repeated waits for the next one."""
+        for call in list(self._open.values()):
+            was_out, call.is_out = call.is_out, False
+            if call.is_left:
+                del self._open[call.id]
+            elif was_out and not call.may_repeat:
+                del self._open[call.id]
+                if call.answer is not None and not call.answer.done():
+                    text = f"the connection broke ({lost}) and the request had no idempotency key to repeat it under"
+                    call.answer.set_exception(OutcomeUnknown(text, None))
+
+    def fail(self, end: Disconnected) -> None:
+        """There will be no other connection."""
+        for call in self._open.values():
+            if call.answer is not None and not call.answer.done():
+                call.answer.set_exception(Disconnected(end.code, end.reason))
+        self._open.clear()
+
+
+def _refusal(frame: HubFrame) -> Rejected | None:
+    error = frame.error
+    if not isinstance(error, ErrorBody):
+        return None
+    return Rejected(error.code, error.detail, error.facts, retry_after_ms=error.retry_after_ms)

@@ -1,0 +1,372 @@
+"""Feeds: messages and presence as async iterators that outlive connections.
+
+Rule 1: the reader never waits for a consumer. A message feed that is full goes deaf: it drops what comes, ends its
+subscription, and subscribes again from the last message it kept once the consumer has taken half of them. Nothing is
+lost and nothing comes twice, and memory stays bounded. Presence is merged instead: the latest of each agent counts.
+Rule 2: after a reconnect a message feed goes on from its position; a presence feed gets a fresh snapshot.
+"""
+
+import asyncio
+import math
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self, assert_never
+
+import msgspec
+
+from synapse.client.calls import RequestTimeout
+from synapse.errors import Disconnected, PeerError, Rejected, SynapseError
+from synapse.protocol.codec import HubFrame
+from synapse.protocol.codes import CLOSE_NORMAL
+from synapse.protocol.commands import Subscribe, Unsubscribe
+from synapse.protocol.notices import (
+    Broken,
+    CaughtUp,
+    Closing,
+    Message,
+    Notice,
+    PresenceChanged,
+    PresenceEntry,
+    PresenceSnapshot,
+)
+from synapse.protocol.replies import Subscribed, Unsubscribed
+
+if TYPE_CHECKING:
+    from synapse.client.lifeline import Lifeline
+
+QUEUE_MESSAGES_MAX: Final = 1_000
+QUEUE_BYTES_MAX: Final = 4 * 1024 * 1024
+
+
+class Feed(ABC):
+    """What every subscription of the client has: its place with the hub, its end, and who waits for it."""
+
+    def __init__(self, lifeline: "Lifeline") -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.subscription: int | None = None
+        self._lifeline = lifeline
+        self._confirmed: asyncio.Event = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._stirred = asyncio.Event()
+        self._something = asyncio.Event()
+        self._is_open = False
+        self._is_left = False
+        self._is_deaf = False
+        self._end: SynapseError | None = None
+
+    async def __aenter__(self) -> Self:
+        """Subscribe. Raises `Rejected`, `RequestTimeout`, `Disconnected`."""
+        assert not self._is_open, "a feed is entered once"
+        self._is_open = True
+        await self._lifeline.follow(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._lifeline.unfollow(self)
+
+    @abstractmethod
+    def command(self) -> Subscribe:
+        """What to ask the hub for, from here on."""
+
+    @abstractmethod
+    def on_subscribed(self, reply: Subscribed) -> None:
+        """The hub has confirmed; what it says next is for this feed."""
+
+    async def confirmed(self) -> None:
+        """Wait for the first confirmation. Raises what the hub refused it with."""
+        await self._confirmed.wait()
+        if self._end is not None:
+            raise self._end
+        if self._is_left:
+            raise Disconnected(CLOSE_NORMAL, "the client was closed")
+
+    def fail(self, end: SynapseError | None) -> None:
+        """No more will come: for an error, or (None) because that was wished."""
+        if self._end is None and not self._is_left:
+            self._end = end
+            self.leave()
+
+    def leave(self) -> None:
+        """Ask `follow` to end the subscription; iterations end behind what is queued."""
+        self._is_left = True
+        for event in (self._confirmed, self._has_room, self._stirred, self._something):
+            event.set()
+
+    async def follow(self, lifeline: "Lifeline") -> None:
+        """Keep this subscription on one connection. Runs in the connection's task group and ends with it."""
+        self.subscription = None
+        if not self._is_left:
+            self._stirred.clear()
+        try:
+            while True:
+                await self._has_room.wait()
+                if self._is_left:
+                    return
+                await lifeline.ask(self.command(), Subscribed, timeout=math.inf, heard=self._stand)
+                await self._stirred.wait()
+                await self._part(lifeline)
+                if self._is_left:
+                    return
+                self._stirred.clear()
+        except (Rejected, PeerError, RequestTimeout) as error:
+            self.fail(error)
+
+    async def _part(self, lifeline: "Lifeline") -> None:
+        subscription, self.subscription = self.subscription, None
+        if subscription is None:
+            return
+        try:
+            await lifeline.ask(Unsubscribe(subscription=subscription), Unsubscribed, timeout=math.inf)
+        except Rejected as refusal:
+            if refusal.code != "not_found":  # a broken feed has ended by itself
+                raise
+
+    def _stand(self, frame: HubFrame) -> None:
+        """Told of the confirmation before any message behind it is looked at."""
+        try:
+            reply = msgspec.json.decode(frame.body, type=Subscribed)
+        except msgspec.MsgspecError:
+            return  # whoever asked finds the same and says so
+        self.subscription = reply.subscription
+        self._is_deaf = False
+        self.on_subscribed(reply)
+        self._confirmed.set()
+
+    @property
+    def is_listening(self) -> bool:
+        """True while what comes belongs to this feed."""
+        return self.subscription is not None and not self._is_deaf and not self._is_left
+
+    async def _more(self) -> None:
+        """Wait until there may be something. Raises the feed's end when there will be nothing any more."""
+        assert self._is_open, "enter the feed first: `async with client.subscribe(...) as feed`"
+        if self._end is not None:
+            raise self._end
+        if self._is_left:
+            raise StopAsyncIteration
+        self._something.clear()
+        await self._something.wait()
+
+
+class MessageFeed(Feed):
+    """Messages of some channels, of my inbox, or both: each once, in the hub's order, over reconnects too.
+
+    cursor: position of the last message handed out; give it as `since` to go on from there in another process.
+    """
+
+    def __init__(
+        self,
+        lifeline: "Lifeline",
+        channels: tuple[str, ...],
+        *,
+        inbox: bool,
+        since: str | None,
+        messages_max: int = QUEUE_MESSAGES_MAX,
+        bytes_max: int = QUEUE_BYTES_MAX,
+    ) -> None:
+        """messages_max, bytes_max: what is kept for a consumer that is slow."""
+        super().__init__(lifeline)
+        self.channels = tuple(dict.fromkeys(channels))
+        self.inbox = inbox
+        self.cursor = since
+        self._position = since
+        self._seq = -1
+        self._numbers: dict[str, int] = {}
+        self._queue: deque[tuple[Message, int]] = deque()
+        self._bytes = 0
+        self._messages_max = messages_max
+        self._bytes_max = bytes_max
+
+    def command(self) -> Subscribe:
+        """Subscribe from the last message that was kept."""
+        return Subscribe(channels=self.channels, inbox=self.inbox, since=self._position)
+
+    def on_subscribed(self, reply: Subscribed) -> None:
+        """Without a position of its own the feed begins where the hub says."""
+        if self._position is None:
+            self.cursor = self._position = reply.from_cursor
+            self._numbers = {f"{at.room}:{at.channel}": at.n for at in reply.positions if at.room is not None}
+
+    def on_caught_up(self, notice: CaughtUp) -> None:
+        """Everything up to this cursor was sent."""
+        if self.is_listening:
+            self._position = notice.cursor
+
+    def hear(self, message: Message, seq: int, size: int) -> None:
+        """One message of this feed. seq: its journal position. size: its bytes on the wire."""
+        if not self.is_listening or seq <= self._seq:
+            return
+        if len(self._queue) >= self._messages_max or (self._queue and self._bytes + size > self._bytes_max):
+            self._is_deaf = True
+            self._has_room.clear()
+            self._stirred.set()
+            return
+        if not self._is_next(message):
+            return
+        self._seq = seq
+        self._position = message.cursor
+        self._queue.append((message, size))
+        self._bytes += size
+        self._something.set()
+
+    def _is_next(self, message: Message) -> bool:
+        """Check the gapless number of a channel of ours. It begins again at 1 when the channel was made anew."""
+        address = f"{message.room}:{message.channel}"
+        if message.room is None or address not in self.channels:
+            return True  # an inbox also counts mentions, which are shown with their channel's number
+        last = self._numbers.get(address)
+        if last is not None and message.n not in (last + 1, 1):
+            self.fail(
+                PeerError(f"{address} went from number {last} to {message.n}: the hub skipped or repeated messages")
+            )
+            return False
+        self._numbers[address] = message.n
+        return True
+
+    def __aiter__(self) -> "MessageFeed":
+        return self
+
+    async def __anext__(self) -> Message:
+        """The next message. Raises `Rejected` as the hub ended the feed, `PeerError` on a gap, `Disconnected`."""
+        while not self._queue:
+            await self._more()
+        message, size = self._queue.popleft()
+        self._bytes -= size
+        self.cursor = message.cursor
+        if self._is_deaf and len(self._queue) <= self._messages_max // 2 and self._bytes <= self._bytes_max // 2:
+            self._has_room.set()
+        return message
+
+
+class PresenceUpdate(msgspec.Struct, frozen=True, kw_only=True):
+    """Agents by name. is_snapshot: these are all that are online or recent; else only those that changed."""
+
+    agents: tuple[PresenceEntry, ...]
+    is_snapshot: bool
+
+
+class PresenceFeed(Feed):
+    """Presence: a snapshot, then diffs; after a reconnect a snapshot again. Diffs nobody took yet are merged."""
+
+    def __init__(self, lifeline: "Lifeline") -> None:
+        super().__init__(lifeline)
+        self._pages: dict[str, PresenceEntry] | None = None
+        self._waiting: dict[str, PresenceEntry] = {}
+        self._is_snapshot = False
+
+    def command(self) -> Subscribe:
+        """Presence and nothing else."""
+        return Subscribe(presence=True)
+
+    def on_subscribed(self, reply: Subscribed) -> None:
+        """A snapshot follows; one that was cut off is of no use."""
+        self._pages = None
+
+    def hear(self, notice: PresenceSnapshot | PresenceChanged) -> None:
+        """A page of a snapshot, or a diff."""
+        if not self.is_listening:
+            return
+        fresh = {entry.name: entry for entry in notice.agents}
+        if isinstance(notice, PresenceSnapshot):
+            self._pages = {**(self._pages or {}), **fresh}
+            if not notice.complete:
+                return
+            self._waiting, self._pages, self._is_snapshot = self._pages, None, True
+        elif self._pages is not None:
+            self._pages.update(fresh)
+            return
+        else:
+            self._waiting.update(fresh)
+        self._something.set()
+
+    def __aiter__(self) -> "PresenceFeed":
+        return self
+
+    async def __anext__(self) -> PresenceUpdate:
+        """The next update. Raises `Rejected`, `Disconnected`."""
+        while not (self._waiting or self._is_snapshot):
+            await self._more()
+        waiting, is_snapshot = self._waiting, self._is_snapshot
+        self._waiting, self._is_snapshot = {}, False
+        agents = (waiting[name] for name in sorted(waiting))
+        if is_snapshot:  # who left before the snapshot was taken is not in it
+            agents = (entry for entry in agents if entry.presence != "offline")
+        return PresenceUpdate(agents=tuple(agents), is_snapshot=is_snapshot)
+
+
+class Feeds:
+    """All feeds of a client, and which notice belongs to which. The hub names no subscription in a message."""
+
+    def __init__(self) -> None:
+        self._all: list[Feed] = []
+        self._by_channel: dict[str, MessageFeed] = {}
+        self._inbox: MessageFeed | None = None
+        self._presence: PresenceFeed | None = None
+
+    def __iter__(self) -> Iterator[Feed]:
+        return iter(tuple(self._all))
+
+    def add(self, feed: Feed) -> None:
+        """Route to this feed from now on. Raises `Rejected(already_subscribed)` when another one has what it wants."""
+        if isinstance(feed, MessageFeed):
+            taken = [address for address in feed.channels if address in self._by_channel]
+            taken += ["my inbox"] if feed.inbox and self._inbox is not None else []
+        else:
+            taken = ["presence"] if self._presence is not None else []
+        if taken:
+            raise Rejected(
+                "already_subscribed",
+                f"another feed of this client follows {', '.join(taken)}: share that one, or make a second Client",
+                {"taken": taken},
+            )
+        self._all.append(feed)
+        if isinstance(feed, MessageFeed):
+            self._by_channel.update(dict.fromkeys(feed.channels, feed))
+            self._inbox = feed if feed.inbox else self._inbox
+        elif isinstance(feed, PresenceFeed):
+            self._presence = feed
+
+    def remove(self, feed: Feed) -> None:
+        """Forget a feed. Doing it twice is the same as once."""
+        if feed not in self._all:
+            return
+        self._all.remove(feed)
+        if isinstance(feed, MessageFeed):
+            for address in feed.channels:
+                del self._by_channel[address]
+        self._inbox = None if self._inbox is feed else self._inbox
+        self._presence = None if self._presence is feed else self._presence
+
+    def hear(self, notice: Notice, seq: int, size: int) -> None:
+        """Give a notice to the feed it is for; one that nobody follows any more is dropped."""
+        match notice:
+            case Message():
+                # What is in no channel of ours is of the inbox: direct messages, and mentions from anywhere.
+                feed = self._by_channel.get(f"{notice.room}:{notice.channel}", self._inbox)
+                if feed is not None:
+                    feed.hear(notice, seq, size)
+            case PresenceSnapshot() | PresenceChanged():
+                if self._presence is not None:
+                    self._presence.hear(notice)
+            case CaughtUp():
+                for other in self._all:
+                    if other.subscription == notice.subscription and isinstance(other, MessageFeed):
+                        other.on_caught_up(notice)
+            case Broken():
+                for other in self._all:
+                    if other.subscription == notice.subscription:
+                        other.fail(Rejected(notice.code, notice.detail))
+            case Closing():
+                raise AssertionError("the reader keeps goodbyes to itself")
+            case _:
+                assert_never(notice)
+
+    def finish(self, end: Disconnected | None) -> None:
+        """The client has ended: with an error, or (None) because it was closed."""
+        for feed in self._all:
+            feed.fail(end)

@@ -1,0 +1,122 @@
+"""Long polls: taking from the inbox, and waiting for receipts, in pieces that a cancelled caller may leave behind.
+
+The protocol has no way to call a long poll off. So a take whose caller was cancelled stays with the hub, and the next
+take picks it up; what it brought meanwhile is handed to the next taker while its lend lasts. Without that, a message
+lent to nobody would be out of sight until its lend runs out.
+"""
+
+import asyncio
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from synapse.client.calls import Call, RequestTimeout
+from synapse.client.lifeline import Lifeline
+from synapse.errors import Rejected
+from synapse.protocol.codec import HubFrame
+from synapse.protocol.commands import TakeInbox, WaitReceipt
+from synapse.protocol.replies import Receipt, Taken
+
+PIECE_S: Final = 20.0
+"""A longer wait is asked for in pieces, so that what a cancelled caller leaves behind goes away by itself."""
+LEND_MARGIN: Final = 0.8
+"""The part of a lend in which a message that was left over is still handed out."""
+
+
+@dataclass(slots=True)
+class _Leftover:
+    taken: Taken
+    directed_only: bool
+    generation: int
+    until_s: float
+
+
+class Takes:
+    """All takes of one client."""
+
+    def __init__(self, lifeline: Lifeline) -> None:
+        self._lifeline = lifeline
+        self._left: list[Call] = []
+        self._leftovers: deque[_Leftover] = deque()
+
+    async def take(self, wait: float | None, *, directed_only: bool) -> Taken | None:
+        """The oldest unacked message, or None when none came within `wait` seconds (None: no end)."""
+        loop = asyncio.get_running_loop()
+        deadline = math.inf if wait is None else loop.time() + wait
+        while True:
+            leftover = self._pick(directed_only=directed_only)
+            if leftover is not None:
+                return leftover
+            remaining = max(deadline - loop.time(), 0.0)
+            call = self._take_up(directed_only=directed_only) if remaining else None
+            try:
+                if call is None:
+                    call = self._new(min(remaining, PIECE_S), directed_only=directed_only)
+                    return await self._wait(call, min(remaining, PIECE_S) + self._lifeline.timeout)
+                async with asyncio.timeout(remaining if remaining < PIECE_S else None):
+                    return await self._wait(call, PIECE_S + self._lifeline.timeout)
+            except Rejected as refusal:
+                if refusal.code != "deadline":
+                    raise
+            except RequestTimeout:
+                raise
+            except TimeoutError:
+                pass  # a take that was picked up may stay with the hub for longer than this one waits
+            if loop.time() >= deadline:
+                return None
+
+    async def _wait(self, call: Call, limit: float) -> Taken:
+        try:
+            return await self._lifeline.carry_out(call, Taken, limit)
+        finally:
+            if call.is_left:
+                self._left.append(call)
+
+    def _new(self, wait: float, *, directed_only: bool) -> Call:
+        def keep(frame: HubFrame) -> None:
+            taken = msgspec.json.decode(frame.body, type=Taken)
+            until_s = asyncio.get_running_loop().time() + taken.lend_ms / 1000 * LEND_MARGIN
+            self._leftovers.append(_Leftover(taken, directed_only, self._lifeline.generation, until_s))
+
+        command = TakeInbox(wait_ms=math.ceil(wait * 1000), directed_only=directed_only)
+        return self._lifeline.new_call(command, leftover=keep)
+
+    def _take_up(self, *, directed_only: bool) -> Call | None:
+        """A take of the same kind that is still with the hub and waited for by nobody."""
+        self._left = [call for call in self._left if call.is_left and call.is_out]
+        for index, call in enumerate(self._left):
+            command = call.command
+            if isinstance(command, TakeInbox) and command.directed_only == directed_only:
+                del self._left[index]
+                return call
+        return None
+
+    def _pick(self, *, directed_only: bool) -> Taken | None:
+        """A message that a cancelled take left over, while it is lent to this connection."""
+        now_s, generation = asyncio.get_running_loop().time(), self._lifeline.generation
+        kept = (item for item in self._leftovers if item.generation == generation and item.until_s > now_s)
+        self._leftovers = deque(kept)
+        for item in self._leftovers:
+            if item.directed_only or not directed_only:
+                self._leftovers.remove(item)
+                return item.taken
+        return None
+
+
+async def wait_receipt(lifeline: Lifeline, message_id: str, wait: float | None) -> Receipt | None:
+    """Wait until a recipient acked; None when none did within `wait` seconds (None: no end)."""
+    loop = asyncio.get_running_loop()
+    deadline = math.inf if wait is None else loop.time() + wait
+    while True:
+        piece = min(max(deadline - loop.time(), 0.0), PIECE_S)
+        command = WaitReceipt(id=message_id, wait_ms=math.ceil(piece * 1000))
+        try:
+            return await lifeline.ask(command, Receipt, timeout=piece + lifeline.timeout)
+        except Rejected as refusal:
+            if refusal.code != "deadline":
+                raise
+        if loop.time() >= deadline:
+            return None
