@@ -67,7 +67,11 @@ class HubFile:
             return False
         except PermissionError:
             return True
-        return True
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as file:
+                return not file.read().rpartition(b")")[2].startswith(b" Z")  # dead, and not yet waited for
+        except OSError:
+            return True
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, HubFile):

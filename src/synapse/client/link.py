@@ -18,6 +18,7 @@ from synapse.protocol.codes import PROTOCOL_VERSION
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
     import socket
+    from contextlib import ExitStack
     from typing import Protocol, TypeAlias
 
     from websockets.sync.client import ClientConnection
@@ -98,10 +99,12 @@ class Lines:
 class Frames:
     """Text frames on a WebSocket."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("_connection", "_opened")
 
-    def __init__(self, connection: "ClientConnection") -> None:
+    def __init__(self, connection: "ClientConnection", opened: "ExitStack") -> None:
+        """opened: ends the connection when it is closed; the library wants to be used as a context."""
         self._connection = connection
+        self._opened = opened
 
     def write(self, frames: list[str]) -> None:
         """Send whole frames. A connection that the hub has closed is found by the next read, after its last words."""
@@ -130,7 +133,7 @@ class Frames:
 
     def close(self) -> None:
         """Let the connection go."""
-        self._connection.close()
+        self._opened.close()
 
 
 class Link:
@@ -332,18 +335,23 @@ def open_link(around: Surroundings, timeout_s: float) -> Link:
 
 
 def _connect_websocket(around: Surroundings, where: Whereabouts, timeout_s: float) -> Frames:
+    from contextlib import ExitStack
+
     from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
     from websockets.sync.client import connect
 
+    opened = ExitStack()
     try:
-        connection = connect(
-            where.uri,
-            open_timeout=timeout_s,
-            close_timeout=1,
-            compression=None,
-            max_size=FRAME_BYTES_MAX,
-            proxy=None,
-            user_agent_header=f"synapse-cli/{__version__}",
+        connection = opened.enter_context(
+            connect(
+                where.uri,
+                open_timeout=timeout_s,
+                close_timeout=1,
+                compression=None,
+                max_size=FRAME_BYTES_MAX,
+                proxy=None,
+                user_agent_header=f"synapse-cli/{__version__}",
+            )
         )
     except InvalidURI as error:
         raise ValueError(str(error)) from error
@@ -353,4 +361,4 @@ def _connect_websocket(around: Surroundings, where: Whereabouts, timeout_s: floa
         raise unreachable(around, where, f"no WebSocket: {error}") from error
     except (OSError, TimeoutError) as error:
         raise unreachable(around, where, error.strerror or str(error) or "no answer") from error
-    return Frames(connection)
+    return Frames(connection, opened)

@@ -11,6 +11,8 @@ from synapse.errors import (
     EXIT_USAGE,
     Disconnected,
     HubUnreachable,
+    JournalError,
+    JournalLocked,
     PeerError,
     Rejected,
     SynapseError,
@@ -45,7 +47,10 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
     except PeerError as error:
         return _end(as_json, "peer", str(error), EXIT_FAILED)
     except SynapseError as error:
-        return _end(as_json, "refused_here", str(error), getattr(error, "exit_code", EXIT_FAILED))
+        code = (
+            "locked" if isinstance(error, JournalLocked) else "journal" if isinstance(error, JournalError) else "local"
+        )
+        return _end(as_json, code, str(error), getattr(error, "exit_code", EXIT_FAILED))
     except KeyboardInterrupt:
         return SIGINT_EXIT
     except BrokenPipeError:

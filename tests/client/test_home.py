@@ -1,0 +1,76 @@
+"""A client's settings and its way to a hub."""
+
+from pathlib import Path
+
+import pytest
+
+from synapse.client.home import Surroundings, find_hub, unreachable
+from synapse.errors import HubUnreachable
+from synapse.home import HomeRefused, HubFile, write_hub_file
+
+GONE = 2**22 + 1  # above the highest pid Linux gives
+
+
+def around(home: Path, flags: dict[str, str] | None = None, **environ: str) -> Surroundings:
+    return Surroundings(flags or {}, {"SYNAPSE_HOME": str(home), "HOME": "/nowhere", **environ})
+
+
+def test_flag_before_environment_before_config(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('port = 1\n[client]\nname = "c"\nroom = "c"\nuri = "unix:/c"\n')
+    found = around(tmp_path, {"name": "f"}, SYNAPSE_NAME="e", SYNAPSE_ROOM="e")
+    assert (found.get("name"), found.get("room"), found.get("uri")) == ("f", "e", "unix:/c")
+    assert found.settings["uri"][1] == str(tmp_path / "config.toml")
+    assert found.settings["room"][1] == "SYNAPSE_ROOM"
+    assert found.get("timeout") is None
+
+
+@pytest.mark.parametrize("text", ["[client", "[client]\nnmae = 'x'", "[client]\nname = 1", "client = 1"])
+def test_a_config_that_is_not_understood_is_refused_with_its_place(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(HomeRefused, match=r"config\.toml"):
+        around(tmp_path)
+
+
+def test_the_hubs_token_file_serves_clients_too(tmp_path: Path) -> None:
+    (tmp_path / "t").write_text("abc\n")
+    (tmp_path / "config.toml").write_text(f"token_file = '{tmp_path / 't'}'\n")
+    assert around(tmp_path).token() == "abc"
+
+
+def test_without_any_token_there_is_none_and_a_named_one_must_be_there(tmp_path: Path) -> None:
+    assert around(tmp_path).token() is None
+    with pytest.raises(HomeRefused):
+        around(tmp_path, {"token_file": str(tmp_path / "missing")}).token()
+
+
+def test_no_hub_json_names_the_home_and_the_command(tmp_path: Path) -> None:
+    with pytest.raises(HubUnreachable, match=f"no hub runs for {tmp_path}.*synapse hub --home {tmp_path}"):
+        find_hub(around(tmp_path))
+
+
+def test_the_unix_socket_comes_first(tmp_path: Path) -> None:
+    write_hub_file(tmp_path, HubFile(pid=1, uris=("ws://h:1", "unix:/x"), journal_id="j", hub_id="h"))
+    where = find_hub(around(tmp_path))
+    assert (where.uri, where.hub_id) == ("unix:/x", "h")
+    assert find_hub(around(tmp_path, {"uri": "ws://h:1"})).hub_id == "h"
+    assert find_hub(around(tmp_path, {"uri": "ws://h:2"})).hub_id is None
+
+
+@pytest.mark.parametrize("uri", ["http://x", "x", "ws://", "unix:", ""])
+def test_an_address_of_another_kind_is_a_value_error(tmp_path: Path, uri: str) -> None:
+    with pytest.raises((ValueError, HubUnreachable)):
+        find_hub(around(tmp_path, {"uri": uri}))
+
+
+def test_a_stale_hub_json_says_that_its_process_is_gone(tmp_path: Path) -> None:
+    write_hub_file(tmp_path, HubFile(pid=GONE, uris=("unix:/x",), journal_id="j", hub_id="h"))
+    place = around(tmp_path)
+    text = str(unreachable(place, find_hub(place), "refused"))
+    assert f"its process {GONE} is gone" in text
+    assert "synapse hub" in text
+    write_hub_file(tmp_path, HubFile(pid=1, uris=("unix:/x",), journal_id="j", hub_id="h"))
+    assert "pid 1 lives" in str(unreachable(place, find_hub(place), "refused"))
+
+
+def test_the_default_home_needs_no_flag_to_start_a_hub() -> None:
+    assert Surroundings({}, {"HOME": "/nowhere"}).start_command == "synapse hub"

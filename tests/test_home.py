@@ -1,0 +1,162 @@
+"""Where things live, and who may read them."""
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from synapse.home import (
+    SOCKET_PATH_BYTES_MAX,
+    HomeRefused,
+    HubFile,
+    ensure_home,
+    ensure_socket_dir,
+    ensure_token,
+    fallback_socket_path,
+    home_dir,
+    place_once,
+    read_hub_file,
+    read_token,
+    remove_hub_file,
+    socket_path,
+    write_hub_file,
+)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize(
+    ("environ", "home"),
+    [
+        ({"SYNAPSE_HOME": "/x/y", "XDG_STATE_HOME": "/s"}, "/x/y"),
+        ({"XDG_STATE_HOME": "/s", "HOME": "/h"}, "/s/synapse"),
+        ({"XDG_STATE_HOME": "relative", "HOME": "/h"}, "/h/.local/state/synapse"),
+        ({"HOME": "/h"}, "/h/.local/state/synapse"),
+        ({"SYNAPSE_HOME": "", "HOME": "/h"}, "/h/.local/state/synapse"),
+    ],
+)
+def test_the_home_follows_the_environment(environ: dict[str, str], home: str) -> None:
+    assert home_dir(environ) == home
+
+
+def test_a_home_is_made_private_with_its_parents(tmp_path: Path) -> None:
+    ensure_home(tmp_path / "a" / "b")
+    assert mode(tmp_path / "a" / "b") == 0o700
+
+
+def test_an_empty_or_own_home_loses_wider_modes_and_another_directory_keeps_them(tmp_path: Path) -> None:
+    for name, files, kept in (("empty", (), 0o700), ("own", ("hub.lock",), 0o700), ("other", ("thesis.tex",), 0o755)):
+        (tmp_path / name).mkdir(mode=0o755)
+        for file in files:
+            (tmp_path / name / file).touch()
+        ensure_home(tmp_path / name)
+        assert mode(tmp_path / name) == kept
+
+
+def test_a_home_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(HomeRefused, match="choose another --home"):
+        ensure_home(tmp_path / "file" / "home")
+
+
+def test_the_socket_moves_when_its_name_would_be_too_long(tmp_path: Path) -> None:
+    assert socket_path("/short") == "/short/hub.sock"
+    deep = "/" + "d" * 120
+    path = socket_path(deep)
+    assert path == fallback_socket_path(deep) != fallback_socket_path(deep + "e")
+    assert len(os.fsencode(path)) <= SOCKET_PATH_BYTES_MAX
+    assert f"/synapse-{os.getuid()}/" in path
+
+
+def test_a_temporary_directory_that_is_itself_too_long_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", "/" + "t" * 120)
+    assert fallback_socket_path("/x").startswith("/tmp/synapse-")
+
+
+def test_the_directory_of_a_fallback_socket_is_private_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "synapse-1" / "x.sock"
+    ensure_socket_dir(path)
+    assert mode(path.parent) == 0o700
+    ensure_socket_dir(path)
+    path.parent.chmod(0o755)
+    with pytest.raises(HomeRefused, match="mode 0700"):
+        ensure_socket_dir(path)
+    path.parent.rmdir()
+    path.parent.symlink_to(tmp_path)
+    with pytest.raises(HomeRefused):
+        ensure_socket_dir(path)
+
+
+def test_hub_json_says_what_was_written_and_only_its_hub_removes_it(tmp_path: Path) -> None:
+    file = HubFile(pid=os.getpid(), uris=("unix:/x", "ws://127.0.0.1:1"), journal_id="j", hub_id="h")
+    assert read_hub_file(tmp_path) is None
+    write_hub_file(tmp_path, file)
+    assert read_hub_file(tmp_path) == file
+    assert mode(tmp_path / "hub.json") == 0o600
+    assert os.listdir(tmp_path) == ["hub.json"]
+    remove_hub_file(tmp_path, file.pid + 1)
+    assert read_hub_file(tmp_path) == file
+    remove_hub_file(tmp_path, file.pid)
+    assert read_hub_file(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"pid": 1}', '{"pid":"1","uris":[],"journal_id":"","hub_id":""}', "\xff"]
+)
+def test_a_hub_json_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "hub.json").write_text(text, encoding="latin-1")
+    with pytest.raises(HomeRefused, match="start the hub again"):
+        read_hub_file(tmp_path)
+
+
+def test_a_dead_process_is_known_as_dead_even_before_it_is_waited_for(tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    file = HubFile(pid=child.pid, uris=(), journal_id="j", hub_id="h")
+    assert file.is_alive
+    assert child.stdin is not None
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not file.is_alive
+    child.stdin.close()
+    child.wait()
+    assert not file.is_alive
+
+
+def test_the_token_is_made_once_private_and_long(tmp_path: Path) -> None:
+    token = ensure_token(tmp_path)
+    assert len(token) == 43
+    assert mode(tmp_path / "token") == 0o600
+    assert ensure_token(tmp_path) == token == read_token(tmp_path / "token")
+
+
+def test_an_empty_or_missing_token_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(" \n")
+    with pytest.raises(HomeRefused, match="empty"):
+        ensure_token(tmp_path)
+    with pytest.raises(HomeRefused, match="no token"):
+        read_token(tmp_path / "other")
+    assert ensure_token(tmp_path, tmp_path / "elsewhere") == read_token(tmp_path / "elsewhere")
+
+
+def test_many_who_place_a_file_at_once_agree_on_one(tmp_path: Path) -> None:
+    path, won = tmp_path / "f", []
+    gate = threading.Barrier(8)
+
+    def place(text: str) -> None:
+        gate.wait()
+        if place_once(str(path), text):
+            won.append(text)
+
+    threads = [threading.Thread(target=place, args=(str(n),)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [path.read_text()] == won
+    assert os.listdir(tmp_path) == ["f"]
