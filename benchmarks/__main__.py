@@ -6,6 +6,7 @@ was measured and exits 1 when a gate fails, or when an answer, a delivery or a r
 
 import argparse
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,12 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--dir", type=Path, default=BUILD, help="where homes are made; must lie on a real disk (default: %(default)s)"
     )
+    parser.add_argument(
+        "--hub",
+        default=shlex.join(servers.HUB_COMMAND),
+        metavar="COMMAND",
+        help="what starts a hub, to compare another one; gets --port and --home (default: %(default)s)",
+    )
     parser.add_argument("--output", type=Path, default=Path("bench.json"), help="default: %(default)s")
     return parser.parse_args(arguments)
 
@@ -74,6 +81,7 @@ def main() -> int:
         client_core=client_core,
         seconds=options.seconds or (0.5 if options.quick else 2.0),
         warmup_s=0.2 if options.quick else 0.5,
+        hub_command=shlex.split(options.hub),
     )
     bench.settings.update(servers.SETTINGS)
     facts = machine.facts(folder)
@@ -93,6 +101,7 @@ def main() -> int:
     report = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv[1:],
+        "hub": options.hub,
         "quick": options.quick,
         "rounds": rounds,
         "seconds": bench.seconds,

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from benchmarks.gates import Figures
 from benchmarks.generator import CLIENT_CPU_MAX, Generator, Load
+from benchmarks.servers import HUB_COMMAND, Hub
 
 _Result = TypeVar("_Result")
 
@@ -24,6 +25,7 @@ class Bench:
     client_core: int | None
     seconds: float
     warmup_s: float
+    hub_command: Sequence[str] = HUB_COMMAND
     round: int = 0
     figures: Figures = field(default_factory=Figures)
     notes: list[str] = field(default_factory=list)
@@ -37,6 +39,10 @@ class Bench:
             yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)
+
+    def hub(self, home: Path) -> Hub:
+        """A hub on the server's core."""
+        return Hub(home, self.server_core, self.hub_command)
 
     def both_ways(self, sides: Sequence[Callable[[], _Result]]) -> list[_Result]:
         """Call each side, in turned order on every second round; results in the order given."""

@@ -5,7 +5,7 @@ import time
 from benchmarks.bench import Bench
 from benchmarks.generator import SUBSCRIBE, Load
 from benchmarks.machine import memory_kib
-from benchmarks.servers import Hub, require_rows
+from benchmarks.servers import require_rows
 from benchmarks.traffic import PUBLISHERS, fanout_shape
 
 IDLE = 1000
@@ -20,12 +20,12 @@ SETTLE_S = 0.5
 def connections(bench: Bench) -> None:
     """1000 idle connections after hello. Their agents exist before, so that only the connection is counted."""
     with bench.home() as home:
-        with Hub(home, bench.server_core) as hub:
+        with bench.hub(home) as hub:
             hellos = hub.hellos(IDLE)
             before = memory_kib(hub.pid)
             with bench.generator.hold(hub.port, "--connections", str(IDLE), hellos=hellos):
                 first = memory_kib(hub.pid) - before
-        with Hub(home, bench.server_core) as hub:
+        with bench.hub(home) as hub:
             with bench.generator.hold(hub.port, "--connections", "20", hellos=hellos):
                 pass
             time.sleep(SETTLE_S)
@@ -57,7 +57,7 @@ def _flood(bench: Bench, deaf: int) -> tuple[int, Load]:
     shape = list(fanout_shape(bench, FLOOD_WINDOW, LISTENERS))
     shape[shape.index("--seconds") + 1] = str(max(FLOOD_S, bench.seconds))
     with bench.home() as home:
-        with Hub(home, bench.server_core) as hub:
+        with bench.hub(home) as hub:
             hellos = hub.hellos(people)
             if not deaf:
                 load = bench.generator.run(hub.port, *shape, hellos=hellos)

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ RAISED = {
 """The only settings that differ from production: how much one agent and one host may send."""
 
 SETTINGS = {f"SYNAPSE_LIMIT_{name}": value for name, value in RAISED.items()}
-READY_S = 60.0
+HUB_COMMAND = (sys.executable, "-m", "synapse", "hub")
 
 
 class ServerFailed(Exception):
@@ -41,6 +42,7 @@ class Server:
         self.port = 0
         self.ready_s = 0.0
         self._process: subprocess.Popen[str] | None = None
+        self._log = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115  # lives as long as the server
 
     @property
     def pid(self) -> int:
@@ -51,12 +53,14 @@ class Server:
     def __enter__(self) -> "Server":
         started = time.perf_counter()
         with pinned(self.core):
-            self._process = subprocess.Popen(self.command, stdout=subprocess.PIPE, text=True, env=self.env)
+            self._process = subprocess.Popen(
+                self.command, stdout=subprocess.PIPE, stderr=self._log, text=True, env=self.env
+            )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         self.ready_s = time.perf_counter() - started
         if not line:
-            raise ServerFailed(f"{' '.join(self.command)} ended with {self._process.wait()} before it listened")
+            raise ServerFailed(self._last_words(self._process.wait()))
         self.port = self.port_of(line)
         return self
 
@@ -69,7 +73,12 @@ class Server:
         self._process.terminate()
         code = self._process.wait(timeout=15)
         if kind is None and code:
-            raise ServerFailed(f"{' '.join(self.command)} ended with {code} on SIGTERM")
+            raise ServerFailed(self._last_words(code))
+        self._log.close()
+
+    def _last_words(self, code: int) -> str:
+        self._log.seek(0)
+        return f"{' '.join(self.command)} ended with {code}: {self._log.read()[-500:].strip()}"
 
     def kill(self) -> None:
         """SIGKILL, as after a crash: no snapshot and no checkpoint at the end."""
@@ -86,9 +95,8 @@ def baseline(mode: str, core: int | None) -> Server:
 class Hub(Server):
     """`python -m synapse hub` on its own home, with production defaults and raised rates."""
 
-    def __init__(self, home: Path, core: int | None, wrapper: Sequence[str] = ()) -> None:
-        command = [*wrapper, sys.executable, "-m", "synapse", "hub", "--port", "0", "--home", str(home)]
-        super().__init__(command, core, SETTINGS)
+    def __init__(self, home: Path, core: int | None, command: Sequence[str] = HUB_COMMAND) -> None:
+        super().__init__([*command, "--port", "0", "--home", str(home)], core, SETTINGS)
         self.home = home
         self.ready_line = ""
 

@@ -10,7 +10,6 @@ from statistics import median
 
 from benchmarks.bench import Bench
 from benchmarks.machine import pinned, run_s
-from benchmarks.servers import Hub
 
 EVENTS = 200_000
 RUNS = 10
@@ -42,7 +41,7 @@ def replay(bench: Bench) -> None:
 
 def _ready_s(bench: Bench, home: Path) -> float:
     shutil.rmtree(home / "snapshots", ignore_errors=True)
-    hub = Hub(home, bench.server_core)
+    hub = bench.hub(home)
     hub.__enter__()
     hub.kill()
     return hub.ready_s
@@ -61,7 +60,7 @@ def cli(bench: Bench) -> None:
         raise FileNotFoundError(
             f"{script} is missing: the fast verbs are measured on the installed script (make bench)"
         )
-    with bench.home() as home, Hub(home, bench.server_core):
+    with bench.home() as home, bench.hub(home):
         env = {
             "PATH": os.environ["PATH"],
             "HOME": str(home),

@@ -24,7 +24,7 @@ def messages(bench: Bench) -> None:
     """32 connections that send durable messages to one channel, against echo of frames of the same size."""
     with bench.home() as home:
         acknowledged = 0
-        with baseline("echo", bench.server_core) as echo, Hub(home, bench.server_core) as hub:
+        with baseline("echo", bench.server_core) as echo, bench.hub(home) as hub:
             bench.settings["limits of the hub"] = hub.limits()
             hellos = hub.hellos(CONNECTIONS)
             for window in WINDOWS:
@@ -49,7 +49,7 @@ def fanout(bench: Bench) -> None:
     """4 publishers and 200 subscribers of one channel, against `broadcast` of frames of the same size."""
     with bench.home() as home:
         acknowledged = 0
-        with baseline("broadcast", bench.server_core) as bare_server, Hub(home, bench.server_core) as hub:
+        with baseline("broadcast", bench.server_core) as bare_server, bench.hub(home) as hub:
             hellos = hub.hellos(PUBLISHERS + SUBSCRIBERS)
             for window in IN_FLIGHT:
                 shape = fanout_shape(bench, window)
@@ -81,7 +81,7 @@ def idle(bench: Bench) -> None:
     """One message at a time with a pause after each, against echo plus a commit through the same thread hop."""
     shape = ("--gap-ms", str(GAP_MS), "--seconds", str(bench.seconds), "--warmup", "0.3")
     with bench.home() as home:
-        with baseline("echo", bench.server_core) as echo, Hub(home, bench.server_core) as hub:
+        with baseline("echo", bench.server_core) as echo, bench.hub(home) as hub:
             hellos = hub.hellos(1)
             commit_us: dict[str, float] = {}
 
@@ -126,8 +126,8 @@ def flush(bench: Bench) -> None:
         return
     with bench.home() as home:
         log = home / "flushes.log"
-        wrapper = (strace, "-f", "-qq", "-e", "trace=fdatasync,fsync", "-e", "signal=none", "-o", str(log))
-        hub = Hub(home, None, wrapper)
+        wrapper = (strace, "-D", "-f", "-qq", "-e", "trace=fdatasync,fsync", "-e", "signal=none", "-o", str(log))
+        hub = Hub(home, None, (*wrapper, *bench.hub_command))
         with hub:
             hellos = hub.hellos(CONNECTIONS)
             found = {}
