@@ -5,6 +5,7 @@ READY is said after replay and never before; a start that is refused changes not
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -34,6 +35,8 @@ from synapse.journal.reader import JournalReader
 from synapse.journal.recovery import Recovered, recover, verify_older
 
 TICK_S: Final = 0.25
+GC_THRESHOLD: Final = 20_000
+"""Allocations between collections of the youngest generation: a turn makes thousands of objects and no cycles."""
 
 
 def run(settings: Settings) -> int:
@@ -46,6 +49,9 @@ def run(settings: Settings) -> int:
         recovered = recover(settings.home, clock.wall_ms())
     except (JournalError, HomeRefused) as error:
         return _refuse(error)
+    gc.collect()
+    gc.freeze()  # the replayed state lives as long as the process: collections need not walk it again
+    gc.set_threshold(GC_THRESHOLD)
     with contextlib.closing(recovered.journal):
         try:
             return asyncio.run(_Hub(settings, clock, token, recovered).run())

@@ -85,7 +85,7 @@ _LIMIT_ROWS: Final[dict[str, tuple[str, int, int]]] = {
     "message_bytes_max": ("The body of one message; at least 16 KiB below frame_bytes_max.", 1, 240 * 1024),
     "fragments_max": ("Fragments of one WebSocket message.", 1, 65_536),
     "in_flight_max": ("Requests of one connection that wait for their answer.", 1, 4_096),
-    "page_items_max": ("Items on one page of a list.", 1, 1_000),
+    "page_items_max": ("Items on one page of a list; clients ask for 200.", 200, 1_000),
     "subject_chars_max": ("Characters of a subject.", 1, 1_024),
     "thread_chars_max": ("Characters of a thread's name.", 1, 256),
     "recipients_max": ("Recipients of one direct message.", 1, 64),
@@ -417,7 +417,8 @@ def reference_lines() -> Iterator[str]:
     yield "| key in config.toml | variable | flag of `synapse hub` | default | bounds | meaning |"
     yield "|---|---|---|---|---|---|"
     for row in SETTINGS:
-        bounds = f"{row.least} to {row.most} {row.unit}".strip() if row.kind == "integer" else ", ".join(row.choices)
+        upto = f"{row.least} to {row.most}" if row.most < 2**53 - 1 else f"from {row.least}"
+        bounds = f"{upto} {row.unit}".strip() if row.kind == "integer" else ", ".join(row.choices)
         default = shown_value(row.default)
         cells = [f"`{cell}`" if cell else "–" for cell in (row.key, row.env, row.flag)]
         shown = default if default == "–" else f"`{default}`"

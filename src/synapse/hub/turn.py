@@ -153,19 +153,21 @@ class Turns:
             return
         self._advance_lease_clock()
         turn = self._turn = Turn()
-        at_ms, inbox, left = self.clock.wall_ms(), self._inbox, TURN_REQUESTS_MAX
+        inbox, left = self._inbox, TURN_REQUESTS_MAX
+        turn.at_ms = self.clock.wall_ms()
         while inbox and left and turn.bytes < TURN_BYTES_MAX:
             left -= 1
             connection, work = inbox.popleft()
-            if connection is None or callable(work):
+            if connection is None:
                 assert callable(work)
                 work()
-            elif isinstance(work, Refusal):
+            elif isinstance(work, Request):
+                self._carry_out(connection, work)
+            else:
+                assert isinstance(work, Refusal)
                 self.refuse(connection, work.id, work.error)
                 if work.close is not None:
                     turn.closings.append((connection, work.close, work.error.code))
-            else:
-                self._carry_out(connection, work, at_ms)
         self.waiting.serve(self._turn.arrived)
         turn.head = self.state.seq
         if turn.rows:
@@ -181,21 +183,23 @@ class Turns:
     def _advance_lease_clock(self) -> None:
         self.lease_clock.advance(is_behind=self.is_read_only, is_inbox_full=self.is_inbox_full)
 
-    def _carry_out(self, connection: Connection, request: Request, at_ms: int) -> None:
+    def _carry_out(self, connection: Connection, request: Request) -> None:
         if connection.session.phase is Phase.CLOSED:
             return
         if connection.is_stuck or connection.postponed:
             connection.postponed.append(request)
             return
         by = connection.by
-        by.at_ms = at_ms
+        by.at_ms = self._turn.at_ms
         by.lease_ms = self.lease_clock.now_ms
+        if by.agent is not None:
+            self.state.soft.presence.touch(by.agent, by.at_ms, by.lease_ms)
         self.totals.requests += 1
         command = request.command
         kind = type(command)
         try:
             if kind in MUTATIONS:
-                self._mutate(connection, request)
+                self._mutate(connection, request, command)  # type: ignore[arg-type]  # MUTATIONS holds the union's members
             elif kind in QUERIES:
                 self.reply(connection, request.id, look(self.state, self.rules, command, by))  # type: ignore[arg-type]  # QUERIES holds the union's members
             else:
@@ -207,9 +211,8 @@ class Turns:
                 self._turn.closings.append((connection, refused.close, refusal.code))
             self.refuse(connection, request.id, refusal)
 
-    def _mutate(self, connection: Connection, request: Request) -> None:
-        command, by = request.command, connection.by
-        assert isinstance(command, kernel.Mutation)
+    def _mutate(self, connection: Connection, request: Request, command: kernel.Mutation) -> None:
+        by = connection.by
         idem: Idem | None = None
         digest = ""
         if request.idem_key is not None:
@@ -225,8 +228,6 @@ class Turns:
         if isinstance(command, Hello):
             self._greet(connection, request.id, command)
             return
-        if by.agent is not None:
-            self.state.soft.presence.touch(by.agent, by.at_ms, by.lease_ms)
         events = kernel.decide(self.state, self.rules, command, by)
         if request.idem_key is not None and events:
             idem = stamped(request.idem_key, digest, len(events))
@@ -249,7 +250,7 @@ class Turns:
                 retry_after_ms=RETRY_SPACE_MS,
             )
         turn = self._turn
-        recorded = record(self.state, events, actor, self.clock.wall_ms(), idem)
+        recorded = record(self.state, events, actor, self._turn.at_ms, idem)
         for entry in recorded:
             row = to_row(entry)
             size = len(row.body) + 128

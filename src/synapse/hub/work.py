@@ -39,6 +39,7 @@ class Turn:
     after: list[Callable[[], None]] = field(default_factory=list)
     arrived: set[int] = field(default_factory=set)
     bytes: int = 0
+    at_ms: int = 0
     head: int = 0
 
 

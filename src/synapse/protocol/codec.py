@@ -168,6 +168,8 @@ def offered_versions(data: bytes | bytearray | memoryview) -> tuple[int, int] | 
 def _with_own_bytes(command: SendMessage, limits: Limits) -> SendMessage:
     """The command with its free JSON encoded by us."""
     body = _encode(_decode_any(command.body))
+    if body == bytes(command.body) and len(body) <= limits.message_bytes_max:
+        return command
     if len(body) > limits.message_bytes_max:
         raise Rejected(
             "too_large",
