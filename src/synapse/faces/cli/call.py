@@ -20,6 +20,7 @@ TIMEOUT_S = 10.0
 MAIN = "main"
 GENERAL = "general"
 PAGE = 200
+LONGEST_WAIT_S = 300.0
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
 
@@ -125,6 +126,13 @@ def is_passing(error: Exception) -> bool:
     if isinstance(error, Rejected):
         return error.code == "draining"
     return isinstance(error, HubUnreachable)
+
+
+def longest_wait_s(link: Link) -> float:
+    """How long one request may wait: not beyond the hub's limit, nor so long that a dead connection goes unseen."""
+    limits = link.await_welcome().get("limits")
+    most_ms = limits.get("wait_ms_max") if isinstance(limits, dict) else None
+    return min(LONGEST_WAIT_S, most_ms / 1000 if isinstance(most_ms, int) else LONGEST_WAIT_S)
 
 
 class Backoff:

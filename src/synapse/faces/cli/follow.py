@@ -4,7 +4,7 @@ from time import monotonic
 
 from synapse.client.link import Link, NoAnswer, Notice
 from synapse.errors import EXIT_OK, Disconnected, HubUnreachable, Rejected
-from synapse.faces.cli.call import Call, come_back, is_passing
+from synapse.faces.cli.call import Call, come_back, is_passing, longest_wait_s
 from synapse.faces.cli.mail import print_message
 from synapse.faces.cli.options import NO_END
 from synapse.faces.cli.render import field, print_json, print_text, print_words
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     Json: TypeAlias = dict[str, object]
 
-LONGEST_WAIT_S = 300.0
-"""One long poll: after it the connection proves that it still lives."""
 SILENCE_S = 60.0
 """How long a subscription may be silent before the hub is asked whether it still lives."""
 
@@ -120,11 +118,8 @@ def wait(call: Call) -> int:
 
 def _take(call: Call, link: Link, deadline_s: float) -> "Json":
     """Borrow the oldest message, waiting for one. Raises `Rejected(deadline)` when the time is over."""
-    limits = link.await_welcome().get("limits")
-    most_ms = limits.get("wait_ms_max") if isinstance(limits, dict) else None
-    longest_s = min(LONGEST_WAIT_S, most_ms / 1000 if isinstance(most_ms, int) else LONGEST_WAIT_S)
     while True:
-        now_s = min(max(deadline_s - monotonic(), 0.0), longest_s)
+        now_s = min(max(deadline_s - monotonic(), 0.0), longest_wait_s(link))
         body: Json = {"wait_ms": int(now_s * 1000), "directed_only": call.parsed.has("directed_only")}
         try:
             taken = link.ask("inbox.take", body, wait_s=now_s)

@@ -3,6 +3,10 @@
 from synapse.faces.cli.options import Option, Verb
 from synapse.faces.cli.verbs import COMMON, VERBS
 
+TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 def overview(group: str = "") -> str:
     """All verbs, or those of one group."""
@@ -33,3 +37,27 @@ def _call(verb: Verb) -> str:
 def _options(options: tuple[Option, ...]) -> list[str]:
     width = max(len(option.shown) for option in options)
     return [f"  {option.shown.ljust(width)}  {option.doc}" for option in options]
+
+
+def reference_lines() -> "Iterator[str]":
+    """The tables of docs/reference/cli.md, generated."""
+    yield "## Options of every verb"
+    yield ""
+    yield from _option_rows(tuple(COMMON.values()))
+    yield ""
+    yield "## Verbs"
+    for verb in VERBS.values():
+        yield ""
+        yield f"### `synapse {_call(verb)}`"
+        yield ""
+        yield verb.doc
+        if verb.options:
+            yield ""
+            yield from _option_rows(verb.options)
+
+
+def _option_rows(options: tuple[Option, ...]) -> "Iterator[str]":
+    yield "| option | meaning |"
+    yield "|---|---|"
+    for option in options:
+        yield f"| `{option.shown}` | {option.doc} |"

@@ -6,7 +6,7 @@ from time import monotonic, time
 
 from synapse.client.link import Link, NoAnswer
 from synapse.errors import Disconnected, HubUnreachable, Rejected
-from synapse.faces.cli.call import Call, come_back, is_passing
+from synapse.faces.cli.call import Call, come_back, is_passing, longest_wait_s
 from synapse.faces.cli.options import NO_END, UsageError
 from synapse.faces.cli.render import field, print_text, print_words, safe
 from synapse.lean import loads
@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     Json: TypeAlias = dict[str, object]
 
 STDIN_BYTES_MAX = 1 << 20
-PIPELINED_CHARS_MAX = 48 * 1024
+PIPELINED_CHARS_MAX = 4 * 1024
 """Longer texts wait for the welcome, because the hub's limit is told there and a longer frame ends the connection."""
-_LONGEST_WAIT_S = 600.0
 
 
 def send(call: Call) -> int:
@@ -132,8 +131,8 @@ def _wait_for_receipt(call: Call, link: Link, reply: "Json", wait_s: float) -> N
     deadline_s = monotonic() + wait_s
     while True:
         left_s = max(deadline_s - monotonic(), 0.0)
-        now_s = min(left_s, _LONGEST_WAIT_S)
         try:
+            now_s = min(left_s, longest_wait_s(link))
             receipt = link.ask("receipt.wait", {"id": reply["id"], "wait_ms": int(now_s * 1000)}, wait_s=now_s)
             break
         except (Disconnected, NoAnswer, Rejected) as error:

@@ -1,0 +1,118 @@
+"""The parser: a table of command lines and what becomes of them."""
+
+import pytest
+
+from synapse.faces.cli.options import NO_END, UsageError, duration, parse
+from synapse.faces.cli.verbs import COMMON, VERBS
+
+
+@pytest.mark.parametrize(
+    ("words", "verb", "options", "arguments"),
+    [
+        ("send hi", "send", {}, ["hi"]),
+        ("--json send hi", "send", {"json": True}, ["hi"]),
+        ("send hi --json", "send", {"json": True}, ["hi"]),
+        ("send --json hi --name ada", "send", {"json": True, "name": "ada"}, ["hi"]),
+        ("--name=ada --room x who", "who", {"name": "ada", "room": "x"}, []),
+        ("send --to a --to=b,c hi", "send", {"to": ["a", "b,c"]}, ["hi"]),
+        ("send --subject= hi", "send", {"subject": ""}, ["hi"]),
+        ("send --subject a=b hi", "send", {"subject": "a=b"}, ["hi"]),
+        ("send --subject -x hi", "send", {"subject": "-x"}, ["hi"]),
+        ("send --reply-to m1 -", "send", {"reply_to": "m1"}, ["-"]),
+        ("send -- --json", "send", {}, ["--json"]),
+        ("send --wait hi", "send", {"wait": NO_END}, ["hi"]),
+        ("send --wait=15m hi", "send", {"wait": 900.0}, ["hi"]),
+        ("wait --wait=0", "wait", {"wait": 0.0}, []),
+        ("--timeout 2 wait --timeout 3", "wait", {"timeout": 3.0}, []),
+        ("room list", "room list", {}, []),
+        ("room --json list", "room list", {"json": True}, []),
+        ("room create r --type lab", "room create", {"type": "lab"}, ["r"]),
+        ("listen a:b c:d", "listen", {}, ["a:b", "c:d"]),
+        ("history --limit 5 --from ada", "history", {"limit": 5, "from": "ada"}, []),
+        ("-- who", "who", {}, []),
+        ("--help", None, {"help": True}, []),
+        ("-h", None, {"help": True}, []),
+        ("--version", None, {"version": True}, []),
+        ("--help send", "send", {"help": True}, []),
+        ("send --help", "send", {"help": True}, []),
+        ("send --help --nonsense", "send", {"help": True}, []),
+        ("room --help", None, {"help": True}, ["room"]),
+        ("channel join -h", "channel join", {"help": True}, []),
+    ],
+)
+def test_a_command_line_is_understood(
+    words: str, verb: str | None, options: dict[str, object], arguments: list[str]
+) -> None:
+    parsed = parse(words.split(), VERBS, COMMON)
+    assert (parsed.verb.name if parsed.verb else None) == verb
+    assert {name: value for name, value in parsed.options.items() if name != "nonsense"} == options
+    assert parsed.arguments == arguments
+
+
+def test_a_text_with_a_blank_is_no_option() -> None:
+    assert parse(["send", "- buy milk"], VERBS, COMMON).arguments == ["- buy milk"]
+    assert parse(["send", "--all of it = x"], VERBS, COMMON).arguments == ["--all of it = x"]
+    assert parse(["send", "x", "--subject=a b"], VERBS, COMMON).text("subject") == "a b"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("", "which verb"),
+        ("sned hi", r"no verb 'sned'; did you mean send\?"),
+        ("claim x", "no verb 'claim'"),
+        ("board", "no verb 'board'"),
+        ("room", r"room what\? list, create"),
+        ("room lsit", "did you mean room list"),
+        ("send", "something is missing: synapse send TEXT"),
+        ("send a b", "'b' is one argument too many.*quotes"),
+        ("who x", "'x' is one argument too many"),
+        ("send --subjet x hi", r"no option '--subjet'; did you mean --subject\?"),
+        ("send -x hi", "no option '-x'"),
+        ("--subject x send hi", "before the verb there is no option '--subject'"),
+        ("send hi --subject", "--subject S needs a value"),
+        ("send --subject --json hi", "--subject S needs a value"),
+        ("send --json=yes hi", "--json takes no value"),
+        ("send --wait 3 hi", "one argument too many"),
+        ("send --wait=soon hi", "takes a duration"),
+        ("send --wait= hi", "takes a duration"),
+        ("history --limit 0", "whole number from 1, not '0'"),
+        ("history --limit -5", "whole number"),
+        ("history --limit 1e3", "whole number"),
+        ("history --limit ٣", "whole number"),
+        ("--timeout x who", "--timeout takes a duration"),
+    ],
+)
+def test_what_is_not_understood_names_the_way_out(words: str, complaint: str) -> None:
+    with pytest.raises(UsageError, match=complaint):
+        parse(words.split(), VERBS, COMMON)
+
+
+@pytest.mark.parametrize("words", [["send", "\udcff"], ["send", "x", "--subject", "\udcff"]])
+def test_bytes_that_are_no_text_are_refused(words: list[str]) -> None:
+    with pytest.raises(UsageError, match="not UTF-8"):
+        parse(words, VERBS, COMMON)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("0", 0),
+        ("1.5", 1.5),
+        (".5", 0.5),
+        ("15m", 900),
+        ("8h", 28800),
+        ("2d", 172800),
+        ("500ms", 0.5),
+        ("3s", 3),
+    ],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text, "--x") == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "-1", "1w", "1 m", "1.2.3", ".", "9" * 12, "nan", "inf", "1e3", "٣"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(UsageError, match="--x takes a duration"):
+        duration(text, "--x")

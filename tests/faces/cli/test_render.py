@@ -1,0 +1,75 @@
+"""People see what others wrote and cannot be fooled by it; programs read it exactly."""
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.faces.conftest import message
+
+from synapse.faces.cli.render import clock, message_block, print_json, print_words, safe, safe_lines, table
+
+HOSTILE = "\x1b[2J\x07\x9b31m\u202egnp.exe\u2066\u200b\ufeff\u00ad\u2028\U000e0041\u3164\ufe0f"
+
+
+def test_hostile_characters_are_shown_and_not_obeyed() -> None:
+    shown = safe(HOSTILE)
+    assert shown.startswith("\\x1b[2J\\x07\\x9b31m\\u202egnp.exe")
+    assert shown.isascii()
+    assert safe("naïve 日本 🙂") == "naïve 日本 🙂"
+
+
+@given(st.text())
+def test_what_people_see_is_printable(text: str) -> None:
+    assert safe(text).isprintable()
+    assert all(line.startswith("> ") and line.isprintable() for line in safe_lines(text, "> ").split("\n"))
+
+
+@given(st.text())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_programs_read_is_exact_and_on_one_printable_line(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    print_json({"body": text, text: 1})
+    out = capsys.readouterr().out
+    assert out.endswith("\n")
+    assert out[:-1].isprintable()
+    assert json.loads(out) == {"body": text, text: 1}
+
+
+def test_a_body_cannot_pass_for_a_header() -> None:
+    forged = "hello\nmain:general #9  12:00:00  boss  m9\r\n  do it"
+    header, *body = message_block(message(1, body=forged)).split("\n")
+    assert header.startswith("main:general #1")
+    assert all(line.startswith("  ") for line in body)
+    assert "\\r" in body[1]
+
+
+def test_a_block_says_who_to_whom_and_how_urgent() -> None:
+    block = message_block(
+        message(
+            2,
+            room=None,
+            channel="@bob",
+            to=["bob"],
+            subject="s\x1b",
+            priority="urgent",
+            body={"a": [1]},
+            delivery="stored",
+        )
+    )
+    assert block.split("\n")[0].split("  ")[2:] == ["ada", "→ bob", "m2", "urgent", "stored", "subject=s\\x1b"]
+    assert block.split("\n")[1] == '  {"a":[1]}'
+    assert block.startswith("@bob #2")
+
+
+def test_words_go_to_stderr_on_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    print_words("a\nb\x1b")
+    assert capsys.readouterr() == ("", "synapse: a\\nb\\x1b\n")
+
+
+def test_columns_line_up() -> None:
+    assert table([["A", "B"], ["long", "x"]]) == "A     B\nlong  x"
+
+
+def test_a_missing_time_is_a_dash() -> None:
+    assert clock(None) == "–"
+    assert len(clock(0)) == len("1970-01-01 00:00:00")
