@@ -28,7 +28,7 @@ _LONGEST_PAUSE_S = 2.0
 class Call:
     """What a verb works with."""
 
-    __slots__ = ("_identity", "around", "as_json", "parsed", "timeout_s")
+    __slots__ = ("_identity", "_link", "around", "as_json", "parsed", "timeout_s")
 
     def __init__(self, parsed: Parsed) -> None:
         """Raises `HomeRefused` for a config.toml that is none, `UsageError` for a time-out that is none."""
@@ -40,6 +40,7 @@ class Call:
         self.as_json = parsed.has("json")
         self.timeout_s = self._timeout_s()
         self._identity: Identity | None = None
+        self._link: Link | None = None
 
     def _timeout_s(self) -> float:
         given = self.parsed.seconds("timeout")
@@ -73,11 +74,7 @@ class Call:
     def open_as(self, who: Identity, *, lasting: bool = False) -> Link:
         """As `open`, under another identity."""
         link = self._connect()
-        try:
-            link.greet(who.name, kind=who.kind, lasting=lasting, home=self.home_channel)
-        except BaseException:
-            link.close()
-            raise
+        link.greet(who.name, kind=who.kind, lasting=lasting, home=self.home_channel)
         return link
 
     def open_as_operator(self) -> Link:
@@ -87,29 +84,37 @@ class Call:
         return link
 
     def _connect(self) -> Link:
+        self.close()
         try:
-            return open_link(self.around, self.timeout_s)
+            self._link = open_link(self.around, self.timeout_s)
         except ValueError as error:
             raise UsageError(str(error)) from error
+        return self._link
+
+    def close(self) -> None:
+        """Let the connection go that was opened last; there is never more than one."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
 
     def ask(self, kind: str, body: "Json", *, operator: bool = False) -> "Json":
         """One request on a connection of its own."""
-        with self.open_as_operator() if operator else self.open() as link:
-            return link.ask(kind, body)
+        link = self.open_as_operator() if operator else self.open()
+        return link.ask(kind, body)
 
     def pages(self, kind: str, body: "Json", lists: tuple[str, ...]) -> "Json":
         """All pages of a list in one answer: the first one's, with what the others have in `lists` appended."""
-        with self.open() as link:
-            answer = link.ask(kind, {**body, "limit": PAGE})
-            following = answer.pop("next", None)
-            while isinstance(following, str):
-                page = link.ask(kind, {**body, "limit": PAGE, "after": following})
-                for key in lists:
-                    more, kept = page.get(key), answer.get(key)
-                    if isinstance(more, list) and isinstance(kept, list):
-                        kept.extend(more)
-                following = page.get("next")
-            return answer
+        link = self.open()
+        answer = link.ask(kind, {**body, "limit": PAGE})
+        following = answer.pop("next", None)
+        while isinstance(following, str):
+            page = link.ask(kind, {**body, "limit": PAGE, "after": following})
+            for key in lists:
+                more, kept = page.get(key), answer.get(key)
+                if isinstance(more, list) and isinstance(kept, list):
+                    kept.extend(more)
+            following = page.get("next")
+        return answer
 
     def show(self, answer: "Json", text: str) -> None:
         """Print an answer, or what it says to people."""
@@ -160,11 +165,7 @@ def come_back(call: Call, deadline_s: float, *, lasting: bool = False) -> Link:
         backoff.pause(deadline_s)
         try:
             link = call.open(lasting=lasting)
-            try:
-                link.await_welcome()
-            except BaseException:
-                link.close()
-                raise
+            link.await_welcome()
             return link
         except (Disconnected, HubUnreachable, Rejected) as error:
             if not is_passing(error):

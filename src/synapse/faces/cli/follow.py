@@ -44,7 +44,6 @@ def listen(call: Call) -> int:
                 notice = _next(link)
                 since = _show(call, link, notice) or since
         except (Disconnected, NoAnswer, Rejected) as error:
-            link.close()
             if is_first or not is_passing(error):
                 raise
             if not call.as_json:
@@ -102,9 +101,10 @@ def wait(call: Call) -> int:
             message = _take(call, link, deadline_s)
             break
         except (Disconnected, NoAnswer, Rejected) as error:
-            link.close()
             if not is_passing(error):
                 raise
+            if monotonic() >= deadline_s:
+                raise Rejected("deadline", f"no message came in time, and the hub is gone: {error}") from error
         try:
             link = come_back(call, deadline_s, lasting=True)
         except HubUnreachable as error:
@@ -112,7 +112,6 @@ def wait(call: Call) -> int:
     print_message(call, message)
     if not call.parsed.has("no_ack"):
         link = _ack(call, link, message)
-    link.close()
     return EXIT_OK
 
 
@@ -140,7 +139,6 @@ def _ack(call: Call, link: Link, message: "Json") -> Link:
             link.ask("inbox.ack", {"ids": [message["id"]]})
             return link
         except (Disconnected, NoAnswer, Rejected) as error:
-            link.close()
             if not is_passing(error):
                 raise
             if monotonic() >= deadline_s:

@@ -27,15 +27,15 @@ def inbox(call: Call) -> int:
         acked = answer.get("acked")
         call.show(answer, f"acked {len(acked) if isinstance(acked, list) else 0}, {field(answer, 'unacked')} unacked")
         return EXIT_OK
-    with call.open() as link:
-        body: Json = {"limit": PAGE}
-        while True:
-            page = link.ask("inbox.list", body)
-            for message in _messages(page):
-                print_message(call, message)
-            if not isinstance(page.get("next"), str):
-                break
-            body = {"limit": PAGE, "after": page["next"]}
+    link = call.open()
+    body: Json = {"limit": PAGE}
+    while True:
+        page = link.ask("inbox.list", body)
+        for message in _messages(page):
+            print_message(call, message)
+        if not isinstance(page.get("next"), str):
+            break
+        body = {"limit": PAGE, "after": page["next"]}
     if not call.as_json:
         print_words(f"{field(page, 'unacked')} unacked")
     return EXIT_OK
@@ -55,29 +55,29 @@ def history(call: Call) -> int:
         if ago_s is not None:
             query[wire] = int((time() - ago_s) * 1000)
     limit, since = parsed.number("limit", LIMIT), parsed.text("since")
-    with call.open() as link:
-        if since is not None:
-            left = limit
-            following: object = since
-            while left > 0 and isinstance(following, str):
-                body = {**query, "since": following, "limit": min(left, PAGE)}
-                page = link.ask("history.read", body)
-                messages, following = _messages(page), page.get("next")
-                left -= len(messages)
-                for message in messages:
-                    print_message(call, message)
-            return EXIT_OK
-        newest: list[list[Json]] = []
+    link = call.open()
+    if since is not None:
         left = limit
-        before: Json = {}
-        while left > 0:
-            body = {**query, **before, "limit": min(left, PAGE)}
+        following: object = since
+        while left > 0 and isinstance(following, str):
+            body = {**query, "since": following, "limit": min(left, PAGE)}
             page = link.ask("history.read", body)
-            newest.append(_messages(page))
-            left -= len(newest[-1])
-            if not isinstance(page.get("previous"), str):
-                break
-            before = {"before": page["previous"]}
+            messages, following = _messages(page), page.get("next")
+            left -= len(messages)
+            for message in messages:
+                print_message(call, message)
+        return EXIT_OK
+    newest: list[list[Json]] = []
+    left = limit
+    before: Json = {}
+    while left > 0:
+        body = {**query, **before, "limit": min(left, PAGE)}
+        page = link.ask("history.read", body)
+        newest.append(_messages(page))
+        left -= len(newest[-1])
+        if not isinstance(page.get("previous"), str):
+            break
+        before = {"before": page["previous"]}
     for messages in reversed(newest):
         for message in messages:
             print_message(call, message)

@@ -76,7 +76,11 @@ def _run(words: list[str]) -> int:
         return _say(parsed)
     from synapse.faces.cli.call import Call
 
-    return _function_of(parsed)(Call(parsed))
+    call = Call(parsed)
+    try:
+        return _function_of(parsed)(call)
+    finally:
+        call.close()
 
 
 def _verb_of(words: list[str]) -> str:

@@ -31,8 +31,7 @@ def agent_new(call: Call) -> int:
     """A name nobody has, bound to a secret of this home."""
     prefix = call.parsed.arguments[0] if call.parsed.arguments else PREFIX
     name = f"{prefix}-{os.urandom(4).hex()}"
-    with call.open_as(Identity(name, None, is_named=True)) as link:
-        welcome = link.await_welcome()
+    welcome = call.open_as(Identity(name, None, is_named=True)).await_welcome()
     call.show({"name": name, "cursor": welcome.get("cursor")}, name)
     return EXIT_OK
 

@@ -31,7 +31,6 @@ def send(call: Call) -> int:
     link, reply = _send(call, link, body, key)
     wait_s = parsed.seconds("wait")
     if wait_s is None:
-        link.close()
         call.show(reply, _said(reply))
     else:
         if not call.as_json:
@@ -100,7 +99,6 @@ def _send(call: Call, link: Link, body: "Json", key: str) -> "tuple[Link, Json]"
                 _require_that_fits(link.await_welcome(), content)
             return link, link.ask("message.send", body, idem_key=key)
         except (Disconnected, NoAnswer, Rejected) as error:
-            link.close()
             if isinstance(error, NoAnswer) or (is_passing(error) and monotonic() >= deadline_s):
                 raise HubUnreachable(f"{error}; to be sure that it is sent once: --idem-key {key}") from error
             if not is_passing(error):
@@ -139,14 +137,11 @@ def _wait_for_receipt(call: Call, link: Link, reply: "Json", wait_s: float) -> N
             if isinstance(error, Rejected) and error.code == "deadline" and monotonic() < deadline_s:
                 continue
             if not is_passing(error) or monotonic() >= deadline_s:
-                link.close()
                 raise _not_acked(reply, wait_s, error) from error
-        link.close()
         try:
             link = come_back(call, deadline_s)
         except HubUnreachable as error:
             raise _not_acked(reply, wait_s, error) from error
-    link.close()
     acked_by = receipt.get("acked_by")
     names = ", ".join(safe(str(name)) for name in acked_by) if isinstance(acked_by, list) else ""
     call.show(
