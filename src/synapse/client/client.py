@@ -13,7 +13,7 @@ where it was. See docs/reference/client.md.
 import os
 from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import Literal, Self, TypeVar
+from typing import Final, Literal, Self, TypeVar
 
 import msgspec
 
@@ -49,7 +49,7 @@ __all__ = [
 
 _Reply = TypeVar("_Reply", bound=Reply)
 _Body = TypeVar("_Body")
-_PAGE = 200
+_PAGE: Final = 200
 
 
 def body_of(message: Message) -> object:
@@ -138,6 +138,10 @@ class Client:
     def is_connected(self) -> bool:
         """True while a connection stands. False is no reason not to ask: requests wait for the next one."""
         return self._lifeline.is_up
+
+    @property
+    def _page(self) -> int:
+        return min(_PAGE, self.welcome.limits.page_items_max)
 
     async def request(
         self,
@@ -248,7 +252,7 @@ class Client:
         """All pages of a history, from its beginning or from `since` to the head, oldest first."""
         position: str | None = since or cursor_of(self.welcome.journal_id, 0)
         while position is not None:
-            page = await self.history(channel, inbox=inbox, since=position, limit=_PAGE, sender=sender, text=text)
+            page = await self.history(channel, inbox=inbox, since=position, limit=self._page, sender=sender, text=text)
             for message in page.messages:
                 yield message
             position = page.next
@@ -297,7 +301,7 @@ class Client:
         found: list[replies.AgentInfo] = []
         after: str | None = None
         while True:
-            page = await self.request(commands.ListAgents(room=room, limit=_PAGE, after=after), replies.Agents)
+            page = await self.request(commands.ListAgents(room=room, limit=self._page, after=after), replies.Agents)
             found += page.agents
             after = page.next
             if after is None:
@@ -327,7 +331,7 @@ class Client:
         found: list[replies.RoomInfo] = []
         after: str | None = None
         while True:
-            page = await self.request(commands.ListRooms(limit=_PAGE, after=after), replies.Rooms)
+            page = await self.request(commands.ListRooms(limit=self._page, after=after), replies.Rooms)
             found += page.rooms
             after = page.next
             if after is None:
@@ -338,7 +342,7 @@ class Client:
         found: list[replies.ChannelInfo] = []
         after: str | None = None
         while True:
-            command = commands.ListChannels(room=room, limit=_PAGE, after=after)
+            command = commands.ListChannels(room=room, limit=self._page, after=after)
             page = await self.request(command, replies.Channels)
             found += page.channels
             after = page.next
@@ -347,19 +351,21 @@ class Client:
 
     async def room_info(self, room: str) -> replies.RoomInfo:
         """A room with its channels and all its members."""
-        info = await self.request(commands.ShowRoom(room=room), replies.RoomInfo)
-        members, page = list(info.participants or ()), info
+        info = page = await self.request(commands.ShowRoom(room=room, limit=self._page), replies.RoomInfo)
+        members = list(info.participants or ())
         while page.next:
-            page = await self.request(commands.ShowRoom(room=room, after=page.next), replies.RoomInfo)
+            command = commands.ShowRoom(room=room, limit=self._page, after=page.next)
+            page = await self.request(command, replies.RoomInfo)
             members += page.participants or ()
         return msgspec.structs.replace(info, participants=tuple(members), next=None)
 
     async def channel_info(self, channel: str) -> replies.ChannelInfo:
         """A channel with all its members."""
-        info = await self.request(commands.ShowChannel(channel=channel), replies.ChannelInfo)
-        members, page = list(info.participants or ()), info
+        info = page = await self.request(commands.ShowChannel(channel=channel, limit=self._page), replies.ChannelInfo)
+        members = list(info.participants or ())
         while page.next:
-            page = await self.request(commands.ShowChannel(channel=channel, after=page.next), replies.ChannelInfo)
+            command = commands.ShowChannel(channel=channel, limit=self._page, after=page.next)
+            page = await self.request(command, replies.ChannelInfo)
             members += page.participants or ()
         return msgspec.structs.replace(info, participants=tuple(members), next=None)
 

@@ -81,7 +81,10 @@ class Lifeline:
         chance: random.Random,
         timeout: float,
     ) -> None:
-        """token: asked at each hello, after dialling. timeout: seconds for a request, and for a connection attempt."""
+        """token: asked at each hello, after dialling. timeout: seconds for a request, and for a connection attempt.
+
+        generation changes whenever a connection is welcomed, and when it is lost.
+        """
         self.timeout = timeout
         self.chance = chance
         self.welcome: Welcome | None = None
@@ -317,6 +320,7 @@ class Lifeline:
                 if frames % READS_IN_A_ROW == 0:
                     await asyncio.sleep(0)
         finally:
+            self.generation += 1  # what was lent to this connection is lent no more
             self._transport = self._group = None
 
     async def _declare_again(self, declared: DeclareStatus) -> None:

@@ -51,21 +51,23 @@ class Takes:
             if leftover is not None:
                 return leftover
             remaining = max(deadline - loop.time(), 0.0)
-            call = self._take_up(directed_only=directed_only) if remaining else None
+            left = self._take_up(directed_only=directed_only) if remaining else None
+            is_last = remaining <= PIECE_S
             try:
-                if call is None:
-                    call = self._new(min(remaining, PIECE_S), directed_only=directed_only)
-                    return await self._wait(call, min(remaining, PIECE_S) + self._lifeline.timeout)
-                async with asyncio.timeout(remaining if remaining < PIECE_S else None):
-                    return await self._wait(call, PIECE_S + self._lifeline.timeout)
+                if left is None:
+                    piece = min(remaining, PIECE_S)
+                    call = self._new(piece, directed_only=directed_only)
+                    return await self._wait(call, piece + self._lifeline.timeout)
+                async with asyncio.timeout(remaining if is_last else None):
+                    return await self._wait(left, PIECE_S + self._lifeline.timeout)
             except Rejected as refusal:
                 if refusal.code != "deadline":
                     raise
+                if is_last and left is None:
+                    return None
             except RequestTimeout:
                 raise
-            except TimeoutError:
-                pass  # a take that was picked up may stay with the hub for longer than this one waits
-            if loop.time() >= deadline:
+            except TimeoutError:  # what was taken up may stay with the hub for longer than this one waits
                 return None
 
     async def _wait(self, call: Call, limit: float) -> Taken:
@@ -111,12 +113,13 @@ async def wait_receipt(lifeline: Lifeline, message_id: str, wait: float | None) 
     loop = asyncio.get_running_loop()
     deadline = math.inf if wait is None else loop.time() + wait
     while True:
-        piece = min(max(deadline - loop.time(), 0.0), PIECE_S)
+        remaining = max(deadline - loop.time(), 0.0)
+        piece = min(remaining, PIECE_S)
         command = WaitReceipt(id=message_id, wait_ms=math.ceil(piece * 1000))
         try:
             return await lifeline.ask(command, Receipt, timeout=piece + lifeline.timeout)
         except Rejected as refusal:
             if refusal.code != "deadline":
                 raise
-        if loop.time() >= deadline:
+        if remaining <= PIECE_S:
             return None
