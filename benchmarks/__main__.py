@@ -6,6 +6,7 @@ was measured and exits 1 when a gate fails, or when an answer, a delivery or a r
 
 import argparse
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -33,6 +34,8 @@ PARTS: dict[str, Callable[[Bench], None]] = {
 }
 ROUNDS = 5
 ROUNDS_QUICK = 2
+BUSY = 0.7
+"""A load average above this at the start is worth a remark."""
 
 
 def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -85,6 +88,8 @@ def main() -> int:
     )
     bench.settings.update(servers.SETTINGS)
     facts = machine.facts(folder)
+    if os.getloadavg()[0] > BUSY:
+        bench.note(f"the machine was busy when this began (load {os.getloadavg()[0]:.1f}): figures are noisy")
     pins = "not pinned" if server_core is None else f"server on core {server_core}, client on core {client_core}"
     print(
         f"{', '.join(f'{name} {value}' for name, value in facts.items())}\n{pins}; hub at production defaults but for:"
