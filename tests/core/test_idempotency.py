@@ -1,0 +1,107 @@
+"""Idempotency: one effect and one answer for each (agent, key), for a day, across restarts."""
+
+import pytest
+from tests.core.conftest import World, text
+
+from synapse.core import idempotency
+from synapse.core.idempotency import KEEP_MS, KEYS_MAX
+from synapse.protocol.commands import AckInbox, JoinRoom, LeaveRoom
+from synapse.protocol.limits import Limits
+from synapse.protocol.replies import Acked, Sent
+
+
+def world_of_two() -> World:
+    world = World()
+    world.join("ada", "bob")
+    return world
+
+
+def test_a_repeat_gets_the_first_answer_and_makes_no_event() -> None:
+    world = world_of_two()
+    _, first = world.do(text("hi", to=("bob", "new"), create=True), "ada", key="k")
+    recorded, again = world.do(text("hi", to=("bob", "new"), create=True), "ada", key="k")
+    assert (recorded, again) == ([], first)
+
+
+def test_a_repeat_after_a_restart_gets_the_first_answer_too() -> None:
+    world = world_of_two()
+    _, first = world.do(text("hi", channel="main:general"), "ada", key="k")
+    world.restart()
+    assert world.do(text("hi", channel="main:general"), "ada", key="k") == ([], first)
+
+
+def test_a_repeat_is_not_computed_from_what_came_later() -> None:
+    world = world_of_two()
+    for name in ("ada", "bob"):
+        world.do(JoinRoom(room="main"), name)
+    to_all = world.reply(Sent, text("hi @cy", target="all"), "ada", "all")
+    named = world.reply(Sent, text("hi @cy", channel="main:general"), "ada", "named")
+    acked = world.reply(Acked, AckInbox(all=True), "bob", "ack")
+    world.join("cy")
+    world.do(JoinRoom(room="main"), "cy")
+    world.do(text("more", to=("bob",)), "ada")
+    assert world.do(text("hi @cy", target="all"), "ada", "all")[1] == to_all
+    assert world.do(text("hi @cy", channel="main:general"), "ada", "named")[1] == named
+    assert world.do(AckInbox(all=True), "bob", "ack") == ([], acked)
+
+
+def test_the_same_key_with_another_payload_is_refused() -> None:
+    world = world_of_two()
+    world.do(text("hi", to=("bob",)), "ada", key="k")
+    for other in (text("ho", to=("bob",)), text("hi", to=("ada",)), JoinRoom(room="main")):
+        assert world.refusal(other, "ada", key="k").code == "idem_conflict"
+
+
+def test_the_same_key_of_two_agents_is_two_keys() -> None:
+    world = world_of_two()
+    assert world.do(text("hi", channel="main:general"), "ada", key="k")[0]
+    assert world.do(text("hi", channel="main:general"), "bob", key="k")[0]
+
+
+def test_two_commands_with_the_same_fields_are_two_payloads() -> None:
+    world = world_of_two()
+    world.do(JoinRoom(room="main"), "ada", key="k")
+    assert world.refusal(LeaveRoom(room="main"), "ada", key="k").code == "idem_conflict"
+
+
+def test_refusals_and_commands_without_effect_are_not_remembered() -> None:
+    world = world_of_two()
+    assert world.refusal(text("hi", to=("zoe",)), "ada", key="k").code == "not_found"
+    assert world.do(AckInbox(all=True), "ada", key="k")[0] == []
+    assert world.do(JoinRoom(room="main"), "ada", key="k")[0]
+
+
+def test_a_key_is_kept_for_a_day_and_dropped_by_the_first_event_after_it() -> None:
+    world = world_of_two()
+    world.do(text("hi", to=("bob",)), "ada", key="k")
+    world.at_ms += KEEP_MS - 1
+    world.do(text("tick", to=("ada",)), "bob")
+    assert world.do(text("hi", to=("bob",)), "ada", key="k")[0] == []
+    world.at_ms += 1
+    world.do(text("tick", to=("ada",)), "bob")
+    assert world.do(text("hi", to=("bob",)), "ada", key="k")[0] != []
+
+
+def test_a_clock_that_goes_back_drops_no_key_early() -> None:
+    world = world_of_two()
+    world.do(text("1", to=("bob",)), "ada", key="k1")
+    world.at_ms -= KEEP_MS
+    world.do(text("2", to=("bob",)), "ada", key="k2")
+    world.at_ms += KEEP_MS - 1
+    world.do(text("3", to=("bob",)), "ada")
+    assert world.do(text("1", to=("bob",)), "ada", key="k1")[0] == []
+    assert world.do(text("2", to=("bob",)), "ada", key="k2")[0] == []
+
+
+def test_one_key_too_many_is_refused_and_none_is_forgotten_to_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(idempotency, "KEYS_MAX", 2)
+    world = world_of_two()
+    for key in ("k1", "k2"):
+        world.do(text("hi", to=("bob",)), "ada", key=key)
+    assert world.refusal(text("hi", to=("bob",)), "ada", key="k3").code == "idem_limit"
+    assert world.do(text("hi", to=("bob",)), "ada", key="k1")[0] == []
+    assert world.do(text("hi", to=("ada",)), "bob", key="k3")[0]
+
+
+def test_the_limits_told_in_the_welcome_are_those_that_count() -> None:
+    assert (Limits().idem_keys_max, Limits().idem_keep_ms) == (KEYS_MAX, KEEP_MS)

@@ -1,0 +1,47 @@
+"""The dump: canonical, complete, and refused when it is none of ours."""
+
+import json
+
+import msgspec
+import pytest
+from tests.core.conftest import World, text
+
+from synapse.core.state import FORMAT, decode_state, digest, encode_state, new_state
+from synapse.protocol.commands import JoinChannel, TakeInbox
+
+
+def busy_world() -> World:
+    world = World()
+    world.join("ada", "bob", "cy")
+    for name in ("cy", "ada", "bob"):
+        world.do(JoinChannel(channel="lab:x"), name)
+    world.do(text("@bob hi", channel="lab:x"), "ada", key="k")
+    world.do(text("psst", to=("ada", "bob")), "cy", key="k")
+    world.do(TakeInbox(), "bob")
+    return world
+
+
+def test_the_same_state_gives_the_same_bytes_however_it_came_about() -> None:
+    world = busy_world()
+    dump = encode_state(world.state)
+    assert encode_state(decode_state(dump)) == encode_state(world.replayed()) == dump
+    assert digest(decode_state(dump)) == digest(world.state)
+
+
+def test_every_durable_part_is_in_the_dump() -> None:
+    plain = json.loads(encode_state(busy_world().state))
+    empty = json.loads(encode_state(new_state()))
+    assert [name for name in plain if plain[name] == empty[name] and name != "format"] == []
+
+
+def test_another_format_is_refused() -> None:
+    plain = json.loads(encode_state(new_state()))
+    plain["format"] = FORMAT + 1
+    with pytest.raises(msgspec.ValidationError, match="format"):
+        decode_state(json.dumps(plain).encode())
+
+
+@pytest.mark.parametrize("dump", [b"", b"{}", b"[]", b'{"format":1}'])
+def test_what_is_no_dump_is_refused(dump: bytes) -> None:
+    with pytest.raises(msgspec.MsgspecError):
+        decode_state(dump)
