@@ -1,10 +1,12 @@
 """A hub played by the test, frame by frame, and time that passes only when nothing else is left to do."""
 
 import asyncio
+import os
 import random
 import selectors
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -231,6 +233,13 @@ class Net:
             expires_at_ms=None,
             sent_at_ms=0,
         )
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for variable in [name for name in os.environ if name.startswith(("SYNAPSE_", "SYN_"))]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("SYNAPSE_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture

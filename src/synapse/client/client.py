@@ -11,7 +11,7 @@ where it was. See docs/reference/client.md.
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Final, Literal, Self, TypeVar
 
@@ -207,7 +207,9 @@ class Client:
             channels, inbox = (self.welcome.home,), self.welcome.name is not None
         return MessageFeed(self._lifeline, channels, inbox=inbox, since=since)
 
-    async def messages(self, *channels: str, inbox: bool = False, since: str | None = None) -> AsyncIterator[Message]:
+    async def messages(
+        self, *channels: str, inbox: bool = False, since: str | None = None
+    ) -> AsyncGenerator[Message, None]:
         """`subscribe` for a loop without end. One that may `break` had better use `subscribe`, which ends at once."""
         async with self.subscribe(*channels, inbox=inbox, since=since) as feed:
             async for message in feed:
@@ -248,7 +250,7 @@ class Client:
         since: str | None = None,
         sender: str | None = None,
         text: str | None = None,
-    ) -> AsyncIterator[Message]:
+    ) -> AsyncGenerator[Message, None]:
         """All pages of a history, from its beginning or from `since` to the head, oldest first."""
         position: str | None = since or cursor_of(self.welcome.journal_id, 0)
         while position is not None:
@@ -279,7 +281,7 @@ class Client:
         """Be done with everything that is in my inbox now."""
         return await self.request(commands.AckInbox(all=True), replies.Acked)
 
-    async def inbox_messages(self, *, directed_only: bool = False) -> AsyncIterator[Message]:
+    async def inbox_messages(self, *, directed_only: bool = False) -> AsyncGenerator[Message, None]:
         """Take messages one by one, for ever; each is acked when the loop comes back for the next one.
 
         At least once: one whose loop body raised, or whose ack was cut off for good, comes again, under the same id.
