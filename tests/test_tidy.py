@@ -74,7 +74,18 @@ FAST_PATH = (
     "src/synapse/faces/__init__.py",
     "src/synapse/faces/cli/__init__.py",
     "src/synapse/faces/cli/main.py",
-    "src/synapse/faces/cli/fast.py",
+    "src/synapse/faces/cli/options.py",
+    "src/synapse/faces/cli/verbs.py",
+    "src/synapse/faces/cli/guide.py",
+    "src/synapse/faces/cli/call.py",
+    "src/synapse/faces/cli/identity.py",
+    "src/synapse/faces/cli/render.py",
+    "src/synapse/faces/cli/send.py",
+    "src/synapse/faces/cli/follow.py",
+    "src/synapse/faces/cli/mail.py",
+    "src/synapse/faces/cli/people.py",
+    "src/synapse/faces/cli/places.py",
+    "src/synapse/faces/cli/health.py",
 )
 SLOW = frozenset({"argparse", "asyncio", "h11", "msgspec", "websockets"})
 

@@ -1,13 +1,14 @@
 """`hub` and `config show`: the verbs that know the hub's settings."""
 
 import os
+from pathlib import Path
 
 from synapse.errors import EXIT_OK
 from synapse.faces.cli.call import Call
 from synapse.faces.cli.options import SWITCH, TEXT, Option, Verb, parse
-from synapse.faces.cli.render import print_json, print_text, table
+from synapse.faces.cli.render import print_json, print_text, safe, table
 from synapse.faces.cli.verbs import COMMON
-from synapse.hub.settings import SETTINGS, Setting, find_settings, load_settings, shown_value
+from synapse.hub.settings import SETTINGS, Setting, Value, find_settings, load_settings, shown_value
 
 
 def run_hub(words: list[str]) -> int:
@@ -50,19 +51,18 @@ def config_show(call: Call) -> int:
     found = find_settings({"home": call.around.home}, os.environ)
     # the home came from the same places; find_settings was only told the outcome
     source = "--home" if call.parsed.has("home") else "SYNAPSE_HOME" if os.environ.get("SYNAPSE_HOME") else "default"
-    rows = [
-        [
-            item.setting.key or item.setting.name,
-            shown_value(item.value),
-            source if item.setting.name == "home" else item.source,
-        ]
-        for item in found
+    rows: list[tuple[str, Value, str]] = [
+        (item.setting.key or "home", item.value, item.source if item.setting.key else source) for item in found
     ]
-    rows += [[f"client.{key}", shown_value(text), source] for key, (text, source) in call.around.settings.items()]
+    rows += [(f"client.{key}", text, where) for key, (text, where) in call.around.settings.items()]
     if call.as_json:
-        print_json(
-            {"settings": [{"key": key, "value": value, "source": where} for key, value, where in rows], "cursor": None}
-        )
+        settings = [{"key": key, "value": _plain(value), "source": where} for key, value, where in rows]
+        print_json({"settings": settings, "cursor": None})
     else:
-        print_text(table(rows))
+        print_text(table([[key, safe(shown_value(value)), safe(where)] for key, value, where in rows]))
     return EXIT_OK
+
+
+def _plain(value: Value) -> object:
+    """A value as JSON has it."""
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value

@@ -9,6 +9,7 @@ from synapse.faces.cli.render import field, message_block, print_json, print_tex
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import TypeAlias
 
     Json: TypeAlias = dict[str, object]
@@ -55,33 +56,36 @@ def history(call: Call) -> int:
         if ago_s is not None:
             query[wire] = int((time() - ago_s) * 1000)
     limit, since = parsed.number("limit", LIMIT), parsed.text("since")
+    for message in _newest(call, query, limit) if since is None else _following(call, query, since, limit):
+        print_message(call, message)
+    return EXIT_OK
+
+
+def _following(call: Call, query: "Json", since: str, left: int) -> "Iterator[Json]":
+    """The first `left` messages after a cursor, page by page."""
     link = call.open()
-    if since is not None:
-        left = limit
-        following: object = since
-        while left > 0 and isinstance(following, str):
-            body = {**query, "since": following, "limit": min(left, PAGE)}
-            page = link.ask("history.read", body)
-            messages, following = _messages(page), page.get("next")
-            left -= len(messages)
-            for message in messages:
-                print_message(call, message)
-        return EXIT_OK
-    newest: list[list[Json]] = []
-    left = limit
+    following: object = since
+    while left > 0 and isinstance(following, str):
+        page = link.ask("history.read", {**query, "since": following, "limit": min(left, PAGE)})
+        messages, following = _messages(page), page.get("next")
+        left -= len(messages)
+        yield from messages
+
+
+def _newest(call: Call, query: "Json", left: int) -> "Iterator[Json]":
+    """The last `left` messages, oldest first; the pages come from the newest back."""
+    link = call.open()
+    pages: list[list[Json]] = []
     before: Json = {}
     while left > 0:
-        body = {**query, **before, "limit": min(left, PAGE)}
-        page = link.ask("history.read", body)
-        newest.append(_messages(page))
-        left -= len(newest[-1])
+        page = link.ask("history.read", {**query, **before, "limit": min(left, PAGE)})
+        pages.append(_messages(page))
+        left -= len(pages[-1])
         if not isinstance(page.get("previous"), str):
             break
         before = {"before": page["previous"]}
-    for messages in reversed(newest):
-        for message in messages:
-            print_message(call, message)
-    return EXIT_OK
+    for messages in reversed(pages):
+        yield from messages
 
 
 def _channel(call: Call) -> str:

@@ -35,7 +35,10 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in (words[: words.index("--")] if "--" in words else words)
     try:
-        return _run(words)
+        code = _run(words)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except UsageError as error:
         return _end(as_json, "usage", str(error), EXIT_USAGE)
     except HubUnreachable as error:
@@ -50,17 +53,24 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
         code = (
             "locked" if isinstance(error, JournalLocked) else "journal" if isinstance(error, JournalError) else "local"
         )
-        return _end(as_json, code, str(error), getattr(error, "exit_code", EXIT_FAILED))
+        return _end(as_json, kind, str(error), getattr(error, "exit_code", EXIT_FAILED))
     except KeyboardInterrupt:
         return SIGINT_EXIT
     except BrokenPipeError:
-        # nobody reads any more; the interpreter flushes once again at its end and must not stumble
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         return SIGPIPE_EXIT
     except OSError as error:
-        return _end(
-            as_json, "io", f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", EXIT_FAILED
-        )
+        try:
+            sys.stdout.flush()
+        except OSError:  # a full disk, for one
+            _give_up_stdout()
+        where = f": {error.filename}" if error.filename else ""
+        return _end(as_json, "io", f"{error.strerror or error}{where}", EXIT_FAILED)
+
+
+def _give_up_stdout() -> None:
+    """Nobody takes what is still buffered; the interpreter flushes once more at its end and must not stumble."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(words: list[str]) -> int:
