@@ -46,22 +46,28 @@ def _require_plain_fields(command: SendMessage, rules: "Rules") -> None:
             f"priority {shown(command.priority)} is none of {', '.join(PRIORITIES)} - at `$.body.priority`",
             {"path": "$.body.priority", "allowed": list(PRIORITIES)},
         )
-    for name, text, most in (
-        ("subject", command.subject, limits.subject_chars_max),
-        ("thread", command.thread, limits.thread_chars_max),
-    ):
-        if text is not None and not 0 < len(text) <= most:
-            raise Rejected(
-                "bad_request",
-                f"{name} has {len(text)} characters; 1 to {most} - at `$.body.{name}`",
-                {"path": f"$.body.{name}"},
-            )
+    if command.subject is not None:
+        _require_chars("subject", command.subject, limits.subject_chars_max)
+    if command.thread is not None:
+        _require_chars("thread", command.thread, limits.thread_chars_max)
     if command.reply_to is not None:
         seq_of_message(command.reply_to)
 
 
+def _require_chars(name: str, text: str, most: int) -> None:
+    if not 0 < len(text) <= most:
+        raise Rejected(
+            "bad_request",
+            f"{name} has {len(text)} characters; 1 to {most} - at `$.body.{name}`",
+            {"path": f"$.body.{name}"},
+        )
+
+
 def _destination(command: SendMessage, by: "By") -> tuple[str | None, list[str]]:
     """A channel's address, or the names of recipients (`["all"]` for the room's members)."""
+    if not command.to and command.target is None and command.room is None:
+        channel = command.channel
+        return by.home if channel is None else _address(None, channel), []
     ways = (bool(command.to), command.target is not None, command.channel is not None or command.room is not None)
     if sum(ways) > 1 and not (command.target == ALL and command.channel is None and not command.to):
         raise Rejected("bad_request", "give one of to, target, or room and channel - at `$.body`", {"path": "$.body"})

@@ -179,7 +179,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     _row(
         "snapshot_events",
         "integer",
-        50_000,
+        500_000,
         "Events between two snapshots, which bound the time of a restart.",
         least=100,
     ),
@@ -206,7 +206,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     token_file: Path | None = None
     log_level: str = "info"
     stats_log_s: int = 300
-    snapshot_events: int = 50_000
+    snapshot_events: int = 500_000
     limits: Limits = Limits()
 
     @property

@@ -22,6 +22,7 @@ from websockets.protocol import State as WebSocketState
 from websockets.server import ServerProtocol
 
 from synapse.errors import Rejected
+from synapse.hub.frames import PLAIN_TEXT, frame_at, text_frame, unmasked
 from synapse.hub.http import HEAD_BYTES_MAX, Admitted, Exchange, plain_response, read_head
 from synapse.protocol.codec import encode_error, encode_notice
 from synapse.protocol.codes import CLOSE_BAD_DATA, CLOSE_FLOOD, CLOSE_TOO_BIG
@@ -49,16 +50,6 @@ _logger.setLevel(logging.CRITICAL)
 """Given to websockets, whose own messages would log tokens and bodies."""
 
 _buffer = memoryview(bytearray(BUFFER_BYTES))
-
-
-def text_frame(payload: bytes) -> bytes:
-    """An unmasked, unfragmented WebSocket text frame (RFC 6455, 5.2), as websockets' `Frame.serialize` builds it."""
-    size = len(payload)
-    if size < 126:
-        return b"\x81%c%b" % (size, payload)
-    if size < 65536:
-        return b"\x81\x7e" + struct.pack("!H", size) + payload
-    return b"\x81\x7f" + struct.pack("!Q", size) + payload
 
 
 class Peer(asyncio.BufferedProtocol):
@@ -259,6 +250,8 @@ class WebPeer(Peer):
         self._head = bytearray()
         self._socket: ServerProtocol | None = None
         self._http: Exchange | None = None
+        self._rest = bytearray()
+        self._rest_wanted = 0
         self._fragments: list[bytes] = []
         self._fragment_bytes = 0
         self._decoder: IncrementalDecoder | None = None
@@ -285,8 +278,7 @@ class WebPeer(Peer):
         if self._is_closing:
             return
         if self._socket is not None:
-            self._socket.receive_data(data)
-            self._take_events()
+            self._read_frames(data)
         elif self._http is not None:
             self._answer(data)
         else:
@@ -349,24 +341,50 @@ class WebPeer(Peer):
         self.connection = self._listeners.admit(self, host=self._host, uid=None, has_token=verdict.has_token)
         self._start_timer(PING_AFTER_S, self._keep_alive)
         if len(whole) > head_bytes:
-            protocol.receive_data(whole[head_bytes:])
-            self._take_events()
+            self._read_frames(whole[head_bytes:])
 
-    def _take_events(self) -> None:
+    def _read_frames(self, data: bytes) -> None:
+        """Cut the stream into frames. Whole text frames, nearly all of them, are read here; everything else is the
+        library's to judge, and it always gets a frame at a time, so both agree where the next one begins."""
         protocol, connection = self._socket, self.connection
         assert protocol is not None
+        assert connection is not None
         self._is_alive = True
+        if self._rest:
+            self._rest += data
+            if len(self._rest) < self._rest_wanted:
+                return
+            data = bytes(self._rest)
+            self._rest.clear()
+        at, size = 0, len(data)
+        while at < size:
+            frame = frame_at(data, at)
+            if frame is not None and (not frame.is_masked or frame.length > self._listeners.limits.frame_bytes_max):
+                protocol.receive_data(data[at:])
+                self._take_events(protocol, connection)
+                return
+            if frame is None or frame.end > size:
+                self._rest += data[at:]
+                self._rest_wanted = 0 if frame is None else frame.end - at
+                return
+            if data[at] == PLAIN_TEXT and not self._fragments:
+                self._hear_text(connection, unmasked(data, frame))
+            else:
+                protocol.receive_data(data[at : frame.end])
+                self._take_events(protocol, connection)
+            if self._is_closing:
+                return
+            at = frame.end
+
+    def _take_events(self, protocol: ServerProtocol, connection: "Connection") -> None:
         for event in protocol.events_received():
             assert isinstance(event, Frame)
             opcode = event.opcode
-            if opcode is Opcode.TEXT and event.fin and not self._fragments:
-                if connection is not None:
-                    self._hear_text(connection, bytes(event.data))
-            elif opcode in (Opcode.PING, Opcode.PONG):
+            if opcode in (Opcode.PING, Opcode.PONG):
                 self._count_control()
             elif opcode is Opcode.CLOSE:
                 break
-            elif connection is not None:
+            else:
                 self._take_fragment(connection, event)
             if self._is_closing:
                 return
