@@ -1,5 +1,6 @@
 """What the tests of the faces share: a hub of paper that answers by a script, and a real one as a process."""
 
+import contextlib
 import json
 import os
 import signal
@@ -43,9 +44,7 @@ class PaperHub:
 
     def close(self) -> None:
         """Stop listening."""
-        with socket.socket(socket.AF_UNIX) as last:
-            self._listener.shutdown(socket.SHUT_RDWR)
-            last.close()
+        self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join(5)
 
@@ -63,20 +62,15 @@ class PaperHub:
             threading.Thread(target=self._serve, args=(stream,), daemon=True).start()
 
     def _serve(self, stream: socket.socket) -> None:
-        with closing(stream), stream.makefile("rwb") as file:
-            for line in file:
+        with closing(stream), stream.makefile("rb") as lines, contextlib.suppress(OSError):
+            for line in lines:
                 request = json.loads(line)
                 self.requests.append(request)
                 answers = self.script(self, request)
                 if answers is None:
                     stream.shutdown(socket.SHUT_RDWR)
                     return
-                try:
-                    for answer in answers:
-                        file.write(json.dumps(answer).encode() + b"\n")
-                    file.flush()
-                except OSError:
-                    return
+                stream.sendall(b"".join(json.dumps(answer).encode() + b"\n" for answer in answers))
 
 
 def reply(request: Frame, **body: object) -> Frame:

@@ -50,7 +50,7 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
     except PeerError as error:
         return _end(as_json, "peer", str(error), EXIT_FAILED)
     except SynapseError as error:
-        code = (
+        kind = (
             "locked" if isinstance(error, JournalLocked) else "journal" if isinstance(error, JournalError) else "local"
         )
         return _end(as_json, kind, str(error), getattr(error, "exit_code", EXIT_FAILED))
