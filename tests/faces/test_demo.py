@@ -1,0 +1,204 @@
+"""The demo as `make demo` runs it; and that each of its claims fails when it is not true."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from synapse.faces import demo
+from synapse.faces.demo import Cast, Seen, claims
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def environment(tmp_path: Path) -> dict[str, str]:
+    """All that the demo makes lies below tmp_path, and settings of the person who starts it do not matter."""
+    return {**os.environ, "TMPDIR": str(tmp_path), "SYNAPSE_HOME": "/nonexistent", "SYNAPSE_NAME": "UPPER"}
+
+
+def processes_of(tmp_path: Path) -> list[str]:
+    """Processes, other than this one, whose environment names tmp_path as the place of temporary files."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"TMPDIR={tmp_path}".encode() in (entry / "environ").read_bytes() and entry.name != str(os.getpid()):
+                found.append((entry / "cmdline").read_text().replace("\0", " "))
+        except OSError:
+            continue  # gone meanwhile, or another user's
+    return found
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The same story with fewer messages, below tmp_path."""
+    monkeypatch.setattr(demo, "TALK", 3)
+    monkeypatch.setattr(demo, "LETTERS", 2)
+    monkeypatch.setattr(demo, "HUB_KILLS", 1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
+@pytest.mark.slow
+def test_the_demo_tells_its_story_counts_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "synapse.faces.demo"],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "FAILED" not in done.stdout
+    assert done.stdout.count("   ok ") == len(claims(Seen()))
+    assert done.stdout.count("$ kill -9 ") == 4
+    assert re.search(r"^   messages acknowledged   68$", done.stdout, re.MULTILINE)
+    assert re.search(r"^   processes killed        3 times the hub, 1 agent$", done.stdout, re.MULTILINE)
+    assert re.search(r"^   lost                    0$", done.stdout, re.MULTILINE)
+    assert re.search(r"^   repeated                0$", done.stdout, re.MULTILINE)
+    assert "\x1b" not in done.stdout
+    assert not list(tmp_path.glob("synapse-demo-*"))
+    assert not processes_of(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_every_process_and_removes_the_home(tmp_path: Path, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "synapse.faces.demo", "--keep"],
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("3  "):
+            break
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.glob("synapse-demo-*"))
+    assert not processes_of(tmp_path)
+
+
+def test_keep_leaves_the_hub_up_and_says_how_to_talk_to_it_and_stop_it(tmp_path: Path) -> None:
+    few = "demo.TALK, demo.LETTERS, demo.HUB_KILLS = 3, 2, 1"
+    done = subprocess.run(
+        [sys.executable, "-c", f"from synapse.faces import demo; {few}; raise SystemExit(demo.main(['--keep']))"],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    out = done.stdout
+    assert done.returncode == 0, out + done.stderr
+    stop = re.search(r"^   kill (\d+); rm -r (\S+)$", out, re.MULTILINE)
+    home = re.search(r"^   export SYNAPSE_HOME=(\S+)$", out, re.MULTILINE)
+    assert stop is not None, out
+    assert home is not None, out
+    pid = int(stop[1])
+    try:
+        status = subprocess.run(
+            [sys.executable, "-m", "synapse", "status"],
+            env={**os.environ, "SYNAPSE_HOME": home[1]},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert status.returncode == 0, status.stderr
+        assert f"pid {pid}" in status.stdout
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    assert Path(stop[2]) == Path(home[1]).parent
+
+
+@pytest.mark.usefixtures("small")
+def test_a_message_missing_from_the_history_fails_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = demo.read_history
+
+    def forgetful(cast: Cast) -> list[tuple[int, str]]:
+        return truth(cast)[:-1]
+
+    monkeypatch.setattr(demo, "read_history", forgetful)
+    assert demo.main([]) == 1
+    out = capsys.readouterr().out
+    assert "FAILED  the history has exactly the acknowledged messages" in out
+    assert "FAILED  nothing acknowledged was lost" in out
+    assert re.search(r"^   lost                    1$", out, re.MULTILINE)
+    assert f"are left in {tmp_path}" in out
+    assert not processes_of(tmp_path)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_process_that_ends_as_it_should_not_fails_the_demo(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "CHANNEL", "Main:general")  # outside the grammar of names
+    assert demo.main([]) == 1
+    assert "FAILED  synapse channel join Main:general --json exited 3: " in capsys.readouterr().out
+
+
+def truthful() -> Seen:
+    """What a run looks like in which everything holds."""
+    channel = [(n, f"m{n}") for n in range(1, 3 + 2 * demo.TALK)]
+    letters = [f"d{n}" for n in range(2 + demo.LETTERS)]
+    return Seen(
+        acked={f"text {n}": id_ for n, id_ in channel},
+        heard=list(channel),
+        kept=list(channel),
+        sent=list(letters),
+        read=list(letters),
+        lent="d1",
+        returned="d1",
+        left=0,
+        agent_kills=1,
+        hub_kills=demo.HUB_KILLS,
+        ready_ms=[1] * (1 + demo.HUB_KILLS),
+        events=1000,
+        verdict="whole",
+    )
+
+
+def test_every_claim_holds_for_a_truthful_run() -> None:
+    assert [text for text, holds in claims(truthful()) if not holds] == []
+
+
+LIES: list[tuple[str, Callable[[Seen], Seen], set[str]]] = [
+    ("an answer is missing", lambda s: replace(s, acked=dict(list(s.acked.items())[1:])), {"acknowledged to"}),
+    ("a number is skipped", lambda s: replace(s, kept=[*s.kept[:-1], (99, s.kept[-1][1])]), {"no gap"}),
+    ("the history lost one", lambda s: replace(s, kept=s.kept[:-1]), {"no gap", "history has", "lost"}),
+    ("the history has one twice", lambda s: replace(s, kept=[*s.kept, s.kept[-1]]), {"history has", "repeated"}),
+    ("the listener missed one", lambda s: replace(s, heard=s.heard[1:]), {"the listener", "lost"}),
+    ("the listener heard one twice", lambda s: replace(s, heard=[s.heard[0], *s.heard]), {"the listener", "repeated"}),
+    ("the listener heard another order", lambda s: replace(s, heard=s.heard[::-1]), {"the listener"}),
+    ("the listener heard nothing", lambda s: replace(s, heard=[]), {"the listener", "lost"}),
+    ("a letter was not read", lambda s: replace(s, read=s.read[:-1]), {"direct messages", "lost"}),
+    ("a letter was read twice", lambda s: replace(s, read=[*s.read, s.read[0]]), {"direct messages", "repeated"}),
+    ("another message came back", lambda s: replace(s, returned="d2"), {"same id"}),
+    ("a message is left", lambda s: replace(s, left=1), {"inbox is empty"}),
+    ("the hub did not come back", lambda s: replace(s, ready_ms=s.ready_ms[1:]), {"came back"}),
+    ("the hub was not killed", lambda s: replace(s, hub_kills=0), {"came back"}),
+    ("the journal is broken", lambda s: replace(s, verdict="journal_broken"), {"journal proves"}),
+    ("nothing happened", lambda s: Seen(), {"acknowledged to", "direct messages", "same id", "inbox is empty"}),
+]
+
+
+@pytest.mark.parametrize(("lie", "told", "caught"), LIES, ids=[lie for lie, _, _ in LIES])
+def test_a_planted_lie_fails_the_claim_that_it_breaks(lie: str, told: Callable[[Seen], Seen], caught: set[str]) -> None:
+    failed = [text for text, holds in claims(told(truthful())) if not holds]
+    for words in caught:
+        assert any(words in text for text in failed), f"{lie}: {words!r} was not among {failed}"
