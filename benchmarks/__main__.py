@@ -6,7 +6,6 @@ was measured and exits 1 when a gate fails, or when an answer, a delivery or a r
 
 import argparse
 import json
-import os
 import shlex
 import shutil
 import subprocess
@@ -34,8 +33,8 @@ PARTS: dict[str, Callable[[Bench], None]] = {
 }
 ROUNDS = 5
 ROUNDS_QUICK = 2
-BUSY = 0.7
-"""A load average above this at the start is worth a remark."""
+OTHERS_MAX = 0.15
+"""Cores that other processes, the kernel's own included, may use during a round before it is worth a remark."""
 
 
 def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -88,8 +87,6 @@ def main() -> int:
     )
     bench.settings.update(servers.SETTINGS)
     facts = machine.facts(folder)
-    if os.getloadavg()[0] > BUSY:
-        bench.note(f"the machine was busy when this began (load {os.getloadavg()[0]:.1f}): figures are noisy")
     pins = "not pinned" if server_core is None else f"server on core {server_core}, client on core {client_core}"
     print(
         f"{', '.join(f'{name} {value}' for name, value in facts.items())}\n{pins}; hub at production defaults but for:"
@@ -128,6 +125,7 @@ def main() -> int:
             for found in summaries
         ],
         "rounds_in_full": bench.figures.details,
+        "cores_used_by_others": bench.others,
         "notes": bench.notes,
         "failures": failures,
     }
@@ -142,6 +140,7 @@ def run_rounds(bench: Bench, parts: list[str], rounds: int) -> list[str]:
     left = list(dict.fromkeys(parts))
     for turn in range(rounds):
         bench.round = turn
+        began, busy, own = time.monotonic(), machine.busy_s(), machine.own_s()
         for name in list(left):
             started = time.monotonic()
             try:
@@ -150,6 +149,10 @@ def run_rounds(bench: Bench, parts: list[str], rounds: int) -> list[str]:
                 failures.append(f"{name}, round {turn + 1}: {error}")
                 bench.say(f"{name} failed after {time.monotonic() - started:.1f} s: {error}")
                 left.remove(name)
+        others = (machine.busy_s() - busy - (machine.own_s() - own)) / (time.monotonic() - began)
+        bench.others.append(round(max(others, 0.0), 2))
+        if others > OTHERS_MAX:
+            bench.note(f"round {turn + 1} was disturbed: other processes used {others:.2f} cores")
     return failures
 
 

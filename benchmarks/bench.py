@@ -17,7 +17,10 @@ _Result = TypeVar("_Result")
 
 @dataclass(slots=True)
 class Bench:
-    """One run of the benchmarks. seconds, warmup_s: of each single measurement. round: counts from 0."""
+    """One run of the benchmarks. seconds, warmup_s: of each single measurement. round: counts from 0.
+
+    others: for each round, how many cores other processes used.
+    """
 
     folder: Path
     generator: Generator
@@ -28,6 +31,7 @@ class Bench:
     hub_command: Sequence[str] = HUB_COMMAND
     round: int = 0
     figures: Figures = field(default_factory=Figures)
+    others: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     settings: dict[str, object] = field(default_factory=dict)
 

@@ -60,10 +60,20 @@ def memory_kib(pid: int, field: str = "VmRSS") -> int:
     raise RuntimeError(f"no {field} of process {pid}")
 
 
-def cpu_s(pid: int) -> float:
-    """Seconds of processor that a process has used, all its threads."""
-    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def busy_s() -> float:
+    """Seconds that all cores together were not idle since boot; 0 where the system does not say."""
+    try:
+        fields = Path("/proc/stat").read_text("ascii").splitlines()[0].split()[1:]
+    except OSError:
+        return 0.0
+    idle_and_waiting = int(fields[3]) + int(fields[4])
+    return (sum(map(int, fields[:8])) - idle_and_waiting) / os.sysconf("SC_CLK_TCK")
+
+
+def own_s() -> float:
+    """Seconds of processor used by this process and by its children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def run_s(command: Sequence[str], env: dict[str, str]) -> float:
