@@ -102,8 +102,16 @@ class Gate:
     def _is_our_origin(self, origin: str) -> bool:
         if origin in self.origins:
             return True
-        parts = urlsplit(origin)
-        return parts.scheme in ("http", "https") and parts.path == "" and self._is_our_host(parts.netloc)
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
+        default_port = {"http": 80, "https": 443}.get(parts.scheme)
+        if default_port is None or parts.path:
+            return False
+        name, port = _split_host(parts.netloc)
+        is_local = name in _LOCAL_HOSTS  # a page without a port comes from another server of this machine
+        return (port or default_port) == self.port if is_local else self._is_our_host(parts.netloc)
 
 
 def _split_host(host: str) -> tuple[str, int | None]:
