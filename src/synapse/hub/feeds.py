@@ -23,7 +23,7 @@ from synapse.journal.interface import Pages
 from synapse.journal.upcast import decode
 from synapse.protocol.codec import encode_notice
 from synapse.protocol.cursor import cursor_of
-from synapse.protocol.notices import CaughtUp, Message
+from synapse.protocol.notices import Broken, CaughtUp, Message
 
 PAGE_ROWS: Final = 200
 RECENT_EVENTS_MAX: Final = 4_096
@@ -141,8 +141,6 @@ class Feeds:
         self._next_id += 1
         self.count += 1
         connection.subscriptions[subscription.id] = subscription
-        if has_presence:
-            self.presence.add(subscription)
         return subscription
 
     def end(self, subscription: Subscription) -> None:
@@ -154,11 +152,6 @@ class Feeds:
         self.presence.discard(subscription)
         subscription.connection.subscriptions.pop(subscription.id, None)
         self._leave_live(subscription)
-
-    def drop_keys(self, keys: Sequence[str]) -> None:
-        """A channel or inbox is gone: nobody follows it any more."""
-        for key in keys:
-            self._live.pop(key, None)
 
     def start(self, subscription: Subscription) -> None:
         """Go on from the subscription's position: live at once when nothing was missed, else from disk."""
@@ -223,6 +216,9 @@ class Feeds:
         def done(result: tuple[list[bytes], int] | None, error: JournalError | None) -> None:
             subscription.is_reading = False
             if error is not None:
+                ended = Broken(subscription=subscription.id, code="journal_broken", detail=str(error))
+                if not subscription.is_ended:
+                    self._say(subscription, [encode_notice(self.durable, ended)])
                 self._broken(error)
                 return
             assert result is not None

@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from synapse.errors import Rejected
 from synapse.hub.buckets import Buckets
 from synapse.hub.clock import Clock
 from synapse.hub.connection import Connection
-from synapse.protocol.codes import CLOSE_NO_HELLO, CLOSE_SLOW
+from synapse.protocol.codec import Request
+from synapse.protocol.codes import CLOSE_FLOOD, CLOSE_NO_HELLO, CLOSE_SLOW
+from synapse.protocol.commands import Hello
 from synapse.protocol.limits import Limits
 from synapse.protocol.session import Heard, Phase, Refusal
 
@@ -50,11 +53,11 @@ class Peers:
         now_ms = self._clock.monotonic_ms()
         wait_ms = connection.host_bucket.take(now_ms)
         if wait_ms:
-            heard = Refusal(heard.id, self.host_buckets.refusal(connection.host, wait_ms))
+            heard = _limited(connection, heard, self.host_buckets.refusal(connection.host, wait_ms))
         elif connection.agent_bucket is not None:
             wait_ms = connection.agent_bucket.take(now_ms)
             if wait_ms:
-                heard = Refusal(heard.id, self.agent_buckets.refusal(connection.by.actor, wait_ms))
+                heard = _limited(connection, heard, self.agent_buckets.refusal(connection.by.actor, wait_ms))
         connection.in_flight += 1
         if connection.in_flight >= self._limits.in_flight_max or self._turns.is_inbox_full:
             self._hold(connection)
@@ -89,12 +92,19 @@ class Peers:
         self._stuck.pop(connection, None)
         if connection.is_closed:
             return
-        for request in connection.postponed:
-            self._turns.put(connection, request)
-        connection.postponed.clear()
+        self.go_on(connection)
         self.unhold(connection)
+        for subscription in list(connection.subscriptions.values()):
+            if subscription.has_stale_presence:
+                self._turns.requests.say_presence(subscription)
         self._turns.feeds.resume(connection)
         self._turns.disk.go_on(connection)
+
+    def go_on(self, connection: Connection) -> None:
+        """Carry out what was postponed, before everything that came after it."""
+        if connection.postponed and not connection.is_stuck:
+            self._turns.put_first(connection, connection.postponed)
+            connection.postponed.clear()
 
     def open(self, connection: Connection) -> None:
         """A peer connected."""
@@ -130,9 +140,9 @@ class Peers:
         for connection in list(self._stuck):
             buffered = connection.wire.buffered()
             if buffered < connection.stuck_bytes:
-                connection.stuck_bytes = buffered
                 connection.stuck_since_ms = now_ms
-            elif now_ms - connection.stuck_since_ms >= limits.drain_ms:
+            connection.stuck_bytes = buffered  # it also grows, by answers that were on their way
+            if now_ms - connection.stuck_since_ms >= limits.drain_ms:
                 connection.wire.close(CLOSE_SLOW, "slow: resume from your cursor")
                 connection.wire.abort()
 
@@ -141,3 +151,14 @@ class Peers:
         here = list(self.connections.values())
         self.agent_buckets.sweep(now_ms, {connection.agent for connection in here})
         self.host_buckets.sweep(now_ms, {connection.host for connection in here})
+
+
+def _limited(connection: Connection, heard: Heard, error: Rejected) -> Refusal:
+    """What an empty bucket makes of a frame. A hello that is not heard ends the connection: its session waits for the
+    outcome, and would take whatever comes next for a part of a greeting."""
+    if isinstance(heard, Request):
+        if not isinstance(heard.command, Hello):
+            return Refusal(heard.id, error)
+        connection.session.close()
+        return Refusal(heard.id, error, CLOSE_FLOOD)
+    return heard if heard.close is not None else Refusal(heard.id, error)

@@ -183,7 +183,8 @@ class Requests:
         )
 
         def begin() -> None:
-            if subscription.has_presence:
+            if subscription.has_presence and not subscription.is_ended:
+                feeds.presence.add(subscription)  # from here on: the diff of this very turn is in the snapshot
                 self.say_presence(subscription)
             feeds.start(subscription)
 
@@ -376,7 +377,7 @@ class Requests:
             uptime_ms=turns.clock.monotonic_ms() - turns.totals.started_ms,
             base=turns.log.base,
             head=turns.feeds.durable,
-            journal_bytes=turns.journal_bytes,
+            journal_bytes=turns.log.size_bytes(),
             read_only=turns.is_read_only,
             verified_through=turns.verified_through,
             lease_clock_lag_ms=turns.lease_clock.lag_ms,

@@ -41,7 +41,7 @@ from synapse.hub.work import Totals, Turn, Work
 from synapse.journal.interface import Log, Pages
 from synapse.protocol.codec import Request, RequestId, encode_error, encode_notice, encode_reply
 from synapse.protocol.codes import CLOSE_REVOKED, PROTOCOL_VERSION
-from synapse.protocol.commands import Hello, TakeInbox
+from synapse.protocol.commands import Hello, IdentifyHub, TakeInbox
 from synapse.protocol.cursor import cursor_of
 from synapse.protocol.names import GENERAL, MAIN_ROOM, require_segment, split_address
 from synapse.protocol.replies import Reply, Status, Welcome
@@ -50,6 +50,9 @@ from synapse.protocol.session import Phase, Refusal
 TURN_REQUESTS_MAX: Final = 512
 TURN_BYTES_MAX: Final = 4 * 1024 * 1024 - 512 * 1024
 """A turn stops taking requests here; with one more it stays below the 4 MiB that the reserve must hold."""
+SATING_BYTES: Final = 16 * 1024
+"""A list of this size is the last answer of its turn to its connection: the next one waits until this one is on its
+way, so that what is held for a peer does not grow with the number of lists it asks for at once."""
 COMMITS_PER_MAINTENANCE: Final = 16
 """How often the writer looks whether its WAL is due for a checkpoint."""
 COMMIT_STALL_MS: Final = 5_000
@@ -89,7 +92,6 @@ class Turns:
         self.read_only_since_ms = clock.monotonic_ms()
         self.broken: JournalError | None = None
         self.version = version
-        self.journal_bytes = log.size_bytes()
         self.verified_through = log.base
         self.peers = Peers(self, rules.limits, clock, self._let_go)
         self.waiting = Waiting(self)
@@ -127,6 +129,13 @@ class Turns:
     def put(self, connection: Connection | None, work: Work) -> None:
         """Queue something for the next turn."""
         self._inbox.append((connection, work))
+        if not self._is_scheduled and not self._is_committing:
+            self._is_scheduled = True
+            self._loop.call_soon(self._run)
+
+    def put_first(self, connection: Connection, requests: Sequence[Request]) -> None:
+        """Queue requests that were heard before everything of this connection that is queued now."""
+        self._inbox.extendleft((connection, request) for request in reversed(requests))
         if not self._is_scheduled and not self._is_committing:
             self._is_scheduled = True
             self._loop.call_soon(self._run)
@@ -184,9 +193,11 @@ class Turns:
         self.lease_clock.advance(is_behind=self.is_read_only, is_inbox_full=self.is_inbox_full)
 
     def _carry_out(self, connection: Connection, request: Request) -> None:
-        if connection.session.phase is Phase.CLOSED:
+        phase = connection.session.phase
+        if phase is Phase.CLOSED:
             return
-        if connection.is_stuck or connection.postponed:
+        assert phase is Phase.OPEN or type(request.command) in (Hello, IdentifyHub), "nothing goes before the welcome"
+        if connection.is_stuck or connection.postponed or connection in self._turn.sated:
             connection.postponed.append(request)
             return
         by = connection.by
@@ -202,6 +213,8 @@ class Turns:
                 self._mutate(connection, request, command)  # type: ignore[arg-type]  # MUTATIONS holds the union's members
             elif kind in QUERIES:
                 self.reply(connection, request.id, look(self.state, self.rules, command, by))  # type: ignore[arg-type]  # QUERIES holds the union's members
+                if len(self._turn.replies[connection][-1][1]) > SATING_BYTES:
+                    self._turn.sated.add(connection)
             else:
                 self.requests.serve(connection, request.id, command)  # type: ignore[arg-type]  # what is left is Local
         except Rejected as refusal:
@@ -413,6 +426,8 @@ class Turns:
                 connection.wire.close(code, reason)
         for act in turn.after:
             act()
+        for connection in turn.sated:
+            self.peers.go_on(connection)
         if self._inbox:
             if not self._is_scheduled:
                 self._is_scheduled = True
@@ -434,7 +449,8 @@ class Turns:
             data = told.only(keys[0], connection)
         else:
             data = told.merged(list(dict.fromkeys(keys)), replies, connection)
-        if connection.is_stuck or wire.buffered() + len(data) > self.rules.limits.outbox_bytes_max:
+        # A quarter is left for replies, and for what a growing bytearray takes beyond its length.
+        if connection.is_stuck or wire.buffered() + len(data) > self.rules.limits.outbox_bytes_max * 3 // 4:
             self.feeds.fall_behind(connection, before)
             if replies:
                 wire.write(b"".join([wire.frame(payload) for _, payload in replies]))
@@ -464,6 +480,8 @@ class Turns:
         if self.broken is None:
             self.broken = error
             self._fatal(error)
+            if self._idle is not None and not self._idle.done():
+                self._idle.set_result(None)
 
     def _turn_read_only(self) -> None:
         self.is_read_only = True
@@ -488,12 +506,14 @@ class Turns:
         self.is_read_only = False
         passed_ms = self.clock.monotonic_ms() - self.read_only_since_ms
         self.record([JournalWritable(read_only_ms=passed_ms)], "hub")
+        self._turn.arrived.update(self.waiting.inboxes())
 
     def tick(self) -> None:
         """What time alone brings about: a few times a second, from a timer of the shell."""
         self.peers.check()
         if self.is_read_only:
             self.try_space()
+            self.put(None, lambda: self.waiting.end_late(self.clock.monotonic_ms()))
         else:
             self.put(None, self._tick)
 
@@ -531,8 +551,9 @@ class Turns:
         while self._inbox or self._is_committing or self._is_scheduled:
             if self.broken is not None:
                 return
-            self._idle = self._loop.create_future()
-            await self._idle
+            if self._idle is None or self._idle.done():
+                self._idle = self._loop.create_future()
+            await asyncio.shield(self._idle)
 
 
 def _home_of(home: str | None) -> str:

@@ -62,6 +62,10 @@ class Waiting:
         """Wait until a recipient has acked the message at `seq`."""
         self._receipts.setdefault(seq, []).append(waiter)
 
+    def inboxes(self) -> list[int]:
+        """Agents whose inbox somebody waits for."""
+        return list(self._inboxes)
+
     def drop(self, connection: Connection) -> None:
         """A connection is gone."""
         if not connection.waiting:

@@ -30,7 +30,7 @@ class Waiter:
 @dataclass(slots=True)
 class Turn:
     """What one turn has produced so far. after: what begins once it is released. arrived: agents whose inbox got
-    something. head: the last seq it makes durable."""
+    something. sated: connections that got a long list and no more in this turn. head: the last seq it makes durable."""
 
     rows: list[Row] = field(default_factory=list)
     messages: list[tuple[Recorded, int]] = field(default_factory=list)
@@ -38,6 +38,7 @@ class Turn:
     closings: list[tuple[Connection, int, str]] = field(default_factory=list)
     after: list[Callable[[], None]] = field(default_factory=list)
     arrived: set[int] = field(default_factory=set)
+    sated: set[Connection] = field(default_factory=set)
     bytes: int = 0
     at_ms: int = 0
     head: int = 0
