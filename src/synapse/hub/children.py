@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypedDict
 
-from synapse.errors import Rejected
+from synapse.errors import EXIT_FAILED, Rejected
 from synapse.hub.log import log
 from synapse.protocol.cursor import cursor_of
 from synapse.protocol.replies import JournalBackedUp, JournalVerified
@@ -101,14 +101,18 @@ class Children:
 
     def _start(self, kind: str, arguments: list[str], done: Callable[[int, _Report, str], None]) -> None:
         async def run() -> None:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    *arguments,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                )
+            except OSError as error:  # no descriptor or no memory for it
+                done(EXIT_FAILED, {}, f"no process can be started ({error.strerror}); try again later")
+                return
             try:
                 out, err = await process.communicate()
             except asyncio.CancelledError:

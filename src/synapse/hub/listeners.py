@@ -81,15 +81,16 @@ class Listeners:
         for have, most, name in (
             (len(self.turns.peers.connections), limits.connections_max, "connections_max"),
             (self._per_host[host], limits.connections_per_host_max, "connections_per_host_max"),
-            (
-                len(self.turns.peers.unwelcomed),
-                limits.connections_unauthenticated_max,
-                "connections_unauthenticated_max",
-            ),
+            (self.unwelcomed - 1, limits.connections_unauthenticated_max, "connections_unauthenticated_max"),
         ):
             if have >= most:
                 return f"the hub holds {have} of {most} connections ({name})"
         return None
+
+    @property
+    def unwelcomed(self) -> int:
+        """How many sockets are open without a welcome, those without a complete request head among them."""
+        return len(self.peers) - len(self.turns.peers.connections) + len(self.turns.peers.unwelcomed)
 
     def admit(self, peer: Peer, *, host: str, uid: int | None, has_token: bool) -> Connection:
         """A peer with a complete handshake becomes a connection of the turn."""

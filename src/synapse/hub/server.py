@@ -45,7 +45,6 @@ def run(settings: Settings) -> int:
     clock = SystemClock()
     try:
         rendezvous.ensure_home(settings.home)
-        token = rendezvous.ensure_token(settings.home, settings.token_file)
         recovered = recover(settings.home, clock.wall_ms())
     except (JournalError, HomeRefused) as error:
         return _refuse(error)
@@ -54,8 +53,9 @@ def run(settings: Settings) -> int:
     gc.set_threshold(GC_THRESHOLD)
     with contextlib.closing(recovered.journal):
         try:
+            token = rendezvous.ensure_token(settings.home, settings.token_file)
             return asyncio.run(_Hub(settings, clock, token, recovered).run())
-        except (JournalError, AddressInUse, SettingsRefused) as error:
+        except (JournalError, HomeRefused, AddressInUse, SettingsRefused) as error:
             return _refuse(error)
 
 
@@ -185,6 +185,7 @@ class _Hub:
         while True:
             await asyncio.sleep(TICK_S)
             turns.tick()
+            turns.journal_bytes = self._journal.size_bytes()
             events = turns.state.events
             if events - self._snapshot_at >= settings.snapshot_events and not turns.is_read_only:
                 self._snapshot_at = events

@@ -231,7 +231,7 @@ class LinePeer(Peer):
         """A peer that half-closed may still read its answers, when they come at once."""
         connection = self.connection
         if connection is None or not connection.in_flight:
-            self.abort()
+            self._finish()
             return
         self._start_timer(CLOSE_WITHIN_S, self.abort)
 
@@ -268,7 +268,12 @@ class WebPeer(Peer):
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             with contextlib.suppress(OSError):
                 raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._listeners.limits.drain_ms)
-        self._start_timer(self._listeners.limits.hello_ms / 1000, self.abort)
+        limits = self._listeners.limits
+        if self._listeners.unwelcomed > limits.connections_unauthenticated_max:
+            reason = f"the hub holds {limits.connections_unauthenticated_max} connections without a hello"
+            self._refuse(503, f"{reason} (connections_unauthenticated_max)", ("Retry-After", "1"))
+            return
+        self._start_timer(limits.hello_ms / 1000, self.abort)
 
     def frame(self, payload: bytes) -> bytes:
         """The payload as a text frame."""
