@@ -17,7 +17,7 @@ from typing import Final, Self
 from synapse.core import kernel
 from synapse.core.kernel import Rules
 from synapse.core.state import State, digest, new_state
-from synapse.errors import Disconnected, JournalError
+from synapse.errors import Disconnected, JournalError, StoreFailed
 from synapse.hub.connection import Connection
 from synapse.hub.reads import recorded_of
 from synapse.hub.server import begin
@@ -103,6 +103,8 @@ class MemoryPeer:
         found = list(self._frames)
         self._frames.clear()
         self._bytes = 0
+        if self.connection is not None and self.connection.is_stuck:
+            self._hub.turns.peers.on_drained(self.connection)
         return found
 
     async def aclose(self) -> None:
@@ -260,6 +262,7 @@ class MemoryHub:
 
     async def restart(self) -> None:
         """Kill the hub: connections are cut, the soft half is forgotten, the journal is replayed into a new one."""
+        self.turns.broken = StoreFailed("the hub was killed")  # what it still had to do is not done any more
         self._cut("the hub was killed")
         state = new_state()
         for row in self.journal.rows(self.journal.base + 1, self.journal.head):
