@@ -139,6 +139,7 @@ class RealHub:
         self.home = home
         self.process: subprocess.Popen[str] | None = None
         self.ready_line = ""
+        self._begun: list[subprocess.Popen[str]] = []
 
     def start(self, *flags: str) -> None:
         """Start it and wait until it says that it is ready."""
@@ -192,13 +193,25 @@ class RealHub:
 
     def begin(self, *words: str) -> "subprocess.Popen[str]":
         """A command that stays."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "synapse", *words],
-            env=environment(self.home),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        self._begun.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "synapse", *words],
+                env=environment(self.home),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
         )
+        return self._begun[-1]
+
+    def end_all(self) -> None:
+        """End the hub, and what a failed test has left behind."""
+        for command in self._begun:
+            if command.poll() is None:
+                command.kill()
+                command.communicate()
+        if self.process is not None:
+            self.end()
 
 
 @pytest.fixture
@@ -207,5 +220,4 @@ def hub(tmp_path: Path) -> Iterator[RealHub]:
     real = RealHub(tmp_path / "home")
     real.start()
     yield real
-    if real.process is not None:
-        real.end()
+    real.end_all()
