@@ -4,8 +4,10 @@ import asyncio
 import os
 import random
 import selectors
+import signal
+import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
 
@@ -265,3 +267,50 @@ class People:
 def people() -> type[People]:
     """Clients of a memory hub that the test made."""
     return People
+
+
+class HubProcess:
+    """`python -m synapse hub` on a home of its own; the same port every time."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.port = 0
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def websocket(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        arguments = ("-m", "synapse", "hub", "--port", str(self.port), "--home", str(self.home))
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+        assert self._process.stdout is not None
+        ready = (await self._process.stdout.readline()).decode()
+        assert ready.startswith("synapse hub ready ws://127.0.0.1:"), ready
+        self.port = int(ready.split()[3].rpartition(":")[2])
+
+    async def end(self, number: signal.Signals) -> int:
+        process, self._process = self._process, None
+        assert process is not None
+        process.send_signal(number)
+        await process.communicate()
+        assert process.returncode is not None
+        return process.returncode
+
+    async def kill_and_restart(self) -> None:
+        await self.end(signal.SIGKILL)
+        await self.start()
+
+    async def stop(self) -> None:
+        if self._process is not None:
+            await self.end(signal.SIGKILL)
+
+
+@pytest.fixture
+async def hub(tmp_path: Path) -> AsyncIterator[HubProcess]:
+    process = HubProcess(tmp_path / "home")
+    await process.start()
+    yield process
+    await process.stop()

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -221,3 +222,9 @@ async def test_another_secret_is_refused_at_the_first_hello(people: "type[People
             await Client(name="ada", secret="x" * 40, wiring=Wiring(dial=hub.dial)).connect()
         with pytest.raises(Rejected, match="bad_name"):
             await Client(name="No Name", secret="x" * 40, wiring=Wiring(dial=hub.dial)).connect()
+
+
+def test_the_reference_has_a_line_for_every_method() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "client.md").read_text()
+    public = [name for name in vars(Client) if not name.startswith("_")]
+    assert [name for name in public if f"\n| `{name}" not in page] == []

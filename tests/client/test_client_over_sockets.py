@@ -4,9 +4,8 @@ import asyncio
 import os
 import signal
 import stat
-import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,63 +14,19 @@ from synapse.client.client import body_of
 from synapse.errors import Disconnected, HubUnreachable, Rejected
 from synapse.home import read_hub_file
 
+if TYPE_CHECKING:
+    from tests.client.conftest import HubProcess
+
 MAIN = "main:general"
 
 
-class HubProcess:
-    """`python -m synapse hub` on a home of its own; the same port every time."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.port = 0
-        self._process: asyncio.subprocess.Process | None = None
-
-    @property
-    def websocket(self) -> str:
-        return f"ws://127.0.0.1:{self.port}"
-
-    async def start(self) -> None:
-        arguments = ("-m", "synapse", "hub", "--port", str(self.port), "--home", str(self.home))
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-        )
-        assert self._process.stdout is not None
-        ready = (await self._process.stdout.readline()).decode()
-        assert ready.startswith("synapse hub ready ws://127.0.0.1:"), ready
-        self.port = int(ready.split()[3].rpartition(":")[2])
-
-    async def end(self, number: signal.Signals) -> int:
-        process, self._process = self._process, None
-        assert process is not None
-        process.send_signal(number)
-        await process.communicate()
-        assert process.returncode is not None
-        return process.returncode
-
-    async def kill_and_restart(self) -> None:
-        await self.end(signal.SIGKILL)
-        await self.start()
-
-    async def stop(self) -> None:
-        if self._process is not None:
-            await self.end(signal.SIGKILL)
-
-
-@pytest.fixture
-async def hub(tmp_path: Path) -> AsyncIterator[HubProcess]:
-    process = HubProcess(tmp_path / "home")
-    await process.start()
-    yield process
-    await process.stop()
-
-
-def client_of(hub: HubProcess, name: str, kind: str = "unix") -> Client:
+def client_of(hub: "HubProcess", name: str, kind: str = "unix") -> Client:
     uri = hub.websocket if kind == "ws" else None
     return Client(uri, name=name, home=hub.home, timeout=30.0)
 
 
 @pytest.mark.parametrize("kind", ["unix", "ws"])
-async def test_messages_go_through_both_kinds_of_sockets(hub: HubProcess, kind: str) -> None:
+async def test_messages_go_through_both_kinds_of_sockets(hub: "HubProcess", kind: str) -> None:
     async with client_of(hub, "ada", kind) as ada, client_of(hub, "bob", kind) as bob, bob.subscribe() as feed:
         big = "é\n" * 40_000
         await ada.send(big, channel=MAIN)
@@ -83,7 +38,7 @@ async def test_messages_go_through_both_kinds_of_sockets(hub: HubProcess, kind: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["unix", "ws"])
-async def test_a_hub_killed_mid_stream_costs_no_message_and_repeats_none(hub: HubProcess, kind: str) -> None:
+async def test_a_hub_killed_mid_stream_costs_no_message_and_repeats_none(hub: "HubProcess", kind: str) -> None:
     count, writers, kills = 300, 3, 4
     heard: list[tuple[int, object]] = []
     progress = asyncio.Event()
@@ -125,7 +80,7 @@ async def test_a_hub_killed_mid_stream_costs_no_message_and_repeats_none(hub: Hu
 
 
 @pytest.mark.slow
-async def test_an_inbox_loop_over_kills_loses_nothing(hub: HubProcess) -> None:
+async def test_an_inbox_loop_over_kills_loses_nothing(hub: "HubProcess") -> None:
     ids: dict[str, object] = {}
     changed = asyncio.Event()
 
@@ -148,7 +103,7 @@ async def test_an_inbox_loop_over_kills_loses_nothing(hub: HubProcess) -> None:
         assert list(ids.values()) == list(range(120))
 
 
-async def test_a_drained_hub_is_waited_for_and_a_hub_that_moved_is_found(hub: HubProcess) -> None:
+async def test_a_drained_hub_is_waited_for_and_a_hub_that_moved_is_found(hub: "HubProcess") -> None:
     async with client_of(hub, "ada") as ada, client_of(hub, "bob") as bob, bob.subscribe(MAIN) as feed:
         await ada.send(1, channel=MAIN)
         assert await hub.end(signal.SIGTERM) == 0
@@ -159,7 +114,7 @@ async def test_a_drained_hub_is_waited_for_and_a_hub_that_moved_is_found(hub: Hu
         assert [(await anext(feed)).n for _ in range(2)] == [1, 2]
 
 
-async def test_the_secret_lies_in_the_home_and_makes_two_clients_one_agent(hub: HubProcess) -> None:
+async def test_the_secret_lies_in_the_home_and_makes_two_clients_one_agent(hub: "HubProcess") -> None:
     async with client_of(hub, "ada") as one, client_of(hub, "ada", "ws") as two, client_of(hub, "ada/sub") as sub:
         known = read_hub_file(hub.home)
         assert known is not None
@@ -171,7 +126,7 @@ async def test_the_secret_lies_in_the_home_and_makes_two_clients_one_agent(hub: 
     assert not (hub.home / "secrets" / known.hub_id / "bob").exists()
 
 
-async def test_without_the_token_a_websocket_is_refused(hub: HubProcess, tmp_path: Path) -> None:
+async def test_without_the_token_a_websocket_is_refused(hub: "HubProcess", tmp_path: Path) -> None:
     stranger = Client(hub.websocket, name="eve", home=tmp_path / "elsewhere")
     with pytest.raises(Rejected, match="unauthorized"):
         await stranger.connect()
@@ -180,7 +135,7 @@ async def test_without_the_token_a_websocket_is_refused(hub: HubProcess, tmp_pat
         await known.ping()
 
 
-async def test_an_operator_comes_over_the_unix_socket(hub: HubProcess, tmp_path: Path) -> None:
+async def test_an_operator_comes_over_the_unix_socket(hub: "HubProcess", tmp_path: Path) -> None:
     async with client_of(hub, "ada") as ada, Client(home=hub.home, operator=True) as operator:
         await ada.send("x", channel=MAIN)
         assert (await operator.verify_journal()).events > 0
@@ -199,7 +154,7 @@ async def test_where_no_hub_runs_the_way_to_start_one_is_said(tmp_path: Path) ->
         await Client("tcp://somewhere", name="ada", home=tmp_path / "none").connect()
 
 
-async def test_a_closed_client_leaves_no_task_and_no_socket(hub: HubProcess) -> None:
+async def test_a_closed_client_leaves_no_task_and_no_socket(hub: "HubProcess") -> None:
     for kind in ("unix", "ws"):
         client = client_of(hub, "ada", kind)
         await client.connect()

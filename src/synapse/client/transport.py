@@ -55,6 +55,8 @@ class LineTransport:
             await self._writer.drain()
         except OSError as error:
             raise Disconnected(LOST, f"the connection was lost ({error.strerror or error})") from error
+        if self._writer.is_closing():  # closed from this side while it waited: asyncio calls that drained
+            raise Disconnected(LOST, "the connection was closed from this side")
 
     async def receive(self) -> bytes:
         """The next line; one that was cut off by the end of the connection is dropped."""

@@ -1,0 +1,88 @@
+"""The examples, run as they stand against a real hub."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from synapse import Client
+from synapse.client.client import body_of
+
+if TYPE_CHECKING:
+    from tests.client.conftest import HubProcess
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+async def example(home: Path, name: str, *arguments: str) -> asyncio.subprocess.Process:
+    environ = {**os.environ, "SYNAPSE_HOME": str(home)}
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(
+        sys.executable, str(EXAMPLES / name), *arguments, env=environ, stdout=pipe, stderr=pipe
+    )
+
+
+async def ended(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
+    async with asyncio.timeout(60):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def line(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        return (await process.stdout.readline()).decode()
+
+
+@pytest.mark.slow
+async def test_the_echo_answers_and_survives_the_hub(hub: "HubProcess") -> None:
+    echo = await example(hub.home, "echo_agent.py")
+    assert "echo is online" in await line(echo)
+    async with Client(name="ada", home=hub.home) as ada:
+        sent = await ada.send("hello", to="echo")
+        await hub.kill_and_restart()
+        answer = await ada.take(wait=30)
+        assert answer is not None
+        assert (answer.message.sender, answer.message.reply_to) == ("echo", sent.id)
+        assert body_of(answer.message) == "hello"
+    echo.terminate()
+    await ended(echo)
+
+
+@pytest.mark.slow
+async def test_two_agents_count_to_ten(hub: "HubProcess") -> None:
+    code, out, err = await ended(await example(hub.home, "two_agents.py"))
+    assert (code, err) == (0, "")
+    assert [text.split()[1:] for text in out.splitlines()] == [
+        [f"{'odd' if number % 2 else 'even'}:", str(number)] for number in range(1, 11)
+    ]
+
+
+@pytest.mark.slow
+async def test_a_follower_goes_on_where_it_was(hub: "HubProcess", tmp_path: Path) -> None:
+    place = tmp_path / "cursor"
+    async with Client(name="ada", home=hub.home) as ada:
+        for number in range(3):
+            follower = await example(hub.home, "follow_from_file.py", str(place))
+            assert "following from" in await line(follower)
+            if number:
+                assert await line(follower) == f"{number * 2:>4} ada: while away\n"
+            await ada.send("seen", channel="main:general")
+            assert await line(follower) == f"{number * 2 + 1:>4} ada: seen\n"
+            while not place.exists() or place.read_text() != (await ada.ping()).cursor:
+                await asyncio.sleep(0.01)
+            follower.kill()
+            await ended(follower)
+            await ada.send("while away", channel="main:general")
+
+
+async def test_without_a_hub_an_example_says_how_to_start_one(tmp_path: Path) -> None:
+    for name in ("echo_agent.py", "two_agents.py"):
+        code, _, err = await ended(await example(tmp_path, name))
+        assert code == 1
+        assert err.startswith("no hub runs for")
+        assert "start one: synapse hub" in err
