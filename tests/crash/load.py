@@ -1,0 +1,360 @@
+"""The load: one process, one role, plain blocking sockets and json; run as `python -m tests.crash.load`.
+
+    writer     bursts of posts and direct sends, most under an idempotency key; repeats what was cut off, or leaves it
+    reader     follows two channels and its own inbox; leaves and comes back with its last cursor; is slow at times
+    worker     takes, acks, at times leaves between the two; two processes of one agent
+    historian  pages through history both ways, joins and leaves
+
+Everything ends by files in the run's directory: `stop` ends the writers, `drain` the others once they have it all.
+"""
+
+import json
+import random
+import select
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.crash.history import Frame, Recorder
+
+CHANNELS = ("load:a", "load:b")
+WORKER = "worker"
+READERS = ("reader-1", "reader-2")
+ANSWER_S_MAX = 20.0
+KEYS_PER_AGENT = 8_000
+"""An agent may have 10 000 live keys; a writer goes on under another name before that."""
+
+
+class Cut(Exception):
+    """The connection ended."""
+
+
+class Line:
+    """One connection after another to the hub of a home, found as every client finds it."""
+
+    def __init__(self, home: Path, record: Recorder, agent: str) -> None:
+        self.agent = agent
+        self.conn = 0
+        self._home = home
+        self._record = record
+        self._socket: socket.socket | None = None
+        self._rest = b""
+        self._notices: list[Frame] = []
+        self._pending: dict[int, None] = {}
+
+    def open(self) -> None:
+        """Connect and say hello, however long the hub is away."""
+        while True:
+            try:
+                path = self._path()
+                if path is None:
+                    time.sleep(0.02)
+                    continue
+                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                self._socket.connect(path)
+                self._rest, self._notices = b"", []
+                self.conn += 1
+                self._record.note("open", conn=self.conn, agent=self.agent)
+                secret = f"{self.agent}:".ljust(40, "s")
+                [hello] = self.burst([("hello", {"name": self.agent, "secret": secret, "lasting": True}, None)])
+                if hello is not None:
+                    if hello["type"] != "reply":
+                        raise SystemExit(f"{self.agent}: hello was refused: {hello}")
+                    return
+            except OSError:
+                pass
+            self._drop()
+            time.sleep(0.02)
+
+    def _path(self) -> str | None:
+        try:
+            uris: list[str] = json.loads((self._home / "hub.json").read_bytes())["uris"]
+        except OSError:
+            return None
+        return next(uri.removeprefix("unix:") for uri in uris if uri.startswith("unix:"))
+
+    def leave(self) -> None:
+        """Close from this side."""
+        self._record.note("close", conn=self.conn)
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def burst(self, requests: list[tuple[str, Frame, str | None]]) -> list[Frame | None]:
+        """Write all requests at once and read their answers; None for what was cut off. Then the line is down."""
+        numbers = []
+        for type_, body, key in requests:
+            numbers.append(self._record.invoke(self.conn, type_, key, body))
+        answers: dict[int, Frame] = {}
+        self._pending = dict.fromkeys(numbers)
+        try:
+            self._write(numbers, requests)
+            while self._pending:
+                for frame in self._read(ANSWER_S_MAX):
+                    number = frame["id"]
+                    del self._pending[number]
+                    answers[number] = frame
+                    self._record.note("ok" if frame["type"] == "reply" else "fail", op=number, frame=frame)
+        except Cut:
+            for number in self._pending:
+                self._record.note("unknown", op=number)
+            self._pending = {}
+            self._drop()
+        return [answers.get(number) for number in numbers]
+
+    def ask(self, type_: str, body: Frame, key: str | None = None) -> Frame | None:
+        """One request; None when it was cut off."""
+        [answer] = self.burst([(type_, body, key)])
+        return answer
+
+    def _write(self, numbers: list[int], requests: list[tuple[str, Frame, str | None]]) -> None:
+        assert self._socket is not None
+        data = []
+        for number, (type_, body, key) in zip(numbers, requests, strict=True):
+            frame: Frame = {"type": type_, "id": number, "body": body}
+            if key is not None:
+                frame["idem_key"] = key
+            data.append(json.dumps(frame).encode() + b"\n")
+        try:
+            self._socket.sendall(b"".join(data))
+        except OSError:
+            raise Cut from None
+
+    def _read(self, wait_s: float) -> Iterator[Frame]:
+        """The answers among the next frames; notices are recorded and kept for `notices`."""
+        assert self._socket is not None
+        if not select.select([self._socket], [], [], wait_s)[0]:
+            if self._pending:
+                raise SystemExit(f"{self.agent}: the hub is silent: no answer in {wait_s} s")
+            return
+        try:
+            data = self._socket.recv(1 << 16)
+        except OSError:
+            raise Cut from None
+        if not data:
+            raise Cut
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            frame: Frame = json.loads(line)
+            if frame["type"] in ("reply", "error"):
+                yield frame
+            else:
+                self._record.note("notice", conn=self.conn, frame=frame)
+                self._notices.append(frame)
+
+    def notices(self, wait_s: float) -> list[Frame] | None:
+        """What the hub said unasked, after waiting a while for more; None when the connection was cut."""
+        try:
+            for frame in self._read(wait_s):
+                raise SystemExit(f"{self.agent}: an answer to no request: {frame}")
+        except Cut:
+            self._drop()
+            return None
+        said, self._notices = self._notices, []
+        return said
+
+    @property
+    def is_up(self) -> bool:
+        return self._socket is not None
+
+
+class Run:
+    """Where and how one process runs."""
+
+    def __init__(self, home: Path, run: Path, name: str, seed: int) -> None:
+        self.home, self.run, self.name = home, run, name
+        self.chance = random.Random(f"{seed}:{name}")
+        self.record = Recorder(run / f"{name}.jsonl")
+
+    def has(self, flag: str) -> bool:
+        return (self.run / flag).exists()
+
+    def line(self, agent: str) -> Line:
+        return Line(self.home, self.record, agent)
+
+
+def write(run: Run) -> None:
+    chance, serial, keys = run.chance, 0, 0
+    line = run.line(run.name)
+    line.open()
+    while not run.has("stop"):
+        burst = []
+        for _ in range(chance.choice((1, 1, 2, 4, 8, 12))):
+            serial += 1
+            burst.append(_message(run, serial))
+            if burst[-1][2] is not None and chance.random() < 0.05:
+                burst.append(burst[-1])  # the same key twice in one turn
+        keys += len(burst)
+        cut = _unanswered(burst, line.burst(burst))
+        while cut:
+            line.open()
+            # What is repeated is repeated before anything new, so that the order of sending stays.
+            cut = [request for request in cut if request[2] is not None and chance.random() > 0.1]
+            cut = _unanswered(cut, line.burst(cut)) if cut else []
+        if not line.is_up:
+            line.open()
+        if burst[0][2] is not None and chance.random() < 0.02:
+            type_, body, key = burst[0]
+            line.ask(type_, {**body, "body": {"mark": f"{run.name}.{serial}.other"}}, key)
+        if not line.is_up:
+            line.open()
+        if keys > KEYS_PER_AGENT:
+            keys = 0
+            line.leave()
+            line = _same_record(line, run.line(f"{run.name}-{serial}"))
+            line.open()
+        time.sleep(chance.uniform(0.004, 0.04))
+
+
+def _same_record(old: Line, new: Line) -> Line:
+    new.conn = old.conn
+    return new
+
+
+def _message(run: Run, serial: int) -> tuple[str, Frame, str | None]:
+    chance, mark = run.chance, f"{run.name}.{serial}"
+    key = mark if chance.random() < 0.85 else None
+    big = chance.random() < 0.04
+    content: object = {"mark": mark, "pad": "x" * (chance.randrange(40_000) if big else chance.randrange(200))}
+    body: Frame = {"body": content}
+    kind = chance.random()
+    if kind < 0.07:
+        body["to"] = [WORKER]
+    elif kind < 0.10:
+        body["to"] = [WORKER, *READERS]
+    elif kind < 0.11:
+        body["to"], body["create"] = [f"ghost-{mark.replace('.', '-')}", READERS[0]], True
+    else:
+        body["channel"] = chance.choice(CHANNELS)
+        if kind < 0.13:
+            body["body"] = f"{mark} for @{READERS[0]} to see"
+    return "message.send", body, key
+
+
+_Requests = list[tuple[str, Frame, str | None]]
+
+
+def _unanswered(burst: _Requests, answers: list[Frame | None]) -> _Requests:
+    cut = [request for request, answer in zip(burst, answers, strict=True) if answer is None]
+    return list({(key, json.dumps(body)): (type_, body, key) for type_, body, key in cut}.values())
+
+
+def read(run: Run) -> None:
+    chance = run.chance
+    line = run.line(run.name)
+    cursor: str | None = None
+    is_slow = run.name == READERS[1]
+    while True:
+        line.open()
+        follow: Frame = {"channels": list(CHANNELS), "inbox": True}
+        if cursor is not None:
+            follow["since"] = cursor
+        subscribed = line.ask("feed.subscribe", follow)
+        if subscribed is None:
+            continue
+        if subscribed["type"] != "reply":
+            raise SystemExit(f"{run.name}: could not subscribe: {subscribed}")
+        cursor = subscribed["body"]["from_cursor"]
+        leave_at = time.monotonic() + chance.uniform(0.05, 3.0)
+        is_live = False
+        while (said := line.notices(0.1)) is not None:
+            for frame in said:
+                if frame["type"] == "closing":
+                    continue
+                cursor = frame["body"]["cursor"]
+                is_live = is_live or frame["type"] == "feed.live"
+            if is_live and run.has("drain"):
+                _complete(run, line)
+                return
+            if time.monotonic() > leave_at and not run.has("drain"):
+                line.leave()
+                break
+            if is_slow and chance.random() < 0.01:
+                time.sleep(chance.uniform(0.2, 2.0))
+
+
+def _complete(run: Run, line: Line) -> None:
+    """The pong comes behind everything a live feed was told; then ack the inbox and go. Nothing is killed any more."""
+    pong = line.ask("ping", {})
+    if pong is None or line.ask("inbox.ack", {"all": True}) is None:
+        raise SystemExit(f"{run.name}: the hub went away while the load ended")
+    run.record.note("end", upto=pong["seq"])
+
+
+def work(run: Run) -> None:
+    chance, acks = run.chance, 0
+    line = run.line(WORKER)
+    line.open()
+    while True:
+        if not line.is_up:
+            line.open()
+        is_draining = run.has("drain")
+        taken = line.ask("inbox.take", {"wait_ms": 1_000 if is_draining else 300})
+        if taken is None:
+            continue
+        if taken["type"] == "error":
+            if taken["error"]["code"] != "deadline":
+                raise SystemExit(f"{run.name}: could not take: {taken}")
+            if is_draining:
+                return
+            continue
+        if chance.random() < 0.08:
+            line.leave()
+            continue
+        acks += 1
+        key = f"{run.name}.ack.{acks}" if chance.random() < 0.5 and acks < KEYS_PER_AGENT // 2 else None
+        body: Frame = {"ids": [taken["body"]["message"]["id"]]}
+        while line.ask("inbox.ack", body, key) is None:
+            line.open()
+            if chance.random() < 0.4:
+                break  # not said again: the message may come again
+
+
+def browse(run: Run) -> None:
+    chance, since = run.chance, dict.fromkeys(CHANNELS, "")
+    line = run.line(run.name)
+    line.open()
+    joins = 0
+    while not run.has("drain"):
+        if not line.is_up:
+            line.open()
+        channel, limit = chance.choice(CHANNELS), chance.choice((1, 7, 50, 500))
+        turn = chance.random()
+        if turn < 0.3:
+            joins += 1
+            key = f"{run.name}.join.{joins}" if joins < KEYS_PER_AGENT else None
+            request = (f"channel.{chance.choice(('join', 'leave'))}", {"channel": channel}, key)
+            while line.ask(*request) is None and chance.random() < 0.8:
+                line.open()
+        elif turn < 0.7 and since[channel]:
+            page = line.ask("history.read", {"channel": channel, "limit": limit, "since": since[channel]})
+            if page is not None:
+                since[channel] = page["body"]["next"] or page["body"]["cursor"]
+        else:
+            page = line.ask("history.read", {"channel": channel, "limit": limit})
+            if page is not None and page["body"]["previous"] is not None:
+                before = page["body"]["previous"]
+                since[channel] = since[channel] or page["body"]["cursor"]
+                if line.is_up:
+                    line.ask("history.read", {"channel": channel, "limit": limit, "before": before})
+        time.sleep(chance.uniform(0.005, 0.08))
+
+
+ROLES: dict[str, Callable[[Run], None]] = {"writer": write, "reader": read, "worker": work, "historian": browse}
+
+
+def main(home: str, run: str, name: str, seed: str) -> None:
+    where = Run(Path(home), Path(run), name, int(seed))
+    try:
+        ROLES[name.partition("-")[0]](where)
+    finally:
+        where.record.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,116 @@
+"""The real hub is killed again and again under load; nothing acknowledged is lost, nothing is seen that is not durable.
+
+`CRASH_SEED` takes another seed, `CRASH_KILLS` another number of kills for the long version (`make prove`). A finding
+names the seed; moments differ from run to run all the same, because eleven processes share the machine.
+"""
+
+import os
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from tests.crash.checker import check
+from tests.crash.history import History, Recorder, load
+from tests.crash.killing import LOAD, Hub, Kills, kill_often, load_of
+from tests.crash.load import CHANNELS, READERS, WORKER, Line
+
+from synapse.core.events import Recorded
+from synapse.journal.reader import JournalReader
+from synapse.journal.upcast import decode
+
+SEED = int(os.environ.get("CRASH_SEED", "1"))
+OPTIONS = ("--snapshot-events", "1500")
+
+
+def journal_of(home: Path) -> list[Recorded]:
+    """Every row that is left, read without a hub and checked against the chain."""
+    reader = JournalReader(home)
+    try:
+        head, _ = reader.tip()
+        rows = reader.scan(reader.identity.base, head, -1)
+        return [Recorded(row.seq, row.at_ms, row.actor, decode(row)) for row in rows]
+    finally:
+        reader.close()
+
+
+def set_the_stage(home: Path, run: Path) -> None:
+    """The channels, and everybody who may be written to, exist before the load begins."""
+    record = Recorder(run / "stage.jsonl")
+    for agent in (WORKER, *READERS):
+        line = Line(home, record, agent)
+        line.open()
+        for channel in CHANNELS:
+            line.ask("channel.join", {"channel": channel})
+        line.leave()
+    record.close()
+
+
+def kill_under_load(home: Path, run: Path, kills: int) -> tuple[Kills, History, list[Recorded]]:
+    """The whole run: what was killed, what was recorded, and the journal at the end."""
+    run.mkdir()
+    log = run / "hub.log"
+    hub = Hub(home, log, OPTIONS)
+    hub.wait_ready()
+    set_the_stage(home, run)
+    hub.kill()
+    with load_of(home, run, LOAD, SEED) as processes:
+        done, hub = kill_often(home, log, kills, random.Random(SEED), OPTIONS)
+        try:
+            processes.require_alive()
+            processes.raise_flag("stop", "writer")
+            processes.raise_flag("drain", "reader", "worker", "historian")
+        finally:
+            code = hub.stop()
+        assert code == 0, hub.last_words()
+    return done, load(run.glob("*.jsonl")), journal_of(home)
+
+
+def figures(done: Kills, history: History, journal: list[Recorded]) -> str:
+    """What happened, in a few lines."""
+    ops, segments = history.ops, history.segments
+    kinds = Counter(op.type for op in ops if op.is_ok)
+    heard = [Counter(notice.frame["type"] for notice in segment.heard) for segment in segments]
+    fell_behind = sum(max(0, types["feed.live"] - 1) for types in heard)
+    resumed = sum(1 for segment in segments if "since" in segment.op.body)
+    repeats = sum(1 for op in ops if op.is_ok and op.frame is not None and op.frame.get("replayed"))
+    again = sum(1 for op in ops if op.type == "inbox.take" and op.is_ok and op.reply["lends"] > 1)
+    ready = sorted(done.ready_ms)
+    return (
+        f"\n{done.total + 1} kills (1 after the stage was set, {done.at_start} while starting, {done.when_ready} when "
+        f"ready, {done.under_load} under load); ready after {ready[len(ready) // 2]} ms, at most {ready[-1]} ms\n"
+        f"{sum(kinds.values())} acknowledged: {', '.join(f'{count} {name}' for name, count in kinds.most_common())}\n"
+        f"{sum(1 for op in ops if op.frame is None)} unknown, {sum(1 for op in ops if op.is_refused)} refused, "
+        f"{repeats} repeats answered, {again} messages lent again\n"
+        f"{sum(types['message'] for types in heard)} messages read by {len({s.op.client for s in segments})} readers over "
+        f"{len(segments)} subscriptions, {resumed} of them resumed, {fell_behind} times fallen behind and caught up\n"
+        f"{len(journal)} events in the journal"
+    )
+
+
+def run_and_check(tmp_path: Path, kills: int) -> tuple[Kills, History]:
+    done, history, journal = kill_under_load(tmp_path / "home", tmp_path / "run", kills)
+    findings = check(history, journal)
+    print(figures(done, history, journal))
+    print(f"{len(findings)} findings")
+    shown = [f"{finding.rule}: {finding.text}" for finding in findings[:20]]
+    assert not findings, "\n".join([f"seed {SEED}, {len(findings)} findings", *shown])
+    return done, history
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.xdist_group("crash")
+def test_no_kill_under_load_loses_repeats_or_reorders_anything(tmp_path: Path) -> None:
+    done, history = run_and_check(tmp_path, kills=30)
+    assert done.total + 1 >= 30
+    assert sum(1 for op in history.ops if op.is_ok) > 1_000, "the load was a load"
+    assert any(op.frame is None for op in history.ops), "some answers were cut off"
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(3_600)
+def test_hundreds_of_kills_under_load_lose_repeat_and_reorder_nothing(tmp_path: Path) -> None:
+    kills = int(os.environ.get("CRASH_KILLS", "200"))
+    done, _ = run_and_check(tmp_path, kills)
+    assert done.total >= kills
