@@ -120,7 +120,7 @@ def _sent(events: Sequence[Recorded], cursor: str) -> Sent:
             room=room,
             channel=channel,
             n=event.n,
-            mentions=tuple(delivery.name for delivery in event.mentions),
+            mentions=tuple(delivery.name for delivery in event.mentions) if event.mentions else (),
             skipped=event.skipped,
         )
     assert isinstance(event, MessageSent), "a send becomes one message"

@@ -44,6 +44,7 @@ from synapse.core.events import (
     RoomDeleted,
     RoomJoined,
     RoomLeft,
+    new_tuple,
 )
 from synapse.core.idempotency import Remembered
 from synapse.core.inboxes import ALL, DIRECT, MENTION, Entry
@@ -193,7 +194,7 @@ def record(state: State, events: Sequence[Event], actor: str, at_ms: int, idem: 
     for event in events:
         if idem is not None and not recorded:
             event = msgspec.structs.replace(event, idem=idem)
-        entry = Recorded(state.seq + 1, at_ms, actor, event)
+        entry = new_tuple(Recorded, (state.seq + 1, at_ms, actor, event))
         apply(state, entry)
         recorded.append(entry)
     return recorded

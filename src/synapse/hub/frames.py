@@ -45,7 +45,7 @@ def frame_at(data: bytes, at: int) -> FrameAt | None:
         if have < 10:
             return None
         length, key = int.from_bytes(data[at + 2 : at + 10], "big"), at + 10
-    return FrameAt(second >= 0x80, key, length, key + 4 + length)
+    return tuple.__new__(FrameAt, (second >= 0x80, key, length, key + 4 + length))  # half the cost of calling FrameAt
 
 
 def unmasked(data: bytes, frame: FrameAt) -> bytes:

@@ -185,7 +185,6 @@ class _Hub:
         while True:
             await asyncio.sleep(TICK_S)
             turns.tick()
-            turns.journal_bytes = self._journal.size_bytes()
             events = turns.state.events
             if events - self._snapshot_at >= settings.snapshot_events and not turns.is_read_only:
                 self._snapshot_at = events

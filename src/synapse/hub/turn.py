@@ -41,7 +41,7 @@ from synapse.hub.work import Totals, Turn, Work
 from synapse.journal.interface import Log, Pages
 from synapse.protocol.codec import Request, RequestId, encode_error, encode_notice, encode_reply
 from synapse.protocol.codes import CLOSE_REVOKED, PROTOCOL_VERSION
-from synapse.protocol.commands import Hello, IdentifyHub, TakeInbox
+from synapse.protocol.commands import Hello, IdentifyHub, SendMessage, TakeInbox
 from synapse.protocol.cursor import cursor_of
 from synapse.protocol.names import GENERAL, MAIN_ROOM, require_segment, split_address
 from synapse.protocol.replies import Reply, Status, Welcome
@@ -59,6 +59,11 @@ COMMIT_STALL_MS: Final = 5_000
 """Health is red while one commit takes longer than this."""
 RETRY_SPACE_MS: Final = 1_000
 """How often a read-only hub tries to write its reserve again."""
+
+
+_OPEN: Final = Phase.OPEN
+_CLOSED: Final = Phase.CLOSED
+# Looked up once: they are asked for at each request, and before Python 3.12 each look-up costs 0.1 µs.
 
 
 class Turns:
@@ -194,9 +199,9 @@ class Turns:
 
     def _carry_out(self, connection: Connection, request: Request) -> None:
         phase = connection.session.phase
-        if phase is Phase.CLOSED:
+        if phase is _CLOSED:
             return
-        assert phase is Phase.OPEN or type(request.command) in (Hello, IdentifyHub), "nothing goes before the welcome"
+        assert phase is _OPEN or type(request.command) in (Hello, IdentifyHub), "nothing goes before the welcome"
         if connection.is_stuck or connection.postponed or connection in self._turn.sated:
             connection.postponed.append(request)
             return
@@ -248,7 +253,8 @@ class Turns:
         if isinstance(command, TakeInbox):
             self.requests.take(connection, request.id, command, recorded)
             return
-        self.requests.after(connection, command)
+        if not isinstance(command, SendMessage):
+            self.requests.after(connection, command)
         self.reply(connection, request.id, answer(self.state, command, by, recorded, self.state.seq))
 
     def record(self, events: Sequence[Event], actor: str, idem: Idem | None = None) -> list[Recorded]:

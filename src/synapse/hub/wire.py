@@ -400,7 +400,8 @@ class WebPeer(Peer):
 
     def _hear_text(self, connection: "Connection", data: bytes) -> None:
         try:
-            data.decode()
+            if not data.isascii():
+                data.decode()
         except UnicodeDecodeError:
             self.close(CLOSE_BAD_DATA, "text that is not UTF-8")
         else:

@@ -104,7 +104,8 @@ _COMMAND_DECODERS: Final = {name: msgspec.json.Decoder(kind).decode for name, ki
 _NOTICE_DECODERS: Final = {name: msgspec.json.Decoder(kind).decode for name, kind in NOTICES.items()}
 _NOTICE_TYPE: Final[dict[type[Notice], str]] = {kind: name for name, kind in NOTICES.items()}
 _long_number = re.compile(rb"\d{16}").search
-_NOT_DIGITS: Final = bytes(byte for byte in range(256) if not 0x30 <= byte <= 0x39)
+_ORDINARY: Final = bytes(byte for byte in range(256) if byte not in b"0123456789{[\\")
+"""Fewer than 16 bytes of the others, and no escape: neither depth, nor a number of 16 digits, nor NUL can be there."""
 _id_value = re.compile(rb'\s*:\s*(?:"([ !#-\[\]-~]{0,64})"|(-?\d{1,15}))\s*[,}]')
 _token = re.compile(rb'"(?:[^"\\]+|\\.)*"?|[\[\]{}]', re.DOTALL)
 
@@ -136,7 +137,8 @@ def decode_request(data: bytes | bytearray | memoryview, limits: Limits) -> Requ
     except Rejected as error:
         raise BadFrame(request_id, error) from None
     key = envelope.idem_key
-    return Request(request_id, command, key, b"" if key is None else _encode(command))
+    raw = b"" if key is None else _encode(command)
+    return tuple.__new__(Request, (request_id, command, key, raw))  # half the cost of calling the class
 
 
 def _decode_command(
@@ -222,12 +224,14 @@ def _with_own_bytes(command: SendMessage, limits: Limits) -> SendMessage:
 
 def _require_plain_json(data: bytes, limits: Limits) -> None:
     """Refuse depth, big integers and NUL; cheap scans first, a walk over the values only when one of them hits."""
+    odd = data.translate(None, _ORDINARY)
+    if len(odd) < 16 and b"\\" not in odd:
+        return
     if data.count(b"{") + data.count(b"[") > limits.depth_max:
         depth = _depth(data)
         if depth > limits.depth_max:
             raise Rejected("malformed", f"JSON nested {depth} deep; at most {limits.depth_max}", {"depth": depth})
-    many_digits = len(data.translate(None, _NOT_DIGITS)) >= 16  # ten times cheaper than the search below
-    if (many_digits and _long_number(data) is not None) or b"\\u0000" in data:
+    if _long_number(data) is not None or b"\\u0000" in data:
         try:
             value = _decode_any(data)
         except msgspec.MsgspecError as error:

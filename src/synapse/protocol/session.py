@@ -37,6 +37,11 @@ class Phase(Enum):
     CLOSED = "closed"
 
 
+_OPEN: Final = Phase.OPEN
+_CLOSED: Final = Phase.CLOSED
+# Looking a member up in its enumeration costs 0.1 µs before Python 3.12.
+
+
 class Refusal(NamedTuple):
     """Answer a request with an error; when `close` is set, end the connection with that code."""
 
@@ -60,7 +65,7 @@ class Session:
 
     def hear(self, frame: bytes | bytearray | memoryview) -> Heard:
         """Decode one frame into a request to carry out or a refusal to send. Must not be called once CLOSED."""
-        assert self.phase is not Phase.CLOSED, "a closed session hears nothing"
+        assert self.phase is not _CLOSED, "a closed session hears nothing"
         try:
             request = decode_request(frame, self.limits)
         except BadFrame as bad:
@@ -70,7 +75,7 @@ class Session:
             if offer is not None and not _is_spoken(offer):  # its unknown fields are those of another version
                 return self._end(bad.id, _version_refused(offer), CLOSE_VERSION)
             return self._end(bad.id, bad.rejected, CLOSE_BAD_HELLO)
-        if self.phase is Phase.OPEN and type(request.command) is not Hello:
+        if self.phase is _OPEN and type(request.command) is not Hello:
             return request
         return self._greet(request)
 
