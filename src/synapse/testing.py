@@ -21,7 +21,7 @@ from synapse.errors import Disconnected, JournalError, StoreFailed
 from synapse.hub.connection import Connection
 from synapse.hub.reads import recorded_of
 from synapse.hub.server import begin
-from synapse.hub.threads import InlineWorker
+from synapse.hub.threads import InlineWorker, Store
 from synapse.hub.turn import Turns
 from synapse.journal.memory import MemoryJournal
 from synapse.protocol.codec import encode_notice
@@ -197,15 +197,11 @@ class MemoryHub:
         self.turns = Turns(
             state=state,
             rules=self.rules,
-            log=self.journal,
-            pages=self.journal,
+            store=Store(self.journal, self.journal, worker, worker, None),
             clock=self.clock,
             loop=loop,
-            writer=worker,
-            reader=worker,
             token=TOKEN,
             version="memory",
-            keeper=None,
             fatal=self._fail,
         )
         begin(state, self.journal, self.rules, self._rooms, self.clock.wall_ms())

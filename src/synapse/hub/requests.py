@@ -1,8 +1,8 @@
 """What the shell itself answers: subscriptions, the disk, long polls, status; and what follows from some mutations."""
 
 import os
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias, assert_never
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from synapse.core.answers import Answerable, answer, presence_entry
 from synapse.core.events import MessageLent, Recorded
@@ -13,6 +13,7 @@ from synapse.errors import Rejected
 from synapse.hub.connection import Connection
 from synapse.hub.feeds import Subscription
 from synapse.hub.reads import HistoryQuery, read_history, read_inbox, read_message, read_recipients, recorded_of
+from synapse.hub.threads import Keeper
 from synapse.hub.work import Waiter
 from synapse.protocol.codec import Request, RequestId, encode_notice
 from synapse.protocol.codes import PROTOCOL_VERSION
@@ -38,8 +39,6 @@ from synapse.protocol.notices import PresenceChanged, PresenceSnapshot
 from synapse.protocol.replies import (
     Counts,
     HubIdentity,
-    JournalBackedUp,
-    JournalVerified,
     Pong,
     Position,
     Receipt,
@@ -66,18 +65,6 @@ Local: TypeAlias = (
     | BackUpJournal
 )
 """Commands that core has no part in."""
-
-
-class Keeper(Protocol):
-    """The operator's slow work on the journal's files, done in a process of its own."""
-
-    def verify(self, done: "Callable[[JournalVerified | Rejected], None]") -> None:
-        """Prove the whole journal."""
-        ...
-
-    def back_up(self, path: str, done: "Callable[[JournalBackedUp | Rejected], None]") -> None:
-        """Copy the journal."""
-        ...
 
 
 class Requests:

@@ -28,7 +28,7 @@ from synapse.hub.clock import Clock, SystemClock
 from synapse.hub.listeners import AddressInUse, Listeners
 from synapse.hub.log import log, set_up
 from synapse.hub.settings import Settings, SettingsRefused
-from synapse.hub.threads import ThreadWorker
+from synapse.hub.threads import Store, ThreadWorker
 from synapse.hub.turn import Turns
 from synapse.journal.interface import Log
 from synapse.journal.reader import JournalReader
@@ -112,15 +112,11 @@ class _Hub:
         self._turns = turns = Turns(
             state=state,
             rules=rules,
-            log=journal,
-            pages=pages,
+            store=Store(journal, pages, writer, reader, self._children),
             clock=self._clock,
             loop=loop,
-            writer=writer,
-            reader=reader,
             token=self._token,
             version=synapse.__version__,
-            keeper=self._children,
             fatal=self._on_fatal,
         )
         listeners = Listeners(turns, settings, self._token, loop)

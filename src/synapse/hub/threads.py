@@ -1,14 +1,16 @@
-"""The threads beside the loop: one that writes the journal, one that reads it. Each runs one job at a time."""
+"""The journal behind the loop: one thread that writes it, one that reads it, each one job at a time."""
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
 from typing import Protocol, TypeAlias, TypeVar
 
 from synapse.core.events import Row
-from synapse.errors import DiskFull, JournalError, StoreFailed
-from synapse.journal.interface import Log
+from synapse.errors import DiskFull, JournalError, Rejected, StoreFailed
+from synapse.journal.interface import Log, Pages
+from synapse.protocol.replies import JournalBackedUp, JournalVerified
 
 _Result = TypeVar("_Result")
 Done: TypeAlias = Callable[[_Result | None, JournalError | None], None]
@@ -24,6 +26,18 @@ class Worker(Protocol):
 
     def stop(self) -> None:
         """Finish the jobs at hand."""
+        ...
+
+
+class Keeper(Protocol):
+    """The operator's slow work on the journal's files, done in a process of its own."""
+
+    def verify(self, done: Callable[[JournalVerified | Rejected], None]) -> None:
+        """Prove the whole journal."""
+        ...
+
+    def back_up(self, path: str, done: Callable[[JournalBackedUp | Rejected], None]) -> None:
+        """Copy the journal."""
         ...
 
 
@@ -83,6 +97,17 @@ class InlineWorker:
 
     def stop(self) -> None:
         """Nothing is ever at hand."""
+
+
+@dataclass(slots=True, frozen=True)
+class Store:
+    """The journal as the turn reaches it. keeper: None where there are no files to verify or copy."""
+
+    log: Log
+    pages: Pages
+    writer: Worker
+    reader: Worker
+    keeper: Keeper | None
 
 
 def commit(log: Log, rows: Sequence[Row]) -> bool:

@@ -34,11 +34,10 @@ from synapse.hub.connection import Connection
 from synapse.hub.disk import Disk
 from synapse.hub.feeds import Feeds, Told
 from synapse.hub.peers import INBOX_MAX, Peers
-from synapse.hub.requests import Keeper, Requests
-from synapse.hub.threads import Worker, commit
+from synapse.hub.requests import Requests
+from synapse.hub.threads import Store, commit
 from synapse.hub.waiting import Waiting
 from synapse.hub.work import Totals, Turn, Work
-from synapse.journal.interface import Log, Pages
 from synapse.protocol.codec import Request, RequestId, encode_error, encode_notice, encode_reply
 from synapse.protocol.codes import CLOSE_REVOKED, PROTOCOL_VERSION
 from synapse.protocol.commands import Hello, IdentifyHub, SendMessage, TakeInbox
@@ -74,17 +73,14 @@ class Turns:
         *,
         state: State,
         rules: Rules,
-        log: Log,
-        pages: Pages,
+        store: Store,
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
-        writer: Worker,
-        reader: Worker,
         token: str,
         version: str,
-        keeper: Keeper | None,
         fatal: Callable[[JournalError], None],
     ) -> None:
+        log, pages = store.log, store.pages
         self.state = state
         self.rules = rules
         self.log = log
@@ -100,12 +96,12 @@ class Turns:
         self.verified_through = log.base
         self.peers = Peers(self, rules.limits, clock, self._let_go)
         self.waiting = Waiting(self)
-        self.disk = Disk(self, reader)
-        self.requests = Requests(self, keeper)
+        self.disk = Disk(self, store.reader)
+        self.requests = Requests(self, store.keeper)
         self.feeds = Feeds(
             state,
             pages,
-            reader,
+            store.reader,
             head=log.head,
             outbox_bytes_max=rules.limits.outbox_bytes_max,
             broken=self.on_broken,
@@ -113,7 +109,7 @@ class Turns:
         )
         self._inbox: deque[tuple[Connection | None, Work]] = deque()
         self._loop = loop
-        self._writer = writer
+        self._writer = store.writer
         self._token = token.encode()
         self._fatal = fatal
         self._turn = Turn()
