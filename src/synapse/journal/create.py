@@ -5,7 +5,6 @@ A process that dies in between leaves either a home without a journal, or a jour
 """
 
 import os
-import secrets
 import sqlite3
 from collections.abc import Callable
 from importlib.resources import files as package_files
@@ -22,7 +21,7 @@ _SEQ_BITS_PER_SECOND = 21
 
 def new_id() -> str:
     """16 random hex characters: the id of a hub or of a journal."""
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 def base_at(at_ms: int) -> int:

@@ -6,6 +6,7 @@ is a short read transaction of its own, so a reader never keeps the WAL from bei
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from heapq import merge
 from itertools import groupby, islice
 from pathlib import Path
@@ -49,12 +50,11 @@ class JournalReader:
             raise damaged(files.database, "there is no such file")
         require_some_bytes(files)
         try:
-            self._connection = open_read_only(files.database)
-            try:
+            with ExitStack() as undo:
+                self._connection = open_read_only(files.database)
+                undo.callback(self._connection.close)
                 self.identity: Identity = read_identity(files, self._connection)
-            except BaseException:
-                self._connection.close()
-                raise
+                undo.pop_all()
         except sqlite3.Error as error:
             raise failure(error, files.database) from error
         self._genesis = genesis(self.identity.hub_id, self.identity.base)

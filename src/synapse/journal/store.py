@@ -6,6 +6,7 @@ another, but never by two at a time.
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from synapse.core.events import Row
@@ -71,16 +72,16 @@ class Journal:
         self.head_hash = evidence.head_hash
         self.is_new = evidence.head == evidence.identity.base
         self.is_read_only = is_read_only
-        self._connection = open_writer(files.database)
-        try:
+        with ExitStack() as undo:
+            self._connection = open_writer(files.database)
+            undo.callback(self._connection.close)
             # What a killed process left in the page cache becomes durable before anyone sees it: a checkpoint
             # syncs the WAL first.
             self._checkpoint("PASSIVE")
             self._mark = MarkFile(files.mark, hub_id=self.hub_id, journal_id=self.journal_id)
+            undo.callback(self._mark.close)
             self._mark.write(self.head, self.head_hash)
-        except BaseException:
-            self._connection.close()
-            raise
+            undo.pop_all()
 
     @classmethod
     def open(
@@ -104,18 +105,18 @@ class Journal:
         files = Files(home)
         make_home(home)
         require_writable(files)
-        lock = HomeLock(home)
-        try:
-            return cls._open_locked(files, lock, Reserve(files.reserve, bytes_wanted=reserve_bytes), at_ms, prove)
-        except sqlite3.Error as error:
-            lock.close()
-            raise failure(error, files.database) from error
-        except OSError as error:
-            lock.close()
-            raise StoreFailed(f"{error.filename or home}: {error.strerror}; start again") from error
-        except BaseException:
-            lock.close()
-            raise
+        reserve = Reserve(files.reserve, bytes_wanted=reserve_bytes)
+        with ExitStack() as undo:
+            lock = HomeLock(home)
+            undo.callback(lock.close)
+            try:
+                journal = cls._open_locked(files, lock, reserve, at_ms, prove)
+            except sqlite3.Error as error:
+                raise failure(error, files.database) from error
+            except OSError as error:
+                raise StoreFailed(f"{error.filename or home}: {error.strerror}; start again") from error
+            undo.pop_all()
+            return journal
 
     @classmethod
     def _open_locked(
