@@ -29,6 +29,7 @@ format: $(VENV)/.dev ## format the code and repair what the linter can repair
 	$(PY) -m ruff check --fix .
 
 bench: $(VENV)/.dev ## run the benchmarks
+	@$(PY) -m compileall -q src/synapse
 	$(PY) -m benchmarks $(ARGS)
 
 prove: $(VENV)/.dev ## run the long proofs
@@ -42,6 +43,7 @@ clean: ## remove .venv, caches and build products
 $(VENV)/.runtime: pyproject.toml | $(PY)
 	@echo "installing synapse into $(VENV)"
 	@$(PIP) install -e .
+	@$(PY) -m compileall -q src/synapse
 	@touch $@
 
 # Dependency groups need pip 25.1; the pip that a fresh venv of Python 3.11 carries is older.
