@@ -93,6 +93,7 @@ class _Hub:
         self._recovered = recovered
         self._journal = recovered.journal
         self._exit_code: int | None = None
+        self._socket_said_s = -1.0
         self._stop_verifying = threading.Event()
         self._snapshot_at = recovered.state.events
 
@@ -221,6 +222,10 @@ class _Hub:
         """An exception nobody caught. Sockets may fail; anything else is our bug: crash, replay tells the truth."""
         error = context.get("exception")
         if isinstance(error, OSError) or not isinstance(error, BaseException):
+            # Without a free descriptor asyncio tries as many accepts as the backlog is long, every second.
+            if loop.time() - self._socket_said_s < 1:
+                return
+            self._socket_said_s = loop.time()
             log("hub.socket", str(context.get("message")), level=logging.WARNING, error=str(error))
             return
         self._crash(error)
