@@ -79,6 +79,18 @@ async def test_after_a_break_a_feed_goes_on_from_the_last_message_it_got(net: "N
     await client.close()
 
 
+async def test_a_feed_that_heard_nothing_yet_goes_on_from_where_it_began(net: "Net") -> None:
+    client, peer = await net.connected()
+    feed = await entered(client.subscribe(MAIN), peer, head=10)
+    peer.cut()
+    peer = await net.welcome()
+    assert (await peer.confirm(head=99)).body["since"] == "j1:10"
+    peer.tell(net.message(11))
+    assert (await anext(feed)).n == 11
+    await left(feed, peer)
+    await client.close()
+
+
 async def test_the_position_moves_on_also_where_no_message_was(net: "Net") -> None:
     client, peer = await net.connected()
     feed = await entered(client.subscribe(MAIN, since="j1:5"), peer)
@@ -205,6 +217,8 @@ async def test_a_break_while_the_consumer_is_slow_waits_for_the_consumer(net: "N
     assert peer.asked_now() == []
     assert (await anext(feed)).n == 1
     assert (await peer.confirm()).body["since"] == "j1:2"
+    await settled()
+    assert peer.asked_now() == []
     peer.tell(net.message(3))
     assert [(await anext(feed)).n, (await anext(feed)).n] == [2, 3]
     await left(feed, peer)
@@ -378,6 +392,22 @@ async def test_presence_is_a_snapshot_in_pages_and_then_diffs_that_merge(net: "N
     assert [each.name for each in update.agents] == ["ada"]
     with pytest.raises(Rejected, match="already_subscribed"):
         await client.presence().__aenter__()
+    await client.close()
+
+
+async def test_a_snapshot_that_was_cut_off_is_not_mixed_into_the_next(net: "Net") -> None:
+    client, peer = await net.connected()
+    feed = client.presence()
+    entering = begun(feed.__aenter__())
+    await peer.confirm()
+    await entering
+    peer.tell(PresenceSnapshot(agents=(entry("ada"), entry("gone")), complete=False))
+    await settled()
+    peer.cut()
+    peer = await net.welcome()
+    await peer.confirm()
+    peer.tell(PresenceSnapshot(agents=(entry("ada"),), complete=True))
+    assert [each.name for each in (await anext(feed)).agents] == ["ada"]
     await client.close()
 
 
