@@ -17,7 +17,7 @@ from synapse.journal.snapshot import Folding
 from synapse.journal.store import Journal
 
 AT_MS = 1_763_696_770_123
-RESERVE_BYTES = 256 << 10
+RESERVE_BYTES = 2 << 20
 ROOT = Path(__file__).parents[2]
 
 

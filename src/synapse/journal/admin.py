@@ -273,7 +273,8 @@ def _structure_finding(reader: JournalReader, upto: int) -> str | None:
 def _highest_known(files: Files) -> int:
     """The highest seq that any file of the home speaks of, as far as they can be read; 0 without any."""
     mark = peek_mark(files)
-    snapshots = [int(path.stem) for path in files.snapshots.glob("*.snapshot") if path.stem.isdecimal()]
+    named = [*files.snapshots.glob("*.snapshot"), *files.aside.glob("*")]
+    numbers = [path.name.replace(".", "-").split("-")[0] for path in named]
     head = 0
     if files.database.exists():
         try:
@@ -284,8 +285,9 @@ def _highest_known(files: Files) -> int:
                 reader.close()
         except JournalError:
             head = 0
+    spoken = [int(number) for number in numbers if number.isdecimal()]
     # A seq from a damaged file may be any number; what is no seq of ours must not use up the range.
-    return max(seq for seq in (0, head, mark.seq if mark else 0, *snapshots) if seq < 1 << 53)
+    return max(seq for seq in (0, head, mark.seq if mark else 0, *spoken) if seq < 1 << 53)
 
 
 def _highest_of_old(files: Files, reader: JournalReader, reason: str) -> int:
@@ -308,9 +310,11 @@ def _move_aside(files: Files, name: str) -> Path | None:
     moving = [path for path in (files.database, files.wal, files.shm, files.snapshots) if path.exists()]
     if not moving and not files.mark.exists():
         return None
+    files.aside.mkdir(mode=0o700, exist_ok=True)
     target = files.aside / name
-    target.mkdir(mode=0o700, parents=True)
-    files.aside.chmod(0o700)
+    while target.exists():  # an attempt that died left it; what it holds is kept too
+        target = target.with_name(target.name + "-again")
+    target.mkdir(mode=0o700)
     if files.mark.exists():
         write_durably(target / files.mark.name, files.mark.read_bytes())
     for path in moving:

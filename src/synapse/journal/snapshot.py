@@ -176,7 +176,7 @@ def read_snapshot(path: Path) -> tuple[Header, bytes]:
         payload = file.read()
     try:
         header = msgspec.json.decode(line, type=Header)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:
         raise ValueError("its header cannot be read") from error
     if header.format != FORMAT:
         raise ValueError(f"it has format {header.format}, this release reads {FORMAT}")
