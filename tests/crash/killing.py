@@ -4,13 +4,16 @@ import contextlib
 import os
 import random
 import select
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from synapse.core.events import Recorded
+from synapse.journal.reader import JournalReader
+from synapse.journal.upcast import decode
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_S_MAX = 30.0
@@ -30,50 +33,95 @@ class Failed(AssertionError):
     """A process did what it should not; with its last words."""
 
 
-class Hub:
-    """One process of the hub."""
+class Hubs:
+    """One process of the hub after another, on one home; at the end of the block none is left."""
 
     def __init__(self, home: Path, log: Path, options: Sequence[str] = ()) -> None:
         self._log = log
-        with log.open("ab") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "synapse", "hub", "--port", "0", "--home", str(home), *options],
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                cwd=ROOT,
-            )
-        assert self._process.stdout is not None
-        self._stdout = self._process.stdout
+        self._command = [sys.executable, "-m", "synapse", "hub", "--port", "0", "--home", str(home), *options]
+        self._process: subprocess.Popen[bytes] | None = None
 
-    def wait_ready(self) -> None:
-        """Raises `Failed` when the hub ends, or says nothing for long."""
-        if not select.select([self._stdout], [], [], READY_S_MAX)[0]:
-            self.kill()
+    def __enter__(self) -> "Hubs":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._reap()
+
+    def begin(self) -> None:
+        """Start one, and do not wait for it."""
+        assert self._process is None
+        with self._log.open("ab") as errors:
+            self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stderr=errors, cwd=ROOT)
+
+    def start(self) -> None:
+        """Start one and wait until it is ready. Raises `Failed` when it ends, or says nothing for long."""
+        self.begin()
+        assert self._process is not None
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], READY_S_MAX)[0]:
             raise Failed(f"the hub was not ready in {READY_S_MAX} s: {self.last_words()}")
-        line = self._stdout.readline()
-        if not line.startswith(b"synapse hub ready"):
-            code = self._process.wait()
-            self._stdout.close()
-            raise Failed(f"the hub ended with {code}: {self.last_words()}")
+        if not self._process.stdout.readline().startswith(b"synapse hub ready"):
+            raise Failed(f"the hub ended with {self._process.wait()}: {self.last_words()}")
 
     def kill(self) -> None:
         """SIGKILL, also in the middle of its start. Raises `Failed` when it had ended by itself before."""
+        assert self._process is not None
         code = self._process.poll()
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
-        self._stdout.close()
+        self._process.kill()
+        self._reap()
         if code is not None:
             raise Failed(f"the hub ended by itself with {code}: {self.last_words()}")
 
     def stop(self) -> int:
         """SIGTERM; its exit code."""
-        self._process.send_signal(signal.SIGTERM)
-        code = self._process.wait(timeout=10)
-        self._stdout.close()
-        return code
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(timeout=10)
+        return self._reap()
+
+    def _reap(self) -> int:
+        process, self._process = self._process, None
+        assert process is not None
+        with process:
+            return process.wait()
 
     def last_words(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")[-2_000:]
+
+    def kill_often(self, kills: int, chance: random.Random) -> "Kills":
+        """Kill that many, and leave one that runs. The first lives a while, so that there is something to replay."""
+        done = Kills()
+        while done.total < kills:
+            moment = chance.random() if done.total else 1.0
+            begun = time.monotonic()
+            if moment < 0.2:
+                self.begin()
+                time.sleep(chance.uniform(0.05, 0.6))
+                self.kill()
+                done.at_start += 1
+                continue
+            self.start()
+            done.ready_ms.append(round((time.monotonic() - begun) * 1_000))
+            lasts_s = (0.0, 0.02) if moment < 0.4 else (0.1, 2.0) if moment < 0.94 else (2.0, 5.0)
+            time.sleep(chance.uniform(*lasts_s))
+            self.kill()
+            done.when_ready += moment < 0.4
+            done.under_load += moment >= 0.4
+        self.start()
+        return done
+
+
+def journal_of(home: Path) -> list[Recorded]:
+    """Every row that is left, read without a hub and checked against the chain."""
+    reader = JournalReader(home)
+    try:
+        head, _ = reader.tip()
+        rows = reader.scan(reader.identity.base, head, -1)
+        return [Recorded(row.seq, row.at_ms, row.actor, decode(row)) for row in rows]
+    finally:
+        reader.close()
 
 
 @dataclass(slots=True)
@@ -88,33 +136,6 @@ class Kills:
     @property
     def total(self) -> int:
         return self.at_start + self.when_ready + self.under_load
-
-
-def kill_often(home: Path, log: Path, kills: int, chance: random.Random, options: Sequence[str]) -> tuple[Kills, Hub]:
-    """Kill that many hubs, and leave one that runs. The first lives a while, so that there is something to replay."""
-    done = Kills()
-    while done.total < kills:
-        begun = time.monotonic()
-        hub = Hub(home, log, options)
-        moment = chance.random() if done.total else 1.0
-        if moment < 0.2:
-            time.sleep(chance.uniform(0.05, 0.6))
-            hub.kill()
-            done.at_start += 1
-            continue
-        hub.wait_ready()
-        done.ready_ms.append(round((time.monotonic() - begun) * 1_000))
-        if moment < 0.4:
-            time.sleep(chance.uniform(0.0, 0.02))
-            hub.kill()
-            done.when_ready += 1
-        else:
-            time.sleep(chance.uniform(0.1, 2.0))
-            hub.kill()
-            done.under_load += 1
-    hub = Hub(home, log, options)
-    hub.wait_ready()
-    return done, hub
 
 
 @contextlib.contextmanager

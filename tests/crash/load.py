@@ -4,14 +4,17 @@
     reader     follows two channels and its own inbox; leaves and comes back with its last cursor; is slow at times
     worker     takes, acks, at times leaves between the two; two processes of one agent
     historian  pages through history both ways, joins and leaves
+    postie     one keyed direct message after another to `waiter`, each repeated until it is answered
+    waiter     one `synapse wait` after another, some of them killed
 
-Everything ends by files in the run's directory: `stop` ends the writers, `drain` the others once they have it all.
+Everything ends by files in the run's directory: `stop` ends who writes, `drain` the others once they have it all.
 """
 
 import json
 import random
 import select
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +24,7 @@ from tests.crash.history import Frame, Recorder
 
 CHANNELS = ("load:a", "load:b")
 WORKER = "worker"
+WAITER = "waiter"
 READERS = ("reader-1", "reader-2")
 ANSWER_S_MAX = 20.0
 KEYS_PER_AGENT = 8_000
@@ -219,7 +223,7 @@ def _same_record(old: Line, new: Line) -> Line:
 def _message(run: Run, serial: int) -> tuple[str, Frame, str | None]:
     chance, mark = run.chance, f"{run.name}.{serial}"
     key = mark if chance.random() < 0.85 else None
-    big = chance.random() < 0.04
+    big = chance.random() < 0.12
     content: object = {"mark": mark, "pad": "x" * (chance.randrange(40_000) if big else chance.randrange(200))}
     body: Frame = {"body": content}
     kind = chance.random()
@@ -262,6 +266,8 @@ def read(run: Run) -> None:
         cursor = subscribed["body"]["from_cursor"]
         leave_at = time.monotonic() + chance.uniform(0.05, 3.0)
         is_live = False
+        if is_slow and chance.random() < 0.4:
+            time.sleep(chance.uniform(0.5, 3.0))  # long enough for its outbox to overflow, at times
         while (said := line.notices(0.1)) is not None:
             for frame in said:
                 if frame["type"] == "closing":
@@ -274,7 +280,7 @@ def read(run: Run) -> None:
             if time.monotonic() > leave_at and not run.has("drain"):
                 line.leave()
                 break
-            if is_slow and chance.random() < 0.01:
+            if is_slow and chance.random() < 0.02:
                 time.sleep(chance.uniform(0.2, 2.0))
 
 
@@ -345,7 +351,50 @@ def browse(run: Run) -> None:
         time.sleep(chance.uniform(0.005, 0.08))
 
 
-ROLES: dict[str, Callable[[Run], None]] = {"writer": write, "reader": read, "worker": work, "historian": browse}
+def post(run: Run) -> None:
+    line, serial = run.line(run.name), 0
+    line.open()
+    while not run.has("stop"):
+        serial += 1
+        mark = f"{run.name}.{serial}"
+        body: Frame = {"to": [WAITER], "create": True, "body": {"mark": mark}}
+        while line.ask("message.send", body, mark) is None:
+            line.open()
+        if not line.is_up:
+            line.open()
+        time.sleep(run.chance.uniform(0.02, 0.2))
+
+
+def wait(run: Run) -> None:
+    """Record each `synapse wait`: its exit code, negative when it was killed, and the message that it printed."""
+    command = [sys.executable, "-m", "synapse", "wait", "--json", "--home", str(run.home), "--name", WAITER]
+    while True:
+        is_draining = run.has("drain")
+        waiting = subprocess.Popen([*command, f"--wait={3 if is_draining else 1}"], stdout=subprocess.PIPE)
+        try:
+            may_live_s = run.chance.uniform(0.03, 0.2) if not is_draining and run.chance.random() < 0.3 else None
+            printed, _ = waiting.communicate(timeout=may_live_s)
+        except subprocess.TimeoutExpired:
+            waiting.kill()
+            printed, _ = waiting.communicate()
+        code = waiting.returncode
+        message: Frame | None = json.loads(printed) if printed.endswith(b"}\n") else None
+        is_message = message is not None and "id" in message
+        run.record.note("waited", code=code, message=message if is_message else None)
+        if is_draining and code != 0:
+            if code != 5:
+                raise SystemExit(f"{run.name}: the last wait ended with {code}")
+            return
+
+
+ROLES: dict[str, Callable[[Run], None]] = {
+    "writer": write,
+    "reader": read,
+    "worker": work,
+    "historian": browse,
+    "postie": post,
+    "waiter": wait,
+}
 
 
 def main(home: str, run: str, name: str, seed: str) -> None:

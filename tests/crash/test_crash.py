@@ -12,26 +12,13 @@ from pathlib import Path
 import pytest
 from tests.crash.checker import check
 from tests.crash.history import History, Recorder, load
-from tests.crash.killing import LOAD, Hub, Kills, kill_often, load_of
+from tests.crash.killing import LOAD, Hubs, Kills, journal_of, load_of
 from tests.crash.load import CHANNELS, READERS, WORKER, Line
 
 from synapse.core.events import Recorded
-from synapse.journal.reader import JournalReader
-from synapse.journal.upcast import decode
 
 SEED = int(os.environ.get("CRASH_SEED", "1"))
 OPTIONS = ("--snapshot-events", "1500")
-
-
-def journal_of(home: Path) -> list[Recorded]:
-    """Every row that is left, read without a hub and checked against the chain."""
-    reader = JournalReader(home)
-    try:
-        head, _ = reader.tip()
-        rows = reader.scan(reader.identity.base, head, -1)
-        return [Recorded(row.seq, row.at_ms, row.actor, decode(row)) for row in rows]
-    finally:
-        reader.close()
 
 
 def set_the_stage(home: Path, run: Path) -> None:
@@ -49,20 +36,17 @@ def set_the_stage(home: Path, run: Path) -> None:
 def kill_under_load(home: Path, run: Path, kills: int) -> tuple[Kills, History, list[Recorded]]:
     """The whole run: what was killed, what was recorded, and the journal at the end."""
     run.mkdir()
-    log = run / "hub.log"
-    hub = Hub(home, log, OPTIONS)
-    hub.wait_ready()
-    set_the_stage(home, run)
-    hub.kill()
-    with load_of(home, run, LOAD, SEED) as processes:
-        done, hub = kill_often(home, log, kills, random.Random(SEED), OPTIONS)
-        try:
+    with Hubs(home, run / "hub.log", OPTIONS) as hubs:
+        hubs.start()
+        set_the_stage(home, run)
+        hubs.kill()
+        with load_of(home, run, LOAD, SEED) as processes:
+            done = hubs.kill_often(kills, random.Random(SEED))
             processes.require_alive()
             processes.raise_flag("stop", "writer")
             processes.raise_flag("drain", "reader", "worker", "historian")
-        finally:
-            code = hub.stop()
-        assert code == 0, hub.last_words()
+            code = hubs.stop()
+            assert code == 0, hubs.last_words()
     return done, load(run.glob("*.jsonl")), journal_of(home)
 
 
@@ -76,13 +60,14 @@ def figures(done: Kills, history: History, journal: list[Recorded]) -> str:
     repeats = sum(1 for op in ops if op.is_ok and op.frame is not None and op.frame.get("replayed"))
     again = sum(1 for op in ops if op.type == "inbox.take" and op.is_ok and op.reply["lends"] > 1)
     ready = sorted(done.ready_ms)
+    readers = {segment.op.client for segment in segments}
     return (
         f"\n{done.total + 1} kills (1 after the stage was set, {done.at_start} while starting, {done.when_ready} when "
         f"ready, {done.under_load} under load); ready after {ready[len(ready) // 2]} ms, at most {ready[-1]} ms\n"
         f"{sum(kinds.values())} acknowledged: {', '.join(f'{count} {name}' for name, count in kinds.most_common())}\n"
         f"{sum(1 for op in ops if op.frame is None)} unknown, {sum(1 for op in ops if op.is_refused)} refused, "
         f"{repeats} repeats answered, {again} messages lent again\n"
-        f"{sum(types['message'] for types in heard)} messages read by {len({s.op.client for s in segments})} readers over "
+        f"{sum(types['message'] for types in heard)} messages read by {len(readers)} readers over "
         f"{len(segments)} subscriptions, {resumed} of them resumed, {fell_behind} times fallen behind and caught up\n"
         f"{len(journal)} events in the journal"
     )
