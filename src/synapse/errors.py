@@ -5,6 +5,11 @@
     ├── PeerError        the other side broke the grammar of the protocol
     ├── Disconnected     the connection is gone; the number's range tells whether to come back
     ├── HubUnreachable   no hub answers at the address
+    │   └── NoAnswer         it was there and did not answer in time (client.link)
+    ├── RequestTimeout   a request took too long and changed nothing (client.calls)
+    │   └── OutcomeUnknown   it may have changed something; repeat it under the idem_key it names
+    ├── HomeRefused, SecretRefused, SettingsRefused, AddressInUse, UsageError
+    │                    what a process was started with does not fit; defined where it is checked
     └── JournalError     the store refused or failed; one line with the cure and the process's exit code
         ├── JournalRefused   the files are not what they should be: 78, a restart does not help
         ├── JournalLocked    another process owns this home: 75

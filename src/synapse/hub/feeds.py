@@ -8,7 +8,7 @@ what the reader has not read yet is either on disk, or among the recent events k
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -152,6 +152,22 @@ class Feeds:
         self.presence.discard(subscription)
         subscription.connection.subscriptions.pop(subscription.id, None)
         self._leave_live(subscription)
+
+    def end_gone(self, connections: Iterable[Connection]) -> None:
+        """A channel or room was deleted and that is durable: who followed a channel of it is told, and follows again
+        what is left."""
+        channels = self._state.rooms.channels
+        for connection in connections:
+            for subscription in list(connection.subscriptions.values()):
+                if all(int(key[3:]) in channels for key in subscription.keys if key.startswith("ch/")):
+                    continue
+                ended = Broken(
+                    subscription=subscription.id,
+                    code="not_found",
+                    detail="a channel of this subscription was deleted; subscribe to the others again",
+                )
+                self.end(subscription)
+                self._say(subscription, [encode_notice(self.durable, ended)])
 
     def start(self, subscription: Subscription) -> None:
         """Go on from the subscription's position: live at once when nothing was missed, else from disk."""

@@ -15,6 +15,7 @@ from typing import Final
 from synapse.core import kernel
 from synapse.core.answers import QUERIES, answer, look
 from synapse.core.events import (
+    ChannelDeleted,
     Event,
     Idem,
     JournalWritable,
@@ -22,6 +23,7 @@ from synapse.core.events import (
     MessagesAcked,
     MessageSent,
     Recorded,
+    RoomDeleted,
     to_row,
 )
 from synapse.core.idempotency import find, stamped
@@ -281,6 +283,8 @@ class Turns:
                 turn.arrived.update(delivery.agent for delivery in event.to)
             elif isinstance(event, MessagesAcked):
                 self.waiting.on_acked(event)
+            elif isinstance(event, ChannelDeleted | RoomDeleted):
+                turn.after.append(lambda: self.feeds.end_gone(list(self.peers.connections.values())))
         return recorded
 
     def _greet(self, connection: Connection, request_id: RequestId, command: Hello) -> None:
