@@ -7,6 +7,7 @@ another, but never by two at a time.
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
 from synapse.core.events import Row
@@ -30,6 +31,11 @@ from synapse.journal.reserve import RESERVE_BYTES, Reserve
 
 INSERT_EVENT = "INSERT INTO events (seq, type, version, at_ms, actor, key, body, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 INSERT_TOUCH = "INSERT OR IGNORE INTO touches (key, seq) VALUES (?, ?)"
+_INSERT_FIRST_TOUCHES = "INSERT OR IGNORE INTO touches (key, seq) SELECT key, seq FROM events WHERE seq BETWEEN ? AND ?"
+
+# Many rows in one statement: each statement lets go of the interpreter's lock and has to win it back from the loop.
+_ROWS_PER_STATEMENT = 32
+_INSERT_MANY = INSERT_EVENT + ", (?, ?, ?, ?, ?, ?, ?, ?)" * (_ROWS_PER_STATEMENT - 1)
 
 # What a commit writes to the WAL, estimated: inner pages, the rows themselves, a leaf of the index for each key.
 _PAGES_PER_COMMIT = 3
@@ -160,28 +166,35 @@ class Journal:
         """
         assert not self._has_failed, "a journal that failed takes no more rows: exit and replay"
         last, prev = self.head, self.head_hash
-        events, touches = [], []
+        events: list[tuple[int, str, int, int, str, str, bytes, bytes]] = []
+        others: list[tuple[str, int]] = []
         for row in rows:
             seq, kind, version, at_ms, actor, key, body, also = row
             assert seq == last + 1 or may_follow(seq, kind, last), f"event {seq} cannot follow {last}"
             prev = link(prev, row)
             events.append((seq, kind, version, at_ms, actor, key, body, prev))
-            touches.append((key, seq))
             for other in also:
-                touches.append((other, seq))
+                others.append((other, seq))
             last = seq
         if not events:
             return
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(INSERT_EVENT, events)
-            connection.executemany(INSERT_TOUCH, touches)
+            whole = len(events) - len(events) % _ROWS_PER_STATEMENT
+            for start in range(0, whole, _ROWS_PER_STATEMENT):
+                connection.execute(_INSERT_MANY, list(chain.from_iterable(events[start : start + _ROWS_PER_STATEMENT])))
+            connection.executemany(INSERT_EVENT, events[whole:])
+            connection.execute(_INSERT_FIRST_TOUCHES, (events[0][0], last))
+            if others:
+                connection.executemany(INSERT_TOUCH, others)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._not_committed(error) from error
         self.head, self.head_hash = last, prev
-        self._pages_waiting += _PAGES_PER_COMMIT + len(events) // _ROWS_PER_PAGE + len({key for key, _ in touches})
+        self._pages_waiting += (
+            _PAGES_PER_COMMIT + len(events) // _ROWS_PER_PAGE + len({event[5] for event in events}) + len(others)
+        )
         try:
             self._mark.write(last, prev)
         except OSError as error:
