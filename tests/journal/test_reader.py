@@ -7,7 +7,7 @@ import pytest
 from tests.journal.conftest import home_with
 
 from synapse.errors import JournalRefused
-from synapse.journal.chain import link_over_hole
+from synapse.journal.chain import link, link_over_hole
 from synapse.journal.files import Files
 from synapse.journal.reader import JournalReader
 from synapse.journal.recovery import verify_older
@@ -56,6 +56,19 @@ def test_a_hole_is_not_read_over(tmp_path: Path) -> None:
         reader.scan(base, base + 30, 100)
     with pytest.raises(JournalRefused, match="journal_broken"):
         reader.page(["ch/7"], base, base + 30, 100)
+    reader.close()
+
+
+def test_a_hole_with_a_right_chain_is_not_read_over_either(tmp_path: Path) -> None:
+    base = home_with(tmp_path, 30)
+    reader = JournalReader(tmp_path)
+    row, prev = reader.row(base + 30), reader.hash_at(base + 28)
+    assert row is not None
+    assert prev is not None
+    edit(tmp_path, "DELETE FROM events WHERE seq = ?", base + 29)
+    edit(tmp_path, "UPDATE events SET hash = ? WHERE seq = ?", link(prev, row), base + 30)
+    with pytest.raises(JournalRefused, match=f"after event {base + 28} comes {base + 30}"):
+        reader.scan(base, base + 30, 100)
     reader.close()
 
 
