@@ -103,7 +103,7 @@ def test_keep_leaves_the_hub_up_and_says_how_to_talk_to_it_and_stop_it(tmp_path:
     )
     out = done.stdout
     assert done.returncode == 0, out + done.stderr
-    stop = re.search(r"^   kill (\d+); rm -r (\S+)$", out, re.MULTILINE)
+    stop = re.search(r"^   kill (\d+)\n   rm -r (\S+) ", out, re.MULTILINE)
     home = re.search(r"^   export SYNAPSE_HOME=(\S+)$", out, re.MULTILINE)
     assert stop is not None, out
     assert home is not None, out

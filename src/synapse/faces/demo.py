@@ -469,7 +469,8 @@ def farewell(cast: Cast) -> None:
     print(f"   {command} --name bob wait &")
     print(f"   {command} --name ada send --to bob hello")
     print("Stop it, and remove what it kept:")
-    print(f"   kill {cast.hub.pid}; rm -r {cast.home.parent}", flush=True)
+    print(f"   kill {cast.hub.pid}")
+    print(f"   rm -r {cast.home.parent}    # once it has ended", flush=True)
 
 
 def main(arguments: "Sequence[str] | None" = None) -> int:
