@@ -1,0 +1,184 @@
+"""What the shell itself answers: presence, status, history and inbox pages, what this hub does not offer."""
+
+import msgspec
+from tests.hub.conftest import SECRET, Voice, direct, operator, text_of, voice
+
+from synapse.protocol.commands import (
+    BackUpJournal,
+    DeclareStatus,
+    Hello,
+    ListAgents,
+    ListInbox,
+    ReadHistory,
+    ShowStatus,
+    Subscribe,
+    VerifyJournal,
+)
+from synapse.protocol.limits import Limits
+from synapse.protocol.notices import PresenceChanged, PresenceSnapshot
+from synapse.protocol.replies import Agents, History, Inbox, Sent, Status, StatusDeclared, Subscribed
+from synapse.testing import MemoryHub
+
+
+async def presence_of(who: Voice) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """What a voice was told about presence: kind of notice and (name, presence, status) of each agent in it."""
+    return [
+        (type(notice).__name__, [(entry.name, entry.presence, entry.status) for entry in notice.agents])
+        for notice in await who.notices()
+        if isinstance(notice, PresenceSnapshot | PresenceChanged)
+    ]
+
+
+async def test_presence_is_a_snapshot_and_then_diffs() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        await ada.ask(Subscribe(presence=True), Subscribed)
+        here = [("ada", "online", "idle"), ("bob", "online", "idle")]
+        assert await presence_of(ada) == [("PresenceSnapshot", here)]
+        ada.heard.clear()
+        await bob.ask(DeclareStatus(status="busy"), StatusDeclared)
+        await bob.peer.aclose()
+        assert await presence_of(ada) == [
+            ("PresenceChanged", [("bob", "online", "busy")]),
+            ("PresenceChanged", [("bob", "recent", "busy")]),
+        ]
+        ada.heard.clear()
+        await hub.advance(5 * 60_000 + 1_000)
+        assert await presence_of(ada) == [("PresenceChanged", [("bob", "offline", "busy")])]
+
+
+async def test_the_diff_of_its_own_turn_never_comes_before_the_snapshot() -> None:
+    async with MemoryHub() as hub:
+        ada = Voice(hub)
+        await ada.say(Hello(name="ada", secret=SECRET, lasting=True))
+        await ada.say(Subscribe(presence=True))
+        assert await presence_of(ada) == [("PresenceSnapshot", [("ada", "online", "idle")])]
+
+
+async def test_one_shot_connections_make_no_diff_but_are_recent() -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        await ada.ask(Subscribe(presence=True), Subscribed)
+        await ada.listen()
+        ada.heard.clear()
+        for _ in range(3):
+            once = await voice(hub, "bob", lasting=False)
+            await once.post("hi")
+            await once.peer.aclose()
+        assert await presence_of(ada) == []
+        agents = (await ada.ask(ListAgents(), Agents)).agents
+        assert [(agent.name, agent.presence) for agent in agents] == [("ada", "online"), ("bob", "recent")]
+
+
+async def test_a_second_connection_of_an_agent_makes_no_diff_and_its_end_neither() -> None:
+    async with MemoryHub() as hub:
+        ada, _bob = await voice(hub), await voice(hub, "bob")
+        await ada.ask(Subscribe(presence=True), Subscribed)
+        await ada.listen()
+        ada.heard.clear()
+        second = await voice(hub, "bob")
+        await second.peer.aclose()
+        assert await presence_of(ada) == []
+
+
+async def test_presence_is_empty_after_a_restart() -> None:
+    async with MemoryHub() as hub:
+        await voice(hub, "bob")
+        await hub.restart()
+        ada = await voice(hub)
+        await ada.ask(Subscribe(presence=True), Subscribed)
+        assert await presence_of(ada) == [("PresenceSnapshot", [("ada", "online", "idle")])]
+
+
+async def test_a_long_snapshot_comes_in_pages_that_say_so() -> None:
+    async with MemoryHub(limits=Limits(page_items_max=3)) as hub:
+        for name in "abcdefg":
+            await voice(hub, name)
+        boss = await operator(hub)
+        await boss.ask(Subscribe(presence=True), Subscribed)
+        pages = [notice for notice in await boss.notices() if isinstance(notice, PresenceSnapshot)]
+        assert [(len(page.agents), page.complete) for page in pages] == [(3, False), (3, False), (1, True)]
+
+
+async def test_status_counts_and_the_journal_grows_in_it() -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        await ada.follow()
+        before = await ada.ask(ShowStatus(), Status)
+        await ada.post("x" * 1_000)
+        hub.clock.advance(1_500)
+        after = await ada.ask(ShowStatus(), Status)
+        assert (after.health, after.counts.messages, after.counts.online) == ("green", 1, 1)
+        assert (after.counts.subscriptions, after.counts.connections) == (1, 1)
+        assert after.head == before.head + 1 == hub.journal.head
+        assert after.journal_bytes >= before.journal_bytes + 1_000
+        assert after.uptime_ms == before.uptime_ms + 1_500
+
+
+async def test_history_pages_lead_forward_and_back_without_a_gap() -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        for number in range(10):
+            await ada.post(f"{number}")
+        newest = await ada.ask(ReadHistory(channel="main:general", limit=4), History)
+        assert [text_of(told) for told in newest.messages] == ["6", "7", "8", "9"]
+        older = await ada.ask(ReadHistory(channel="main:general", limit=4, before=newest.previous), History)
+        assert [text_of(told) for told in older.messages] == ["2", "3", "4", "5"]
+        first = await ada.ask(ReadHistory(channel="main:general", limit=4, before=older.previous), History)
+        assert [text_of(told) for told in first.messages] == ["0", "1"]
+        assert first.previous is None
+        onward = await ada.ask(ReadHistory(channel="main:general", limit=4, since=older.next), History)
+        assert [text_of(told) for told in onward.messages] == ["6", "7", "8", "9"]
+        found = await ada.ask(ReadHistory(channel="main:general", text="7", sender="ada"), History)
+        assert [text_of(told) for told in found.messages] == ["7"]
+        for wrong in (
+            ReadHistory(channel="main:general", limit=0),
+            ReadHistory(channel="main:general", since=newest.next, before=newest.previous),
+            ReadHistory(inbox=True, room="main"),
+        ):
+            if wrong.since is None and wrong.before is not None:
+                continue
+            assert (await ada.refused(wrong)).code == "bad_request"
+
+
+async def test_history_of_big_messages_stays_below_the_largest_frame() -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        for number in range(6):
+            await ada.post(f"{number}" + "x" * 90_000)
+        asked = ReadHistory(channel="main:general", since=f"{hub.state.journal_id}:{hub.journal.base}")
+        seen: list[str] = []
+        while True:
+            frame = await ada.exchange(asked)
+            assert len(frame.body) < hub.rules.limits.frame_bytes_max
+            page = msgspec.json.decode(frame.body, type=History)
+            seen += [text_of(told)[0] for told in page.messages]
+            if page.next is None:
+                break
+            asked = msgspec.structs.replace(asked, since=page.next)
+        assert seen == list("012345")
+
+
+async def test_the_inbox_is_listed_in_pages_with_what_became_of_each() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        for number in range(3):
+            await ada.ask(direct(f"{number}", "bob"), Sent)
+        page = await bob.ask(ListInbox(limit=2), Inbox)
+        assert [(text_of(told), told.delivery) for told in page.messages] == [("0", "stored"), ("1", "stored")]
+        rest = await bob.ask(ListInbox(limit=2, after=page.next), Inbox)
+        assert ([text_of(told) for told in rest.messages], rest.next, rest.unacked) == (["2"], None, 3)
+        assert (await bob.refused(ListInbox(limit=0))).code == "bad_request"
+        history = await bob.ask(ReadHistory(inbox=True), History)
+        assert [text_of(told) for told in history.messages] == ["0", "1", "2"]
+        assert (await ada.ask(ReadHistory(inbox=True), History)).messages == ()
+
+
+async def test_a_hub_in_memory_has_no_files_to_verify_or_copy() -> None:
+    async with MemoryHub() as hub:
+        ada, boss = await voice(hub), await operator(hub)
+        assert (await ada.refused(VerifyJournal())).code == "not_permitted"
+        assert (await boss.refused(VerifyJournal())).code == "unsupported"
+        assert (await boss.refused(BackUpJournal(path="relative.db"))).code == "bad_request"
+        assert (await boss.refused(BackUpJournal(path="/tmp/x.db"))).code == "unsupported"
+        assert (await boss.refused(ListInbox())).code == "anonymous"
