@@ -4,12 +4,15 @@ import contextlib
 import os
 import random
 import select
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.crash.load import CHANNELS, Line
 
 from synapse.core.events import Recorded
 from synapse.journal.reader import JournalReader
@@ -71,7 +74,7 @@ class Hubs:
         code = self._process.poll()
         self._process.kill()
         self._reap()
-        if code is not None:
+        if code not in (None, -signal.SIGKILL):
             raise Failed(f"the hub ended by itself with {code}: {self.last_words()}")
 
     def stop(self) -> int:
@@ -90,8 +93,11 @@ class Hubs:
     def last_words(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")[-2_000:]
 
-    def kill_often(self, kills: int, chance: random.Random) -> "Kills":
-        """Kill that many, and leave one that runs. The first lives a while, so that there is something to replay."""
+    def kill_often(self, kills: int, chance: random.Random, witness: Line | None = None) -> "Kills":
+        """Kill that many, and leave one that runs. The first lives a while, so that there is something to replay.
+
+        witness: a line of this process; with it some are killed the instant they have answered.
+        """
         done = Kills()
         while done.total < kills:
             moment = chance.random() if done.total else 1.0
@@ -104,13 +110,30 @@ class Hubs:
                 continue
             self.start()
             done.ready_ms.append(round((time.monotonic() - begun) * 1_000))
-            lasts_s = (0.0, 0.02) if moment < 0.4 else (0.1, 2.0) if moment < 0.94 else (2.0, 5.0)
-            time.sleep(chance.uniform(*lasts_s))
+            if moment < 0.35:
+                time.sleep(chance.uniform(0.0, 0.02))
+                done.when_ready += 1
+            elif moment < 0.6 and witness is not None:
+                time.sleep(chance.uniform(0.05, 0.7))
+                self._kill_at_an_answer(witness, done.total)
+                done.at_an_answer += 1
+            else:
+                time.sleep(chance.uniform(0.1, 2.0) if moment < 0.94 else chance.uniform(2.0, 5.0))
+                done.under_load += 1
             self.kill()
-            done.when_ready += moment < 0.4
-            done.under_load += moment >= 0.4
         self.start()
         return done
+
+    def _kill_at_an_answer(self, witness: Line, number: int) -> None:
+        """The moment at which an answer that came too early is a lie: a microsecond after it was heard."""
+        assert self._process is not None
+        witness.open()
+        witness.on_bytes = self._process.kill
+        mark = f"witness.{number}"
+        answer = witness.ask("message.send", {"channel": CHANNELS[0], "body": {"mark": mark}}, mark)
+        witness.on_bytes = None
+        witness.leave()
+        assert answer is not None
 
 
 def journal_of(home: Path) -> list[Recorded]:
@@ -130,12 +153,13 @@ class Kills:
 
     at_start: int = 0
     when_ready: int = 0
+    at_an_answer: int = 0
     under_load: int = 0
     ready_ms: list[int] = field(default_factory=list)
 
     @property
     def total(self) -> int:
-        return self.at_start + self.when_ready + self.under_load
+        return self.at_start + self.when_ready + self.at_an_answer + self.under_load
 
 
 @contextlib.contextmanager

@@ -41,6 +41,8 @@ class Line:
     def __init__(self, home: Path, record: Recorder, agent: str) -> None:
         self.agent = agent
         self.conn = 0
+        self.on_bytes: Callable[[], None] | None = None
+        """Called the instant something was heard, before it is even decoded."""
         self._home = home
         self._record = record
         self._socket: socket.socket | None = None
@@ -142,6 +144,8 @@ class Line:
             raise Cut from None
         if not data:
             raise Cut
+        if self.on_bytes is not None:
+            self.on_bytes()
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             frame: Frame = json.loads(line)
@@ -266,7 +270,7 @@ def read(run: Run) -> None:
         cursor = subscribed["body"]["from_cursor"]
         leave_at = time.monotonic() + chance.uniform(0.05, 3.0)
         is_live = False
-        if is_slow and chance.random() < 0.4:
+        if is_slow and chance.random() < 0.6:
             time.sleep(chance.uniform(0.5, 3.0))  # long enough for its outbox to overflow, at times
         while (said := line.notices(0.1)) is not None:
             for frame in said:

@@ -18,7 +18,7 @@ from synapse.client.client import Client
 from synapse.protocol.commands import JoinChannel
 from synapse.protocol.replies import Acked, Place, Sent, Taken
 
-KILLS = 10
+KILLS = 7
 CHANNEL = "load:a"
 
 

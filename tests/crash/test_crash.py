@@ -41,7 +41,9 @@ def kill_under_load(home: Path, run: Path, kills: int) -> tuple[Kills, History, 
         set_the_stage(home, run)
         hubs.kill()
         with load_of(home, run, LOAD, SEED) as processes:
-            done = hubs.kill_often(kills, random.Random(SEED))
+            record = Recorder(run / "witness.jsonl")
+            done = hubs.kill_often(kills, random.Random(SEED), Line(home, record, "witness"))
+            record.close()
             processes.require_alive()
             processes.raise_flag("stop", "writer")
             processes.raise_flag("drain", "reader", "worker", "historian")
@@ -62,8 +64,9 @@ def figures(done: Kills, history: History, journal: list[Recorded]) -> str:
     ready = sorted(done.ready_ms)
     readers = {segment.op.client for segment in segments}
     return (
-        f"\n{done.total + 1} kills (1 after the stage was set, {done.at_start} while starting, {done.when_ready} when "
-        f"ready, {done.under_load} under load); ready after {ready[len(ready) // 2]} ms, at most {ready[-1]} ms\n"
+        f"\n{done.total + 1} kills: 1 after the stage was set, {done.at_start} while starting, {done.when_ready} when "
+        f"ready, {done.at_an_answer} the instant of an answer, {done.under_load} under load; "
+        f"ready after {ready[len(ready) // 2]} ms, at most {ready[-1]} ms\n"
         f"{sum(kinds.values())} acknowledged: {', '.join(f'{count} {name}' for name, count in kinds.most_common())}\n"
         f"{sum(1 for op in ops if op.frame is None)} unknown, {sum(1 for op in ops if op.is_refused)} refused, "
         f"{repeats} repeats answered, {again} messages lent again\n"

@@ -11,7 +11,7 @@ from tests.crash.load import WAITER
 
 from synapse.core.events import MessagesAcked
 
-KILLS = 10
+KILLS = 7
 
 
 @pytest.mark.slow
@@ -43,11 +43,9 @@ def test_a_loop_of_wait_loses_nothing_and_repeats_only_what_was_not_acked(tmp_pa
     first_seen = list(dict.fromkeys(seq for seq, _ in printed))
     assert first_seen == sent, "each message was printed, in the order of the inbox"
     done: set[int] = set()
-    again = 0
     for seq, wait in printed:
         assert seq not in done, f"m{seq} came again after a wait that ended with 0"
         assert wait["message"] == {**wait["message"], **(ledger.shown(seq, WAITER) or {})}
-        again += sum(1 for other, earlier in printed if other == seq and earlier is not wait)
         if wait["code"] == 0:
             done.add(seq)
     acked = [seq for entry in journal if isinstance(entry.event, MessagesAcked) for seq in entry.event.messages]
@@ -55,6 +53,6 @@ def test_a_loop_of_wait_loses_nothing_and_repeats_only_what_was_not_acked(tmp_pa
     killed = sum(1 for wait in waits if wait["code"] < 0)
     print(
         f"\n{KILLS + 1} kills of the hub and {killed} of a wait; {len(sent)} messages acknowledged to their sender, "
-        f"0 lost, {again} printed again, all of them unacked; {len(waits)} waits"
+        f"0 lost, {len(printed) - len(sent)} printed again after a wait that did not end with 0; {len(waits)} waits"
     )
     assert len(sent) > 20
