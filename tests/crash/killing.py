@@ -68,13 +68,14 @@ class Hubs:
         if not self._process.stdout.readline().startswith(b"synapse hub ready"):
             raise Failed(f"the hub ended with {self._process.wait()}: {self.last_words()}")
 
-    def kill(self) -> None:
-        """SIGKILL, also in the middle of its start. Raises `Failed` when it had ended by itself before."""
+    def kill(self, *, is_stopping: bool = False) -> None:
+        """SIGKILL, also in the middle of its start. Raises `Failed` when it had ended by itself before; one that is
+        stopping may have."""
         assert self._process is not None
         code = self._process.poll()
         self._process.kill()
         self._reap()
-        if code not in (None, -signal.SIGKILL):
+        if code not in (None, -signal.SIGKILL, 0 if is_stopping else None):
             raise Failed(f"the hub ended by itself with {code}: {self.last_words()}")
 
     def stop(self) -> int:
@@ -110,19 +111,31 @@ class Hubs:
                 continue
             self.start()
             done.ready_ms.append(round((time.monotonic() - begun) * 1_000))
-            if moment < 0.35:
+            if moment < 0.3:
                 time.sleep(chance.uniform(0.0, 0.02))
                 done.when_ready += 1
+            elif moment < 0.38:
+                time.sleep(chance.uniform(0.1, 0.7))
+                self._end_in_a_hurry(chance.uniform(0.0, 0.15))
+                done.while_stopping += 1
+                continue
             elif moment < 0.6 and witness is not None:
                 time.sleep(chance.uniform(0.05, 0.7))
                 self._kill_at_an_answer(witness, done.total)
                 done.at_an_answer += 1
             else:
-                time.sleep(chance.uniform(0.1, 2.0) if moment < 0.94 else chance.uniform(2.0, 5.0))
+                time.sleep(chance.uniform(0.1, 2.0) if moment < 0.94 else chance.uniform(3.0, 4.0))
                 done.under_load += 1
             self.kill()
         self.start()
         return done
+
+    def _end_in_a_hurry(self, patience_s: float) -> None:
+        """SIGTERM, and SIGKILL before it has said goodbye to everybody."""
+        assert self._process is not None
+        self._process.terminate()
+        time.sleep(patience_s)
+        self.kill(is_stopping=True)
 
     def _kill_at_an_answer(self, witness: Line, number: int) -> None:
         """The moment at which an answer that came too early is a lie: a microsecond after it was heard."""
@@ -153,13 +166,14 @@ class Kills:
 
     at_start: int = 0
     when_ready: int = 0
+    while_stopping: int = 0
     at_an_answer: int = 0
     under_load: int = 0
     ready_ms: list[int] = field(default_factory=list)
 
     @property
     def total(self) -> int:
-        return self.at_start + self.when_ready + self.at_an_answer + self.under_load
+        return self.at_start + self.when_ready + self.while_stopping + self.at_an_answer + self.under_load
 
 
 @contextlib.contextmanager

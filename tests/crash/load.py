@@ -65,7 +65,7 @@ class Line:
                 self._record.note("open", conn=self.conn, agent=self.agent)
                 secret = f"{self.agent}:".ljust(40, "s")
                 [hello] = self.burst([("hello", {"name": self.agent, "secret": secret, "lasting": True}, None)])
-                if hello is not None:
+                if hello is not None and not is_draining(hello):
                     if hello["type"] != "reply":
                         raise SystemExit(f"{self.agent}: hello was refused: {hello}")
                     return
@@ -151,7 +151,7 @@ class Line:
             frame: Frame = json.loads(line)
             if frame["type"] in ("reply", "error"):
                 yield frame
-            else:
+            elif frame["type"] != "closing":
                 self._record.note("notice", conn=self.conn, frame=frame)
                 self._notices.append(frame)
 
@@ -169,6 +169,11 @@ class Line:
     @property
     def is_up(self) -> bool:
         return self._socket is not None
+
+
+def is_draining(answer: Frame) -> bool:
+    """The hub was told to stop; another one comes."""
+    return bool(answer["type"] == "error" and answer["error"]["code"] == "draining")
 
 
 class Run:
@@ -263,19 +268,17 @@ def read(run: Run) -> None:
         if cursor is not None:
             follow["since"] = cursor
         subscribed = line.ask("feed.subscribe", follow)
-        if subscribed is None:
+        if subscribed is None or is_draining(subscribed):
             continue
         if subscribed["type"] != "reply":
             raise SystemExit(f"{run.name}: could not subscribe: {subscribed}")
         cursor = subscribed["body"]["from_cursor"]
         leave_at = time.monotonic() + chance.uniform(0.05, 3.0)
         is_live = False
-        if is_slow and chance.random() < 0.6:
-            time.sleep(chance.uniform(0.5, 3.0))  # long enough for its outbox to overflow, at times
+        if is_slow and (line.conn == 1 or chance.random() < 0.5):
+            time.sleep(2.0)  # long enough for its outbox to overflow, when the hub lives as long
         while (said := line.notices(0.1)) is not None:
             for frame in said:
-                if frame["type"] == "closing":
-                    continue
                 cursor = frame["body"]["cursor"]
                 is_live = is_live or frame["type"] == "feed.live"
             if is_live and run.has("drain"):
@@ -303,14 +306,14 @@ def work(run: Run) -> None:
     while True:
         if not line.is_up:
             line.open()
-        is_draining = run.has("drain")
-        taken = line.ask("inbox.take", {"wait_ms": 1_000 if is_draining else 300})
-        if taken is None:
+        is_last = run.has("drain")
+        taken = line.ask("inbox.take", {"wait_ms": 1_000 if is_last else 300})
+        if taken is None or is_draining(taken):
             continue
         if taken["type"] == "error":
             if taken["error"]["code"] != "deadline":
                 raise SystemExit(f"{run.name}: could not take: {taken}")
-            if is_draining:
+            if is_last:
                 return
             continue
         if chance.random() < 0.08:
@@ -343,11 +346,11 @@ def browse(run: Run) -> None:
                 line.open()
         elif turn < 0.7 and since[channel]:
             page = line.ask("history.read", {"channel": channel, "limit": limit, "since": since[channel]})
-            if page is not None:
+            if page is not None and page["type"] == "reply":
                 since[channel] = page["body"]["next"] or page["body"]["cursor"]
         else:
             page = line.ask("history.read", {"channel": channel, "limit": limit})
-            if page is not None and page["body"]["previous"] is not None:
+            if page is not None and page["type"] == "reply" and page["body"]["previous"] is not None:
                 before = page["body"]["previous"]
                 since[channel] = since[channel] or page["body"]["cursor"]
                 if line.is_up:
@@ -373,10 +376,10 @@ def wait(run: Run) -> None:
     """Record each `synapse wait`: its exit code, negative when it was killed, and the message that it printed."""
     command = [sys.executable, "-m", "synapse", "wait", "--json", "--home", str(run.home), "--name", WAITER]
     while True:
-        is_draining = run.has("drain")
-        waiting = subprocess.Popen([*command, f"--wait={3 if is_draining else 1}"], stdout=subprocess.PIPE)
+        is_last = run.has("drain")
+        waiting = subprocess.Popen([*command, f"--wait={3 if is_last else 1}"], stdout=subprocess.PIPE)
         try:
-            may_live_s = run.chance.uniform(0.03, 0.2) if not is_draining and run.chance.random() < 0.3 else None
+            may_live_s = run.chance.uniform(0.03, 0.2) if not is_last and run.chance.random() < 0.3 else None
             printed, _ = waiting.communicate(timeout=may_live_s)
         except subprocess.TimeoutExpired:
             waiting.kill()
@@ -385,7 +388,7 @@ def wait(run: Run) -> None:
         message: Frame | None = json.loads(printed) if printed.endswith(b"}\n") else None
         is_message = message is not None and "id" in message
         run.record.note("waited", code=code, message=message if is_message else None)
-        if is_draining and code != 0:
+        if is_last and code != 0:
             if code != 5:
                 raise SystemExit(f"{run.name}: the last wait ended with {code}")
             return

@@ -6,6 +6,7 @@ names the seed; moments differ from run to run all the same, because eleven proc
 
 import os
 import random
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -65,8 +66,8 @@ def figures(done: Kills, history: History, journal: list[Recorded]) -> str:
     readers = {segment.op.client for segment in segments}
     return (
         f"\n{done.total + 1} kills: 1 after the stage was set, {done.at_start} while starting, {done.when_ready} when "
-        f"ready, {done.at_an_answer} the instant of an answer, {done.under_load} under load; "
-        f"ready after {ready[len(ready) // 2]} ms, at most {ready[-1]} ms\n"
+        f"ready, {done.while_stopping} while stopping, {done.at_an_answer} the instant of an answer, "
+        f"{done.under_load} under load; ready after {ready[len(ready) // 2]} ms, at most {ready[-1]} ms\n"
         f"{sum(kinds.values())} acknowledged: {', '.join(f'{count} {name}' for name, count in kinds.most_common())}\n"
         f"{sum(1 for op in ops if op.frame is None)} unknown, {sum(1 for op in ops if op.is_refused)} refused, "
         f"{repeats} repeats answered, {again} messages lent again\n"
@@ -102,3 +103,40 @@ def test_hundreds_of_kills_under_load_lose_repeat_and_reorder_nothing(tmp_path: 
     kills = int(os.environ.get("CRASH_KILLS", "200"))
     done, _ = run_and_check(tmp_path, kills)
     assert done.total >= kills
+
+
+def make_a_home_by_force(home: Path, log: Path, chance: random.Random) -> int:
+    """Kill hubs that are making their journal, until one has; how many it took."""
+    tries = 0
+    with Hubs(home, log) as hubs:
+        while not (home / "hub.json").exists():
+            hubs.begin()
+            time.sleep(chance.uniform(0.02, 0.5))
+            hubs.kill()
+            tries += 1
+        hubs.start()
+        assert hubs.stop() == 0
+    journal = journal_of(home)
+    assert [recorded.seq for recorded in journal] == list(range(journal[0].seq, journal[-1].seq + 1))
+    return tries
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.xdist_group("crash")
+def test_a_hub_killed_while_it_makes_its_journal_starts_again(tmp_path: Path) -> None:
+    chance = random.Random(SEED)
+    killed = sum(make_a_home_by_force(tmp_path / str(n), tmp_path / f"{n}.log", chance) for n in range(8))
+    print(f"\n{killed} kills while 8 journals were made")
+    assert killed >= 8
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(3_600)
+def test_hundreds_of_kills_while_journals_are_made_break_none(tmp_path: Path) -> None:
+    chance, killed, homes = random.Random(SEED), 0, 0
+    while killed < int(os.environ.get("CRASH_KILLS", "200")):
+        killed += make_a_home_by_force(tmp_path / str(homes), tmp_path / f"{homes}.log", chance)
+        homes += 1
+    print(f"\n{killed} kills while {homes} journals were made")
+    assert homes
