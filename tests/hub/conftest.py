@@ -1,6 +1,7 @@
 """Agents that talk to the hub in memory, frame by frame; a disk that fills up; a writer that waits; doors on a loop."""
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
+from websockets.frames import Frame, Opcode
 
 from synapse.core.events import Row
 from synapse.errors import Disconnected, DiskFull, JournalError
@@ -246,16 +248,111 @@ async def steps(count: int = 10) -> None:
         await asyncio.sleep(0)
 
 
+_clients: Final[list[asyncio.StreamWriter]] = []
+"""What clients opened and `doors` closes."""
+
+
+class Web:
+    """A raw WebSocket client: what it sends is up to the test."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, head: str) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.head = head
+
+    def send(self, opcode: Opcode, data: bytes, *, fin: bool = True, rsv1: bool = False, mask: bool = True) -> None:
+        """One frame."""
+        frame = Frame(opcode, data, fin=fin).serialize(mask=mask)
+        self.writer.write(bytes([frame[0] | rsv1 << 6]) + frame[1:])
+
+    async def frame(self) -> tuple[Opcode, bytes]:
+        """The next frame of the hub, which is never masked."""
+        first, second = await self.reader.readexactly(2)
+        assert first & 0xF0 == 0x80, "the hub sends whole frames without extensions"
+        size = second
+        if second == 126:
+            size = int.from_bytes(await self.reader.readexactly(2), "big")
+        elif second == 127:
+            size = int.from_bytes(await self.reader.readexactly(8), "big")
+        return Opcode(first & 0x0F), await self.reader.readexactly(size)
+
+    async def ask(self, command: Command) -> HubFrame:
+        """A request and the next text frame."""
+        self.send(Opcode.TEXT, encode_request(1, command))
+        opcode, data = await self.frame()
+        assert opcode is Opcode.TEXT
+        return decode_hub_frame(data)
+
+    async def close_code(self) -> int:
+        """The code of the close frame that comes next, and then nothing."""
+        while True:
+            opcode, data = await self.frame()
+            if opcode is Opcode.CLOSE:
+                assert await self.reader.read() == b""
+                return int.from_bytes(data[:2], "big")
+
+
+async def knock(listeners: Listeners, data: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Bytes to the TCP port."""
+    assert listeners._tcp is not None
+    reader, writer = await asyncio.open_connection("127.0.0.1", listeners._tcp.getsockname()[1])
+    writer.write(data)
+    _clients.append(writer)
+    return reader, writer
+
+
+HANDSHAKE: Final = (
+    "GET / HTTP/1.1",
+    "Host: localhost",
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    "Sec-WebSocket-Version: 13",
+)
+
+
+async def upgrade(listeners: Listeners, *headers: str, behind: bytes = b"") -> Web:
+    """A WebSocket handshake; `head` is what the hub answered."""
+    data = "\r\n".join([*HANDSHAKE, *headers, "", ""]).encode("latin-1") + behind
+    reader, writer = await knock(listeners, data)
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    return Web(reader, writer, head)
+
+
+async def web(listeners: Listeners, name: str = "ada") -> Web:
+    """A WebSocket connection of an agent, with the token in its head."""
+    found = await upgrade(listeners, f"Authorization: Bearer {TOKEN}")
+    assert found.head.startswith("HTTP/1.1 101 "), found.head
+    welcome = await found.ask(Hello(name=name, secret=f"{name}: {SECRET}", lasting=True))
+    reply_of(welcome, Welcome)
+    return found
+
+
+async def line(listeners: Listeners) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to the Unix socket."""
+    [path] = [uri.removeprefix("unix:") for uri in listeners.uris if uri.startswith("unix:")]
+    reader, writer = await asyncio.open_unix_connection(path, limit=1 << 20)
+    _clients.append(writer)
+    return reader, writer
+
+
 @asynccontextmanager
 async def doors(hub: MemoryHub, home: Path, *, limits: Limits | None = None) -> AsyncIterator[Listeners]:
     """Real sockets before a hub in memory. limits: those of the sockets; the hub's own by default."""
     settings = Settings(home=home, port=0, limits=hub.rules.limits if limits is None else limits)
     home.mkdir(mode=0o700, exist_ok=True)
     listeners = Listeners(hub.turns, settings, TOKEN, asyncio.get_running_loop())
+    listeners._next_id = 1_000  # the hub in memory counts its own from 1
     listeners.bind()
     await listeners.listen()
     try:
         yield listeners
     finally:
+        await asyncio.sleep(0.005)  # who was let in at the last moment is shown out too
         listeners.cut()
+        while _clients:
+            writer = _clients.pop()
+            writer.transport.abort()
+            with contextlib.suppress(ConnectionError, BrokenPipeError):
+                await writer.wait_closed()
         await steps()

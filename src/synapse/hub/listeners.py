@@ -165,6 +165,7 @@ class Listeners:
 
 
 def _bind_tcp(host: str, port: int) -> socket.socket:
+    raw: socket.socket | None = None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
@@ -172,6 +173,8 @@ def _bind_tcp(host: str, port: int) -> socket.socket:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         raw.bind(address)
     except OSError as error:
+        if raw is not None:
+            raw.close()
         if error.errno == errno.EADDRINUSE:
             raise AddressInUse(
                 f"{host}:{port} is in use: another hub or program listens there; stop it, or choose --port 0"

@@ -1,0 +1,44 @@
+"""Token buckets: what they promise to wait is enough and no more than needed."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from synapse.hub.buckets import Bucket, Buckets
+
+
+@given(st.integers(1, 5_000), st.integers(1, 50), st.lists(st.integers(0, 300), min_size=1, max_size=100))
+def test_after_the_wait_it_names_there_is_a_token_and_never_more_than_the_rate_allows(
+    rate: int, burst: int, gaps_ms: list[int]
+) -> None:
+    bucket, now_ms = Bucket(rate, burst, 0), 0
+    for taken, gap_ms in enumerate(gaps_ms, 1):
+        now_ms += gap_ms
+        wait_ms = bucket.take(now_ms)
+        if wait_ms:
+            now_ms += wait_ms
+            assert bucket.take(now_ms) == 0
+        assert taken <= burst + now_ms * rate / 1_000 + 1e-6
+
+
+def test_a_clock_that_stands_still_refills_nothing() -> None:
+    bucket = Bucket(1_000, 2, 0)
+    assert [bucket.take(0) for _ in range(4)] == [0, 0, 2, 2]
+
+
+def test_a_name_keeps_its_bucket_until_it_is_full_and_gone() -> None:
+    buckets = Buckets("agent", 1, 2)
+    first = buckets.of("ada", 0)
+    first.take(0)
+    buckets.sweep(500, ())
+    assert buckets.of("ada", 500) is first
+    buckets.sweep(2_000, {"ada"})
+    assert buckets.of("ada", 2_000) is first
+    buckets.sweep(2_000, ())
+    assert buckets.of("ada", 2_000) is not first
+
+
+def test_the_refusal_names_who_the_rate_and_the_setting() -> None:
+    refusal = Buckets("host", 10, 20).refusal("127.0.0.1", 100)
+    assert (refusal.code, refusal.retry_after_ms) == ("rate_limited", 100)
+    assert refusal.facts == {"who": "127.0.0.1", "per_s": 10, "burst": 20}
+    assert "rate_host_burst" in refusal.detail

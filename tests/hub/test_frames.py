@@ -1,0 +1,38 @@
+"""Our own half of RFC 6455 agrees with the library's, byte for byte."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.frames import Frame, Opcode
+
+from synapse.hub.frames import frame_at, text_frame, unmasked
+
+SIZES = (0, 1, 125, 126, 127, 65_535, 65_536, 65_537, 262_144)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_frame_is_the_one_the_library_builds(size: int) -> None:
+    payload = b"x" * size
+    assert text_frame(payload) == Frame(Opcode.TEXT, payload).serialize(mask=False)
+
+
+@given(st.binary(max_size=300) | st.sampled_from([b"y" * size for size in SIZES]), st.binary(max_size=20))
+def test_a_masked_frame_of_the_library_is_read_where_it_ends(payload: bytes, behind: bytes) -> None:
+    data = Frame(Opcode.TEXT, payload).serialize(mask=True)
+    found = frame_at(behind + data + behind, len(behind))
+    assert found is not None
+    assert (found.is_masked, found.length, found.end) == (True, len(payload), len(behind) + len(data))
+    assert unmasked(behind + data + behind, found) == payload
+
+
+def test_a_head_that_is_not_complete_is_none() -> None:
+    for size in (5, 200, 70_000):
+        data = Frame(Opcode.TEXT, b"x" * size).serialize(mask=True)
+        head = len(data) - size - 4
+        assert [frame_at(data[:have], 0) is None for have in range(head + 1)] == [True] * head + [False]
+
+
+def test_an_unmasked_frame_is_seen_as_such() -> None:
+    found = frame_at(text_frame(b"hello"), 0)
+    assert found is not None
+    assert not found.is_masked
