@@ -192,6 +192,19 @@ def test_a_hostile_leaf_is_malformed_and_the_answer_has_the_id(leaf: bytes, plac
     assert len(refused.rejected.detail) < 300
 
 
+@pytest.mark.bad_input("BI-12")
+@pytest.mark.parametrize("leaf", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_leaf_is_malformed_also_in_the_shape_that_is_sent_all_day(leaf: bytes) -> None:
+    frame = b'{"type":"message.send","id":"a","body":{"channel":"main:general","body":'
+    refused = refusal_of(frame + leaf + b"}}")
+    assert (refused.id, refused.rejected.code) == ("a", "malformed")
+    beside = refusal_of(frame + b'"x","subject":' + leaf + b"}}")
+    assert beside.id == "a"
+    assert beside.rejected.code in {"malformed", "bad_request"}
+    escaped = b'{"type":"message.send","id":"a\\u0000","body":{"body":"x"}}'
+    assert refusal_of(escaped).rejected.code == "malformed"
+
+
 @pytest.mark.bad_input("BI-11")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_bool_is_no_integer_in_any_command(name: str) -> None:
@@ -275,6 +288,31 @@ def test_a_refusal_never_repeats_a_long_text_of_the_peer() -> None:
     ):
         refused = refusal_of(frame)
         assert len(codec.encode_error(refused.id, 0, refused.rejected)) < 1000
+
+
+@pytest.mark.bad_input("BI-12")
+def test_two_faults_in_one_frame_are_answered_too() -> None:
+    for leaf in (b'["\x80",' + b"1" * 17 + b"]", b'["\x80","\\u0000"]', b'["\x80",' + b"[" * 40 + b"]" * 40 + b"]"):
+        refused = refusal_of(sent(leaf))
+        assert (refused.id, refused.rejected.code) == (7, "malformed")
+    refused = refusal_of(b'{"type":"\x80","id":7,"body":' + b"1" * 17 + b"}")
+    assert (refused.id, refused.rejected.code) == (7, "malformed")
+
+
+@pytest.mark.bad_input("BI-09")
+def test_the_id_of_garbage_is_looked_for_in_its_first_bytes_only() -> None:
+    padding = b" " * codec.LABEL_BYTES
+    assert refusal_of(b'{"id":7,"type":NaN}' + padding).id == 7
+    assert refusal_of(b'{"type":NaN,' + padding + b'"id":7}').id is None
+
+
+@pytest.mark.bad_input("BI-10")
+def test_brackets_inside_strings_are_no_depth_and_32_levels_are_the_most() -> None:
+    most = b"[" * 30 + b"]" * 30
+    assert stored_body(sent(b"[" * 29 + b'"\\"[[[[{{{{",' + b'"' + b"[" * 99 + b'"' + b"]" * 29))
+    assert stored_body(sent(b"[" + b",".join([b"[]"] * 100) + b"]"))
+    assert stored_body(sent(most)) == most
+    assert refusal_of(sent(b"[" + most + b"]")).rejected.facts == {"depth_max": 32}
 
 
 def test_a_near_type_is_named() -> None:
@@ -372,7 +410,7 @@ SEEDS = [
 ]
 
 
-@settings(max_examples=1000)
+@settings(max_examples=1500)
 @given(data=st.data())
 def test_a_mutated_frame_raises_nothing_but_bad_frame(data: st.DataObject) -> None:
     frame = bytearray(data.draw(st.sampled_from(SEEDS)))

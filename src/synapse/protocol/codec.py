@@ -22,6 +22,8 @@ from synapse.protocol.replies import Reply
 RequestId: TypeAlias = str | int | None
 
 REQUEST_ID_CHARS_MAX: Final = 64
+LABEL_BYTES: Final = 8 * 1024
+"""How far the id of a frame that is no JSON is looked for."""
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,9 +106,11 @@ _COMMAND_DECODERS: Final = {name: msgspec.json.Decoder(kind).decode for name, ki
 _NOTICE_DECODERS: Final = {name: msgspec.json.Decoder(kind).decode for name, kind in NOTICES.items()}
 _NOTICE_TYPE: Final[dict[type[Notice], str]] = {kind: name for name, kind in NOTICES.items()}
 _long_number = re.compile(rb"\d{16}").search
+_NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _ORDINARY: Final = bytes(byte for byte in range(256) if byte not in b"0123456789{[\\")
 """Fewer than 16 bytes of the others, and no escape: neither depth, nor a number of 16 digits, nor NUL can be there."""
 _id_value = re.compile(rb'\s*:\s*(?:"([ !#-\[\]-~]{0,64})"|(-?\d{1,15}))\s*[,}]')
+_string = re.compile(rb'"(?:[^"\\]+|\\.)*"?', re.DOTALL)
 _token = re.compile(rb'"(?:[^"\\]+|\\.)*"?|[\[\]{}]', re.DOTALL)
 
 
@@ -227,29 +231,31 @@ def _require_plain_json(data: bytes, limits: Limits) -> None:
     odd = data.translate(None, _ORDINARY)
     if len(odd) < 16 and b"\\" not in odd:
         return
-    if data.count(b"{") + data.count(b"[") > limits.depth_max:
-        depth = _depth(data)
-        if depth > limits.depth_max:
-            raise Rejected("malformed", f"JSON nested {depth} deep; at most {limits.depth_max}", {"depth": depth})
+    if data.count(b"{") + data.count(b"[") > limits.depth_max and _is_deeper(data, limits.depth_max):
+        raise _too_deep(limits)
     if _long_number(data) is not None or b"\\u0000" in data:
         try:
             value = _decode_any(data)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Rejected("malformed", _sentence(error, "$")) from None
         _walk(value, limits.int_max)
 
 
-def _depth(data: bytes) -> int:
-    """How deep brackets nest outside strings."""
-    depth = deepest = 0
-    for match in _token.finditer(data):
-        char = match[0][0]
-        if char in b"[{":
+def _is_deeper(data: bytes, depth_max: int) -> bool:
+    """True when brackets nest deeper outside strings. A whole frame of them takes a few milliseconds."""
+    depth = 0
+    for bracket in _string.sub(b"", data).translate(None, _NOT_BRACKETS):
+        if bracket in b"[{":
             depth += 1
-            deepest = max(deepest, depth)
-        elif char in b"]}":
+            if depth > depth_max:
+                return True
+        else:
             depth -= 1
-    return deepest
+    return False
+
+
+def _too_deep(limits: Limits) -> Rejected:
+    return Rejected("malformed", f"JSON nested deeper than {limits.depth_max} levels", {"depth_max": limits.depth_max})
 
 
 def _walk(value: object, int_max: int) -> None:
@@ -270,10 +276,13 @@ def _walk(value: object, int_max: int) -> None:
 
 
 def _label(data: bytes) -> RequestId:
-    """The id of a frame that is otherwise wrong, if it can be read: the last key `"id"` at the outermost level."""
+    """The id of a frame that is otherwise wrong, if it can be read: the last key `"id"` at the outermost level.
+
+    Only the first `LABEL_BYTES` are looked at, so that a frame of garbage cannot hold up everybody else.
+    """
     depth = 0
     label: RequestId = None
-    for match in _token.finditer(data):
+    for match in _token.finditer(data, 0, LABEL_BYTES):
         token = match[0]
         if token in (b"{", b"["):
             depth += 1
@@ -296,10 +305,7 @@ def _unknown_type(name: str) -> Rejected:
 
 def _envelope_refusal(error: Exception, data: bytes, limits: Limits) -> Rejected:
     """Why a frame has no envelope that can be read: what the scans find first, else what the decoder said."""
-    depth = _depth(data)
-    if depth > limits.depth_max:
-        return Rejected("malformed", f"JSON nested {depth} deep; at most {limits.depth_max}", {"depth": depth})
-    return Rejected("malformed", _sentence(error, "$"))
+    return _too_deep(limits) if _is_deeper(data, limits.depth_max) else Rejected("malformed", _sentence(error, "$"))
 
 
 def _body_refusal(error: Exception) -> Rejected:
