@@ -13,7 +13,7 @@ KEEP ?=
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/.runtime ## set up and show the main job done (KEEP=1 leaves the demo's home behind)
+demo: $(VENV)/.runtime ## set up and show the main job done (KEEP=1 leaves its hub up)
 	@$(PY) -m synapse.faces.demo $(if $(filter-out 0 no,$(KEEP)),--keep) $(ARGS)
 
 test: $(VENV)/.dev ## run the tests on all cores (ARGS='tests/core -n 0' for a part, in one process)

@@ -136,7 +136,11 @@ def test_a_restore_takes_a_new_id_and_a_seq_above_everything_known(tmp_path: Pat
     row = reader.row(report.head)
     assert row is not None
     assert decode(row) == JournalAdopted(
-        journal_id=report.journal_id, previous_id=old.journal_id, previous_seq=base + 10, reason="restore"
+        hub_id=old.hub_id,
+        journal_id=report.journal_id,
+        previous_id=old.journal_id,
+        previous_seq=base + 10,
+        reason="restore",
     )
     assert len(reader.page(["ch/7"], base, report.head, 100)) == 10
     reader.close()

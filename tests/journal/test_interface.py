@@ -68,7 +68,9 @@ class Contract:
 
     def test_an_adoption_may_jump_ahead_and_the_rows_go_on_behind_it(self) -> None:
         self.log.append(posts(self.log.base, 2))
-        event = JournalAdopted(journal_id="a" * 16, previous_id="b" * 16, previous_seq=self.log.head, reason="adopt")
+        event = JournalAdopted(
+            hub_id="c" * 16, journal_id="a" * 16, previous_id="b" * 16, previous_seq=self.log.head, reason="adopt"
+        )
         adopted = to_row(Recorded(self.log.head + 1000, AT_MS, "operator", event))
         self.log.append([adopted])
         self.log.append(posts(adopted.seq, 2))

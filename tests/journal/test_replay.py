@@ -71,7 +71,9 @@ def test_missing_events_are_refused_with_the_first_seq() -> None:
 
 def test_an_adoption_is_folded_across_its_hole() -> None:
     journal = memory_with(2)
-    event = JournalAdopted(journal_id="a" * 16, previous_id="b" * 16, previous_seq=journal.head, reason="adopt")
+    event = JournalAdopted(
+        hub_id="c" * 16, journal_id="a" * 16, previous_id="b" * 16, previous_seq=journal.head, reason="adopt"
+    )
     journal.append([to_row(Recorded(journal.head + 5000, AT_MS, "operator", event)), post(journal.head + 5001)])
     seen: list[str] = []
     replay(

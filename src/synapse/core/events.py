@@ -70,9 +70,11 @@ class JournalStarted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 class JournalAdopted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An operator declared this file the truth. The only event that may leave a hole in the seqs before it.
 
-    reason: `adopt` or `restore`. dropped: rows that were cut away because their chain was broken.
+    hub_id: also here, because the first event of the journal may be among what was lost. reason: `adopt` or `restore`.
+    dropped: rows that were cut away because their chain was broken.
     """
 
+    hub_id: str
     journal_id: str
     previous_id: str
     previous_seq: int

@@ -245,6 +245,7 @@ def apply(state: State, recorded: Recorded) -> None:
             state.hub_id = event.hub_id
             state.journal_id = event.journal_id
         case JournalAdopted():
+            state.hub_id = event.hub_id
             state.journal_id = event.journal_id
         case JournalWritable() | HubStarted():
             pass

@@ -202,6 +202,7 @@ def _replace(files: Files, reader: JournalReader, *, reason: str, known: int, at
             raise refused
         dropped = max(_highest_of_old(files, reader, reason) - last, 0)
         adopted = JournalAdopted(
+            hub_id=identity.hub_id,
             journal_id=identity.journal_id,
             previous_id=old.journal_id,
             previous_seq=last,

@@ -156,7 +156,12 @@ def test_listen_sees_channel_and_inbox_over_a_kill(hub: RealHub) -> None:
     lines = before + read_lines(listening, 1)
     assert [line["body"] for line in lines] == ["one", "two", "three"]
     assert lines[0]["from"] == "bob"
-    assert end(listening) == (-signal.SIGTERM, "")
+    code, words = end(listening)
+    assert code == -signal.SIGTERM
+    assert words.splitlines() == [
+        "synapse: listening as bob: main:general, inbox",
+        "synapse: the connection is lost; coming back",
+    ]
 
 
 def test_listen_since_and_presence(hub: RealHub) -> None:
@@ -174,7 +179,7 @@ def test_listen_since_and_presence(hub: RealHub) -> None:
         (changed,) = read_lines(listening, 1)
     assert changed["type"] == "presence.changed"
     assert end(other, signal.SIGINT)[0] == 130
-    assert end(listening, signal.SIGINT) == (130, "")
+    assert end(listening, signal.SIGINT) == (130, "synapse: listening as eve: main:general, inbox\n")
 
 
 def test_listen_ends_quietly_when_nobody_reads(hub: RealHub) -> None:
@@ -185,7 +190,7 @@ def test_listen_ends_quietly_when_nobody_reads(hub: RealHub) -> None:
     listening.stdout.close()
     hub.json("send", "x")
     assert listening.wait(10) == 141
-    assert listening.stderr.read() == ""
+    assert listening.stderr.read() == "synapse: listening as bob: main:general, inbox\n"
     listening.stderr.close()
 
 

@@ -35,7 +35,7 @@ def listen(call: Call) -> int:
         try:
             body = subscription if since is None else {**subscription, "since": since}
             answer = link.ask("feed.subscribe", body)
-            if is_first and not call.as_json:
+            if is_first:
                 print_words(f"listening as {call.me.name}: {', '.join(channels) or call.home_channel + ', inbox'}")
             is_first = False
             if since is None:
@@ -46,8 +46,7 @@ def listen(call: Call) -> int:
         except (Disconnected, NoAnswer, Rejected) as error:
             if is_first or not is_passing(error):
                 raise
-            if not call.as_json:
-                print_words("the connection is lost; coming back")
+            print_words("the connection is lost; coming back")
         link = come_back(call, NO_END, lasting=True)
 
 
