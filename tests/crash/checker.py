@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from tests.crash.history import Frame, History, Op, Segment
+from tests.crash.history import Frame, History, Op, Segment, brief
 
 from synapse.core.events import (
     AgentCreated,
@@ -106,10 +106,10 @@ class Ledger:
             case MessagePosted():
                 self.posted[event.address].append((seq, event.n))
                 self._arrive(seq, event.mentions)
-                self.marks[mark_of(json.loads(bytes(event.body)))].append(seq)
+                self.marks[mark_of(body_of(event))].append(seq)
             case MessageSent():
                 self._arrive(seq, event.to)
-                self.marks[mark_of(json.loads(bytes(event.body)))].append(seq)
+                self.marks[mark_of(body_of(event))].append(seq)
             case MessageLent():
                 self.lent[self.names[event.agent], event.message].append(seq)
             case MessagesAcked():
@@ -150,7 +150,7 @@ class Ledger:
             **place,
             "id": f"m{seq}",
             "from": recorded.actor,
-            "body": json.loads(bytes(event.body)),
+            "body": body_of(event),
             "subject": event.subject,
             "sent_at_ms": recorded.at_ms,
         }
@@ -186,6 +186,12 @@ def check(history: History, journal: Sequence[Recorded]) -> list[Finding]:
 def mark_of(body: object) -> str:
     """What names a message of the load: its body's `mark`, or the first word of a text."""
     return str(body["mark"]) if isinstance(body, dict) else str(body).partition(" ")[0]
+
+
+def body_of(event: MessagePosted | MessageSent) -> object:
+    """A journalled body as the history records it."""
+    body: object = brief(json.loads(bytes(event.body)))
+    return body
 
 
 def seq_of(cursor: str) -> int:
@@ -246,8 +252,8 @@ def _sent_is_there(op: Op, ledger: Ledger) -> Iterator[Finding]:
         yield Finding("lost", f"{told}; the journal has no message there")
         return
     assert recorded is not None
-    if json.loads(bytes(event.body)) != op.body["body"]:
-        other = mark_of(json.loads(bytes(event.body)))
+    if body_of(event) != op.body["body"]:
+        other = mark_of(body_of(event))
         is_lost = not ledger.marks.get(mark_of(op.body["body"]))
         yield Finding("lost" if is_lost else "altered", f"{told}; the journal has {other} there, or another text of it")
         return

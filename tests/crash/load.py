@@ -156,15 +156,15 @@ class Line:
                 self._notices.append(frame)
 
     def notices(self, wait_s: float) -> list[Frame] | None:
-        """What the hub said unasked, after waiting a while for more; None when the connection was cut."""
+        """What the hub said unasked, after waiting a while for more; None when it was cut and all is said."""
         try:
-            for frame in self._read(wait_s):
-                raise SystemExit(f"{self.agent}: an answer to no request: {frame}")
+            if self._socket is not None:
+                for frame in self._read(wait_s):
+                    raise SystemExit(f"{self.agent}: an answer to no request: {frame}")
         except Cut:
             self._drop()
-            return None
         said, self._notices = self._notices, []
-        return said
+        return said if said or self._socket is not None else None
 
     @property
     def is_up(self) -> bool:

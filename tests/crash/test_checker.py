@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from tests.crash.checker import RULES, Finding, check
 from tests.crash.history import Frame, History, Op, add
+from tests.crash.killing import ROOT
 
 from synapse.core.events import (
     AgentCreated,
@@ -521,3 +522,8 @@ def test_a_planted_lie_is_named(rule: str, plant: Lie) -> None:
 def test_every_rule_has_a_planted_lie() -> None:
     assert {rule for rule, _ in LIES} == set(RULES)
     assert len(LIES) >= 30
+
+
+def test_the_docs_name_every_rule() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert [rule for rule in RULES if f"`{rule}`" not in page] == []

@@ -28,6 +28,7 @@ class Notes:
     def __init__(self) -> None:
         self.history = History()
         self.is_over = False
+        self.is_all_sent = False
         self._numbers = itertools.count(1)
 
     def done(
@@ -84,10 +85,11 @@ async def follow(client: Client, agent: str, notes: Notes, upto: asyncio.Future[
 
 async def work(client: Client, agent: str, notes: Notes) -> None:
     while True:
+        is_last = notes.is_all_sent
         begun_ns = time.monotonic_ns()
         taken = await client.take(wait=1.0)
         if taken is None:
-            if notes.is_over:
+            if is_last:
                 return
             continue
         notes.done(agent, "inbox.take", {}, begun_ns, taken)
@@ -140,3 +142,4 @@ async def live_through(hubs: Hubs, clients: dict[str, Client], notes: Notes) -> 
         await asyncio.wait(writing)
         last = await say(clients[writers[0]], writers[0], notes, "last", {"channel": CHANNEL})
         upto.set_result(last)
+        notes.is_all_sent = True

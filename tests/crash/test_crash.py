@@ -6,6 +6,8 @@ names the seed; moments differ from run to run all the same, because eleven proc
 
 import os
 import random
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -84,6 +86,9 @@ def run_and_check(tmp_path: Path, kills: int) -> tuple[Kills, History]:
     print(f"{len(findings)} findings")
     shown = [f"{finding.rule}: {finding.text}" for finding in findings[:20]]
     assert not findings, "\n".join([f"seed {SEED}, {len(findings)} findings", *shown])
+    verify = [sys.executable, "-m", "synapse", "journal", "verify", "--home", str(tmp_path / "home")]
+    proved = subprocess.run(verify, capture_output=True, text=True, check=False)
+    assert proved.returncode == 0, proved.stderr
     return done, history
 
 
