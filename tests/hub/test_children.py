@@ -1,0 +1,73 @@
+"""Child processes beside the hub: each answer comes once, and none outlives the hub."""
+
+import asyncio
+from pathlib import Path
+from typing import Never
+
+import pytest
+
+from synapse.errors import Rejected
+from synapse.hub.children import Children
+from synapse.journal.store import Journal
+from synapse.protocol.replies import JournalBackedUp, JournalVerified
+
+
+async def answer_of(children: Children, path: Path | None = None) -> JournalVerified | JournalBackedUp | Rejected:
+    """What verify, or a backup to `path`, answers."""
+    found: asyncio.Future[JournalVerified | JournalBackedUp | Rejected] = asyncio.get_running_loop().create_future()
+    if path is None:
+        children.verify(found.set_result)
+    else:
+        children.back_up(str(path), found.set_result)
+    return await asyncio.wait_for(found, 20)
+
+
+def new_journal(home: Path) -> None:
+    """A journal without events."""
+    Journal.open(home, at_ms=1_800_000_000_000, reserve_bytes=1 << 16).close()
+
+
+async def test_verify_and_backup_answer_with_figures_or_a_refusal(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    new_journal(home)
+    children = Children(home)
+    verified = await answer_of(children)
+    assert isinstance(verified, JournalVerified)
+    assert (verified.events, verified.cursor) == (0, f"{verified.journal_id}:{verified.head}")
+    copied = await answer_of(children, tmp_path / "copy.db")
+    assert isinstance(copied, JournalBackedUp)
+    assert (copied.path, copied.bytes) == (str(tmp_path / "copy.db"), (tmp_path / "copy.db").stat().st_size)
+    again = await answer_of(children, tmp_path / "copy.db")
+    assert isinstance(again, Rejected)
+    assert (again.code, "exists already" in again.detail) == ("bad_request", True)
+    (home / "journal.db").write_bytes(b"")
+    empty = await answer_of(children)
+    assert isinstance(empty, Rejected)
+    assert (empty.code, "0 bytes" in empty.detail) == ("journal_broken", True)
+    await children.stop()
+
+
+async def test_one_of_a_kind_at_a_time_and_stop_ends_it(tmp_path: Path) -> None:
+    new_journal(tmp_path)
+    children = Children(tmp_path)
+    answers: list[object] = []
+    children.verify(answers.append)
+    children.snapshot()
+    children.snapshot()
+    with pytest.raises(Rejected, match="under way") as refused:
+        children.verify(answers.append)
+    assert (refused.value.code, refused.value.retry_after_ms) == ("limit", 1_000)
+    await asyncio.wait_for(children.stop(), 10)
+    await asyncio.sleep(0)
+    assert answers == []
+    assert not children._tasks
+
+
+async def test_without_a_process_to_be_had_the_asker_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def none_left(*_: object, **__: object) -> Never:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", none_left)
+    refused = await answer_of(Children(tmp_path))
+    assert isinstance(refused, Rejected)
+    assert "Too many open files" in refused.detail
