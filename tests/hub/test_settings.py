@@ -17,7 +17,7 @@ from synapse.hub.settings import (
 from synapse.protocol.limits import Limits
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "settings.md"
-FIXED = {"depth_max", "int_max"}
+FIXED = {"depth_max", "int_max", "idem_keys_max", "idem_keep_ms"}
 
 
 def load(home: Path, config: str = "", flags: dict[str, str] | None = None, **environ: str) -> Settings:

@@ -78,11 +78,12 @@ async def test_a_lend_returns_after_30_s_of_the_lease_clock() -> None:
         ada, bob, bob_too = await voice(hub), await voice(hub, "bob"), await voice(hub, "bob")
         await ada.ask(direct("one", "bob"), Sent)
         assert (await bob.ask(TakeInbox(), Taken)).lend_ms == 30_000
-        waiting = await bob_too.say(WAIT)
-        hub.clock.advance(29_999)  # a hub that stalls for half a minute has seen one second of it
+        waiting = await bob_too.say(TakeInbox(wait_ms=3_600_000))
+        hub.clock.advance(600_000)  # a hub that stalls for ten minutes has seen one second of them
         hub.turns.tick()
+        await hub.advance(28_000)
         assert not [frame for frame in await bob_too.listen() if frame.type == "reply"]
-        await hub.advance(29_000)
+        await hub.advance(2_000)
         assert reply_of(await bob_too.answer(waiting), Taken).lends == 2
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from synapse import home as rendezvous
-from synapse.errors import EXIT_ADDRESS_IN_USE, SynapseError
+from synapse.errors import EXIT_ADDRESS_IN_USE, Rejected, SynapseError
 from synapse.hub.connection import Connection
 from synapse.hub.http import Gate
 from synapse.hub.settings import Settings
@@ -73,18 +73,19 @@ class Listeners:
             unix = await self.loop.create_unix_server(lambda: LinePeer(self), sock=self._unix, backlog=backlog)
             self._servers.append(unix)
 
-    def refusal(self, host: str) -> str | None:
+    def refusal(self, host: str) -> Rejected | None:
         """Why one more connection from this host is too many; None when it is not."""
         limits = self.limits
         if self._is_draining:
-            return "the hub is shutting down; come back in a moment"
+            return Rejected("draining", "the hub is shutting down; come back in a moment", retry_after_ms=1000)
         for have, most, name in (
             (len(self.turns.peers.connections), limits.connections_max, "connections_max"),
             (self._per_host[host], limits.connections_per_host_max, "connections_per_host_max"),
             (self.unwelcomed - 1, limits.connections_unauthenticated_max, "connections_unauthenticated_max"),
         ):
             if have >= most:
-                return f"the hub holds {have} of {most} connections ({name})"
+                detail = f"the hub holds {have} of {most} connections ({name})"
+                return Rejected("limit", detail, {"limit": name, "value": most}, retry_after_ms=1000)
         return None
 
     @property

@@ -267,7 +267,8 @@ class Requests:
     def _wait_receipt(self, connection: Connection, request_id: RequestId, command: WaitReceipt) -> None:
         seq, turns = seq_of_message(command.id), self._turns
         sender, head = connection.by.actor, self._state.seq
-        connection.by.require_agent()
+        if seq <= connection.by.require_agent():  # sent before this agent was: by an earlier one of its name
+            raise Rejected("not_found", f"you sent no direct message {command.id}", {"id": command.id})
         waiter = self._turns.waiting.park(connection, request_id, command.wait_ms)
 
         def read() -> dict[int, str] | Rejected:

@@ -80,7 +80,8 @@ def _row(name: str, kind: str, default: Value, doc: str, **bounds: int) -> Setti
 
 _DAY_MS: Final = 24 * 3600 * 1000
 _LIMIT_ROWS: Final[dict[str, tuple[str, int, int]]] = {
-    # field of Limits: (meaning, least, most). depth_max and int_max belong to the protocol and are no settings.
+    # field of Limits: (meaning, least, most). depth_max and int_max belong to the protocol, and idempotency keys to the
+    # journal, whose replay must not depend on a setting: they are none.
     "frame_bytes_max": ("One frame, either way.", 32 * 1024, 256 * 1024),
     "message_bytes_max": ("The body of one message; at least 16 KiB below frame_bytes_max.", 1, 240 * 1024),
     "fragments_max": ("Fragments of one WebSocket message.", 1, 65_536),
@@ -91,15 +92,13 @@ _LIMIT_ROWS: Final[dict[str, tuple[str, int, int]]] = {
     "recipients_max": ("Recipients of one direct message.", 1, 64),
     "mentions_max": ("Mentions in one message that reach an inbox.", 1, 64),
     "idem_key_chars_max": ("Characters of an idempotency key.", 32, 128),
-    "idem_keys_max": ("Live idempotency keys of one agent.", 1, 1_000_000),
-    "idem_keep_ms": ("How long an idempotency key is remembered.", _DAY_MS, 365 * _DAY_MS),
     "inbox_unacked_max": ("Unacked messages in one inbox.", 1, 1_000_000),
     "lend_ms": ("How long a taken message is lent.", 100, _DAY_MS),
     "lends_max": ("Lends of one message before it is dead.", 1, 1_000_000),
     "agents_max": ("Agents the hub knows.", 1, 1_000_000),
     "rooms_max": ("Rooms.", 1, 100_000),
     "channels_per_room_max": ("Channels in one room.", 1, 100_000),
-    "members_max": ("Members of one room or channel.", 1, 1_000_000),
+    "members_max": ("Members of one room or channel; all of them fit into one answer.", 1, 1_000),
     "subscriptions_max": ("Subscriptions of one connection.", 1, 1_024),
     "subscribed_channels_max": ("Channels in the subscriptions of one connection.", 1, 4_096),
     "waiting_max": ("Requests of one connection that wait for something to happen.", 1, 1_024),

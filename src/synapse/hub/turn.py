@@ -338,12 +338,12 @@ class Turns:
 
     def reply(self, connection: Connection, request_id: RequestId, body: Reply, *, replayed: bool = False) -> None:
         """Queue a reply for the end of this turn."""
-        seq = self.state.seq
+        seq = self.state.seq if connection.is_known else 0
         self._queue(connection, seq, encode_reply(request_id, seq, body, replayed=replayed))
 
     def refuse(self, connection: Connection, request_id: RequestId, error: Rejected) -> None:
         """Queue an error for the end of this turn."""
-        seq = self.state.seq
+        seq = self.state.seq if connection.is_known else 0
         self._queue(connection, seq, encode_error(request_id, seq, error))
 
     def _queue(self, connection: Connection, seq: int, payload: bytes) -> None:

@@ -21,7 +21,6 @@ from websockets.http11 import Request as HandshakeRequest
 from websockets.protocol import State as WebSocketState
 from websockets.server import ServerProtocol
 
-from synapse.errors import Rejected
 from synapse.hub.frames import PLAIN_TEXT, frame_at, text_frame, unmasked
 from synapse.hub.http import HEAD_BYTES_MAX, Admitted, Exchange, plain_response, read_head
 from synapse.protocol.codec import encode_error, encode_notice
@@ -185,8 +184,7 @@ class LinePeer(Peer):
         uid = peer_uid(transport.get_extra_info("socket"))
         refusal = self._listeners.refusal(f"uid:{uid}")
         if refusal is not None:
-            error = Rejected("limit", refusal, retry_after_ms=1000)
-            self.write(self.frame(encode_error(None, self._listeners.turns.feeds.durable, error)))
+            self.write(self.frame(encode_error(None, 0, refusal)))
             self._finish()
             return
         self.connection = self._listeners.admit(self, host=f"uid:{uid}", uid=uid, has_token=False)
@@ -327,7 +325,7 @@ class WebPeer(Peer):
     def _upgrade(self, whole: bytes, head_bytes: int, verdict: Admitted) -> None:
         refusal = self._listeners.refusal(self._host)
         if refusal is not None:
-            self._refuse(503, refusal, ("Retry-After", "1"))
+            self._refuse(503, refusal.detail, ("Retry-After", "1"))
             return
         protocol = ServerProtocol(max_size=self._listeners.limits.frame_bytes_max, logger=_logger)
         protocol.receive_data(whole[:head_bytes])

@@ -26,7 +26,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     agents_max: int = 10_000
     rooms_max: int = 1_000
     channels_per_room_max: int = 1_000
-    members_max: int = 10_000
+    members_max: int = 1_000
     subscriptions_max: int = 16
     subscribed_channels_max: int = 256
     waiting_max: int = 8
