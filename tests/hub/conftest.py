@@ -267,14 +267,15 @@ class Web:
 
     async def frame(self) -> tuple[Opcode, bytes]:
         """The next frame of the hub, which is never masked."""
-        first, second = await self.reader.readexactly(2)
-        assert first & 0xF0 == 0x80, "the hub sends whole frames without extensions"
-        size = second
-        if second == 126:
-            size = int.from_bytes(await self.reader.readexactly(2), "big")
-        elif second == 127:
-            size = int.from_bytes(await self.reader.readexactly(8), "big")
-        return Opcode(first & 0x0F), await self.reader.readexactly(size)
+        async with asyncio.timeout(5):
+            first, second = await self.reader.readexactly(2)
+            assert first & 0xF0 == 0x80, "the hub sends whole frames without extensions"
+            size = second
+            if second == 126:
+                size = int.from_bytes(await self.reader.readexactly(2), "big")
+            elif second == 127:
+                size = int.from_bytes(await self.reader.readexactly(8), "big")
+            return Opcode(first & 0x0F), await self.reader.readexactly(size)
 
     async def ask(self, command: Command) -> HubFrame:
         """A request and the next text frame."""
