@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from tests.hub.conftest import SECRET, Voice, direct, message, quiet, voice
+from tests.hub.conftest import SECRET, Voice, bugs_on_loop, direct, message, quiet, voice
 
 from synapse.core.state import digest
 from synapse.errors import Disconnected
@@ -70,10 +70,11 @@ async def test_a_killed_hub_does_nothing_any_more() -> None:
         ada, bob = await voice(hub), await voice(hub, "bob")
         await ada.ask(direct("once", "bob"), Sent)
         await bob.ask(TakeInbox(), Taken)
-        old = hub.turns
+        old, bugs = hub.turns, bugs_on_loop()
         await hub.restart()  # the lend of the connection that is cut would be an event of the old hub
         await quiet(hub)
         assert old is not hub.turns
+        assert bugs == []
         assert hub.replayed_digest() == digest(hub.state)
         bob = await voice(hub, "bob")
         assert (await bob.refused(TakeInbox())).code == "deadline"

@@ -127,6 +127,13 @@ async def operator(hub: MemoryHub) -> Voice:
     return found
 
 
+def bugs_on_loop() -> list[dict[str, object]]:
+    """From now on, what was raised in callbacks of this loop: the real hub would have crashed."""
+    found: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: found.append(context))
+    return found
+
+
 async def quiet(hub: MemoryHub) -> None:
     """Wait until nothing moves any more, also behind the reader."""
     for _ in range(4):

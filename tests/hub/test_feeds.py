@@ -6,7 +6,19 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.hub.conftest import SECRET, Voice, direct, message, quiet, slow_reader, slow_writer, steps, text_of, voice
+from tests.hub.conftest import (
+    SECRET,
+    Voice,
+    bugs_on_loop,
+    direct,
+    message,
+    quiet,
+    slow_reader,
+    slow_writer,
+    steps,
+    text_of,
+    voice,
+)
 
 from synapse.core.events import JournalWritable, Recorded
 from synapse.errors import JournalRefused
@@ -229,6 +241,7 @@ def test_however_posts_reads_cuts_and_restarts_interleave_every_reader_sees_ever
 ) -> None:
     async def run() -> None:
         async with MemoryHub(limits=Limits(outbox_bytes_max=64 * 1024, rate_agent_burst=100_000)) as hub:
+            bugs = bugs_on_loop()
             ada = await voice(hub)
             readers = [Reader(hub, "fast"), Reader(hub, "slow")]
             for reader in readers:
@@ -279,6 +292,7 @@ def test_however_posts_reads_cuts_and_restarts_interleave_every_reader_sees_ever
             last = hub.state.rooms.by_address["main:general"].last_n
             for reader in readers:
                 assert reader.seen == list(range(1, last + 1))
+            assert bugs == []
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(feeds, "PAGE_ROWS", page_rows)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tests.hub.conftest import (
     SECRET,
     Voice,
+    bugs_on_loop,
     direct,
     error_of,
     hub_on_small_disk,
@@ -438,6 +439,7 @@ async def test_a_store_error_answers_nothing_and_ends_whoever_waits_for_the_end_
 def test_whatever_happens_replay_gives_the_live_state(doings: list[str]) -> None:
     async def run() -> None:
         async with MemoryHub() as hub:
+            bugs = bugs_on_loop()
             ada = await voice(hub)
             for number, doing in enumerate(doings):
                 match doing:
@@ -464,6 +466,7 @@ def test_whatever_happens_replay_gives_the_live_state(doings: list[str]) -> None
             assert hub.replayed_digest() == digest(hub.state)
             told = [row for row in hub.journal.rows(0, 2**53) if row.type == "message.posted"]
             assert hub.state.rooms.by_address["main:general"].last_n == len(told)
+            assert bugs == []
 
     asyncio.run(run())
 
