@@ -95,7 +95,7 @@ class _Hub:
         self._exit_code: int | None = None
         self._socket_said_s = -1.0
         self._stop_verifying = threading.Event()
-        self._snapshot_at = recovered.state.events
+        self._snapshot_at = recovered.state.events - recovered.replayed_events
 
     async def run(self) -> int:
         """Serve until a signal or a fatal error."""
