@@ -182,3 +182,27 @@ async def test_a_hub_in_memory_has_no_files_to_verify_or_copy() -> None:
         assert (await boss.refused(BackUpJournal(path="relative.db"))).code == "bad_request"
         assert (await boss.refused(BackUpJournal(path="/tmp/x.db"))).code == "unsupported"
         assert (await boss.refused(ListInbox())).code == "anonymous"
+
+
+async def test_a_list_of_large_cards_stays_below_the_largest_frame_and_pages_on() -> None:
+    limits = Limits()
+    async with MemoryHub() as hub:
+        for number in range(60):
+            peer = hub.connect()
+            card = {"name": f"big-{number:02}", "secret": "s" * 40, "personality": "x" * 7_000}
+            await peer.send(msgspec.json.encode({"type": "hello", "id": 1, "body": card}))
+            await peer.receive()
+        names: list[str] = []
+        after: str | None = None
+        while True:
+            await peer.send(
+                msgspec.json.encode({"type": "agent.list", "id": 2, "body": {"after": after, "limit": 500}})
+            )
+            frame = await peer.receive()
+            assert len(frame) <= limits.frame_bytes_max
+            body = msgspec.json.decode(frame)["body"]
+            names += [agent["name"] for agent in body["agents"]]
+            after = body["next"]
+            if after is None:
+                break
+        assert names == [f"big-{number:02}" for number in range(60)]

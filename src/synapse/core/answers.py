@@ -1,9 +1,11 @@
 """Replies: of mutations from their events, so that a repeat under the same idempotency key says the same again, and of
 questions from the state alone."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeAlias, TypeVar, assert_never, get_args
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, assert_never, get_args
 
+import msgspec
 from msgspec import UNSET
 
 from synapse.core.agents import Agent
@@ -83,7 +85,11 @@ Query: TypeAlias = ListAgents | ListRooms | ShowRoom | ListChannels | ShowChanne
 
 QUERIES = frozenset(get_args(Query))
 
+LIST_BYTES_MAX: Final = 160 * 1024
+"""A list stops growing here, so that its reply stays below the largest frame whatever its items hold."""
+
 _Item = TypeVar("_Item")
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def answer(state: "State", command: Answerable, by: By, events: Sequence[Recorded], seq: int) -> Reply:
@@ -160,20 +166,22 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
             names = sorted(
                 agent.name for agent in state.agents.by_id.values() if members is None or agent.id in members
             )
-            page, following = _page(names, query.after, query.limit, rules, lambda name: name)
-            infos = tuple(_agent_info(state, state.agents.by_name[name], by.lease_ms) for name in page)
+            infos, following = _listed(
+                names, query, rules, lambda name: _agent_info(state, state.agents.by_name[name], by.lease_ms)
+            )
             return Agents(agents=infos, next=following, cursor=cursor)
         case ListRooms():
-            page, following = _page(sorted(state.rooms.by_name), query.after, query.limit, rules, lambda name: name)
-            listed = tuple(_room_info(state, state.rooms.by_name[name]) for name in page)
+            listed, following = _listed(
+                sorted(state.rooms.by_name), query, rules, lambda name: _room_info(state, state.rooms.by_name[name])
+            )
             return Rooms(rooms=listed, next=following, cursor=cursor)
         case ShowRoom():
             room = require_room(state, query.room)
-            participants, following = _members(state, room.members, query.after, query.limit, rules)
+            participants, following = _members(state, room.members, query, rules)
             return _room_info(
                 state,
                 room,
-                channels=tuple(sorted(state.rooms.in_room[room.id])),
+                channels=tuple(sorted(state.rooms.in_room[room.id])[: rules.limits.page_items_max]),
                 participants=participants,
                 following=following,
                 cursor=cursor,
@@ -183,39 +191,46 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
             if query.room is not None:
                 room = require_room(state, query.room)
                 addresses = [f"{room.name}:{name}" for name in sorted(state.rooms.in_room[room.id])]
-            page, following = _page(addresses, query.after, query.limit, rules, lambda address: address)
-            found = tuple(_channel_info(state, state.rooms.by_address[address]) for address in page)
+            found, following = _listed(
+                addresses, query, rules, lambda address: _channel_info(state, state.rooms.by_address[address])
+            )
             return Channels(channels=found, next=following, cursor=cursor)
         case ShowChannel():
             channel = require_channel(state, query.channel)
-            participants, following = _members(state, channel.members, query.after, query.limit, rules)
+            participants, following = _members(state, channel.members, query, rules)
             return _channel_info(state, channel, participants=participants, following=following, cursor=cursor)
         case _:
             assert_never(query)
 
 
-def _page(
-    items: Sequence[_Item], after: str | None, limit: int, rules: Rules, key: Callable[[_Item], str]
-) -> tuple[Sequence[_Item], str | None]:
-    """The first `limit` items behind `after`, and the `after` of the next page, or None."""
+def _listed(
+    names: Sequence[str], query: Query, rules: Rules, show: Callable[[str], _Item]
+) -> tuple[tuple[_Item, ...], str | None]:
+    """What `show` makes of the names behind `query.after`: at most `query.limit`, and no more than fit into a frame;
+    and the `after` of the next page, or None. names: sorted."""
     most = rules.limits.page_items_max
-    if not 1 <= limit <= most:
+    if not 1 <= query.limit <= most:
         raise Rejected(
             "bad_request",
-            f"limit {limit} must be 1 to {most} - at `$.body.limit`",
+            f"limit {query.limit} must be 1 to {most} - at `$.body.limit`",
             {"path": "$.body.limit", "max": most},
         )
-    rest = items if after is None else [item for item in items if key(item) > after]
-    page = rest[:limit]
-    return page, key(page[-1]) if len(rest) > limit else None
+    start = 0 if query.after is None else bisect_right(names, query.after)
+    found: list[_Item] = []
+    size = 0
+    for at in range(start, min(start + query.limit, len(names))):
+        item = show(names[at])
+        size += len(_encode(item))
+        if found and size > LIST_BYTES_MAX:
+            break
+        found.append(item)
+    end = start + len(found)
+    return tuple(found), names[end - 1] if found and end < len(names) else None
 
 
-def _members(
-    state: "State", members: Iterable[int], after: str | None, limit: int, rules: Rules
-) -> tuple[tuple[str, ...], str | None]:
+def _members(state: "State", members: Iterable[int], query: Query, rules: Rules) -> tuple[tuple[str, ...], str | None]:
     names = sorted(state.agents.by_id[member].name for member in members)
-    page, following = _page(names, after, limit, rules, lambda name: name)
-    return tuple(page), following
+    return _listed(names, query, rules, lambda name: name)
 
 
 def _room_info(

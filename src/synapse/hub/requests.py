@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
 from synapse.core.answers import Answerable, answer, presence_entry
 from synapse.core.events import MessageLent, Recorded
@@ -65,6 +65,10 @@ Local: TypeAlias = (
     | BackUpJournal
 )
 """Commands that core has no part in."""
+
+
+PRESENCE_ENTRIES_MAX: Final = 200
+"""Agents in one presence notice: with the longest names and kinds it stays below the largest frame."""
 
 
 class Requests:
@@ -325,19 +329,20 @@ class Requests:
 
     # Presence and status.
 
-    def presence_diff(self, changed: set[int]) -> PresenceChanged | None:
-        """The changed agents as a notice; None when none of them exists any more."""
+    def presence_diff(self, changed: set[int]) -> list[PresenceChanged]:
+        """The changed agents that still exist, in notices that fit into a frame."""
         state, lease_ms = self._state, self._turns.lease_clock.now_ms
         agents = [state.agents.by_id[agent] for agent in sorted(changed) if agent in state.agents.by_id]
         for agent in agents:
             state.soft.presence.note_said(agent.id, lease_ms)
-        entries = tuple(presence_entry(state, agent, lease_ms) for agent in agents)
-        return PresenceChanged(agents=entries) if entries else None
+        entries = [presence_entry(state, agent, lease_ms) for agent in agents]
+        pages = range(0, len(entries), PRESENCE_ENTRIES_MAX)
+        return [PresenceChanged(agents=tuple(entries[start : start + PRESENCE_ENTRIES_MAX])) for start in pages]
 
     def say_presence(self, subscription: Subscription) -> None:
         """Everybody online or recent, in pages."""
         state, lease_ms = self._state, self._turns.lease_clock.now_ms
-        connection, most = subscription.connection, self._limits.page_items_max
+        connection, most = subscription.connection, min(self._limits.page_items_max, PRESENCE_ENTRIES_MAX)
         present = [
             presence_entry(state, agent, lease_ms)
             for agent in sorted(state.agents.by_id.values(), key=lambda agent: agent.name)

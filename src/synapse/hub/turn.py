@@ -469,17 +469,14 @@ class Turns:
         changed = self.state.soft.presence.changed
         if not changed:
             return
-        notice = self.requests.presence_diff(changed)
+        payloads = [encode_notice(self.feeds.durable, notice) for notice in self.requests.presence_diff(changed)]
         changed.clear()
-        if notice is None:
-            return
-        payload = encode_notice(self.feeds.durable, notice)
         for subscription in self.feeds.presence:
             connection = subscription.connection
             if connection.is_stuck:
                 subscription.has_stale_presence = True
             else:
-                connection.wire.write(connection.wire.frame(payload))
+                connection.wire.write(b"".join([connection.wire.frame(payload) for payload in payloads]))
 
     def on_broken(self, error: JournalError) -> None:
         """The store failed or lies: nothing is decided or released any more, and the process ends."""

@@ -180,7 +180,8 @@ class AgentRemoved(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RoomInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A room with its counts; channels and participants only in `room.info`."""
+    """A room with its counts; channels (the first 500; `channel.list` pages them all) and participants only in
+    `room.info`."""
 
     room: str
     type: str
