@@ -5,15 +5,15 @@ another, but never by two at a time.
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
 from synapse.core.events import Row
 from synapse.errors import DiskFull, JournalError, StoreFailed
 from synapse.journal.chain import link, may_follow
-from synapse.journal.connection import CHECKPOINT_PAGES, failure, is_full, open_writer
+from synapse.journal.connection import CHECKPOINT_PAGES, failure, is_full, open_read_only, open_writer
 from synapse.journal.create import create_journal
 from synapse.journal.evidence import Evidence, examine
 from synapse.journal.files import (
@@ -116,7 +116,8 @@ class Journal:
             lock = HomeLock(home)
             undo.callback(lock.close)
             try:
-                journal = cls._open_locked(files, lock, reserve, at_ms, prove)
+                with _held_index(files):
+                    journal = cls._open_locked(files, lock, reserve, at_ms, prove)
             except sqlite3.Error as error:
                 raise failure(error, files.database) from error
             except OSError as error:
@@ -269,6 +270,22 @@ class Journal:
         except sqlite3.Error as error:
             if not is_full(error) and error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
                 raise
+
+
+@contextmanager
+def _held_index(files: Files) -> Iterator[None]:
+    """Keep SQLite's WAL index alive from the first look at the journal until the writer is open, so that both see one
+    head. A killed hub may leave a commit in the WAL that the index does not know; a child of it that still has the
+    database open keeps that index, and when the child ends the next to open finds the commit. (It was never
+    acknowledged: either is right, but not one after the other.)
+    """
+    with ExitStack() as held:
+        if files.database.exists() and files.database.stat().st_size > 0:  # SQLite drops the WAL of an empty file
+            with suppress(sqlite3.Error):  # what is wrong with the file is for `examine` to say
+                connection = open_read_only(files.database)
+                held.callback(connection.close)
+                connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        yield
 
 
 def _has_room_to_work(files: Files, reserve: Reserve) -> bool:
