@@ -171,7 +171,7 @@ async def test_a_row_that_is_broken_ends_the_subscription_by_name_and_then_the_h
 def test_recent_events_are_forgotten_from_the_oldest_and_the_floor_says_so() -> None:
     recent = Recent(10)
     for seq in range(11, 11 + feeds.RECENT_EVENTS_MAX + 5):
-        recent.add(Recorded(seq, 0, "ada", JournalWritable(read_only_ms=0)), 1)
+        recent.add([Recorded(seq, 0, "ada", JournalWritable(read_only_ms=0))], 1)
     assert recent.floor == 15
     assert recent.find(15) is None
     assert (found := recent.find(16)) is not None
@@ -179,7 +179,7 @@ def test_recent_events_are_forgotten_from_the_oldest_and_the_floor_says_so() -> 
     assert next(iter(recent.after(15))).seq == 16
     with pytest.raises(AssertionError):
         recent.after(14)
-    recent.add(Recorded(9_999, 0, "ada", JournalWritable(read_only_ms=0)), feeds.RECENT_BYTES_MAX)
+    recent.add([Recorded(9_999, 0, "ada", JournalWritable(read_only_ms=0))], feeds.RECENT_BYTES_MAX)
     assert recent.floor == 9_998 or recent.find(9_999) is not None
 
 

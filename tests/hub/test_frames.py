@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
-from synapse.hub.frames import frame_at, text_frame, unmasked
+from synapse.hub.frames import frame_at, text_frame, unmasked, xor_mask
 
 SIZES = (0, 1, 125, 126, 127, 65_535, 65_536, 65_537, 262_144)
 
@@ -23,6 +23,7 @@ def test_a_masked_frame_of_the_library_is_read_where_it_ends(payload: bytes, beh
     assert found is not None
     assert (found.is_masked, found.length, found.end) == (True, len(payload), len(behind) + len(data))
     assert unmasked(behind + data + behind, found) == payload
+    assert xor_mask(data[found.key - len(behind) + 4 :], data[found.key - len(behind) :][:4]) == payload
 
 
 def test_a_head_that_is_not_complete_is_none() -> None:

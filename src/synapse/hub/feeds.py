@@ -52,30 +52,33 @@ class Recent:
     def __init__(self, head: int) -> None:
         self.floor = head
         """Every message event after this seq is here."""
-        self._events: deque[tuple[Recorded, int]] = deque()
+        self._turns: deque[tuple[Sequence[Recorded], int]] = deque()
+        self._events = 0
         self._bytes = 0
 
-    def add(self, recorded: Recorded, size: int) -> None:
-        """Keep a durable event; the oldest go when there are too many."""
-        self._events.append((recorded, size))
+    def add(self, turn: Sequence[Recorded], size: int) -> None:
+        """Keep the message events of a durable turn, `size` bytes in all; the oldest turns go when it is too much."""
+        if not turn:
+            return
+        self._turns.append((turn, size))
+        self._events += len(turn)
         self._bytes += size
-        while len(self._events) > RECENT_EVENTS_MAX or self._bytes > RECENT_BYTES_MAX:
-            dropped, its_size = self._events.popleft()
+        while self._events > RECENT_EVENTS_MAX or self._bytes > RECENT_BYTES_MAX:
+            dropped, its_size = self._turns.popleft()
+            self._events -= len(dropped)
             self._bytes -= its_size
-            self.floor = dropped.seq
+            self.floor = dropped[-1].seq
 
     def after(self, seq: int) -> Iterator[Recorded]:
         """Events after `seq`, which must not lie below the floor."""
         assert seq >= self.floor
-        return (recorded for recorded, _ in self._events if recorded.seq > seq)
+        return (recorded for turn, _ in self._turns if turn[-1].seq > seq for recorded in turn if recorded.seq > seq)
 
     def find(self, seq: int) -> Recorded | None:
         """The event at `seq`, if it is still here."""
-        if seq <= self.floor:
-            return None
-        for recorded, _ in reversed(self._events):
-            if recorded.seq == seq:
-                return recorded
+        for turn, _ in reversed(self._turns):
+            if turn[0].seq <= seq:
+                return next((recorded for recorded in turn if recorded.seq == seq), None)
         return None
 
 
@@ -278,15 +281,13 @@ class Feeds:
                 self._leave_live(subscription)
                 subscription.position = position
 
-    def tell(self, turn: Sequence[tuple[Recorded, int]], head: int) -> Told:
-        """A turn is durable up to `head`: keep its messages and say who must hear what."""
+    def tell(self, turn: Sequence[Recorded], size: int, head: int) -> Told:
+        """A turn is durable up to `head`: keep its messages, `size` bytes, and say who must hear what."""
         self.durable = head
+        self.recent.add(turn, size)
         told = Told()
         live = self._live
-        for recorded, size in turn:
-            self.recent.add(recorded, size)
-            if not live:
-                continue
+        for recorded in turn if live else ():
             last: tuple[Message, bytes] | None = None
             for key, message in announce(self._state, recorded):
                 followers = live.get(key)

@@ -275,11 +275,11 @@ class Turns:
             turn.bytes += size
             event = entry.event
             if isinstance(event, MessagePosted):
-                turn.messages.append((entry, size))
+                turn.messages.append(entry)
                 for delivery in event.mentions:
                     turn.arrived.add(delivery.agent)
             elif isinstance(event, MessageSent):
-                turn.messages.append((entry, size))
+                turn.messages.append(entry)
                 turn.arrived.update(delivery.agent for delivery in event.to)
             elif isinstance(event, MessagesAcked):
                 self.waiting.on_acked(event)
@@ -360,7 +360,7 @@ class Turns:
 
     def recent_event(self, seq: int) -> Recorded | None:
         """A message event of this turn or of the last ones, if it is still in memory."""
-        for recorded, _ in self._turn.messages:
+        for recorded in self._turn.messages:
             if recorded.seq == seq:
                 return recorded
         return self.feeds.recent.find(seq)
@@ -407,7 +407,7 @@ class Turns:
     def _release(self, turn: Turn) -> None:
         """The turn is durable: let out what it said."""
         before = self.feeds.durable
-        told = self.feeds.tell(turn.messages, turn.head)
+        told = self.feeds.tell(turn.messages, turn.bytes, turn.head)
         receivers = told.receivers
         for connection, replies in turn.replies.items():
             if connection.is_closed:

@@ -33,7 +33,7 @@ class Turn:
     something. sated: connections that got a long list and no more in this turn. head: the last seq it makes durable."""
 
     rows: list[Row] = field(default_factory=list)
-    messages: list[tuple[Recorded, int]] = field(default_factory=list)
+    messages: list[Recorded] = field(default_factory=list)
     replies: dict[Connection, list[tuple[int, bytes]]] = field(default_factory=dict)
     closings: list[tuple[Connection, int, str]] = field(default_factory=list)
     after: list[Callable[[], None]] = field(default_factory=list)
