@@ -201,7 +201,7 @@ class ChannelLeft(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     idem: Idem | None = None
 
 
-class MessagePosted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class MessagePosted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A message in a channel. address: `room:channel` as it was called. mentions: inboxes that got a reference.
 
     skipped: agents that were named and got none.
@@ -221,7 +221,7 @@ class MessagePosted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     idem: Idem | None = None
 
 
-class MessageSent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class MessageSent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A message into inboxes. room: the id of the room when it was addressed to `all`; skipped: members left out."""
 
     to: tuple[Delivery, ...]

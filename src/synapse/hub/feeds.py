@@ -26,7 +26,7 @@ from synapse.protocol.cursor import cursor_of
 from synapse.protocol.notices import Broken, CaughtUp, Message
 
 PAGE_ROWS: Final = 200
-RECENT_EVENTS_MAX: Final = 4_096
+RECENT_EVENTS_MAX: Final = 1_024
 RECENT_BYTES_MAX: Final = 4 * 1024 * 1024
 
 

@@ -26,7 +26,7 @@ LABEL_BYTES: Final = 8 * 1024
 """How far the id of a frame that is no JSON is looked for."""
 
 
-class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """A request as it travels. id: chosen by the client, echoed in the answer. idem_key: see PROTOCOL.md."""
 
     type: str
@@ -35,7 +35,9 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     idem_key: str | None = None
 
 
-class ReplyFrame(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="reply"):
+class ReplyFrame(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type", tag="reply", gc=False
+):
     """An answer. seq: the commit it reflects. replayed: the effect is that of an earlier request with this idem_key."""
 
     id: RequestId
@@ -61,7 +63,7 @@ class ErrorFrame(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
     error: ErrorBody
 
 
-class NoticeFrame(msgspec.Struct, frozen=True, kw_only=True):
+class NoticeFrame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Something the hub says unasked. seq: the journal position it reflects."""
 
     type: str
@@ -149,13 +151,17 @@ def _decode_command(
     envelope: Envelope, decode_body: Callable[[msgspec.Raw], Command], data: bytes, limits: Limits
 ) -> Command:
     """Second stage. The scans of the whole frame are left out for the one shape that is sent all day and cannot need
-    them: a message whose body is a text. Raises `Rejected`."""
+    them: a message whose body is a text. (An id that is a number was checked with the envelope.) Raises `Rejected`."""
     try:
         command = decode_body(envelope.body)
         if type(command) is SendMessage:
-            if not _is_flat(command, envelope, data):
+            theirs = bytes(command.body)
+            is_text = theirs.startswith(b'"') and command.expires_at_ms is None
+            if not is_text or b"\\u0000" in data:
                 _require_plain_json(data, limits)
-            command = _with_own_bytes(command, limits)
+            ours = _encode(_decode_any(theirs))
+            if ours != theirs or len(ours) > limits.message_bytes_max:
+                command = _with_body(command, ours, limits)
         else:
             _require_plain_json(data, limits)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -169,16 +175,6 @@ def _decode_command(
             {"path": "$.idem_key"},
         )
     return command
-
-
-def _is_flat(command: SendMessage, envelope: Envelope, data: bytes) -> bool:
-    """True when nothing in the frame can be deep, a number, or hold NUL."""
-    return (
-        bytes(command.body).startswith(b'"')
-        and command.expires_at_ms is None
-        and isinstance(envelope.id, str)
-        and b"\\u0000" not in data
-    )
 
 
 class _OfferedBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,11 +196,8 @@ def offered_versions(data: bytes | bytearray | memoryview) -> tuple[int, int] | 
         return None
 
 
-def _with_own_bytes(command: SendMessage, limits: Limits) -> SendMessage:
-    """The command with its free JSON encoded by us."""
-    body = _encode(_decode_any(command.body))
-    if body == bytes(command.body) and len(body) <= limits.message_bytes_max:
-        return command
+def _with_body(command: SendMessage, body: bytes, limits: Limits) -> SendMessage:
+    """The command with its free JSON as we encoded it. Raises `Rejected(too_large)`."""
     if len(body) > limits.message_bytes_max:
         raise Rejected(
             "too_large",

@@ -47,7 +47,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     home: str | None = None
 
 
-class SendMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SendMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """Send to a channel, or to inboxes.
 
     Exactly one of: `to` (agents), `target` (an agent, a comma list, `all`, `room:channel`), or `room`/`channel`

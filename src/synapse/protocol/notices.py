@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True):
+class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A message as every face shows it.
 
     n: gapless number in its channel; an inbox is the channel `@name`, in no room. to: recipients of a direct message,
