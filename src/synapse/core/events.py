@@ -300,8 +300,6 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
     """The index keys of an event at `seq`, its own aggregate first, without repeats."""
     match event:
         case MessagePosted():
-            if not event.mentions:
-                return (f"ch/{event.channel}",)
             return (f"ch/{event.channel}", *(f"in/{d.agent}" for d in event.mentions))
         case MessageSent():
             return tuple(f"in/{d.agent}" for d in event.to)
@@ -350,7 +348,10 @@ _TAGS = {kind: name for name, kind in TYPES.items()}
 def to_row(recorded: Recorded) -> Row:
     """Encode an event for the journal."""
     seq, at_ms, actor, event = recorded
-    keys = keys_of(seq, event)
+    if isinstance(event, MessagePosted) and not event.mentions:  # nearly all events
+        keys: tuple[str, ...] = (f"ch/{event.channel}",)
+    else:
+        keys = keys_of(seq, event)
     tag = _TAGS[type(event)]
     return new_tuple(Row, (seq, tag, VERSIONS[tag], at_ms, actor, keys[0], _encode(event), keys[1:]))
 

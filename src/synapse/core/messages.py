@@ -26,9 +26,9 @@ def decide_send(state: "State", rules: "Rules", command: SendMessage, by: "By") 
     """One message to a channel or to inboxes; `AgentCreated` first for recipients that `create` makes."""
     by.require_agent()
     _require_plain_fields(command, rules)
-    channel, names = _destination(command, by)
-    if channel is not None:
-        return [_post(state, rules, require_channel(state, channel), command, by)]
+    address, names = _destination(command, by)
+    if address is not None:
+        return [_post(state, rules, address, command, by)]
     if names == [ALL]:
         return [_send_all(state, rules, command, by)]
     return _send(state, rules, names, command, by)
@@ -113,11 +113,12 @@ def _names(names: tuple[str, ...]) -> list[str]:
     return [require_agent_name(name) for name in unique]
 
 
-def _post(state: "State", rules: "Rules", channel: Channel, command: SendMessage, by: "By") -> MessagePosted:
+def _post(state: "State", rules: "Rules", address: str, command: SendMessage, by: "By") -> MessagePosted:
+    channel = require_channel(state, address)
     mentions, skipped = _mentions(state, rules, channel, command, by)
     return MessagePosted(
         channel=channel.id,
-        address=state.rooms.address(channel),
+        address=address,
         n=channel.last_n + 1,
         body=command.body,
         subject=command.subject,
@@ -135,7 +136,7 @@ def _mentions(
     """References for agents that a member of the room names as `@name` in a text, and the known agents that get none
     (full inbox, or too many names). Unknown names are plain text."""
     body = bytes(command.body)
-    if not body.startswith(b'"') or b"@" not in body:
+    if b"@" not in body or not body.startswith(b'"'):
         return (), ()
     if by.require_agent() not in state.rooms.by_id[channel.room].members:
         return (), ()

@@ -35,7 +35,7 @@ from synapse.journal.reader import JournalReader
 from synapse.journal.recovery import Recovered, recover, verify_older
 
 TICK_S: Final = 0.25
-GC_THRESHOLD: Final = 20_000
+GC_THRESHOLD: Final = 50_000
 """Allocations between collections of the youngest generation: a turn makes thousands of objects and no cycles."""
 
 

@@ -34,8 +34,7 @@ INSERT_TOUCH = "INSERT OR IGNORE INTO touches (key, seq) VALUES (?, ?)"
 _INSERT_FIRST_TOUCHES = "INSERT OR IGNORE INTO touches (key, seq) SELECT key, seq FROM events WHERE seq BETWEEN ? AND ?"
 
 # Many rows in one statement: each statement lets go of the interpreter's lock and has to win it back from the loop.
-_ROWS_PER_STATEMENT = 32
-_INSERT_MANY = INSERT_EVENT + ", (?, ?, ?, ?, ?, ?, ?, ?)" * (_ROWS_PER_STATEMENT - 1)
+_INSERTS = {rows: INSERT_EVENT + ", (?, ?, ?, ?, ?, ?, ?, ?)" * (rows - 1) for rows in (64, 8)}
 
 # What a commit writes to the WAL, estimated: inner pages, the rows themselves, a leaf of the index for each key.
 _PAGES_PER_COMMIT = 3
@@ -182,10 +181,12 @@ class Journal:
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
-            whole = len(events) - len(events) % _ROWS_PER_STATEMENT
-            for start in range(0, whole, _ROWS_PER_STATEMENT):
-                connection.execute(_INSERT_MANY, list(chain.from_iterable(events[start : start + _ROWS_PER_STATEMENT])))
-            connection.executemany(INSERT_EVENT, events[whole:])
+            done = 0
+            for size, statement in _INSERTS.items():
+                while len(events) - done >= size:
+                    connection.execute(statement, list(chain.from_iterable(events[done : done + size])))
+                    done += size
+            connection.executemany(INSERT_EVENT, events[done:])
             connection.execute(_INSERT_FIRST_TOUCHES, (events[0][0], last))
             if others:
                 connection.executemany(INSERT_TOUCH, others)
