@@ -67,7 +67,7 @@ def _destination(command: SendMessage, by: "By") -> tuple[str | None, list[str]]
     """A channel's address, or the names of recipients (`["all"]` for the room's members)."""
     if not command.to and command.target is None and command.room is None:
         channel = command.channel
-        return by.home if channel is None else _address(None, channel), []
+        return by.home if channel is None else channel if ":" in channel else _address(None, channel), []
     ways = (bool(command.to), command.target is not None, command.channel is not None or command.room is not None)
     if sum(ways) > 1 and not (command.target == ALL and command.channel is None and not command.to):
         raise Rejected("bad_request", "give one of to, target, or room and channel - at `$.body`", {"path": "$.body"})

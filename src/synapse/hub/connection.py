@@ -109,8 +109,3 @@ class Connection:
         self.deferred: deque[Callable[[], None]] = deque()
         self.postponed: deque[Request] = deque()
         self.subscriptions: dict[int, Subscription] = {}
-
-    @property
-    def is_known(self) -> bool:
-        """True once its hello was accepted; before, it is told nothing about the fleet, not even the head's seq."""
-        return self.by.actor != ""

@@ -203,11 +203,11 @@ class Turns:
         if connection.is_stuck or connection.postponed or connection in self._turn.sated:
             connection.postponed.append(request)
             return
-        by = connection.by
-        by.at_ms = self._turn.at_ms
-        by.lease_ms = self.lease_clock.now_ms
-        if by.agent is not None:
-            self.state.soft.presence.touch(by.agent, by.at_ms, by.lease_ms)
+        by, at_ms, lease_ms = connection.by, self._turn.at_ms, self.lease_clock.now_ms
+        if by.at_ms != at_ms or by.lease_ms != lease_ms:
+            by.at_ms, by.lease_ms = at_ms, lease_ms
+            if by.agent is not None:
+                self.state.soft.presence.touch(by.agent, at_ms, lease_ms)
         self.totals.requests += 1
         command = request.command
         kind = type(command)
@@ -336,14 +336,16 @@ class Turns:
             connection.session.close()
             self._turn.closings.append((connection, CLOSE_REVOKED, "revoked"))
 
+    # Before its hello a peer has no actor, and is told nothing of the fleet: not even the seq of the head.
+
     def reply(self, connection: Connection, request_id: RequestId, body: Reply, *, replayed: bool = False) -> None:
         """Queue a reply for the end of this turn."""
-        seq = self.state.seq if connection.is_known else 0
+        seq = self.state.seq if connection.by.actor else 0
         self._queue(connection, seq, encode_reply(request_id, seq, body, replayed=replayed))
 
     def refuse(self, connection: Connection, request_id: RequestId, error: Rejected) -> None:
         """Queue an error for the end of this turn."""
-        seq = self.state.seq if connection.is_known else 0
+        seq = self.state.seq if connection.by.actor else 0
         self._queue(connection, seq, encode_error(request_id, seq, error))
 
     def _queue(self, connection: Connection, seq: int, payload: bytes) -> None:

@@ -359,25 +359,30 @@ class WebPeer(Peer):
                 return
             data = bytes(self._rest)
             self._rest.clear()
-        at, size = 0, len(data)
+        at, size, bound = 0, len(data), self._listeners.limits.frame_bytes_max
         while at < size:
             frame = frame_at(data, at)
-            if frame is not None and (not frame.is_masked or frame.length > self._listeners.limits.frame_bytes_max):
+            if frame is None:
+                self._rest += data[at:]
+                self._rest_wanted = 0
+                return
+            is_masked, _, length, end = frame
+            if not is_masked or length > bound:
                 protocol.receive_data(data[at:])
                 self._take_events(protocol, connection)
                 return
-            if frame is None or frame.end > size:
+            if end > size:
                 self._rest += data[at:]
-                self._rest_wanted = 0 if frame is None else frame.end - at
+                self._rest_wanted = end - at
                 return
             if data[at] == PLAIN_TEXT and not self._fragments:
                 self._hear_text(connection, unmasked(data, frame))
             else:
-                protocol.receive_data(data[at : frame.end])
+                protocol.receive_data(data[at:end])
                 self._take_events(protocol, connection)
             if self._is_closing:
                 return
-            at = frame.end
+            at = end
 
     def _take_events(self, protocol: ServerProtocol, connection: "Connection") -> None:
         for event in protocol.events_received():
