@@ -114,7 +114,7 @@ LEFTOVERS = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "X" + "XX")
 REGISTRIES = ("pypi" + ".org", "files.python" + "hosted.org", "registry.npm" + "js.org", "deb.deb" + "ian.org")
 PEOPLE_OF_EXAMPLES = "ada|alice|bob|me|synapse|user|you"
 MACHINE_PATH = re.compile(
-    r"(?<![\w.~-])(?:/work/(?:main|shared|[.]library)\b|/root/\w|/(?:home|Users)/"
+    rf"(?<![\w.~-])(?:{re.escape(str(ROOT))}\b|/root/\w|/(?:home|Users)/"
     rf"(?!(?:{PEOPLE_OF_EXAMPLES})\b)\w+)"
 )
 VAGUE_NAMES = frozenset({"util", "utils", "helper", "helpers", "misc", "manager", "managers"})
