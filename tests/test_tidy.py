@@ -594,7 +594,7 @@ PLANTED: list[tuple[Check, str, str, int]] = [
     (names_say_what_is_inside, "src/synapse/core/" + "utils.py", "", 1),
     (names_say_what_is_inside, "tests/test_lease_" + "helper.py", "", 1),
     (no_registry_is_named, "README.md", "\nhttps://" + REGISTRIES[0] + "/simple\n", 2),
-    (no_machine_is_named, "docs/how-to.md", "cd /wo" + "rk/main\n", 1),
+    (no_machine_is_named, "docs/how-to.md", f"cd {ROOT}/src\n", 1),
     (no_machine_is_named, "docs/how-to.md", "cat /ro" + "ot/notes\n", 1),
     (no_machine_is_named, "docs/how-to.md", "ls '/ho" + "me/jdoe42/x'\n", 1),
     (structs_are_frozen_and_named, CORE, "class A(msgspec.Struct, kw_only=True): ...\n", 1),
