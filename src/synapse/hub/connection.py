@@ -57,7 +57,6 @@ class Connection:
         "in_flight",
         "is_closed",
         "is_held",
-        "is_lasting",
         "is_owner",
         "is_reading_disk",
         "is_stuck",
@@ -95,7 +94,6 @@ class Connection:
         self.opened_ms = opened_ms
         self.by = By("", None, connection_id, "", 0, 0)
         self.agent: str | None = None
-        self.is_lasting = False
         self.is_closed = False
         self.is_held = False
         self.is_stuck = False

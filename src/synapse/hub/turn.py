@@ -308,7 +308,6 @@ class Turns:
         if not command.operator:
             agent = self.state.agents.by_name[name]
             by.agent, connection.agent = agent.id, name
-            connection.is_lasting = command.lasting
             connection.agent_bucket = self.peers.agent_buckets.of(name, self.clock.monotonic_ms())
             self.of_agent.setdefault(name, set()).add(connection)
             self.state.soft.presence.connect(agent.id, connection.id, by.at_ms, by.lease_ms, lasting=command.lasting)
