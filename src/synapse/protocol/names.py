@@ -21,7 +21,7 @@ GENERAL: Final = "general"
 _segment = re.compile(rf"{SEGMENT}\Z").match
 _name = re.compile(rf"{SEGMENT}(?:/{SEGMENT}){{0,3}}\Z").match
 _person = re.compile(rf"{SEGMENT}@{SEGMENT}\Z").match
-_mention = re.compile(rf"(?<![\w@/.-])@({SEGMENT}(?:/{SEGMENT}){{0,3}}(?:@{SEGMENT})?)").findall
+_mention = re.compile(rf"(?<![\w@/.-])@({SEGMENT}@{SEGMENT}|{SEGMENT}(?:/{SEGMENT}){{0,3}})").findall
 
 
 def is_agent_name(name: str) -> bool:
