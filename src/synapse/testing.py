@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from synapse.core import kernel
-from synapse.core.kernel import Rules
+from synapse.core.by import Rules
 from synapse.core.state import State, digest, new_state
 from synapse.errors import Disconnected, JournalError, StoreFailed
 from synapse.hub.connection import Connection
@@ -78,7 +78,7 @@ class MemoryPeer:
         """Send one frame. Raises `Disconnected` when the connection is gone."""
         if self._end is not None or self.connection is None:
             raise self._end or Disconnected(CLOSE_GOING_AWAY, "closed")
-        self._hub.turns.peers.hear(self.connection, frame)
+        self._hub.turns.peers.hear(self.connection, frame, self._hub.clock.monotonic_ms())
 
     async def receive(self) -> bytes:
         """The next frame of the hub. Raises `Disconnected` when no more will come."""

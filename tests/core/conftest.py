@@ -6,9 +6,10 @@ from typing import TypeVar
 import msgspec
 
 from synapse.core.answers import Query, answer, look
+from synapse.core.by import By, Rules
 from synapse.core.events import Event, HubStarted, JournalStarted, Recorded, Row, from_row, to_row
-from synapse.core.idempotency import find, stamped
-from synapse.core.kernel import REPEATABLE, By, Mutation, Rules, apply, decide, payload_hash, record
+from synapse.core.idempotency import find
+from synapse.core.kernel import REPEATABLE, Mutation, apply, decide, payload_hash, record, stamp
 from synapse.core.rooms import decide_bootstrap
 from synapse.core.state import State, encode_state, new_state
 from synapse.errors import Rejected
@@ -33,18 +34,20 @@ class World:
         self.rows: list[Row] = []
         self.at_ms = 1_700_000_000_000
         self.lease_ms = 0
-        self.keep(record(self.state, [JournalStarted(hub_id="0" * 16, journal_id=JOURNAL)], "hub", self.at_ms))
-        self.keep(record(self.state, [HubStarted(version="0")], "hub", self.at_ms))
+        self.record([JournalStarted(hub_id="0" * 16, journal_id=JOURNAL)], "hub")
+        self.record([HubStarted(version="0")], "hub")
         self.boot({"main": ["general"]})
 
     def boot(self, wanted: dict[str, list[str]]) -> None:
         """Make the rooms of the configuration."""
         while events := decide_bootstrap(self.state, self.rules, wanted):
-            self.keep(record(self.state, events, "hub", self.at_ms))
+            self.record(events, "hub")
 
-    def keep(self, recorded: Sequence[Recorded]) -> None:
-        """Journal what was recorded."""
+    def record(self, events: Sequence[Event], actor: str) -> list[Recorded]:
+        """Fold events in and journal them."""
+        recorded = [record(self.state, event, actor, self.at_ms) for event in events]
         self.rows += [to_row(item) for item in recorded]
+        return recorded
 
     def read(self, seq: int, count: int) -> list[Recorded]:
         """Rows read back, as the hub does for a repeat."""
@@ -74,7 +77,6 @@ class World:
     def do(self, command: Mutation, by: By | str, key: str | None = None) -> tuple[list[Recorded], Reply | None]:
         """Carry a command out. The events it became, none for a repeat, and its reply where core makes one."""
         by = self.by(by) if isinstance(by, str) else by
-        idem = None
         if key is not None:
             assert type(command) in REPEATABLE
             digest = payload_hash(command, msgspec.json.encode(command))
@@ -82,10 +84,9 @@ class World:
             if known is not None:
                 return [], self.answer(command, by, self.read(known.seq, known.count))
         events = self.decide(command, by)
-        if key is not None:
-            idem = stamped(key, digest, len(events))
-        recorded = record(self.state, events, by.actor, self.at_ms, idem)
-        self.keep(recorded)
+        if key is not None and events:
+            events = stamp(events, key, digest)
+        recorded = self.record(events, by.actor)
         return recorded, self.answer(command, by, recorded)
 
     def answer(self, command: Mutation, by: By, events: Sequence[Recorded]) -> Reply | None:

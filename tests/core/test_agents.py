@@ -4,8 +4,8 @@ import pytest
 from tests.core.conftest import SECRET, World, text
 
 from synapse.core.agents import hash_of, near_names
+from synapse.core.by import By
 from synapse.core.events import AgentBound, AgentCreated, AgentDescribed, AgentForgotten, AgentUnbound, Card
-from synapse.core.kernel import By
 from synapse.protocol.commands import ForgetAgent, Hello, JoinRoom, ListAgents, RebindAgent, TakeInbox
 from synapse.protocol.limits import Limits
 from synapse.protocol.replies import AgentRebound, AgentRemoved, Agents

@@ -5,7 +5,6 @@ from tests.core.conftest import World, text
 
 from synapse.core.events import MessageDied, MessageLent, MessagesAcked
 from synapse.core.inboxes import Lend, decide_return
-from synapse.core.kernel import record
 from synapse.protocol.commands import AckInbox, JoinRoom, TakeInbox
 from synapse.protocol.limits import Limits
 from synapse.protocol.replies import Acked
@@ -37,7 +36,7 @@ def give_back(world: World, connection: int = 1) -> list[object]:
     for lend in world.state.soft.lending.held_by(connection):
         world.state.soft.lending.end(lend.agent, lend.seq)
         died = decide_return(world.state, world.rules, lend)
-        world.keep(record(world.state, died, "hub", world.at_ms))
+        world.record(died, "hub")
         events += died
     return events
 

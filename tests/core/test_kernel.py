@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from tests.core.conftest import World, text
 
+from synapse.core.by import By
 from synapse.core.events import MessageLent, MessagePosted, MessageSent, Recorded, Row
 from synapse.core.idempotency import KEEP_MS
 from synapse.core.inboxes import Lend, decide_return
-from synapse.core.kernel import By, Mutation, announce, record
+from synapse.core.kernel import Mutation, announce
 from synapse.core.state import decode_state, digest, encode_state
 from synapse.protocol.commands import (
     AckInbox,
@@ -421,7 +422,7 @@ class Kernel(RuleBasedStateMachine):
             events = decide_return(world.state, world.rules, lend)
             assert encode_state(world.state) == before
             world.state.soft.lending.end(lend.agent, lend.seq)
-            world.keep(record(world.state, events, "hub", world.at_ms))
+            world.record(events, "hub")
 
     @rule(connection=st.integers(1, 2))
     def disconnect(self, connection: int) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
-from synapse.hub.frames import frame_at, text_frame, unmasked, xor_mask
+from synapse.hub.frames import frame_at, plain_text_at, text_frame, unmasked, xor_mask
 
 SIZES = (0, 1, 125, 126, 127, 65_535, 65_536, 65_537, 262_144)
 
@@ -37,3 +37,22 @@ def test_an_unmasked_frame_is_seen_as_such() -> None:
     found = frame_at(text_frame(b"hello"), 0)
     assert found is not None
     assert not found.is_masked
+
+
+@given(
+    st.binary(max_size=300) | st.sampled_from([b"y" * size for size in SIZES]),
+    st.sampled_from([Opcode.TEXT, Opcode.BINARY, Opcode.CONT]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 12),
+)
+def test_the_short_way_takes_whole_masked_texts_and_agrees_with_the_long_one(
+    payload: bytes, opcode: Opcode, fin: bool, masked: bool, missing: int
+) -> None:
+    data = Frame(opcode, payload, fin=fin).serialize(mask=masked)
+    here = data[: len(data) - missing]
+    found = plain_text_at(b"before" + here, 6)
+    if opcode is Opcode.TEXT and fin and masked and not missing and len(payload) < 65_536:
+        assert found == (payload, 6 + len(data))
+    else:
+        assert found is None

@@ -104,8 +104,8 @@ async def test_reading_is_held_at_the_bound_of_requests_in_flight_and_goes_on_at
 
 
 async def test_a_full_inbox_holds_who_fills_it_until_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("synapse.hub.turn.INBOX_MAX", 2)
-    assert INBOX_MAX > 2
+    monkeypatch.setattr("synapse.hub.peers.INBOX_MAX", 3)
+    assert INBOX_MAX > 3
     async with MemoryHub() as hub:
         ada = await voice(hub)
         held: list[bool] = []

@@ -17,7 +17,7 @@ def test_the_state_of_an_adopted_journal_knows_its_hub_although_the_first_event_
     journal = Journal.open(home, at_ms=AT_MS)
     hub_id, state = journal.hub_id, new_state()
     state.seq = journal.base
-    first = kernel.record(state, [JournalStarted(hub_id=hub_id, journal_id=journal.journal_id)], "hub", AT_MS)
+    first = [kernel.record(state, JournalStarted(hub_id=hub_id, journal_id=journal.journal_id), "hub", AT_MS)]
     wal = home / "journal.db-wal"
     before = wal.read_bytes() if wal.exists() else b""
     journal.append([to_row(entry) for entry in first])

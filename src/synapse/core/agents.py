@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from synapse.core.by import By, Rules
 from synapse.core.events import AgentBound, AgentCreated, AgentDescribed, AgentForgotten, AgentUnbound, Card, Event
 from synapse.core.inboxes import Inbox
 from synapse.errors import Rejected
@@ -18,7 +19,6 @@ from synapse.protocol.commands import Hello
 from synapse.protocol.names import ancestors, require_agent_name, shown
 
 if TYPE_CHECKING:
-    from synapse.core.kernel import By, Rules
     from synapse.core.state import State
 
 SECRET_CHARS_MIN: Final = 32
@@ -90,7 +90,7 @@ def _distance(a: str, b: str) -> int:
     return row[-1]
 
 
-def decide_hello(state: "State", rules: "Rules", command: Hello, by: "By") -> list[Event]:
+def decide_hello(state: "State", rules: Rules, command: Hello, by: By) -> list[Event]:
     """Bind or recognise an agent. The hub has checked the token and, for an operator, the peer's uid."""
     if command.operator:
         if command.name is not None:
@@ -124,7 +124,7 @@ def decide_hello(state: "State", rules: "Rules", command: Hello, by: "By") -> li
     return events
 
 
-def require_room_for_agents(state: "State", rules: "Rules", count: int) -> None:
+def require_room_for_agents(state: "State", rules: Rules, count: int) -> None:
     """Raises `Rejected(limit)` when `count` more agents are too many."""
     known, most = len(state.agents.by_id), rules.limits.agents_max
     if known + count > most:
@@ -161,7 +161,7 @@ def _require_ancestor(state: "State", name: str, command: Hello) -> None:
         return
 
 
-def _card(command: Hello, old: Card, rules: "Rules") -> Card:
+def _card(command: Hello, old: Card, rules: Rules) -> Card:
     """The card after this hello: what it says replaces, what it leaves out stays."""
     card = Card(
         kind=old.kind if command.kind is None else command.kind,

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET
 
 from synapse.core.agents import Agent
+from synapse.core.by import By, Rules
 from synapse.core.events import (
     AgentCreated,
     ChannelCreated,
@@ -18,7 +19,6 @@ from synapse.core.events import (
     Recorded,
     RoomCreated,
 )
-from synapse.core.kernel import By, Rules
 from synapse.core.presence import Here
 from synapse.core.rooms import Channel, Room, require_channel, require_room
 from synapse.errors import Rejected

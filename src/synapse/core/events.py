@@ -348,11 +348,10 @@ _TAGS = {kind: name for name, kind in TYPES.items()}
 def to_row(recorded: Recorded) -> Row:
     """Encode an event for the journal."""
     seq, at_ms, actor, event = recorded
-    if isinstance(event, MessagePosted) and not event.mentions:  # nearly all events
-        keys: tuple[str, ...] = (f"ch/{event.channel}",)
-    else:
-        keys = keys_of(seq, event)
     tag = _TAGS[type(event)]
+    if type(event) is MessagePosted and not event.mentions:  # nearly all events
+        return new_tuple(Row, (seq, tag, VERSIONS[tag], at_ms, actor, f"ch/{event.channel}", _encode(event), ()))
+    keys = keys_of(seq, event)
     return new_tuple(Row, (seq, tag, VERSIONS[tag], at_ms, actor, keys[0], _encode(event), keys[1:]))
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from synapse.core.events import Idem
 from synapse.errors import Rejected
 
 KEEP_MS: Final = 24 * 3600 * 1000
@@ -87,8 +86,3 @@ def find(idempotency: Idempotency, actor: str, key: str, payload_hash: str) -> R
             {"at_ms": known.at_ms, "seq": known.seq},
         )
     return known
-
-
-def stamped(key: str, payload_hash: str, count: int) -> Idem:
-    """What the first event of a command carries."""
-    return Idem(key=key, hash=payload_hash, count=count)

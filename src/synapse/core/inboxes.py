@@ -7,12 +7,12 @@ that it was lent, and how often, is an event, so that a message that keeps killi
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from synapse.core.by import By, Rules
 from synapse.core.events import Event, MessageDied, MessageLent, MessagesAcked
 from synapse.protocol.commands import AckInbox, TakeInbox
 from synapse.protocol.cursor import seq_of_message
 
 if TYPE_CHECKING:
-    from synapse.core.kernel import By, Rules
     from synapse.core.state import State
 
 DIRECT = "direct"
@@ -93,7 +93,7 @@ class Lending:
         return [self.lends[key] for key in sorted(self.of_connection.get(connection, ()))]
 
 
-def decide_take(state: "State", rules: "Rules", command: TakeInbox, by: "By") -> list[Event]:
+def decide_take(state: "State", rules: Rules, command: TakeInbox, by: By) -> list[Event]:
     """The oldest free message becomes lent; messages found lent too often die on the way. No event: nothing there."""
     agent = by.require_agent()
     events: list[Event] = []
@@ -110,7 +110,7 @@ def decide_take(state: "State", rules: "Rules", command: TakeInbox, by: "By") ->
     return events
 
 
-def decide_return(state: "State", rules: "Rules", lend: Lend) -> list[Event]:
+def decide_return(state: "State", rules: Rules, lend: Lend) -> list[Event]:
     """A lend ended without an ack: the message dies when that was its last."""
     inbox = state.agents.inboxes.get(lend.agent)
     entry = inbox.entries.get(lend.seq) if inbox is not None else None
@@ -123,7 +123,7 @@ def _died(agent: int, entry: Entry) -> MessageDied:
     return MessageDied(agent=agent, message=entry.seq, reason=f"lent {entry.lends} times without an ack")
 
 
-def decide_ack(state: "State", command: AckInbox, by: "By") -> list[Event]:
+def decide_ack(state: "State", command: AckInbox, by: By) -> list[Event]:
     """What is still there leaves the inbox; what is not there was acked before."""
     agent = by.require_agent()
     entries = state.agents.inboxes[agent].entries

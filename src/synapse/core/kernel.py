@@ -9,7 +9,6 @@ Rule 1: replay only applies; it never decides. Rule 2: `decide` reads time from 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import TypeAlias, assert_never, get_args
 
@@ -17,6 +16,7 @@ import msgspec
 
 from synapse.core import agents, inboxes, messages, rooms
 from synapse.core.agents import Agent
+from synapse.core.by import By, Rules
 from synapse.core.events import (
     AgentBound,
     AgentCreated,
@@ -69,7 +69,6 @@ from synapse.protocol.commands import (
     SendMessage,
     TakeInbox,
 )
-from synapse.protocol.limits import Limits
 from synapse.protocol.names import shown
 from synapse.protocol.notices import Message
 
@@ -95,46 +94,6 @@ Mutation: TypeAlias = (
 MUTATIONS = frozenset(get_args(Mutation))
 REPEATABLE = MUTATIONS - {Hello, TakeInbox, DeclareStatus}
 """Mutations that may carry an idem_key; the others are tied to their connection or to this process."""
-
-
-@dataclass(slots=True, frozen=True)
-class Rules:
-    """The hub's settings that decide what is lawful."""
-
-    limits: Limits
-    auto_create: bool = True
-    create_needs_operator: bool = False
-
-
-@dataclass(slots=True)
-class By:
-    """Who asks, over which connection, and when: stamped by the hub, never taken from the client.
-
-    actor: agent name, `operator` or `hub`. agent: its id. home: address used when a message names none.
-    at_ms: wall clock, recorded. lease_ms: lease clock, never recorded.
-    """
-
-    actor: str
-    agent: int | None
-    connection: int
-    home: str
-    at_ms: int
-    lease_ms: int
-    operator: bool = False
-
-    def require_agent(self) -> int:
-        """The agent's id. Raises `Rejected(anonymous)` on an operator connection."""
-        if self.agent is None:
-            raise Rejected("anonymous", "this needs an agent: connect with a name (--name, or SYNAPSE_NAME)")
-        return self.agent
-
-    def require_operator(self, what: str) -> None:
-        """Raises `Rejected(not_permitted)` unless this is an operator connection."""
-        if not self.operator:
-            raise Rejected(
-                "not_permitted",
-                f"{what} needs an operator connection: the hub's own user on its Unix socket, naming no agent",
-            )
 
 
 def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]:
@@ -188,15 +147,16 @@ def payload_hash(command: Mutation, raw: bytes) -> str:
     return sha256(type(command).__name__.encode() + b"\0" + raw).hexdigest()[:32]
 
 
-def record(state: State, events: Sequence[Event], actor: str, at_ms: int, idem: Idem | None = None) -> list[Recorded]:
-    """Number the events, fold them in, and return them ready for the journal. The first one carries `idem`."""
-    recorded: list[Recorded] = []
-    for event in events:
-        if idem is not None and not recorded:
-            event = msgspec.structs.replace(event, idem=idem)
-        entry = new_tuple(Recorded, (state.seq + 1, at_ms, actor, event))
-        apply(state, entry)
-        recorded.append(entry)
+def stamp(events: Sequence[Event], key: str, payload: str) -> list[Event]:
+    """The events of one command, the first of them carrying its idempotency key and the hash of its payload."""
+    idem = Idem(key=key, hash=payload, count=len(events))
+    return [msgspec.structs.replace(events[0], idem=idem), *events[1:]]
+
+
+def record(state: State, event: Event, actor: str, at_ms: int) -> Recorded:
+    """Number an event, fold it in, and return it ready for the journal."""
+    recorded: Recorded = new_tuple(Recorded, (state.seq + 1, at_ms, actor, event))
+    apply(state, recorded)
     return recorded
 
 

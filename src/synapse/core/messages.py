@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from synapse.core.agents import near_names, require_room_for_agents
+from synapse.core.by import By, Rules
 from synapse.core.events import AgentCreated, Card, Delivery, Event, MessagePosted, MessageSent
 from synapse.core.inboxes import ALL
 from synapse.core.rooms import Channel, Room, require_channel, require_room
@@ -16,13 +17,12 @@ from synapse.protocol.notices import Message
 
 if TYPE_CHECKING:
     from synapse.core.events import Recorded
-    from synapse.core.kernel import By, Rules
     from synapse.core.state import State
 
 _decode_text: Final = msgspec.json.Decoder(str).decode
 
 
-def decide_send(state: "State", rules: "Rules", command: SendMessage, by: "By") -> list[Event]:
+def decide_send(state: "State", rules: Rules, command: SendMessage, by: By) -> list[Event]:
     """One message to a channel or to inboxes; `AgentCreated` first for recipients that `create` makes."""
     by.require_agent()
     _require_plain_fields(command, rules)
@@ -34,7 +34,7 @@ def decide_send(state: "State", rules: "Rules", command: SendMessage, by: "By") 
     return _send(state, rules, names, command, by)
 
 
-def _require_plain_fields(command: SendMessage, rules: "Rules") -> None:
+def _require_plain_fields(command: SendMessage, rules: Rules) -> None:
     limits = rules.limits
     if command.expires_at_ms is not None:
         raise Rejected(
@@ -63,7 +63,7 @@ def _require_chars(name: str, text: str, most: int) -> None:
         )
 
 
-def _destination(command: SendMessage, by: "By") -> tuple[str | None, list[str]]:
+def _destination(command: SendMessage, by: By) -> tuple[str | None, list[str]]:
     """A channel's address, or the names of recipients (`["all"]` for the room's members)."""
     if not command.to and command.target is None and command.room is None:
         channel = command.channel
@@ -113,7 +113,7 @@ def _names(names: tuple[str, ...]) -> list[str]:
     return [require_agent_name(name) for name in unique]
 
 
-def _post(state: "State", rules: "Rules", address: str, command: SendMessage, by: "By") -> MessagePosted:
+def _post(state: "State", rules: Rules, address: str, command: SendMessage, by: By) -> MessagePosted:
     channel = require_channel(state, address)
     mentions, skipped = _mentions(state, rules, channel, command, by)
     return MessagePosted(
@@ -131,7 +131,7 @@ def _post(state: "State", rules: "Rules", address: str, command: SendMessage, by
 
 
 def _mentions(
-    state: "State", rules: "Rules", channel: Channel, command: SendMessage, by: "By"
+    state: "State", rules: Rules, channel: Channel, command: SendMessage, by: By
 ) -> tuple[tuple[Delivery, ...], tuple[str, ...]]:
     """References for agents that a member of the room names as `@name` in a text, and the known agents that get none
     (full inbox, or too many names). Unknown names are plain text."""
@@ -153,11 +153,11 @@ def _mentions(
     return tuple(found), tuple(skipped)
 
 
-def _is_full(state: "State", rules: "Rules", agent: int) -> bool:
+def _is_full(state: "State", rules: Rules, agent: int) -> bool:
     return len(state.agents.inboxes[agent].entries) >= rules.limits.inbox_unacked_max
 
 
-def _send_all(state: "State", rules: "Rules", command: SendMessage, by: "By") -> MessageSent:
+def _send_all(state: "State", rules: Rules, command: SendMessage, by: By) -> MessageSent:
     room = require_room(state, command.room if command.room is not None else by.home.partition(":")[0])
     others = sorted(
         (state.agents.by_id[member] for member in room.members if member != by.agent), key=lambda agent: agent.name
@@ -190,7 +190,7 @@ def _nobody(room: Room) -> Rejected:
     )
 
 
-def _send(state: "State", rules: "Rules", names: list[str], command: SendMessage, by: "By") -> list[Event]:
+def _send(state: "State", rules: Rules, names: list[str], command: SendMessage, by: By) -> list[Event]:
     if len(names) > rules.limits.recipients_max:
         raise Rejected(
             "limit",

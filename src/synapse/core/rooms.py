@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from synapse.core.by import By, Rules
 from synapse.core.events import (
     ChannelCreated,
     ChannelDeleted,
@@ -28,7 +29,6 @@ from synapse.protocol.commands import (
 from synapse.protocol.names import GENERAL, require_segment, shown, split_address
 
 if TYPE_CHECKING:
-    from synapse.core.kernel import By, Rules
     from synapse.core.state import State
 
 
@@ -130,14 +130,14 @@ def require_channel(state: "State", address: str) -> Channel:
     return channel
 
 
-def _require_may_create(rules: "Rules", by: "By") -> None:
+def _require_may_create(rules: Rules, by: By) -> None:
     if rules.create_needs_operator and not by.operator:
         raise Rejected(
             "not_permitted", "on this hub only an operator creates rooms and channels (setting create_needs_operator)"
         )
 
 
-def _require_operator(by: "By", what: str) -> None:
+def _require_operator(by: By, what: str) -> None:
     if not by.operator:
         raise Rejected(
             "not_permitted",
@@ -150,7 +150,7 @@ def _require_type(text: str) -> None:
         raise Rejected("bad_request", f"type {shown(text)} must have 1 to 64 characters - at `$.body.type`")
 
 
-def _require_space(state: "State", rules: "Rules", room: Room | None) -> None:
+def _require_space(state: "State", rules: Rules, room: Room | None) -> None:
     """One more room (`room` is None), or one more channel in `room`."""
     limits = rules.limits
     have, most, name = (
@@ -163,7 +163,7 @@ def _require_space(state: "State", rules: "Rules", room: Room | None) -> None:
 
 
 def _new_room(
-    state: "State", rules: "Rules", name: str, room_type: str, channels: list[str], *, bootstrap: bool = False
+    state: "State", rules: Rules, name: str, room_type: str, channels: list[str], *, bootstrap: bool = False
 ) -> list[Event]:
     """A room and its channels; the room's id will be the next seq."""
     _require_space(state, rules, None)
@@ -173,7 +173,7 @@ def _new_room(
     return events
 
 
-def decide_create_room(state: "State", rules: "Rules", command: CreateRoom, by: "By") -> list[Event]:
+def decide_create_room(state: "State", rules: Rules, command: CreateRoom, by: By) -> list[Event]:
     """A new room with its general channel."""
     name = require_segment(command.room, "room")
     _require_type(command.type)
@@ -185,7 +185,7 @@ def decide_create_room(state: "State", rules: "Rules", command: CreateRoom, by: 
     return _new_room(state, rules, name, command.type, [GENERAL])
 
 
-def decide_create_channel(state: "State", rules: "Rules", command: CreateChannel, by: "By") -> list[Event]:
+def decide_create_channel(state: "State", rules: Rules, command: CreateChannel, by: By) -> list[Event]:
     """A new channel in a room that exists."""
     room_name, name = split_address(command.channel)
     _require_type(command.type)
@@ -201,7 +201,7 @@ def decide_create_channel(state: "State", rules: "Rules", command: CreateChannel
     return [ChannelCreated(room=room.id, name=name, type=command.type)]
 
 
-def decide_delete_room(state: "State", command: DeleteRoom, by: "By") -> list[Event]:
+def decide_delete_room(state: "State", command: DeleteRoom, by: By) -> list[Event]:
     """An empty room goes, with its channels."""
     _require_operator(by, "deleting a room")
     room = require_room(state, command.room)
@@ -210,7 +210,7 @@ def decide_delete_room(state: "State", command: DeleteRoom, by: "By") -> list[Ev
     return [RoomDeleted(room=room.id)]
 
 
-def decide_delete_channel(state: "State", command: DeleteChannel, by: "By") -> list[Event]:
+def decide_delete_channel(state: "State", command: DeleteChannel, by: By) -> list[Event]:
     """An empty channel goes."""
     _require_operator(by, "deleting a channel")
     channel = require_channel(state, command.channel)
@@ -231,7 +231,7 @@ def _require_deletable(state: "State", what: str, members: set[int], *, bootstra
         )
 
 
-def _require_member_space(rules: "Rules", members: set[int], what: str) -> None:
+def _require_member_space(rules: Rules, members: set[int], what: str) -> None:
     most = rules.limits.members_max
     if len(members) >= most:
         raise Rejected(
@@ -239,7 +239,7 @@ def _require_member_space(rules: "Rules", members: set[int], what: str) -> None:
         )
 
 
-def decide_join_room(state: "State", rules: "Rules", command: JoinRoom, by: "By") -> list[Event]:
+def decide_join_room(state: "State", rules: Rules, command: JoinRoom, by: By) -> list[Event]:
     """Membership of a room, creating it where the hub allows."""
     agent = by.require_agent()
     room = state.rooms.by_name.get(require_segment(command.room, "room"))
@@ -254,7 +254,7 @@ def decide_join_room(state: "State", rules: "Rules", command: JoinRoom, by: "By"
     return [RoomJoined(room=room.id, agent=agent)]
 
 
-def decide_join_channel(state: "State", rules: "Rules", command: JoinChannel, by: "By") -> list[Event]:
+def decide_join_channel(state: "State", rules: Rules, command: JoinChannel, by: By) -> list[Event]:
     """Membership of a channel and its room, creating what is missing where the hub allows."""
     agent = by.require_agent()
     room_name, name = split_address(command.channel)
@@ -279,21 +279,21 @@ def decide_join_channel(state: "State", rules: "Rules", command: JoinChannel, by
     return [ChannelJoined(channel=channel.id, agent=agent)]
 
 
-def decide_leave_room(state: "State", command: LeaveRoom, by: "By") -> list[Event]:
+def decide_leave_room(state: "State", command: LeaveRoom, by: By) -> list[Event]:
     """Out of a room and all its channels."""
     agent = by.require_agent()
     room = require_room(state, command.room)
     return [RoomLeft(room=room.id, agent=agent)] if agent in room.members else []
 
 
-def decide_leave_channel(state: "State", command: LeaveChannel, by: "By") -> list[Event]:
+def decide_leave_channel(state: "State", command: LeaveChannel, by: By) -> list[Event]:
     """Out of a channel."""
     agent = by.require_agent()
     channel = require_channel(state, command.channel)
     return [ChannelLeft(channel=channel.id, agent=agent)] if agent in channel.members else []
 
 
-def decide_bootstrap(state: "State", rules: "Rules", wanted: dict[str, list[str]]) -> list[Event]:
+def decide_bootstrap(state: "State", rules: Rules, wanted: dict[str, list[str]]) -> list[Event]:
     """What the configuration asks for and is not there yet. At most one room's events at a time: call until empty."""
     for room_name, channels in wanted.items():
         require_segment(room_name, "room")

@@ -3,7 +3,7 @@
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from synapse.core.kernel import By
+from synapse.core.by import By
 from synapse.hub.buckets import Bucket
 from synapse.protocol.codec import Request
 from synapse.protocol.session import Session

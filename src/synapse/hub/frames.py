@@ -48,6 +48,28 @@ def frame_at(data: bytes, at: int) -> FrameAt | None:
     return tuple.__new__(FrameAt, (second >= 0x80, key, length, key + 4 + length))  # half the cost of calling FrameAt
 
 
+def plain_text_at(data: bytes, at: int) -> tuple[bytes, int] | None:
+    """The payload, and where the next frame begins, if at `at` lies the shape that is sent all day: a masked text frame
+    of less than 64 KiB that is a whole message and is here to its end. None for anything else."""
+    try:
+        if data[at] != PLAIN_TEXT:
+            return None
+        second = data[at + 1]
+        if second == 0xFE:
+            start = at + 8
+            end = start + (data[at + 2] << 8 | data[at + 3])
+        elif 0x80 <= second < 0xFE:
+            start = at + 6
+            end = start + second - 0x80
+        else:
+            return None
+    except IndexError:
+        return None
+    if end > len(data):
+        return None
+    return _apply_mask(data[start:end], data[start - 4 : start]), end
+
+
 def unmasked(data: bytes, frame: FrameAt) -> bytes:
     """The payload of a masked frame that is complete (RFC 6455, 5.3)."""
     _, key, _, end = frame

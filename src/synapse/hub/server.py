@@ -17,8 +17,8 @@ from typing import Final
 import synapse
 from synapse import home as rendezvous
 from synapse.core import kernel
+from synapse.core.by import Rules
 from synapse.core.events import Event, HubStarted, JournalStarted, to_row
-from synapse.core.kernel import Rules
 from synapse.core.rooms import decide_bootstrap
 from synapse.core.state import State
 from synapse.errors import EXIT_FAILED, EXIT_OK, JournalError, JournalRefused, SynapseError
@@ -77,9 +77,9 @@ def begin(state: State, journal: Log, rules: Rules, rooms: dict[str, list[str]],
         state.seq = journal.base
         first.append(JournalStarted(hub_id=journal.hub_id, journal_id=journal.journal_id))
     first.append(HubStarted(version=synapse.__version__))
-    recorded = kernel.record(state, first, "hub", at_ms)
+    recorded = [kernel.record(state, event, "hub", at_ms) for event in first]
     while missing := decide_bootstrap(state, rules, rooms):
-        recorded += kernel.record(state, missing, "hub", at_ms)
+        recorded += [kernel.record(state, event, "hub", at_ms) for event in missing]
     journal.append([to_row(entry) for entry in recorded])
 
 

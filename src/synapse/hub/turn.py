@@ -14,10 +14,10 @@ from typing import Final
 
 from synapse.core import kernel
 from synapse.core.answers import QUERIES, answer, look
+from synapse.core.by import Rules
 from synapse.core.events import (
     ChannelDeleted,
     Event,
-    Idem,
     JournalWritable,
     MessagePosted,
     MessagesAcked,
@@ -26,9 +26,9 @@ from synapse.core.events import (
     RoomDeleted,
     to_row,
 )
-from synapse.core.idempotency import find, stamped
+from synapse.core.idempotency import find
 from synapse.core.inboxes import Lend, decide_return
-from synapse.core.kernel import MUTATIONS, REPEATABLE, Rules, payload_hash, record
+from synapse.core.kernel import MUTATIONS, REPEATABLE, payload_hash, record, stamp
 from synapse.core.state import State
 from synapse.errors import JournalError, Rejected
 from synapse.hub.clock import Clock, LeaseClock
@@ -129,12 +129,13 @@ class Turns:
         """The hub in one object."""
         return self.requests.status()
 
-    def put(self, connection: Connection | None, work: Work) -> None:
-        """Queue something for the next turn."""
+    def put(self, connection: Connection | None, work: Work) -> int:
+        """Queue something for the next turn; how much is queued then."""
         self._inbox.append((connection, work))
         if not self._is_scheduled and not self._is_committing:
             self._is_scheduled = True
             self._loop.call_soon(self._run)
+        return len(self._inbox)
 
     def put_first(self, connection: Connection, requests: Sequence[Request]) -> None:
         """Queue requests that were heard before everything of this connection that is queued now."""
@@ -187,13 +188,9 @@ class Turns:
         else:
             self._release(turn)
 
-    @property
-    def is_inbox_full(self) -> bool:
-        """True when as many requests wait as the inbox holds."""
-        return len(self._inbox) >= INBOX_MAX
-
     def _advance_lease_clock(self) -> None:
-        self.lease_clock.advance(is_behind=self.is_read_only, is_inbox_full=self.is_inbox_full)
+        is_inbox_full = len(self._inbox) >= INBOX_MAX
+        self.lease_clock.advance(is_behind=self.is_read_only, is_inbox_full=is_inbox_full)
 
     def _carry_out(self, connection: Connection, request: Request) -> None:
         phase = connection.session.phase
@@ -228,26 +225,25 @@ class Turns:
             self.refuse(connection, request.id, refusal)
 
     def _mutate(self, connection: Connection, request: Request, command: kernel.Mutation) -> None:
-        by = connection.by
-        idem: Idem | None = None
-        digest = ""
-        if request.idem_key is not None:
+        key, by = request.idem_key, connection.by
+        if isinstance(command, Hello):
+            self._require_no_key(key)
+            self._greet(connection, request.id, command)
+            return
+        if key is None:
+            events = kernel.decide(self.state, self.rules, command, by)
+        else:
             if type(command) not in REPEATABLE:
-                raise Rejected(
-                    "bad_request", "this command takes no idem_key - at `$.idem_key`", {"path": "$.idem_key"}
-                )
+                self._require_no_key(key)
             digest = payload_hash(command, request.raw)
-            known = find(self.state.idempotency, by.actor, request.idem_key, digest)
+            known = find(self.state.idempotency, by.actor, key, digest)
             if known is not None:
                 self.requests.replay(connection, request, command, known.seq, known.count)  # type: ignore[arg-type]  # repeatable ones are answerable
                 return
-        if isinstance(command, Hello):
-            self._greet(connection, request.id, command)
-            return
-        events = kernel.decide(self.state, self.rules, command, by)
-        if request.idem_key is not None and events:
-            idem = stamped(request.idem_key, digest, len(events))
-        recorded = self.record(events, by.actor, idem)
+            events = kernel.decide(self.state, self.rules, command, by)
+            if events:
+                events = stamp(events, key, digest)
+        recorded = self.record(events, by.actor)
         if isinstance(command, TakeInbox):
             self.requests.take(connection, request.id, command, recorded)
             return
@@ -255,7 +251,12 @@ class Turns:
             self.requests.after(connection, command)
         self.reply(connection, request.id, answer(self.state, command, by, recorded, self.state.seq))
 
-    def record(self, events: Sequence[Event], actor: str, idem: Idem | None = None) -> list[Recorded]:
+    @staticmethod
+    def _require_no_key(key: str | None) -> None:
+        if key is not None:
+            raise Rejected("bad_request", "this command takes no idem_key - at `$.idem_key`", {"path": "$.idem_key"})
+
+    def record(self, events: Sequence[Event], actor: str) -> list[Recorded]:
         """Fold events in and add them to this turn's transaction. Raises `Rejected(read_only)` on a full disk."""
         if not events:
             return []
@@ -267,24 +268,27 @@ class Turns:
                 retry_after_ms=RETRY_SPACE_MS,
             )
         turn = self._turn
-        recorded = record(self.state, events, actor, self._turn.at_ms, idem)
-        for entry in recorded:
+        recorded: list[Recorded] = []
+        for event in events:
+            entry = record(self.state, event, actor, turn.at_ms)
+            recorded.append(entry)
             row = to_row(entry)
-            size = len(row.body) + 128
             turn.rows.append(row)
-            turn.bytes += size
-            event = entry.event
-            if isinstance(event, MessagePosted):
-                turn.messages.append(entry)
-                for delivery in event.mentions:
-                    turn.arrived.add(delivery.agent)
-            elif isinstance(event, MessageSent):
-                turn.messages.append(entry)
-                turn.arrived.update(delivery.agent for delivery in event.to)
-            elif isinstance(event, MessagesAcked):
-                self.waiting.on_acked(event)
-            elif isinstance(event, ChannelDeleted | RoomDeleted):
-                turn.after.append(lambda: self.feeds.end_gone(list(self.peers.connections.values())))
+            turn.bytes += len(row.body) + 128
+            match event:
+                case MessagePosted():
+                    turn.messages.append(entry)
+                    for delivery in event.mentions:
+                        turn.arrived.add(delivery.agent)
+                case MessageSent():
+                    turn.messages.append(entry)
+                    turn.arrived.update(delivery.agent for delivery in event.to)
+                case MessagesAcked():
+                    self.waiting.on_acked(event)
+                case ChannelDeleted() | RoomDeleted():
+                    turn.after.append(lambda: self.feeds.end_gone(list(self.peers.connections.values())))
+                case _:
+                    pass
         return recorded
 
     def _greet(self, connection: Connection, request_id: RequestId, command: Hello) -> None:

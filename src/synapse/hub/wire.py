@@ -21,7 +21,7 @@ from websockets.http11 import Request as HandshakeRequest
 from websockets.protocol import State as WebSocketState
 from websockets.server import ServerProtocol
 
-from synapse.hub.frames import PLAIN_TEXT, frame_at, text_frame, unmasked
+from synapse.hub.frames import PLAIN_TEXT, frame_at, plain_text_at, text_frame, unmasked
 from synapse.hub.http import HEAD_BYTES_MAX, Admitted, Exchange, plain_response, read_head
 from synapse.protocol.codec import encode_error, encode_notice
 from synapse.protocol.codes import CLOSE_BAD_DATA, CLOSE_FLOOD, CLOSE_TOO_BIG
@@ -219,7 +219,8 @@ class LinePeer(Peer):
 
     def _hear(self, line: bytes) -> None:
         if line and self.connection is not None:
-            self._listeners.turns.peers.hear(self.connection, line)
+            peers = self._listeners.turns.peers
+            peers.hear(self.connection, line, peers.now_ms())
 
     def _too_big(self, size: int) -> None:
         bound = self._listeners.limits.frame_bytes_max
@@ -359,8 +360,16 @@ class WebPeer(Peer):
                 return
             data = bytes(self._rest)
             self._rest.clear()
-        at, size, bound = 0, len(data), self._listeners.limits.frame_bytes_max
+        peers, bound = self._listeners.turns.peers, self._listeners.limits.frame_bytes_max
+        at, size, now_ms = 0, len(data), peers.now_ms()
         while at < size:
+            plain = None if self._fragments else plain_text_at(data, at)
+            if plain is not None and len(plain[0]) <= bound and plain[0].isascii():
+                payload, at = plain
+                peers.hear(connection, payload, now_ms)
+                if self._is_closing:
+                    return
+                continue
             frame = frame_at(data, at)
             if frame is None:
                 self._rest += data[at:]
@@ -403,12 +412,15 @@ class WebPeer(Peer):
 
     def _hear_text(self, connection: "Connection", data: bytes) -> None:
         try:
-            if not data.isascii():
-                data.decode()
+            data.decode()
         except UnicodeDecodeError:
             self.close(CLOSE_BAD_DATA, "text that is not UTF-8")
         else:
-            self._listeners.turns.peers.hear(connection, data)
+            self._hear(connection, data)
+
+    def _hear(self, connection: "Connection", whole: bytes) -> None:
+        peers = self._listeners.turns.peers
+        peers.hear(connection, whole, peers.now_ms())
 
     def _take_fragment(self, connection: "Connection", event: Frame) -> None:
         """A piece of a message, or binary: text is checked while it arrives, and the pieces are counted."""
@@ -434,7 +446,7 @@ class WebPeer(Peer):
             whole, is_text = b"".join(self._fragments), self._decoder is not None
             self._fragments, self._fragment_bytes, self._decoder = [], 0, None
             if is_text:
-                self._listeners.turns.peers.hear(connection, whole)
+                self._hear(connection, whole)
             else:
                 self._listeners.turns.peers.hear_binary(connection)
 

@@ -156,10 +156,10 @@ def _decode_command(
         command = decode_body(envelope.body)
         if type(command) is SendMessage:
             theirs = bytes(command.body)
-            is_text = theirs.startswith(b'"') and command.expires_at_ms is None
-            if not is_text or b"\\u0000" in data:
+            if theirs[:1] != b'"' or command.expires_at_ms is not None or b"\\u0000" in data:
                 _require_plain_json(data, limits)
-            ours = _encode(_decode_any(theirs))
+            is_ours = theirs[:1] == b'"' and b"\\" not in theirs and theirs.isascii()  # one way to write such a text
+            ours = theirs if is_ours else _encode(_decode_any(theirs))
             if ours != theirs or len(ours) > limits.message_bytes_max:
                 command = _with_body(command, ours, limits)
         else:
