@@ -3,8 +3,9 @@
 Events are storage, not the wire: they tolerate unknown fields, carry a version and are upcast when an older one is
 read. An aggregate's id is the seq of the event that created it, so an id is never reused, not even after a delete.
 
-Index keys: `hub`, `ag/ID` (agent), `in/ID` (arrivals in an agent's inbox), `ro/ID` (room), `ch/ID` (channel). The first
-key of an event is its aggregate and part of the hashed header; the others only serve the index.
+Index keys: `hub`, `ag/ID` (agent), `in/ID` (arrivals in an agent's inbox), `ro/ID` (room), `ch/ID` (channel), `ta/ROOM/TASK`
+(leases of a task of the room with that id), `leases` (all of them). The first key of an event is its aggregate and part
+of the hashed header; the others only serve the index.
 """
 
 import re
@@ -12,8 +13,14 @@ from typing import Final, NamedTuple, TypeAlias, assert_never, get_args
 
 import msgspec
 
+from synapse.protocol.commands import Artefact
+
 new_tuple: Final = tuple.__new__
 """Makes a NamedTuple from all its fields at half the cost of calling its class; for the hot path only."""
+
+
+LEASES: Final = "leases"
+"""Index key of every event about a lease."""
 
 
 class Row(NamedTuple):
@@ -261,6 +268,170 @@ class MessageDied(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     idem: Idem | None = None
 
 
+class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What a claim asks for and a lease holds. room, agent: ids, with the names they had. paths: in normal form."""
+
+    room: int
+    room_name: str
+    task: str
+    agent: int
+    owner: str
+    worktree: str | None = None
+    paths: tuple[str, ...] = ()
+    whole: bool = False
+    folds: bool = False
+    pools: tuple[tuple[str, int], ...] = ()
+    mode: str = "exclusive"
+    reentrant: bool = True
+
+
+class LeaseGranted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A lease began; its epoch is the seq of this event. place: the place in the queue it came from. replaces: the
+    agent's own earlier grant on the task, which ends with this."""
+
+    ask: Ask
+    ttl_ms: int
+    tied: bool = False
+    note: str | None = None
+    branch: str | None = None
+    place: int | None = None
+    replaces: int | None = None
+    idem: Idem | None = None
+
+
+class LeaseRenewed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """TTL, note or branch of a lease changed. Renewals that only move the deadline are not journalled."""
+
+    ask: Ask
+    epoch: int
+    ttl_ms: int
+    note: str | None = None
+    branch: str | None = None
+    idem: Idem | None = None
+
+
+class LeaseReleased(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """The holder gave the lease back."""
+
+    room: int
+    room_name: str
+    task: str
+    owner: str
+    epoch: int
+    idem: Idem | None = None
+
+
+class LeaseExpired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The deadline of a lease passed. reason: ttl, connection (a tied one, after its grace), parked (the ceiling)."""
+
+    room: int
+    room_name: str
+    task: str
+    owner: str
+    epoch: int
+    reason: str
+    idem: Idem | None = None
+
+
+class LeaseRevoked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A lease was taken away. reason: preempted, or forgotten (its agent)."""
+
+    room: int
+    room_name: str
+    task: str
+    owner: str
+    epoch: int
+    reason: str
+    idem: Idem | None = None
+
+
+class LeaseHandedOff(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A lease went to another agent; its new epoch is the seq of this event. ask: already the receiver's. previous:
+    the epoch it had, of agent `sender`. delivery: the message in the receiver's inbox."""
+
+    ask: Ask
+    previous: int
+    sender: str
+    delivery: Delivery | None = None
+    idem: Idem | None = None
+
+
+class LeaseOffered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A lease was offered to an agent that is offline. delivery: the message in its inbox, gone with the lease."""
+
+    ask: Ask
+    epoch: int
+    to: Delivery
+    idem: Idem | None = None
+
+
+class LeaseParked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The TTL of a lease stands still while its task waits for a person."""
+
+    ask: Ask
+    epoch: int
+    idem: Idem | None = None
+
+
+class LeaseResumed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The TTL of a parked lease runs on."""
+
+    ask: Ask
+    epoch: int
+    idem: Idem | None = None
+
+
+class LeaseCheckpointed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A holder kept something for the next owner of the task. Without data and artefacts: the last one is dropped."""
+
+    ask: Ask
+    epoch: int
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    artefacts: tuple[Artefact, ...] = ()
+    idem: Idem | None = None
+
+
+class LeaseQueued(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A claim took a place in the queue; the place is the seq of this event. It carries all that the grant will need.
+    Its idempotency key takes effect with the grant."""
+
+    ask: Ask
+    ttl_ms: int
+    priority: str = "normal"
+    wait_ms: int | None = None
+    tied: bool = False
+    note: str | None = None
+    branch: str | None = None
+    idem: Idem | None = None
+
+
+class LeaseUnqueued(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A wait ended without a grant. reason: deadline, gone (nobody came back for the place), withdrawn, forgotten."""
+
+    room: int
+    room_name: str
+    task: str
+    owner: str
+    place: int
+    reason: str
+    idem: Idem | None = None
+
+
+class PoolSet(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A pool has this capacity."""
+
+    name: str
+    capacity: int
+    idem: Idem | None = None
+
+
+class PoolDeleted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A pool is gone."""
+
+    name: str
+    idem: Idem | None = None
+
+
 Event: TypeAlias = (
     JournalStarted
     | JournalAdopted
@@ -284,6 +455,20 @@ Event: TypeAlias = (
     | MessageLent
     | MessagesAcked
     | MessageDied
+    | LeaseGranted
+    | LeaseRenewed
+    | LeaseReleased
+    | LeaseExpired
+    | LeaseRevoked
+    | LeaseHandedOff
+    | LeaseOffered
+    | LeaseParked
+    | LeaseResumed
+    | LeaseCheckpointed
+    | LeaseQueued
+    | LeaseUnqueued
+    | PoolSet
+    | PoolDeleted
 )
 
 
@@ -322,6 +507,17 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return (f"cl/{event.channel}",)
         case ChannelJoined() | ChannelLeft():
             return (f"cl/{event.channel}", f"ag/{event.agent}")
+        case LeaseReleased() | LeaseExpired() | LeaseRevoked() | LeaseUnqueued():
+            return (f"ta/{event.room}/{event.task}", LEASES)
+        case LeaseGranted() | LeaseRenewed() | LeaseParked() | LeaseResumed() | LeaseCheckpointed() | LeaseQueued():
+            return (f"ta/{event.ask.room}/{event.ask.task}", LEASES)
+        case LeaseHandedOff():
+            arrival = () if event.delivery is None else (f"in/{event.delivery.agent}",)
+            return (f"ta/{event.ask.room}/{event.ask.task}", LEASES, *arrival)
+        case LeaseOffered():
+            return (f"ta/{event.ask.room}/{event.ask.task}", LEASES, f"in/{event.to.agent}")
+        case PoolSet() | PoolDeleted():
+            return ("hub",)
         case JournalStarted() | JournalAdopted() | JournalWritable() | HubStarted():
             return ("hub",)
         case _:

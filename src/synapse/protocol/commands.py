@@ -12,6 +12,7 @@ from synapse.protocol.codes import PROTOCOL_VERSION
 
 PRIORITIES: Final = ("low", "normal", "high", "urgent")
 STATUSES: Final = ("idle", "busy", "waiting_for_input")
+MODES: Final = ("exclusive", "shared")
 
 
 class IdentifyHub(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,7 +70,8 @@ class SendMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Subscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Follow channels, my inbox, presence. since: a cursor; what came after it is sent first, then everything live.
+    """Follow channels, my inbox, presence, leases. since: a cursor; what came after it is sent first, then everything
+    live.
 
     Observes only: nothing is taken from an inbox and no membership changes.
     """
@@ -77,6 +79,7 @@ class Subscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     channels: tuple[str, ...] = ()
     inbox: bool = False
     presence: bool = False
+    leases: bool = False
     since: str | None = None
 
 
@@ -244,6 +247,163 @@ class LeaveChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     channel: str
 
 
+class ClaimLease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """Ask for the lease of a task of a room (null: the home's), all or nothing.
+
+    Scope: `paths` (globs relative to the root of `worktree`) or `whole_worktree`; neither means that the claim contends
+    by its task id only. folds_case: the worktree lies on a case-insensitive file system. pools: units by pool name.
+    mode: exclusive or shared. wait_ms: 0 does not wait, null waits without end. Who waits gets a `claim.queued` notice
+    first; its place is durable, and the same claim with that `place` (or the same idem_key) takes it up again within
+    `reattach_ms` of a lost connection. priority: of the place. reentrant: a lease that this agent holds on the
+    task is renewed, or granted anew when the scope differs; false excludes other processes of this agent too. tied: the
+    lease lapses `tie_grace_ms` after this connection has gone. preempt: revoke what stands in the way; only for an
+    operator connection, which names the `claimant`, and for agents of kind human.
+    """
+
+    task: str
+    room: str | None = None
+    worktree: str | None = None
+    paths: tuple[str, ...] = ()
+    whole_worktree: bool = False
+    folds_case: bool = False
+    pools: dict[str, int] = {}
+    mode: str = "exclusive"
+    ttl_ms: int = 900_000
+    wait_ms: int | None = 0
+    place: int | None = None
+    priority: str = "normal"
+    reentrant: bool = True
+    tied: bool = False
+    preempt: bool = False
+    claimant: str | None = None
+    note: str | None = None
+    branch: str | None = None
+
+
+class RenewLease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """Move the deadline of a lease I hold to its full TTL from now; also ties it to this connection if it is a tied
+    one. ttl_ms, note: change them. epoch: refuse `stale_epoch` unless the lease still is this grant; without it the
+    lease on the task is meant that this agent got last."""
+
+    task: str
+    room: str | None = None
+    epoch: int | None = None
+    ttl_ms: int | None = None
+    note: str | None = None
+
+
+class ReleaseLease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
+    """Give a lease back. Its checkpoint stays with the task."""
+
+    task: str
+    room: str | None = None
+    epoch: int | None = None
+
+
+class WithdrawClaim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Leave the queue: end every wait of this agent for the task. The waiting requests are refused `withdrawn`."""
+
+    task: str
+    room: str | None = None
+
+
+class Artefact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file that a checkpoint points to. sha256: hex."""
+
+    path: str
+    sha256: str | None = None
+    bytes: int | None = None
+
+
+class SaveCheckpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Keep a small JSON value and references to files with a task I hold, in place of the last one. It survives
+    release, expiry and restart, and the next claim of the task gets it. data null without artefacts removes it."""
+
+    task: str
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    artefacts: tuple[Artefact, ...] = ()
+    room: str | None = None
+    epoch: int | None = None
+
+
+class HandOffLease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Pass a lease on to another agent, in one event. To an agent that is offline it is an offer: a message in its
+    inbox, accepted by its `lease.claim` of the task and void when the lease ends."""
+
+    task: str
+    to: str
+    room: str | None = None
+    epoch: int | None = None
+
+
+class ParkLease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Freeze the TTL of a lease I hold while its task waits for a person, for at most `parked_ms_max`; `parked` false
+    lets it run on."""
+
+    task: str
+    parked: bool
+    room: str | None = None
+    epoch: int | None = None
+
+
+class CheckLease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """For guards: is `epoch` the live grant of the task, whoever holds it? Refused `stale_epoch` when not."""
+
+    task: str
+    epoch: int
+    room: str | None = None
+
+
+class CheckPaths(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """For guards: is each path, relative to the root of the worktree, covered by a live lease of mine? Refused
+    `not_covered`, with who holds the path or that nobody does. mode `exclusive`: shared leases do not count."""
+
+    worktree: str
+    paths: tuple[str, ...]
+    mode: str = "shared"
+
+
+class ListLeases(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One page of live leases, by epoch, each with who waits behind it. room, owner, worktree, task: only these.
+    after: the `next` of the page before."""
+
+    room: str | None = None
+    owner: str | None = None
+    worktree: str | None = None
+    task: str | None = None
+    limit: int = 200
+    after: str | None = None
+
+
+class ExplainTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happened to a task of a room, in words, oldest first. after: the `next` of the page before."""
+
+    task: str
+    room: str | None = None
+    limit: int = 100
+    after: str | None = None
+
+
+class SetPool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Operator: make a pool of `capacity` units, or change its capacity. What is held above it is not taken away."""
+
+    pool: str
+    capacity: int
+
+
+class DeletePool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Operator: delete a pool that nobody holds or waits for."""
+
+    pool: str
+
+
+class ListPools(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One page of pools by name."""
+
+    limit: int = 200
+    after: str | None = None
+
+
 class ShowStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Counts and health of the hub."""
 
@@ -286,6 +446,20 @@ Command: TypeAlias = (
     | ShowChannel
     | JoinChannel
     | LeaveChannel
+    | ClaimLease
+    | RenewLease
+    | ReleaseLease
+    | WithdrawClaim
+    | SaveCheckpoint
+    | HandOffLease
+    | ParkLease
+    | CheckLease
+    | CheckPaths
+    | ListLeases
+    | ExplainTask
+    | SetPool
+    | DeletePool
+    | ListPools
     | ShowStatus
     | VerifyJournal
     | BackUpJournal
@@ -319,6 +493,20 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     "channel.info": ShowChannel,
     "channel.join": JoinChannel,
     "channel.leave": LeaveChannel,
+    "lease.claim": ClaimLease,
+    "lease.renew": RenewLease,
+    "lease.release": ReleaseLease,
+    "lease.withdraw": WithdrawClaim,
+    "lease.checkpoint": SaveCheckpoint,
+    "lease.hand_off": HandOffLease,
+    "lease.park": ParkLease,
+    "lease.check": CheckLease,
+    "lease.covers": CheckPaths,
+    "lease.list": ListLeases,
+    "task.explain": ExplainTask,
+    "pool.set": SetPool,
+    "pool.delete": DeletePool,
+    "pool.list": ListPools,
     "hub.status": ShowStatus,
     "journal.verify": VerifyJournal,
     "journal.backup": BackUpJournal,

@@ -18,6 +18,9 @@ RESERVED: Final = frozenset({"all", "hub", "system", "operator"})
 MAIN_ROOM: Final = "main"
 GENERAL: Final = "general"
 
+TASK: Final = r"[A-Za-z0-9][A-Za-z0-9._/#-]{0,127}"
+
+_task = re.compile(rf"{TASK}\Z").match
 _segment = re.compile(rf"{SEGMENT}\Z").match
 _name = re.compile(rf"{SEGMENT}(?:/{SEGMENT}){{0,3}}\Z").match
 _person = re.compile(rf"{SEGMENT}@{SEGMENT}\Z").match
@@ -50,6 +53,17 @@ def require_segment(name: str, what: str) -> str:
             "bad_name", f"{shown(name)} is not a {what} name: {SEGMENT}", {"name": shown(name), "pattern": SEGMENT}
         )
     return name
+
+
+def require_task(task: str) -> str:
+    """The task id itself. Raises `Rejected(bad_name)` when it is outside the grammar."""
+    if _task(task) is None:
+        raise Rejected(
+            "bad_name",
+            f"{shown(task)} ({len(task)} characters) is not a task id: {TASK}",
+            {"name": shown(task), "pattern": TASK},
+        )
+    return task
 
 
 def split_address(address: str) -> tuple[str, str]:

@@ -57,6 +57,60 @@ class PresenceChanged(msgspec.Struct, frozen=True, kw_only=True):
     agents: tuple[PresenceEntry, ...]
 
 
+class LeaseChanged(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A lease or a place in a queue changed.
+
+    change: granted, renewed, released, expired, revoked, handed_off, offered, parked, resumed, checkpointed, queued,
+    wait_ended. owner: whose lease or place it is, after the change. epoch: of the lease; null for a place. place: of
+    the place in the queue that this is, or came from. previous_epoch: the grant this one replaced, which is fenced now.
+    reason: why it ended (ttl, connection, parked, preempted, forgotten, deadline, gone, withdrawn). by: who caused it.
+    """
+
+    change: str
+    task: str
+    room: str
+    owner: str
+    epoch: int | None
+    place: int | None
+    previous_epoch: int | None
+    worktree: str | None
+    paths: tuple[str, ...]
+    mode: str | None
+    ttl_ms: int | None
+    reason: str | None
+    to: str | None
+    by: str
+    at_ms: int
+    cursor: str
+
+
+class LeaseLost(msgspec.Struct, frozen=True, kw_only=True):
+    """To every lasting connection of an agent: a lease of it ended without its doing. reason: ttl, connection, parked,
+    preempted, or replaced (another process of the agent was granted it anew)."""
+
+    task: str
+    room: str
+    epoch: int
+    reason: str
+    by: str
+
+
+class ClaimQueued(msgspec.Struct, frozen=True, kw_only=True):
+    """To who waits in `lease.claim`: its place, and what stands in the way. request: the id of the claim.
+
+    position: 1 is next in line. holders: as in a `lease_held` refusal. deadline_ms: what is left of the wait, null
+    without end.
+    """
+
+    request: str | int
+    task: str
+    room: str
+    place: int
+    position: int
+    deadline_ms: int | None
+    holders: tuple[dict[str, object], ...]
+
+
 class CaughtUp(msgspec.Struct, frozen=True, kw_only=True):
     """The subscription has sent what was missed and is live from here."""
 
@@ -79,12 +133,17 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
-Notice: TypeAlias = Message | PresenceSnapshot | PresenceChanged | CaughtUp | Broken | Closing
+Notice: TypeAlias = (
+    Message | PresenceSnapshot | PresenceChanged | LeaseChanged | LeaseLost | ClaimQueued | CaughtUp | Broken | Closing
+)
 
 NOTICES: Final[dict[str, type[Notice]]] = {
     "message": Message,
     "presence.snapshot": PresenceSnapshot,
     "presence.changed": PresenceChanged,
+    "lease.changed": LeaseChanged,
+    "lease.lost": LeaseLost,
+    "claim.queued": ClaimQueued,
     "feed.live": CaughtUp,
     "feed.broken": Broken,
     "closing": Closing,

@@ -251,6 +251,159 @@ class Counts(msgspec.Struct, frozen=True, kw_only=True):
     events: int
     subscriptions: int
     waiting: int
+    leases: int
+    claims_waiting: int
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """What the last holder left with a task. by: its name. epoch: its lease. data: any JSON."""
+
+    data: msgspec.Raw
+    artefacts: tuple[commands.Artefact, ...]
+    by: str
+    epoch: int
+    at_ms: int
+
+
+class LeaseWaiter(msgspec.Struct, frozen=True, kw_only=True):
+    """Who waits behind a lease. position: 1 is next in line for what it asks. place: its number in the journal."""
+
+    task: str
+    room: str
+    owner: str
+    place: int
+    position: int
+    priority: str
+    mode: str
+    queued_at_ms: int
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A lease. epoch: the number of this grant, larger than that of any earlier one (a fencing token).
+
+    status: held, parked, or ended (in a repeated answer, when the lease is not live any more). expires_at_ms: wall
+    clock, an estimate; remaining_ms: on the hub's lease clock, which decides. Both null while parked or ended.
+    outcome, only in answers: granted, renewed, handed_off, offered. offered_to: an offline agent that may take it over.
+    live: false in the answer to a repeat when the lease has ended since. checkpoint: in answers to a claim.
+    """
+
+    task: str
+    room: str
+    owner: str
+    epoch: int
+    worktree: str | None
+    paths: tuple[str, ...]
+    whole_worktree: bool
+    pools: dict[str, int]
+    mode: str
+    ttl_ms: int
+    expires_at_ms: int | None
+    remaining_ms: int | None
+    status: str
+    granted_at_ms: int
+    note: str | None
+    branch: str | None
+    tied: bool
+    checkpoint: Checkpoint | None | UnsetType = UNSET
+    offered_to: str | UnsetType = UNSET
+    outcome: str | UnsetType = UNSET
+    live: bool | UnsetType = UNSET
+    waiters: tuple[LeaseWaiter, ...] | UnsetType = UNSET
+    waiting: int | UnsetType = UNSET
+    cursor: str | UnsetType = UNSET
+
+
+class Released(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The lease ended."""
+
+    task: str
+    room: str
+    epoch: int
+    released: bool
+    cursor: str
+
+
+class Withdrawn(msgspec.Struct, frozen=True, kw_only=True):
+    """How many places in the queue ended."""
+
+    task: str
+    room: str
+    withdrawn: int
+    cursor: str
+
+
+class Covered(msgspec.Struct, frozen=True, kw_only=True):
+    """One path and the lease of mine that covers it."""
+
+    path: str
+    task: str
+    room: str
+    epoch: int
+    mode: str
+    remaining_ms: int | None
+
+
+class PathsCovered(msgspec.Struct, frozen=True, kw_only=True):
+    """Each path is covered by a live lease of mine."""
+
+    worktree: str
+    paths: tuple[Covered, ...]
+    cursor: str
+
+
+class Leases(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of leases. seq: the position they are the state of."""
+
+    seq: int
+    leases: tuple[Lease, ...]
+    next: str | None
+    cursor: str
+
+
+class Happened(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of a task in words. change: as in a `lease.changed` notice. by: who caused it."""
+
+    seq: int
+    at_ms: int
+    by: str
+    change: str
+    text: str
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of what happened to a task, oldest first."""
+
+    task: str
+    room: str
+    events: tuple[Happened, ...]
+    next: str | None
+    cursor: str
+
+
+class PoolInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A pool of counted units. held, waiting: units held, and asked for by who waits."""
+
+    pool: str
+    capacity: int
+    held: int
+    waiting: int
+    cursor: str | UnsetType = UNSET
+
+
+class PoolDeleted(msgspec.Struct, frozen=True, kw_only=True):
+    """The pool is gone."""
+
+    pool: str
+    deleted: bool
+    cursor: str
+
+
+class Pools(msgspec.Struct, frozen=True, kw_only=True):
+    """One page of pools."""
+
+    pools: tuple[PoolInfo, ...]
+    next: str | None
+    cursor: str
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -317,6 +470,15 @@ Reply: TypeAlias = (
     | Channels
     | ChannelInfo
     | Place
+    | Lease
+    | Released
+    | Withdrawn
+    | PathsCovered
+    | Leases
+    | Explanation
+    | PoolInfo
+    | PoolDeleted
+    | Pools
     | Status
     | JournalVerified
     | JournalBackedUp
@@ -350,6 +512,20 @@ REPLY_TO: Final[dict[type[commands.Command], type[Reply]]] = {
     commands.ShowChannel: ChannelInfo,
     commands.JoinChannel: Place,
     commands.LeaveChannel: Place,
+    commands.ClaimLease: Lease,
+    commands.RenewLease: Lease,
+    commands.ReleaseLease: Released,
+    commands.WithdrawClaim: Withdrawn,
+    commands.SaveCheckpoint: Lease,
+    commands.HandOffLease: Lease,
+    commands.ParkLease: Lease,
+    commands.CheckLease: Lease,
+    commands.CheckPaths: PathsCovered,
+    commands.ListLeases: Leases,
+    commands.ExplainTask: Explanation,
+    commands.SetPool: PoolInfo,
+    commands.DeletePool: PoolDeleted,
+    commands.ListPools: Pools,
     commands.ShowStatus: Status,
     commands.VerifyJournal: JournalVerified,
     commands.BackUpJournal: JournalBackedUp,
