@@ -1,0 +1,497 @@
+"""Scopes: patterns of paths below a worktree's root, and whether two of them can name the same file.
+
+A pattern means what `git ls-files ':(glob)PATTERN'` lists, byte for byte (checked against git in the tests):
+
+    * ? [a-z] [!a-z] [^a-z]  never match `/`; `?` and a class match one byte of UTF-8, so that `é` needs `??`
+    **/ and /**/             as whole segments: any number of segments, also none: `**/x` has `x`, `a/**/b` has `a/b`
+    /**                      at the end: everything below, not the directory's own name; `**` alone: everything
+    a**b                     stars beside other characters are one `*`
+    src                      without wildcards: that path and everything below it
+    src/*                    with `*` or `?`: files whose whole path matches, nothing below a directory that does
+    app/[id]                 with classes only: also the path so spelt and all below it, as git first compares the text;
+                             git does that for `*` and `?` too, but here a name with those is matched, not spelt
+
+Refused and never read in another way: what leaves the worktree, what git cannot match (a class left open, `sr*/`),
+what git reads in two ways (`a**`), and what it reads as nobody means it (non-ASCII and `[:alpha:]` inside a class).
+
+Folding: where one of two patterns is of a file system that ignores case, both are compared folded (full case folding
+of each character, decomposed). Folding never loses an overlap; it may report one that no file system has (`ß` and
+`ss`), and a `?` or `[!x]` beside another or a star then stands for any text, because letters change their length.
+
+Overlap is exact. A pattern is a chain of states; the states of one that are possible after each token of the other
+are the bits of one integer, so a decision costs a few operations on integers for each token of the shorter one.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Final, TypeAlias
+
+from synapse.errors import Rejected
+from synapse.protocol.names import shown
+
+PATH_CHARS_MAX: Final = 512
+PATH_WILDCARDS_MAX: Final = 16
+FOLDED_BYTES_PER_CHAR: Final = 4
+"""A path may have this many times its most characters in bytes, when folded; some letters grow to nine."""
+
+_ANY: Final = (1 << 256) - 2 - (1 << ord("/"))
+"""The class of `?`. A class is the set of its bytes, as the bits of an integer."""
+
+_STAR: Final = -1  # any bytes but `/`
+_DEEP: Final = -2  # `**/`: any number of whole segments, each with its `/`
+_BELOW: Final = -3  # the end of a spelt path: the end, or `/` and on to _TAIL
+_TAIL: Final = -4  # whatever comes, to the end
+_NAME: Final = -5  # `*` as a whole segment: at least one byte; only in parts
+
+_SLASH: Final = "/"
+_ASCII: Final = (1 << 128) - 1
+_CAPITALS: Final = (1 << ord("Z") + 1) - (1 << ord("A"))
+
+_Part: TypeAlias = str | int
+"""A run of literal text, a class, or one of the tokens above."""
+
+
+def normal_path(
+    text: str,
+    *,
+    chars_max: int = PATH_CHARS_MAX,
+    wildcards_max: int = PATH_WILDCARDS_MAX,
+    whole: str = "whole_worktree",
+) -> str:
+    """The normal form of a pattern: NFC, without `./`, `//` and the trailing slash of a directory.
+
+    Raises `Rejected(bad_scope)`.
+    """
+    path = _plain(text, chars_max)
+    parts = _parts(path, text)
+    wildcards = sum(isinstance(part, int) for part in parts)
+    if wildcards > wildcards_max:
+        facts = {"wildcards": wildcards, "path_wildcards_max": wildcards_max}
+        raise _refused(text, f"has {wildcards} wildcards, at most {wildcards_max}: name a directory above them", facts)
+    if text.endswith("/") and ("*" in path or "?" in path):
+        below = path if path.endswith("/**") or path == "**" else f"{path}/**"
+        raise _refused(text, f"ends in '/' after a wildcard, which matches no file: write {shown(below)}")
+    return path
+
+
+def normal_file(text: str, *, chars_max: int = PATH_CHARS_MAX) -> str:
+    """The normal form of the path of one file, in which `*`, `?` and `[` are ordinary characters.
+
+    Raises `Rejected(bad_scope)`.
+    """
+    return _plain(text, chars_max)
+
+
+def _plain(text: str, chars_max: int) -> str:
+    """What patterns and files have in common: a relative path that stays inside."""
+    if len(text) > chars_max:
+        raise _too_long(text, len(text), chars_max)
+    if not text.isascii() or not text.isprintable():
+        for char in text:
+            if unicodedata.category(char) in ("Cc", "Cs"):
+                raise _refused(
+                    text, f"holds U+{ord(char):04X}: control characters and surrogates are no part of a path"
+                )
+        text = unicodedata.normalize("NFC", text)
+        if len(text) > chars_max:
+            raise _too_long(text, len(text), chars_max)
+        size, most = len(fold(text).encode()), chars_max * FOLDED_BYTES_PER_CHAR
+        if size > most:
+            facts = {"folded_bytes": size, "folded_bytes_max": most}
+            raise _refused(text, f"has {size} bytes when folded, at most {most}: name a directory above it", facts)
+    if "\\" in text:
+        raise _refused(text, r"holds a backslash: separate with '/', and spell a wildcard as a class, '[*]' for '*'")
+    if text.startswith("/"):
+        raise _refused(text, "is absolute: name it relative to the root of the worktree")
+    segments = [segment for segment in text.split("/") if segment not in ("", ".")]
+    if ".." in segments:
+        raise _refused(text, "holds '..': name it relative to the root of the worktree")
+    if not segments:
+        raise _refused(text, "names no path: ask for the whole worktree in so many words (whole_worktree)")
+    first = segments[0]
+    if first[0] == "~":
+        raise _refused(text, "begins with '~', which nobody expands: name it relative to the root of the worktree")
+    if first[1:2] == ":" and first[0].isascii() and first[0].isalpha():
+        raise _refused(text, "begins with a drive letter: name it relative to the root of the worktree")
+    if first[0] == ":":
+        raise _refused(text, "begins with ':': write the pattern alone, without git's pathspec magic")
+    return "/".join(segments)
+
+
+def _refused(text: str, why: str, facts: Mapping[str, object] | None = None) -> Rejected:
+    return Rejected("bad_scope", f"the path {shown(text)} {why}", {"path": shown(text), **(facts or {})})
+
+
+def _too_long(text: str, chars: int, chars_max: int) -> Rejected:
+    facts = {"chars": chars, "path_chars_max": chars_max}
+    return _refused(text, f"has {chars} characters, at most {chars_max}: name a directory above it", facts)
+
+
+# from text to parts
+
+
+def _parts(path: str, text: str) -> list[_Part]:
+    """A normal path as literal runs, classes, stars and `**/`; `text` is what the peer wrote, for refusals."""
+    parts: list[_Part] = []
+    literal = ""
+    segments = path.split("/")
+    last = len(segments) - 1
+    for at, segment in enumerate(segments):
+        if segment == "*":
+            parts += (literal, _NAME) if literal else (_NAME,)
+            literal = ""
+        elif len(segment) > 1 and not segment.strip("*"):
+            if literal:
+                parts.append(literal)
+                literal = ""
+            parts.append(_TAIL if at == last else _DEEP)
+            continue
+        elif not ("*" in segment or "?" in segment or "[" in segment):
+            literal += segment
+        else:
+            literal = _segment(segment, literal, parts, text)
+        if at != last:
+            literal += "/"
+    if literal:
+        parts.append(literal)
+    return parts
+
+
+def _segment(segment: str, literal: str, parts: list[_Part], text: str) -> str:
+    """Append the parts of a segment with wildcards; `literal` is the run before it, returned is the run after it."""
+    at, end = 0, len(segment)
+    while at < end:
+        char = segment[at]
+        if char not in "*?[":
+            literal += char
+            at += 1
+            continue
+        start = at
+        at += 1
+        if char == "*":
+            part = _STAR
+            while at < end and segment[at] == "*":
+                at += 1
+            if at == end and at - start > 1 and literal and not parts:
+                stars = shown(segment[:start] + "*")
+                raise _refused(
+                    text, f"ends a name in '**', which git reads in two ways: write {stars}, or '/**' after it"
+                )
+        elif char == "?":
+            part = _ANY
+        else:
+            part, at = _class(segment, at, text)
+        if literal:
+            parts.append(literal)
+            literal = ""
+        parts.append(part)
+    return literal
+
+
+def _class(segment: str, at: int, text: str) -> tuple[int, int]:
+    """The class whose `[` stands just before `at`: its bytes, and where it ends."""
+    start = at - 1
+    negated = segment[at : at + 1] in ("!", "^")
+    at += negated
+    close = segment.find("]", at + 1)  # a `]` that comes first is a member
+    if close < 0:
+        clue = "it has no ']', and none holds '/'; a '[' of a name is written '[[]'"
+        raise _refused(text, f"leaves the class {shown(segment[start:])} open: {clue}")
+    body, written = segment[at:close], shown(segment[start : close + 1])
+    if not body.isascii():
+        raise _refused(text, f"has other than ASCII in {written}, where git compares single bytes: write '*' for it")
+    if "[:" in body:
+        raise _refused(text, f"names a class of characters in {written}: write them out, such as [A-Za-z]")
+    found = low = at = 0
+    while at < len(body):
+        if body[at] == "-" and low and at + 1 < len(body):
+            high = ord(body[at + 1])
+            if high < low:
+                raise _refused(text, f"has a range that runs backwards in {written}: put the lower end first")
+            found |= (2 << high) - (1 << low)
+            low = 0
+            at += 2
+        else:
+            low = ord(body[at])
+            found |= 1 << low
+            at += 1
+    return (_ANY & ~found if negated else _ANY & found), close + 1
+
+
+# folding
+
+
+def fold(text: str) -> str:
+    """Each character by itself: case folded in full and decomposed. No `/` comes or goes."""
+    if text.isascii():
+        return text.lower()
+    return "".join([unicodedata.normalize("NFD", char.casefold()) for char in text])
+
+
+def _folded(parts: Iterable[_Part]) -> list[_Part]:
+    """Parts that match at least the folded form of each path that `parts` match."""
+    folded: list[_Part] = []
+    loose: list[int] = []  # neighbours that together may match a letter of several bytes
+    for part in (*parts, ""):
+        if isinstance(part, int) and (part == _STAR or part > _ASCII):
+            loose.append(part)
+            continue
+        if len(loose) > 1:
+            loose = [_ANY, _STAR] if any(part > 0 for part in loose) else [_STAR]
+        folded += [part if part < 0 else _lowered(part) for part in loose]
+        loose = []
+        folded.append(fold(part) if isinstance(part, str) else part if part < 0 else _lowered(part))
+    return folded[:-1]
+
+
+def _lowered(bytes_: int) -> int:
+    """A class and the small letters of its capitals."""
+    return bytes_ | (bytes_ & _CAPITALS) << 32
+
+
+# patterns
+
+
+class Pattern:
+    """One compiled pattern. path: its normal form. folded: its file system ignores case.
+
+    prefix, suffix: text that the folded form of all it matches begins and ends with, a filter for `ScopeIndex`.
+    spelt: for a pattern with classes only, the same text taken as it is spelt, which it covers too.
+    """
+
+    __slots__ = ("_exact", "_loose", "_parts", "folded", "is_literal", "path", "prefix", "spelt", "suffix")
+
+    def __init__(self, path: str, parts: Sequence[_Part], *, folded: bool) -> None:
+        self.path = path
+        self.folded = folded
+        self._parts = parts
+        first, last = parts[0], parts[-1]
+        self.is_literal = len(parts) == 1 and isinstance(first, str)
+        covers_below = self.is_literal or not ("*" in path or "?" in path)
+        self.spelt = Pattern(path, (path,), folded=folded) if covers_below and not self.is_literal else None
+        self.prefix = _octets(fold(first)) if isinstance(first, str) else ""
+        self.suffix = _octets(fold(last)) if isinstance(last, str) and not covers_below else ""
+        self._exact: _Chain | None = None
+        self._loose: _Chain | None = None
+
+    def __repr__(self) -> str:
+        return f"Pattern({self.path!r}, folded={self.folded})"
+
+    def chain(self, *, folded: bool) -> "_Chain":
+        """Its states, made when first asked for."""
+        found = self._loose if folded else self._exact
+        if found is None:
+            tokens = _tokens(_folded(self._parts) if folded else self._parts)
+            found = _Chain([*tokens, _BELOW, _TAIL] if self.is_literal else tokens)
+            if folded:
+                self._loose = found
+            else:
+                self._exact = found
+        return found
+
+
+@lru_cache(maxsize=16_384)
+def compile_pattern(path: str, *, folded: bool = False) -> Pattern:
+    """The pattern of a normal path; the same object again while it is remembered."""
+    return Pattern(path, _parts(path, path), folded=folded)
+
+
+def overlaps(a: Pattern, b: Pattern) -> bool:
+    """True if and only if some path matches both; compared folded when either is."""
+    ours, theirs = a.prefix, b.prefix
+    if not (ours.startswith(theirs) or theirs.startswith(ours)):
+        return False
+    ours, theirs = a.suffix, b.suffix
+    if not (ours.endswith(theirs) or theirs.endswith(ours)):
+        return False
+    folded = a.folded or b.folded
+    if a.is_literal and b.is_literal:
+        ours, theirs = (a.prefix, b.prefix) if folded else (a.path, b.path)
+        return ours == theirs or ours.startswith(theirs + "/") or theirs.startswith(ours + "/")
+    return (
+        _meet(a.chain(folded=folded), b.chain(folded=folded))
+        or (a.spelt is not None and overlaps(a.spelt, b))
+        or (b.spelt is not None and overlaps(a, b.spelt))
+    )
+
+
+def covers(pattern: Pattern, path: str) -> bool:
+    """True when the pattern matches this file; `path` is normal (`normal_file`) and every character of it ordinary."""
+    seen = fold(path) if pattern.folded else path
+    literal = pattern if pattern.is_literal else pattern.spelt
+    if literal is not None:
+        text = fold(literal.path) if pattern.folded else literal.path
+        if seen == text or seen.startswith(text + "/"):
+            return True
+    return not pattern.is_literal and _reaches_end(pattern.chain(folded=pattern.folded), _octets(seen), 0)
+
+
+def _octets(text: str) -> str:
+    """A character for each byte of UTF-8."""
+    return text if text.isascii() else text.encode().decode("latin-1")
+
+
+def _tokens(parts: Iterable[_Part]) -> list[_Part]:
+    """Single bytes, classes and the tokens of the machine."""
+    tokens: list[_Part] = []
+    for part in parts:
+        if isinstance(part, str):
+            tokens += _octets(part)
+        elif part == _NAME:
+            tokens += (_ANY, _STAR)
+        elif not (part in (_DEEP, _TAIL) and tokens and tokens[-1] == _DEEP):
+            tokens.append(part)
+        else:
+            tokens[-1] = part  # `**/**/` is `**/`
+    return tokens
+
+
+# the machine
+
+
+class _Chain:
+    """The states of a pattern: state `i` stands before token `i`, the last one after the final token.
+
+    Each integer holds a bit for each state. steps: which go on to the next with this byte. named: which do with some
+    byte but `/`. passing: these and the stars. loops: which stay. starts: which a `/` leads to.
+    """
+
+    __slots__ = (
+        "_classes",
+        "accepting",
+        "deep",
+        "literal",
+        "loops",
+        "named",
+        "passing",
+        "stars",
+        "starts",
+        "steps",
+        "tail",
+        "tokens",
+    )
+
+    def __init__(self, tokens: list[_Part]) -> None:
+        self.tokens = tokens
+        end = next((at for at, token in enumerate(tokens) if isinstance(token, int)), len(tokens))
+        self.literal = "".join(str(token) for token in tokens[:end])
+        self.steps: dict[str, int] = {}
+
+    def get_ready(self) -> None:
+        """Build the bits, which a chain needs only when it is the one that stands still."""
+        steps: dict[str, int] = {_SLASH: 0}
+        classes: dict[int, int] = {}
+        named = stars = deep = tail = starts = accepting = 0
+        bit = 1
+        for token in self.tokens:
+            if isinstance(token, str):
+                steps[token] = steps.get(token, 0) | bit
+                if token == _SLASH:
+                    starts |= bit << 1
+                else:
+                    named |= bit
+            elif token >= 0:
+                classes[token] = classes.get(token, 0) | bit
+                named |= bit
+            elif token == _STAR:
+                stars |= bit
+            elif token == _DEEP:
+                deep |= bit
+                starts |= bit | bit << 1
+            elif token == _BELOW:
+                accepting |= bit
+                steps[_SLASH] |= bit
+            else:
+                assert token == _TAIL, "the last of the tokens"
+                tail = bit
+                starts |= bit
+            bit <<= 1
+        self._classes = tuple(classes.items())
+        for byte in steps:
+            if byte != _SLASH:
+                steps[byte] |= self._in_classes(byte)
+        self.named, self.stars, self.deep, self.tail, self.starts = named, stars, deep, tail, starts
+        self.passing, self.loops = named | stars, stars | tail
+        self.accepting = accepting | (tail or bit)
+        self.steps = steps
+
+    def _in_classes(self, byte: str) -> int:
+        """The states whose class holds this byte."""
+        found = 0
+        at = ord(byte)
+        for members, bits in self._classes:
+            if members >> at & 1:
+                found |= bits
+        return found
+
+    def step(self, byte: str) -> int:
+        """The states that go on with a byte that is not in `steps` yet."""
+        found = self.steps[byte] = self._in_classes(byte)
+        return found
+
+    def step_class(self, members: int) -> int:
+        """The states that go on with some byte of a class."""
+        if members == _ANY:
+            return self.named
+        found = 0
+        for byte, bits in self.steps.items():
+            if members >> ord(byte) & 1:
+                found |= bits
+        for others, bits in self._classes:
+            if members & others:
+                found |= bits
+        return found
+
+
+def _meet(a: _Chain, b: _Chain) -> bool:
+    """True when some path leads to the end of both."""
+    ours, theirs = a.literal, b.literal
+    if not (ours.startswith(theirs) or theirs.startswith(ours)):
+        return False
+    start = min(len(ours), len(theirs))
+    # what it costs to walk one of them, twice as much a token as getting the other ready
+    cost_of_a = 2 * len(a.tokens) + (0 if b.steps else len(b.tokens))
+    cost_of_b = 2 * len(b.tokens) + (0 if a.steps else len(a.tokens))
+    return _reaches_end(b, a.tokens, start) if cost_of_a < cost_of_b else _reaches_end(a, b.tokens, start)
+
+
+def _reaches_end(chain: _Chain, tokens: Sequence[_Part], start: int) -> bool:
+    """True when some path matches both; they are alike before `start`.
+
+    `here` holds the states of the chain that are possible before the next token; `inside` those of its `**/` that are
+    in the middle of a segment. Nothing leads backwards, so each token is looked at once: a star adds every state up
+    to the next `/`, `**/` every later state that a `/` leads to.
+    """
+    if not chain.steps:
+        chain.get_ready()
+    steps, stars, deep, loops, passing = chain.steps, chain.stars, chain.deep, chain.loops, chain.passing
+    here, inside = 1 << start, 0
+    for at in range(start, len(tokens)):
+        token = tokens[at]
+        here |= (here & deep) << 1
+        here |= (here & stars) << 1
+        if token == _SLASH:
+            here = ((here & steps[_SLASH]) << 1) | (here & chain.tail) | inside
+            inside = 0
+        elif isinstance(token, str):
+            inside |= here & deep
+            on = steps.get(token)
+            here = ((here & (chain.step(token) if on is None else on)) << 1) | (here & loops)
+        elif token >= 0:
+            inside |= here & deep
+            here = ((here & chain.step_class(token)) << 1) | (here & loops)
+        elif token == _STAR:
+            inside |= here & deep
+            here |= ((here & passing) + passing) ^ passing  # the carry runs through each block of passing states
+        elif token == _DEEP:
+            assert not inside, "both stand at the start of a segment"
+            here |= chain.starts & -((here & -here) << 1)
+        elif token == _BELOW:
+            return bool(inside or here & (chain.accepting | steps[_SLASH]))
+        else:
+            return True  # every state leads to an end, and the tokens take it all
+        if not (here or inside):
+            return False
+    here |= (here & stars) << 1
+    return bool(here & chain.accepting)
