@@ -32,7 +32,7 @@ from synapse.protocol.names import shown
 
 PATH_CHARS_MAX: Final = 512
 PATH_WILDCARDS_MAX: Final = 16
-FOLDED_BYTES_PER_CHAR: Final = 4
+FOLDED_BYTES_PER_CHAR: Final = 3
 """A path may have this many times its most characters in bytes, when folded; some letters grow to nine."""
 
 _ANY: Final = (1 << 256) - 2 - (1 << ord("/"))
@@ -408,9 +408,10 @@ class _Chain:
                 starts |= bit
             bit <<= 1
         self._classes = tuple(classes.items())
-        for byte in steps:
-            if byte != _SLASH:
-                steps[byte] |= self._in_classes(byte)
+        if classes:
+            for byte in steps:
+                if byte != _SLASH:
+                    steps[byte] |= self._in_classes(byte)
         self.named, self.stars, self.deep, self.tail, self.starts = named, stars, deep, tail, starts
         self.passing, self.loops = named | stars, stars | tail
         self.accepting = accepting | (tail or bit)
