@@ -1,0 +1,118 @@
+"""Where a claim's paths lie: the worktree of a directory, and its patterns as the hub wants them, from the root.
+
+    worktree   --worktree, SYNAPSE_WORKTREE, else `hostname:real path` of the nearest parent with `.git`, else of the
+               directory itself
+    patterns   as written under a worktree that was named; else relative to the directory, as git's are
+
+Rule 1: nothing is widened. What leaves the worktree or names no path is passed on as written, for the hub to refuse.
+Rule 2: a few calls of stat and no process, because every claim pays for it. On the fast path: standard library only.
+"""
+
+import os
+
+TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+VARIABLE = "SYNAPSE_WORKTREE"
+WILDCARDS = "*?["
+
+
+def scope_of(
+    patterns: "Iterable[str]", worktree: "str | None", cwd: str, environ: "Mapping[str, str]"
+) -> tuple[str, tuple[str, ...], bool]:
+    """The three that a claim tells: the worktree's id, the patterns from its root, and whether it folds case.
+
+    worktree: the id that was named, or None for the environment's, or else for that of `cwd`.
+    """
+    found, root = worktree_of(cwd)
+    named = worktree or environ.get(VARIABLE)
+    if named:
+        return named, tuple(patterns), folds_case(root)
+    return found, tuple(relative(pattern, cwd, root) for pattern in patterns), folds_case(root)
+
+
+def worktree_of(cwd: str) -> tuple[str, str]:
+    """The id and the root of the worktree that a directory lies in."""
+    here = root = os.path.realpath(cwd)
+    while not os.path.lexists(f"{root}/.git"):
+        if root in ("", "/"):
+            root = here
+            break
+        root = root.rpartition("/")[0]
+    return f"{os.uname().nodename}:{_utf8(root or '/')}", root or "/"
+
+
+def relative(pattern: str, cwd: str, root: str) -> str:
+    """A pattern that was written in `cwd`, from the root: `.` in a directory is that directory; wildcards of the
+    directory's own name are spelt as classes. In the root `.` stays, and the hub says what to ask for instead."""
+    here = _segments_below(cwd, root)
+    if here is None or not pattern or pattern[0] in "/~:" or pattern[1:2] == ":":
+        return pattern
+    parts = pattern.split("/")
+    while parts and parts[0] in ("", ".", ".."):
+        if parts.pop(0) == "..":
+            if not here:
+                return pattern
+            here.pop()
+    above = _spelt("/".join(here), is_plain=not any(char in pattern for char in WILDCARDS))
+    return "/".join(part for part in (above, "/".join(parts)) if part) or "."
+
+
+def folds_case(root: str) -> bool:
+    """True when the file system finds a name of the worktree in other letters too."""
+    name = f"{root}/.git"
+    if not os.path.lexists(name):
+        name = root
+    folder, _, own = name.rpartition("/")
+    while own and own == own.swapcase():  # a name without letters
+        name = folder
+        folder, _, own = name.rpartition("/")
+    try:
+        return bool(own) and os.path.samestat(os.lstat(name), os.lstat(f"{folder}/{own.swapcase()}"))
+    except OSError:
+        return False
+
+
+def branch_of(root: str) -> "str | None":
+    """The branch that is checked out in a worktree; None when its HEAD is detached, or is none."""
+    git = f"{root}/.git"
+    try:
+        try:
+            head = _read(f"{git}/HEAD")
+        except NotADirectoryError:  # a linked worktree, or a submodule
+            git = _read(git).removeprefix("gitdir:").strip()
+            head = _read(f"{git if git.startswith('/') else f'{root}/{git}'}/HEAD")
+    except (OSError, ValueError):
+        return None
+    branch = head.removeprefix("ref: refs/heads/")
+    return None if branch in (head, "", ".invalid") else branch  # the last is what reftable leaves there
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib is slow to import
+        return file.read(4096).strip()
+
+
+def _segments_below(cwd: str, root: str) -> "list[str] | None":
+    """The directories that lead from the root to `cwd`; None when they do not."""
+    here, top = os.path.realpath(cwd), os.path.realpath(root)
+    if here != top and not here.startswith(f"{top.rstrip('/')}/"):
+        return None
+    return [part for part in _utf8(here[len(top) :]).split("/") if part]
+
+
+def _spelt(above: str, *, is_plain: bool) -> str:
+    """A directory's name as a pattern of itself.
+
+    A plain path below it covers what is below, which one with a class for a star does not: git's own spelling is then
+    sent, for the hub to refuse. `[id]` needs none, as it is read as it is spelt too.
+    """
+    if is_plain:
+        return above.replace("*", "\\*").replace("?", "\\?")
+    return "".join(f"[{char}]" if char in WILDCARDS else char for char in above)
+
+
+def _utf8(path: str) -> str:
+    """A path as text that can be sent, whatever bytes it has."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

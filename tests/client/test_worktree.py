@@ -1,0 +1,166 @@
+"""Which worktree a directory lies in, and what its patterns are from the root."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from synapse.client.worktree import branch_of, folds_case, relative, scope_of, worktree_of
+from synapse.core.scopes import compile_pattern, normal_path, overlaps
+from synapse.errors import Rejected
+
+HOST = os.uname().nodename
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A worktree with a directory below."""
+    top = tmp_path.resolve() / "Work"
+    (top / ".git").mkdir(parents=True)
+    (top / "src" / "deep").mkdir(parents=True)
+    return top
+
+
+def test_the_nearest_parent_with_git_is_the_worktree(root: Path) -> None:
+    assert worktree_of(str(root / "src" / "deep")) == (f"{HOST}:{root}", str(root))
+    assert worktree_of(str(root)) == (f"{HOST}:{root}", str(root))
+    (root / "src" / ".git").write_text("gitdir: ../elsewhere\n")
+    assert worktree_of(str(root / "src" / "deep")) == (f"{HOST}:{root}/src", f"{root}/src")
+
+
+def test_two_ways_to_one_directory_are_one_worktree(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(root / "src")
+    assert worktree_of(str(tmp_path / "link")) == worktree_of(str(root))
+    assert relative("a.py", str(tmp_path / "link"), str(root)) == "src/a.py"
+
+
+def test_without_git_the_directory_itself_is_the_worktree(tmp_path: Path) -> None:
+    assert worktree_of(str(tmp_path)) == (f"{HOST}:{tmp_path.resolve()}", str(tmp_path.resolve()))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sent"),
+    [
+        ("a.py", "src/a.py"),
+        ("./a.py", "src/a.py"),
+        (".//a.py", "src/a.py"),
+        ("deep/", "src/deep/"),
+        (".", "src"),
+        ("./", "src"),
+        ("**", "src/**"),
+        ("../lib/*.c", "lib/*.c"),
+        ("..", "."),
+        ("../.", "."),
+    ],
+)
+def test_patterns_are_relative_to_the_working_directory(root: Path, pattern: str, sent: str) -> None:
+    assert relative(pattern, str(root / "src"), str(root)) == sent
+
+
+def test_in_the_root_patterns_are_as_written(root: Path) -> None:
+    for pattern in ("a.py", "src/**", ".", "x/"):
+        assert relative(pattern, str(root), str(root)) == pattern
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["", "/etc/passwd", "../../x", "../..", "~/x", "~ada", ":(top)x", "C:/x", "a/../b", "*/../x", "x\\y", "x\0y"],
+)
+def test_what_leaves_the_worktree_is_passed_on_and_refused(root: Path, pattern: str) -> None:
+    sent = relative(pattern, str(root / "src"), str(root))
+    assert sent in (pattern, f"src/{pattern}")
+    with pytest.raises(Rejected, match="bad_scope"):
+        normal_path(sent)
+
+
+def test_the_root_asked_for_as_a_path_is_refused_with_the_way_out(root: Path) -> None:
+    for pattern, cwd in ((".", root), ("..", root / "src")):
+        with pytest.raises(Rejected, match="whole_worktree"):
+            normal_path(relative(pattern, str(cwd), str(root)))
+
+
+@pytest.mark.parametrize(("name", "pattern", "file"), [("[id]", "*.ts", "a.ts"), ("a*b?", "x*", "x1")])
+def test_wildcards_of_a_directorys_own_name_are_spelt(root: Path, name: str, pattern: str, file: str) -> None:
+    (root / name).mkdir()
+    sent = normal_path(relative(pattern, str(root / name), str(root)))
+    own = compile_pattern("".join(f"[{c}]" if c in "*?[" else c for c in f"{name}/{file}"))
+    other = compile_pattern(f"i/{file}" if name == "[id]" else f"aXb1/{file}")
+    assert overlaps(compile_pattern(sent), own)
+    assert not overlaps(compile_pattern(sent), other)
+
+
+def test_a_plain_path_in_such_a_directory_covers_what_is_below_or_is_refused(root: Path) -> None:
+    (root / "[id]").mkdir()
+    (root / "a*b").mkdir()
+    sent = relative("lib", str(root / "[id]"), str(root))
+    assert overlaps(compile_pattern(normal_path(sent)), compile_pattern("[[]id]/lib/x.py"))
+    with pytest.raises(Rejected, match="backslash"):
+        normal_path(relative("lib", str(root / "a*b"), str(root)))
+
+
+def test_a_worktree_that_was_named_takes_patterns_as_written(root: Path) -> None:
+    cwd = str(root / "src")
+    assert scope_of(["a", "../x"], None, cwd, {}) == (f"{HOST}:{root}", ("src/a", "x"), False)
+    assert scope_of(["a", "../x"], None, cwd, {"SYNAPSE_WORKTREE": "box"}) == ("box", ("a", "../x"), False)
+    assert scope_of(["a"], "mine", cwd, {"SYNAPSE_WORKTREE": "box"}) == ("mine", ("a",), False)
+
+
+def test_a_directory_beside_the_root_is_not_below_it(root: Path) -> None:
+    beside = root.with_name("Work2")
+    beside.mkdir()
+    assert relative("a", str(beside), str(root)) == "a"
+
+
+def test_folding_is_found_by_looking_for_a_name_in_other_letters(root: Path, tmp_path: Path) -> None:
+    assert not folds_case(str(root))
+    (root / ".GIT").mkdir()
+    assert not folds_case(str(root)), "another directory of that name is no proof"
+    (tmp_path / "box").mkdir()
+    assert not folds_case(str(tmp_path / "box"))
+
+
+def test_a_file_system_that_finds_both_spellings_folds(root: Path) -> None:
+    linked = root / "src"
+    (linked / ".git").write_text("gitdir: x\n")
+    os.link(linked / ".git", linked / ".GIT")  # one file under two names, as such a file system shows it
+    assert folds_case(str(linked))
+
+
+def test_the_branch_is_read_from_head(root: Path) -> None:
+    assert branch_of(str(root)) is None
+    head = root / ".git" / "HEAD"
+    head.write_text("ref: refs/heads/topic/one\n")
+    assert branch_of(str(root)) == "topic/one"
+    head.write_text("0123456789012345678901234567890123456789\n")
+    assert branch_of(str(root)) is None
+    head.write_bytes(b"\xff\xfe")
+    assert branch_of(str(root)) is None
+
+
+def test_the_branch_of_a_linked_worktree_is_its_own(tmp_path: Path) -> None:
+    main, other = tmp_path / "main", tmp_path / "other"
+
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", "-C", str(main), *arguments], check=True, capture_output=True)
+
+    main.mkdir()
+    git("init", "-b", "trunk")
+    git("-c", "user.name=ada", "-c", "user.email=ada@example.org", "commit", "--allow-empty", "-m", "first")
+    git("worktree", "add", "-b", "topic", str(other))
+    assert (branch_of(str(main)), branch_of(str(other))) == ("trunk", "topic")
+    assert worktree_of(str(other))[1] == str(other.resolve())
+
+
+def test_the_directory_of_git_may_be_named_relative_to_the_worktree(root: Path) -> None:
+    (root / ".git" / "modules").mkdir()
+    (root / ".git" / "modules" / "HEAD").write_text("ref: refs/heads/within\n")
+    (root / "src" / ".git").write_text("gitdir: ../.git/modules\n")
+    assert branch_of(str(root / "src")) == "within"
+
+
+def test_the_root_of_the_file_system_is_a_worktree_like_any_other() -> None:
+    assert worktree_of("/") == (f"{HOST}:/", "/")
+    assert relative("etc/x", "/", "/") == "etc/x"
+    assert relative("x", "/usr", "/") == "usr/x"
+    assert not folds_case("/")
