@@ -71,6 +71,9 @@ def refusal(text: str, chars_max: int = PATH_CHARS_MAX, wildcards_max: int = PAT
         ("a~/b:c", "a~/b:c"),
         ("ab:c", "ab:c"),
         ("{a,b}", "{a,b}"),
+        ("*a**", "*a**"),
+        ("[a]b**/c", "[a]b**/c"),
+        ("src/.", "src"),
         ("日本/*", "日本/*"),
     ],
 )
@@ -124,6 +127,8 @@ REFUSED = [
     ("?/lib/", "after a wildcard", "'?/lib/**'"),
     ("src/**/", "after a wildcard", "'src/**'"),
     ("**/", "after a wildcard", "'**'"),
+    ("**/.", "after a wildcard", "'**'"),
+    ("a*/././/", "after a wildcard", "'a*/**'"),
     ("ab**", "two ways", "'ab*'"),
     ("src/ab**", "two ways", "'ab*'"),
     ("a***/b", "two ways", "'a*'"),
@@ -313,6 +318,7 @@ def expression(text: str) -> str:
     segments = text.split("/")
     if not set(text) & set("*?["):
         return as_expression(text) + "(/.+)?"
+    segments = ["**" if len(name) > 1 and not name.strip("*") else name for name in segments]
     found = ""
     for segment in segments[:-1]:
         found += "([^/]+/)*" if segment == "**" else ("[^/]+" if segment == "*" else as_expression(segment)) + "/"

@@ -42,7 +42,6 @@ _STAR: Final = -1  # any bytes but `/`
 _DEEP: Final = -2  # `**/`: any number of whole segments, each with its `/`
 _BELOW: Final = -3  # the end of a spelt path: the end, or `/` and on to _TAIL
 _TAIL: Final = -4  # whatever comes, to the end
-_NAME: Final = -5  # `*` as a whole segment: at least one byte; only in parts
 
 _SLASH: Final = "/"
 _ASCII: Final = (1 << 128) - 1
@@ -69,7 +68,7 @@ def normal_path(
     if wildcards > wildcards_max:
         facts = {"wildcards": wildcards, "path_wildcards_max": wildcards_max}
         raise _refused(text, f"has {wildcards} wildcards, at most {wildcards_max}: name a directory above them", facts)
-    if text.endswith("/") and ("*" in path or "?" in path):
+    if text.endswith(("/", "/.")) and ("*" in path or "?" in path):
         below = path if path.endswith("/**") or path == "**" else f"{path}/**"
         raise _refused(text, f"ends in '/' after a wildcard, which matches no file: write {shown(below)}")
     return path
@@ -138,16 +137,13 @@ def _parts(path: str, text: str) -> list[_Part]:
     segments = path.split("/")
     last = len(segments) - 1
     for at, segment in enumerate(segments):
-        if segment == "*":
-            parts += (literal, _NAME) if literal else (_NAME,)
-            literal = ""
-        elif len(segment) > 1 and not segment.strip("*"):
+        if len(segment) > 1 and not segment.strip("*"):
             if literal:
                 parts.append(literal)
                 literal = ""
             parts.append(_TAIL if at == last else _DEEP)
             continue
-        elif not ("*" in segment or "?" in segment or "[" in segment):
+        if not ("*" in segment or "?" in segment or "[" in segment):
             literal += segment
         else:
             literal = _segment(segment, literal, parts, text)
@@ -338,8 +334,6 @@ def _tokens(parts: Iterable[_Part]) -> list[_Part]:
     for part in parts:
         if isinstance(part, str):
             tokens += _octets(part)
-        elif part == _NAME:
-            tokens += (_ANY, _STAR)
         elif not (part in (_DEEP, _TAIL) and tokens and tokens[-1] == _DEEP):
             tokens.append(part)
         else:
@@ -398,7 +392,7 @@ class _Chain:
                 stars |= bit
             elif token == _DEEP:
                 deep |= bit
-                starts |= bit | bit << 1
+                starts |= bit << 1
             elif token == _BELOW:
                 accepting |= bit
                 steps[_SLASH] |= bit
@@ -462,7 +456,8 @@ def _reaches_end(chain: _Chain, tokens: Sequence[_Part], start: int) -> bool:
 
     `here` holds the states of the chain that are possible before the next token; `inside` those of its `**/` that are
     in the middle of a segment. Nothing leads backwards, so each token is looked at once: a star adds every state up
-    to the next `/`, `**/` every later state that a `/` leads to.
+    to the next `/`, `**/` every later state that a `/` leads to. That a star may be nothing makes no path with an empty
+    name count: where one does, the star may as well be something.
     """
     if not chain.steps:
         chain.get_ready()
