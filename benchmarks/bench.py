@@ -65,6 +65,12 @@ class Bench:
         if load.client_cpu > CLIENT_CPU_MAX:
             self.note(f"{what}: the client used {load.client_cpu:.0%} of its core and may be the limit")
 
+    def compare(self, name: str, ratio: float, measured: Load, other: Load) -> None:
+        """Record one round's ratio of a gate with both loads it was made of."""
+        self.check_client(name, measured)
+        self.check_client(f"{name} (baseline)", other)
+        self.figures.record(name, ratio, round=self.round, hub=measured.brief(), baseline=other.brief())
+
     def note(self, text: str) -> None:
         """A remark for the end of the report."""
         if text not in self.notes:
@@ -73,3 +79,8 @@ class Bench:
     def say(self, text: str) -> None:
         """A line of progress."""
         print(f"  round {self.round + 1}: {text}", flush=True)
+
+
+def clients(measured: Load, other: Load) -> str:
+    """How busy the client was on either side, in words."""
+    return f"client cpu {measured.client_cpu:.0%}/{other.client_cpu:.0%}"

@@ -1,4 +1,4 @@
-"""The C load generator (load.c): built here when its source is newer, run on the client's core."""
+"""The C load generators, built here when a source is newer, run on the client's core: load.c and, for Redis, resp.c."""
 
 import json
 import shutil
@@ -10,8 +10,8 @@ from types import TracebackType
 
 from benchmarks.machine import pinned
 
-SOURCE = Path(__file__).with_name("load.c")
-BUILD = Path(__file__).with_name("build")
+SOURCES = Path(__file__).parent
+BUILD = SOURCES / "build"
 SUBSCRIBE = '{"type":"feed.subscribe","id":"subscribe","body":{"channels":["main:general"]}}'
 CLIENT_CPU_MAX = 0.95
 """Above this share of its core the client, not the server, is what was measured."""
@@ -40,15 +40,17 @@ class Load:
         return {name: round(getattr(self, name), 2) for name in names if getattr(self, name)}
 
 
-def build() -> Path:
-    """Compile load.c. Raises FileNotFoundError without gcc, CalledProcessError with the compiler's words."""
+def build(name: str = "load") -> Path:
+    """Compile NAME.c. Raises FileNotFoundError without gcc, CalledProcessError with the compiler's words."""
     BUILD.mkdir(exist_ok=True)
-    binary = BUILD / "load"
-    if not binary.exists() or binary.stat().st_mtime < SOURCE.stat().st_mtime:
+    binary = BUILD / name
+    changed = max(path.stat().st_mtime for path in (SOURCES / f"{name}.c", *SOURCES.glob("*.h")))
+    if not binary.exists() or binary.stat().st_mtime < changed:
         compiler = shutil.which("gcc") or shutil.which("cc")
         if compiler is None:
             raise FileNotFoundError("the load generator needs gcc (apt-get install gcc)")
-        subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-o", binary, SOURCE], check=True)
+        command = [compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(binary), str(SOURCES / f"{name}.c")]
+        subprocess.run(command, check=True)
     return binary
 
 

@@ -2,7 +2,8 @@
  *
  * Modes
  *   request  C connections with W requests in flight each; every answer is checked (id, and either `"type":"reply"` or
- *            equality with what was sent).
+ *            equality with what was sent). With --announced each connection subscribes, and must be told of everything
+ *            that was acknowledged, in turn.
  *   fanout   P publishers with W requests in flight together, S subscribers; each subscriber's `"n":` must be gapless,
  *            and at the end each must have exactly as many messages as were acknowledged.
  *   hold     C connections are opened and kept until stdin ends; with --deaf they are never read again.
@@ -11,114 +12,48 @@
  * journal. One write() per connection and wake-up, for every server alike. One JSON object on stdout; a word on stderr
  * and exit 1 when an answer is wrong, missing or a refusal.
  */
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <getopt.h>
-#include <netinet/tcp.h>
-#include <poll.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+#include "load.h"
 
 #define IN_BYTES (512 * 1024)
-#define WINDOW_MAX 256
-#define ID_DIGITS 8
+#define LANES 256
 #define STAMP_LETTERS 12
 #define BODY_CHARS 120
-#define DRAIN_NS 15000000000ull
 
 static const uint8_t MASK[4] = {0x37, 0xfa, 0x21, 0x3d};
 
 typedef struct {
-    int fd;
+    uint64_t sent_at, epoch; /* epoch: of the last lease of this lane */
+    uint32_t turn, sent_id;
+    bool waiting, holds;
+} Lane;
+
+typedef struct {
+    Pipe pipe;
     bool subscriber;
     uint8_t *rest; /* the beginning of a frame that has not arrived whole */
     size_t rest_len, rest_cap;
-    uint8_t *out;
-    size_t out_len, out_off, out_cap;
-    bool wants_out;
-    uint32_t next_id, in_flight;
-    uint64_t sent_at[WINDOW_MAX];
-    uint32_t sent_id[WINDOW_MAX];
-    bool waiting[WINDOW_MAX];
+    uint32_t in_flight;
+    Lane lanes[LANES];
+    bool *held; /* by task: granted, as this connection was told */
     uint64_t first_n, last_n, delivered;
     size_t n_offset, stamp_offset; /* where they stood in the last frame: the first guess for the next one */
 } Conn;
 
-/* Log-linear histogram: 64 steps to a doubling, so a percentile is within 1.6 %. */
-typedef struct {
-    uint64_t counts[64 * 40], total, max;
-} Histogram;
-
 static struct {
-    const char *mode, *hellos, *subscribe, *channel;
+    const char *mode, *kind, *hellos, *subscribe, *channel, *worktree, *path;
     int port, connections, window, publishers, subscribers, rcvbuf;
     double seconds, warmup, gap_ms;
-    bool echo, deaf;
-} opt = {.mode = "request", .channel = "main:general", .connections = 1, .window = 1, .seconds = 1, .warmup = 0.3};
+    bool echo, deaf, announced;
+} opt = {.mode = "request", .kind = "message", .channel = "main:general", .worktree = "bench:/srv/work/repository",
+    .path = "src/mod_#/**", .connections = 1, .window = 1, .seconds = 1, .warmup = 0.3};
 
 static Conn *conns;
-static int conn_count, epoll_fd;
+static int conn_count;
 static uint8_t in[IN_BYTES];
-static uint8_t request[512], plain[512];
-static size_t request_len, id_at, stamp_at, header_len;
 static uint64_t measure_from, measure_until, recv_calls;
 static uint64_t replies, replies_total, deliveries, deliveries_total;
-static bool is_stopping;
+static bool is_stopping, is_channel, is_lease;
 static Histogram reply_times, delivery_times;
-
-static void die(const char *format, ...) {
-    va_list args;
-    va_start(args, format);
-    fprintf(stderr, "load: ");
-    vfprintf(stderr, format, args);
-    fprintf(stderr, "\n");
-    exit(1);
-}
-
-static uint64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
-}
-
-static double cpu_seconds(void) {
-    struct rusage u;
-    getrusage(RUSAGE_SELF, &u);
-    return (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6;
-}
-
-static void note(Histogram *h, uint64_t ns) {
-    int power = ns < 64 ? 0 : 63 - __builtin_clzll(ns) - 5;
-    uint64_t slot = ns < 64 ? ns : (uint64_t)power * 64 + ((ns >> (power - 1)) & 63);
-    if (slot >= 64 * 40) slot = 64 * 40 - 1;
-    h->counts[slot]++;
-    h->total++;
-    if (ns > h->max) h->max = ns;
-}
-
-static double percentile_us(const Histogram *h, double p) {
-    uint64_t wanted = (uint64_t)(p * (double)h->total), seen = 0;
-    for (uint64_t slot = 0; slot < 64 * 40; slot++) {
-        seen += h->counts[slot];
-        if (seen > wanted) {
-            if (slot < 64) return (double)slot / 1e3;
-            uint64_t power = slot / 64;
-            return (double)((64 + slot % 64) << (power - 1)) / 1e3;
-        }
-    }
-    return 0;
-}
 
 /* ---- frames ---------------------------------------------------------------------------------------------------- */
 
@@ -137,86 +72,15 @@ static size_t put_header(uint8_t *to, uint8_t opcode, size_t len) {
     return at + 4;
 }
 
-static void append(Conn *c, const uint8_t *data, size_t len) {
-    if (c->out_len + len > c->out_cap) {
-        c->out_cap = (c->out_len + len) * 2;
-        c->out = realloc(c->out, c->out_cap);
-    }
-    memcpy(c->out + c->out_len, data, len);
-    c->out_len += len;
-}
-
 static void append_frame(Conn *c, uint8_t opcode, const uint8_t *payload, size_t len) {
     uint8_t *frame = malloc(len + 16);
     size_t at = put_header(frame, opcode, len);
     for (size_t i = 0; i < len; i++) frame[at + i] = payload[i] ^ MASK[i & 3];
-    append(c, frame, at + len);
+    append(&c->pipe, frame, at + len);
     free(frame);
 }
 
-/* The request once, masked; an id and a time stamp are written into it for each send. Letters for the stamp: a number
- * that long is a case of its own for a strict JSON reader. */
-static void prepare_request(void) {
-    char body[BODY_CHARS + 1], text[512];
-    const char *words = "the tests of the scheduler pass again; I take the parser next, please review when you have a minute. ";
-    for (int i = 0; i < BODY_CHARS; i++) body[i] = words[i % (int)strlen(words)];
-    body[BODY_CHARS] = 0;
-    memset(body, 'a', STAMP_LETTERS);
-    body[STAMP_LETTERS] = ' ';
-    int len = snprintf(text, sizeof text,
-        "{\"type\":\"message.send\",\"id\":\"r%0*d\",\"body\":{\"channel\":\"%s\",\"body\":\"%s\"}}", ID_DIGITS, 0,
-        opt.channel, body);
-    header_len = put_header(request, 1, (size_t)len);
-    id_at = (size_t)(strstr(text, "\"id\":\"r") - text) + 7;
-    stamp_at = (size_t)(strstr(text, "\"body\":\"") - text) + 8;
-    for (int i = 0; i < len; i++) request[header_len + (size_t)i] = (uint8_t)text[i] ^ MASK[i & 3];
-    memcpy(plain, text, (size_t)len);
-    request_len = header_len + (size_t)len;
-}
-
-static void write_id(uint8_t *payload, uint32_t id, bool masked) {
-    for (size_t i = ID_DIGITS; i-- > 0; id /= 10)
-        payload[id_at + i] = (uint8_t)('0' + id % 10) ^ (masked ? MASK[(id_at + i) & 3] : 0);
-}
-
-static void write_stamp(uint8_t *payload, uint64_t stamp, bool masked) {
-    for (size_t i = STAMP_LETTERS; i-- > 0; stamp >>= 4)
-        payload[stamp_at + i] = (uint8_t)('a' + (stamp & 15)) ^ (masked ? MASK[(stamp_at + i) & 3] : 0);
-}
-
-static void send_request(Conn *c, uint64_t now) {
-    uint32_t id = c->next_id++, slot = id % WINDOW_MAX;
-    if (c->waiting[slot]) die("request %u is still unanswered after %d others", c->sent_id[slot], WINDOW_MAX);
-    write_id(request + header_len, id, true);
-    write_stamp(request + header_len, now, true);
-    c->waiting[slot] = true;
-    c->sent_at[slot] = now;
-    c->sent_id[slot] = id;
-    c->in_flight++;
-    append(c, request, request_len);
-}
-
-static void flush(Conn *c) {
-    while (c->out_off < c->out_len) {
-        ssize_t n = send(c->fd, c->out + c->out_off, c->out_len - c->out_off, MSG_NOSIGNAL);
-        if (n < 0) {
-            if (errno == EINTR) continue;
-            if (errno != EAGAIN) die("send: %s", strerror(errno));
-            break;
-        }
-        c->out_off += (size_t)n;
-    }
-    bool wants = c->out_off < c->out_len;
-    if (!wants) c->out_off = c->out_len = 0;
-    if (wants != c->wants_out) {
-        struct epoll_event e = {.events = EPOLLIN | (wants ? EPOLLOUT : 0), .data.u32 = (uint32_t)(c - conns)};
-        epoll_ctl(epoll_fd, EPOLL_CTL_MOD, c->fd, &e);
-        c->wants_out = wants;
-    }
-}
-
-/* ---- what arrives ---------------------------------------------------------------------------------------------- */
-
+/* The text after `needle`; guess: where it stood last time, tried first. */
 static const uint8_t *find(const uint8_t *data, size_t len, size_t from, const char *needle, size_t *guess) {
     size_t size = strlen(needle);
     if (*guess >= from && *guess + size <= len && memcmp(data + *guess, needle, size) == 0) return data + *guess + size;
@@ -225,6 +89,10 @@ static const uint8_t *find(const uint8_t *data, size_t len, size_t from, const c
     *guess = (size_t)(hit - data);
     return hit + size;
 }
+
+#include "requests.h"
+
+/* ---- what arrives ---------------------------------------------------------------------------------------------- */
 
 static void on_message(Conn *c, const uint8_t *data, size_t len, uint64_t now) {
     const uint8_t *at = find(data, len, 0, "\"n\":", &c->n_offset);
@@ -246,36 +114,14 @@ static void on_message(Conn *c, const uint8_t *data, size_t len, uint64_t now) {
     }
 }
 
-static void on_reply(Conn *c, const uint8_t *data, size_t len, uint64_t now) {
-    static const char head[] = "{\"type\":\"reply\",\"id\":\"r";
-    size_t start = opt.echo ? id_at : sizeof head - 1;
-    if (!opt.echo && (len < start || memcmp(data, head, start) != 0)) die("not a reply: %.*s", (int)len, data);
-    uint32_t id = 0;
-    for (size_t i = 0; i < ID_DIGITS; i++) {
-        if (start + i >= len || data[start + i] < '0' || data[start + i] > '9') die("no id: %.*s", (int)len, data);
-        id = id * 10 + (uint32_t)(data[start + i] - '0');
-    }
-    uint32_t slot = id % WINDOW_MAX;
-    if (!c->waiting[slot] || c->sent_id[slot] != id) die("an answer to %u, which was not asked", id);
-    if (opt.echo) {
-        write_id(plain, id, false);
-        write_stamp(plain, c->sent_at[slot], false);
-        if (len != request_len - header_len || memcmp(data, plain, len) != 0) die("a changed echo: %.*s", (int)len, data);
-    }
-    c->waiting[slot] = false;
-    c->in_flight--;
-    replies_total++;
-    if (now >= measure_from && now < measure_until) {
-        replies++;
-        note(&reply_times, now - c->sent_at[slot]);
-    }
-    if (!is_stopping && opt.gap_ms == 0) send_request(c, now);
-}
-
 static void on_frame(Conn *c, uint8_t opcode, const uint8_t *data, size_t len, uint64_t now) {
     if (opcode == 1) {
-        static const char notice[] = "{\"type\":\"message\",";
-        if (c->subscriber && len > sizeof notice && memcmp(data, notice, sizeof notice - 1) == 0) on_message(c, data, len, now);
+        static const char notice[] = "{\"type\":\"message\",", changed[] = "{\"type\":\"lease.changed\",";
+        if (is_channel) on_channel(c, data, len, now);
+        else if (opt.announced && len > sizeof changed && memcmp(data, changed, sizeof changed - 1) == 0)
+            on_lease_changed(c, data, len, now);
+        else if (opt.announced && (len < 13 || memcmp(data, "{\"type\":\"feed", 13) != 0)) on_reply(c, data, len, now);
+        else if (c->subscriber && len > sizeof notice && memcmp(data, notice, sizeof notice - 1) == 0) on_message(c, data, len, now);
         else if (c->subscriber || opt.deaf || strcmp(opt.mode, "hold") == 0) return; /* feed.live and the like */
         else on_reply(c, data, len, now);
     } else if (opcode == 9) {
@@ -318,7 +164,7 @@ static void keep_rest(Conn *c, const uint8_t *data, size_t len) {
 
 static void on_readable(Conn *c) {
     if (c->rest_len) memcpy(in, c->rest, c->rest_len);
-    ssize_t n = recv(c->fd, in + c->rest_len, IN_BYTES - c->rest_len, 0);
+    ssize_t n = recv(c->pipe.fd, in + c->rest_len, IN_BYTES - c->rest_len, 0);
     if (n == 0) die("the server closed the connection");
     if (n < 0) {
         if (errno == EAGAIN || errno == EINTR) return;
@@ -332,14 +178,14 @@ static void on_readable(Conn *c) {
         at += whole;
     }
     keep_rest(c, in + at, len - at);
-    flush(c);
+    flush(&c->pipe);
 }
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
 static void send_all(Conn *c, const void *data, size_t len) {
     for (size_t at = 0; at < len;) {
-        ssize_t n = send(c->fd, (const char *)data + at, len - at, MSG_NOSIGNAL);
+        ssize_t n = send(c->pipe.fd, (const char *)data + at, len - at, MSG_NOSIGNAL);
         if (n < 0) die("send: %s", strerror(errno));
         at += (size_t)n;
     }
@@ -347,7 +193,7 @@ static void send_all(Conn *c, const void *data, size_t len) {
 
 static void read_more(Conn *c) {
     uint8_t chunk[16384];
-    ssize_t n = recv(c->fd, chunk, sizeof chunk, 0);
+    ssize_t n = recv(c->pipe.fd, chunk, sizeof chunk, 0);
     if (n <= 0) die("while opening: %s", n == 0 ? "the server closed the connection" : strerror(errno));
     uint8_t *joined = malloc(c->rest_len + (size_t)n);
     memcpy(joined, c->rest, c->rest_len);
@@ -359,8 +205,8 @@ static void read_more(Conn *c) {
 /* Send one frame and wait for the reply; notices in between are dropped, a refusal ends the run. */
 static void ask(Conn *c, const char *text) {
     append_frame(c, 1, (const uint8_t *)text, strlen(text));
-    send_all(c, c->out, c->out_len);
-    c->out_len = 0;
+    send_all(c, c->pipe.out, c->pipe.out_len);
+    c->pipe.out_len = 0;
     for (;;) {
         size_t payload_at, whole = frame_at(c->rest, c->rest_len, &payload_at);
         if (whole == 0) {
@@ -370,7 +216,8 @@ static void ask(Conn *c, const char *text) {
         const char *payload = (const char *)c->rest + payload_at;
         int size = (int)(whole - payload_at);
         if ((c->rest[0] & 15) == 8 || strncmp(payload, "{\"type\":\"error\"", 15) == 0) die("refused: %.*s", size, payload);
-        bool is_reply = strncmp(payload, "{\"type\":\"reply\"", 15) == 0;
+        bool is_reply = is_channel ? memmem(payload, (size_t)size, "\"type\": \"welcome\"", 17) != NULL
+                                   : strncmp(payload, "{\"type\":\"reply\"", 15) == 0;
         memmove(c->rest, c->rest + whole, c->rest_len - whole);
         c->rest_len -= whole;
         if (is_reply) return;
@@ -378,18 +225,9 @@ static void ask(Conn *c, const char *text) {
 }
 
 static void open_one(Conn *c, const char *hello) {
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)opt.port)};
-    to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     c->rest_cap = 65536;
     c->rest = malloc(c->rest_cap);
-    c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (c->fd < 0) die("socket: %s", strerror(errno));
-    if (opt.rcvbuf) setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &opt.rcvbuf, sizeof opt.rcvbuf);
-    int yes = 1;
-    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
-    struct timeval patience = {.tv_sec = 20};
-    setsockopt(c->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    if (connect(c->fd, (struct sockaddr *)&to, sizeof to) < 0) die("connect to port %d: %s", opt.port, strerror(errno));
+    c->pipe.fd = connect_to(opt.port, opt.rcvbuf);
     char head[512];
     int len = snprintf(head, sizeof head,
         "GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -416,11 +254,13 @@ static void open_all(void) {
             if (fgets(line, sizeof line, file) == NULL) die("%s has fewer than %d hellos", opt.hellos, conn_count);
             line[strcspn(line, "\n")] = 0;
         }
-        conns[i].subscriber = strcmp(opt.mode, "fanout") == 0 && i >= opt.publishers;
+        conns[i].subscriber = opt.announced || (strcmp(opt.mode, "fanout") == 0 && i >= opt.publishers);
+        conns[i].pipe.at = (uint32_t)i;
+        if (opt.announced) conns[i].held = calloc((size_t)conn_count * LANES, sizeof(bool));
         open_one(&conns[i], file == NULL ? NULL : line);
-        fcntl(conns[i].fd, F_SETFL, fcntl(conns[i].fd, F_GETFL) | O_NONBLOCK);
+        fcntl(conns[i].pipe.fd, F_SETFL, fcntl(conns[i].pipe.fd, F_GETFL) | O_NONBLOCK);
         struct epoll_event e = {.events = EPOLLIN, .data.u32 = (uint32_t)i};
-        if (!opt.deaf) epoll_ctl(epoll_fd, EPOLL_CTL_ADD, conns[i].fd, &e);
+        if (!opt.deaf) epoll_ctl(epoll_fd, EPOLL_CTL_ADD, conns[i].pipe.fd, &e);
     }
     if (file != NULL) fclose(file);
 }
@@ -432,7 +272,7 @@ static void turn(int timeout_ms) {
     int n = epoll_wait(epoll_fd, events, 512, timeout_ms);
     for (int i = 0; i < n; i++) {
         Conn *c = &conns[events[i].data.u32];
-        if (events[i].events & EPOLLOUT) flush(c);
+        if (events[i].events & EPOLLOUT) flush(&c->pipe);
         if (events[i].events & ~(uint32_t)EPOLLOUT) on_readable(c);
     }
 }
@@ -452,8 +292,8 @@ static void run(void) {
     measure_until = measure_from + (uint64_t)(opt.seconds * 1e9);
     for (int i = 0; i < senders; i++) {
         int window = strcmp(opt.mode, "fanout") == 0 ? opt.window / senders : opt.window;
-        for (int w = 0; w < window; w++) send_request(&conns[i], now_ns());
-        flush(&conns[i]);
+        for (int w = 0; w < window; w++) send_request(&conns[i], (uint32_t)w, now_ns());
+        flush(&conns[i].pipe);
     }
     double cpu_from = -1, cpu_until = 0;
     uint64_t began = 0, ended = 0;
@@ -477,24 +317,20 @@ static void run(void) {
                 if (conns[i].in_flight) continue;
                 struct timespec gap = {.tv_sec = (time_t)(opt.gap_ms / 1e3), .tv_nsec = (long)(opt.gap_ms * 1e6) % 1000000000};
                 nanosleep(&gap, NULL);
-                send_request(&conns[i], now_ns());
-                flush(&conns[i]);
+                send_request(&conns[i], 0, now_ns());
+                flush(&conns[i].pipe);
             }
         }
     }
     for (int i = 0; i < conn_count; i++) {
         Conn *c = &conns[i];
-        if (c->subscriber && (c->delivered != replies_total || c->last_n - c->first_n + 1 != c->delivered))
+        if (c->subscriber && (c->delivered != replies_total || (!is_lease && c->last_n - c->first_n + 1 != c->delivered)))
             die("a subscriber got %lu messages of %lu", c->delivered, replies_total);
     }
-    double seconds = (double)(measure_until - measure_from) / 1e9;
-    printf("{\"seconds\":%.3f,\"replies\":%lu,\"replies_total\":%lu,\"replies_per_s\":%.1f,\"p50_us\":%.1f,\"p99_us\":%.1f,"
-           "\"max_us\":%.1f,\"deliveries\":%lu,\"deliveries_total\":%lu,\"deliveries_per_s\":%.1f,\"delivery_p50_us\":%.1f,"
-           "\"delivery_p99_us\":%.1f,\"delivery_max_us\":%.1f,\"client_cpu\":%.3f,\"recv_calls\":%lu}\n",
-        seconds, replies, replies_total, (double)replies / seconds, percentile_us(&reply_times, 0.5),
-        percentile_us(&reply_times, 0.99), (double)reply_times.max / 1e3, deliveries, deliveries_total,
-        (double)deliveries / seconds, percentile_us(&delivery_times, 0.5), percentile_us(&delivery_times, 0.99),
-        (double)delivery_times.max / 1e3, (cpu_until - cpu_from) / ((double)(ended - began) / 1e9), recv_calls);
+    print_figures((Figures){.seconds = (double)(measure_until - measure_from) / 1e9, .replies = replies,
+        .replies_total = replies_total, .deliveries = deliveries, .deliveries_total = deliveries_total,
+        .client_cpu = (cpu_until - cpu_from) / ((double)(ended - began) / 1e9), .recv_calls = recv_calls,
+        .reply_times = &reply_times, .delivery_times = &delivery_times});
 }
 
 static void hold(void) {
@@ -513,23 +349,28 @@ static void close_all(void) {
     const uint8_t normal[2] = {1000 >> 8, 1000 & 255};
     for (int i = 0; i < conn_count; i++) {
         append_frame(&conns[i], 8, normal, 2);
-        flush(&conns[i]);
+        flush(&conns[i].pipe);
     }
     for (int i = 0; i < conn_count; i++) {
-        struct pollfd end = {.fd = conns[i].fd, .events = POLLIN};
-        while (poll(&end, 1, opt.deaf ? 0 : 500) > 0 && recv(conns[i].fd, in, IN_BYTES, 0) > 0) continue;
-        close(conns[i].fd);
+        struct pollfd end = {.fd = conns[i].pipe.fd, .events = POLLIN};
+        while (poll(&end, 1, opt.deaf ? 0 : 500) > 0 && recv(conns[i].pipe.fd, in, IN_BYTES, 0) > 0) continue;
+        close(conns[i].pipe.fd);
     }
 }
 
 int main(int argc, char **argv) {
-    static const struct option known[] = {{"mode", 1, 0, 'm'}, {"port", 1, 0, 'p'}, {"hellos", 1, 0, 'h'},
-        {"subscribe", 1, 0, 'u'}, {"channel", 1, 0, 'n'}, {"connections", 1, 0, 'c'}, {"window", 1, 0, 'w'},
+    static const struct option known[] = {{"mode", 1, 0, 'm'}, {"kind", 1, 0, 'k'}, {"port", 1, 0, 'p'}, {"hellos", 1, 0, 'h'},
+        {"subscribe", 1, 0, 'u'}, {"channel", 1, 0, 'n'},
+        {"worktree", 1, 0, 't'}, {"path", 1, 0, 'a'}, {"announced", 0, 0, 'A'}, {"connections", 1, 0, 'c'}, {"window", 1, 0, 'w'},
         {"publishers", 1, 0, 'P'}, {"subscribers", 1, 0, 'S'}, {"seconds", 1, 0, 's'}, {"warmup", 1, 0, 'r'},
         {"gap-ms", 1, 0, 'g'}, {"rcvbuf", 1, 0, 'b'}, {"echo", 0, 0, 'e'}, {"deaf", 0, 0, 'd'}, {0, 0, 0, 0}};
     for (int c; (c = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         switch (c) {
         case 'm': opt.mode = optarg; break;
+        case 'k': opt.kind = optarg; break;
+        case 't': opt.worktree = optarg; break;
+        case 'a': opt.path = optarg; break;
+        case 'A': opt.announced = true; break;
         case 'p': opt.port = atoi(optarg); break;
         case 'h': opt.hellos = optarg; break;
         case 'u': opt.subscribe = optarg; break;
@@ -547,11 +388,15 @@ int main(int argc, char **argv) {
         default: return 2;
         }
     }
-    if (opt.window > WINDOW_MAX) die("at most %d in flight", WINDOW_MAX);
+    if (opt.window > LANES) die("at most %d in flight", LANES);
     bool is_fanout = strcmp(opt.mode, "fanout") == 0;
     if (is_fanout && opt.window % opt.publishers) die("the window must be a multiple of the publishers");
     conn_count = is_fanout ? opt.publishers + opt.subscribers : opt.connections;
-    prepare_request();
+    is_channel = strcmp(opt.kind, "channel") == 0;
+    is_lease = is_channel || strcmp(opt.kind, "claim") == 0;
+    if (is_lease && is_fanout) die("claims are announced with --announced");
+    if (is_channel && !opt.announced) die("synapse-channel announces whatever one does");
+    prepare_requests();
     open_all();
     if (strcmp(opt.mode, "hold") == 0) hold();
     else run();

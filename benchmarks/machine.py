@@ -80,7 +80,7 @@ def run_s(command: Sequence[str], env: dict[str, str]) -> float:
     """Seconds from spawn to exit of a whole process, its output thrown away. Raises RuntimeError unless it exits 0."""
     quiet = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
     started = time.perf_counter()
-    pid = os.posix_spawn(command[0], command, env, file_actions=quiet)
+    pid = os.posix_spawn(command[0], list(command), env, file_actions=quiet)
     _, status, _ = os.wait4(pid, 0)
     took = time.perf_counter() - started
     if status:

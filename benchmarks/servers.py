@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from benchmarks.machine import pinned
 
@@ -50,7 +51,7 @@ class Server:
         assert self._process is not None
         return self._process.pid
 
-    def __enter__(self) -> "Server":
+    def __enter__(self) -> Self:
         started = time.perf_counter()
         with pinned(self.core):
             self._process = subprocess.Popen(
@@ -151,3 +152,16 @@ def require_rows(home: Path, acknowledged: int) -> None:
     rows = rows_of(home)
     if rows != acknowledged:
         raise ServerFailed(f"{acknowledged} messages were acknowledged, {rows} are in the journal")
+
+
+def require_leases(home: Path, acknowledged: int, filled: int = 0) -> None:
+    """Raises `ServerFailed` unless the journal holds one grant and one release for two acknowledged operations each.
+
+    filled: leases granted besides and not released.
+    """
+    grants, releases = rows_of(home, "lease.granted"), rows_of(home, "lease.released")
+    if (grants - filled) * 2 != acknowledged or releases * 2 != acknowledged:
+        raise ServerFailed(
+            f"{acknowledged} claims and releases were acknowledged, {filled} leases granted besides; "
+            f"{grants} grants and {releases} releases are in the journal"
+        )

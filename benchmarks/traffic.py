@@ -4,10 +4,11 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
-from benchmarks.bench import Bench
-from benchmarks.generator import SUBSCRIBE, Load
+from benchmarks.bench import Bench, clients
+from benchmarks.generator import SUBSCRIBE
 from benchmarks.machine import pinned
 from benchmarks.servers import Hub, baseline, require_rows
 
@@ -31,16 +32,16 @@ def messages(bench: Bench) -> None:
                 shape = ("--connections", str(CONNECTIONS), "--window", str(window), *bench.timed())
                 bare, durable = bench.both_ways(
                     [
-                        lambda shape=shape: bench.generator.run(echo.port, "--echo", *shape),
-                        lambda shape=shape: bench.generator.run(hub.port, *shape, hellos=hellos),
+                        partial(bench.generator.run, echo.port, "--echo", *shape),
+                        partial(bench.generator.run, hub.port, *shape, hellos=hellos),
                     ]
                 )
                 acknowledged += durable.replies_total
                 name = f"messages {CONNECTIONS}x{window}"
-                _record(bench, name, durable.replies_per_s / bare.replies_per_s, durable, bare)
+                bench.compare(name, durable.replies_per_s / bare.replies_per_s, durable, bare)
                 bench.say(
                     f"{name}: hub {durable.replies_per_s:,.0f}/s (p99 {durable.p99_us / 1e3:,.1f} ms), "
-                    f"echo {bare.replies_per_s:,.0f}/s (p99 {bare.p99_us / 1e3:,.1f} ms), {_clients(durable, bare)}"
+                    f"echo {bare.replies_per_s:,.0f}/s (p99 {bare.p99_us / 1e3:,.1f} ms), {clients(durable, bare)}"
                 )
         require_rows(home, acknowledged)
 
@@ -55,18 +56,18 @@ def fanout(bench: Bench) -> None:
                 shape = fanout_shape(bench, window)
                 bare, durable = bench.both_ways(
                     [
-                        lambda shape=shape: bench.generator.run(bare_server.port, *shape),
-                        lambda shape=shape: bench.generator.run(hub.port, *shape, hellos=hellos),
+                        partial(bench.generator.run, bare_server.port, *shape),
+                        partial(bench.generator.run, hub.port, *shape, hellos=hellos),
                     ]
                 )
                 acknowledged += durable.replies_total
                 name = f"fan-out {window}"
-                _record(bench, name, durable.deliveries_per_s / bare.deliveries_per_s, durable, bare)
-                _record(bench, f"{name} p99", durable.delivery_p99_us / bare.delivery_p99_us, durable, bare)
+                bench.compare(name, durable.deliveries_per_s / bare.deliveries_per_s, durable, bare)
+                bench.compare(f"{name} p99", durable.delivery_p99_us / bare.delivery_p99_us, durable, bare)
                 bench.say(
                     f"{name}: hub {durable.deliveries_per_s:,.0f}/s (p99 {durable.delivery_p99_us / 1e3:.1f} ms), "
                     f"broadcast {bare.deliveries_per_s:,.0f}/s (p99 {bare.delivery_p99_us / 1e3:.1f} ms), "
-                    f"{_clients(durable, bare)}"
+                    f"{clients(durable, bare)}"
                 )
         require_rows(home, acknowledged)
 
@@ -137,13 +138,3 @@ def flush(bench: Bench) -> None:
 
 def _flushes(log: Path) -> int:
     return sum(1 for line in log.read_text("utf-8").splitlines() if "fdatasync(" in line or "fsync(" in line)
-
-
-def _record(bench: Bench, name: str, ratio: float, durable: Load, bare: Load) -> None:
-    bench.check_client(name, durable)
-    bench.check_client(f"{name} (baseline)", bare)
-    bench.figures.record(name, ratio, round=bench.round, hub=durable.brief(), baseline=bare.brief())
-
-
-def _clients(durable: Load, bare: Load) -> str:
-    return f"client cpu {durable.client_cpu:.0%}/{bare.client_cpu:.0%}"
