@@ -130,6 +130,16 @@ def test_a_scope_with_the_same_pattern_twice_is_filed_once() -> None:
     assert list(index.overlapping("tree", [pattern])) == []
 
 
+def test_what_was_taken_out_leaves_nothing_behind() -> None:
+    index = filed("**", *(f"{text}{n}" for text in ("src/", "**/", "a*") for n in range(20)), "a*b", "**/x/**")
+    for key in range(1, len(index)):
+        index.remove(key)
+    tree = index._worktrees["tree"]
+    for side in (tree.by_prefix, tree.by_suffix, tree.both_by_prefix, tree.both_by_suffix):
+        assert (side.texts, side.entries, side.lengths) == ([], {}, {})
+    assert len(tree.loose) == 1
+
+
 def test_case_is_ignored_where_one_side_ignores_it() -> None:
     index = ScopeIndex()
     index.add(1, "tree", [compile_pattern("Src/**", folded=True)])

@@ -23,7 +23,7 @@ from synapse.core.scopes import (
 )
 from synapse.errors import Rejected
 
-PATHS, SHORT = all_paths("abz", 6), all_paths("abz", 3)
+PATHS, SHORT = all_paths("abz", 6), all_paths("abz", 5)
 """`z` stands for every character that no pattern names."""
 
 
@@ -245,8 +245,8 @@ def consumed(text: str) -> int:
     """How many characters a pattern takes at least; with three and three a path of six shows every overlap."""
     names = [name.replace("[ab]", "b").replace("[!a]", "b") for name in text.split("/")]
     shortest = [1 if name == "*" else len(name.replace("*", "")) for name in names if name != "**"]
-    goes_below = not set(text) & set("*?[") or names[-1] == "**"
-    return sum(shortest) + max(len(shortest) - 1, 0) + goes_below
+    below = 2 if names[-1] == "**" else not set(text) & set("*?[")
+    return sum(shortest) + max(len(shortest) - 1, 0) + below
 
 
 def spelt(text: str) -> tuple[str, ...]:
@@ -273,6 +273,7 @@ def lawful(text: str) -> str:
 @example(texts=("a/**/b", "a/b"))
 @example(texts=("**/a", "**/b"))
 @example(texts=("*/a", "**/[!a]"))
+@example(texts=("[ab]", "**/a/**"))
 def test_overlap_is_what_trying_every_path_says(texts: tuple[str, str]) -> None:
     a, b = map(lawful, texts)
     also = spelt(a) + spelt(b)

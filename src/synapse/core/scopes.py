@@ -392,7 +392,6 @@ class _Chain:
                 stars |= bit
             elif token == _DEEP:
                 deep |= bit
-                starts |= bit << 1
             elif token == _BELOW:
                 accepting |= bit
                 steps[_SLASH] |= bit
