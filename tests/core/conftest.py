@@ -1,6 +1,6 @@
 """A hub without a shell: commands go through the kernel as the turn sends them, and `decide` is checked on the way."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -170,3 +170,10 @@ class _Loose(msgspec.Struct, frozen=True, kw_only=True):
 def declared(status: str) -> DeclareStatus:
     """A declared status."""
     return DeclareStatus(status=status)
+
+
+class EveryKey(Container[object]):
+    """Somebody follows every key."""
+
+    def __contains__(self, key: object) -> bool:
+        return True

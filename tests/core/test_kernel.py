@@ -7,7 +7,7 @@ import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from tests.core.conftest import World, text
+from tests.core.conftest import EveryKey, World, text
 
 from synapse.core.by import By
 from synapse.core.events import MessageLent, MessagePosted, MessageSent, Recorded, Row
@@ -220,7 +220,7 @@ class Kernel(RuleBasedStateMachine):
         """Gapless seqs, and every message announced exactly where it arrived."""
         assert [row.seq for row in rows] == [item.seq for item in recorded]
         for item in recorded:
-            keys = [key for key, _ in announce(self.world.state, item)]
+            keys = [key for key, _ in announce(self.world.state.journal_id, item, EveryKey())]
             event = item.event
             if isinstance(event, MessagePosted):
                 assert keys == [f"ch/{event.channel}", *(f"in/{d.agent}" for d in event.mentions)]

@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from tests.core.conftest import World, text
+from tests.core.conftest import EveryKey, World, text
 
 from synapse.core.events import AgentCreated, Card, Delivery, MessagePosted, MessageSent
 from synapse.core.kernel import announce
@@ -163,7 +163,7 @@ def test_a_member_who_names_agents_in_a_text_lands_in_their_inboxes() -> None:
     recorded, reply = world.do(text("@ada @bob and @cy, not @nobody", channel="main:general"), "ada")
     assert isinstance(reply, Sent)
     assert (reply.mentions, reply.skipped) == (("bob",), ("cy",))
-    told = announce(world.state, recorded[0])
+    told = announce(world.state.journal_id, recorded[0], EveryKey())
     assert [key.split("/")[0] for key, _ in told] == ["ch", "in"]
     assert {message.channel for _, message in told} == {"general"}
 
@@ -183,7 +183,7 @@ def test_a_text_of_no_member_and_a_body_that_is_no_text_mention_nobody() -> None
 def test_a_text_is_kept_as_sent_and_delivered_as_data_with_its_sender(words: str) -> None:
     world = world_of("ada", "bob")
     recorded, _ = world.do(text(words, channel="main:general"), "ada")
-    ((_, message),) = announce(world.state, recorded[0])
+    ((_, message),) = announce(world.state.journal_id, recorded[0], EveryKey())
     assert msgspec.json.decode(message.body) == words
     assert (message.sender, message.kind) == ("ada", "event")
 

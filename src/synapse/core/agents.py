@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from synapse.core.by import By, Rules
-from synapse.core.events import AgentBound, AgentCreated, AgentDescribed, AgentForgotten, AgentUnbound, Card, Event
+from synapse.core.events import AgentBound, AgentCreated, AgentDescribed, AgentUnbound, Card, Event
 from synapse.core.inboxes import Inbox
 from synapse.errors import Rejected
 from synapse.protocol.commands import Hello
@@ -187,8 +187,3 @@ def decide_rebind(state: "State", name: str) -> list[Event]:
     """Drop a secret; without one there is nothing to change."""
     agent = require_known(state, name)
     return [] if agent.secret_hash is None else [AgentUnbound(agent=agent.id)]
-
-
-def decide_forget(state: "State", name: str) -> list[Event]:
-    """Remove an agent."""
-    return [AgentForgotten(agent=require_known(state, name).id)]

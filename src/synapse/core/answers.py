@@ -3,7 +3,7 @@ questions from the state alone."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, assert_never, get_args
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, get_args
 
 import msgspec
 from msgspec import UNSET
@@ -18,6 +18,15 @@ from synapse.core.events import (
     MessageSent,
     Recorded,
     RoomCreated,
+)
+from synapse.core.lease_answers import (
+    LeaseMutation,
+    LeaseQuery,
+    answer_lease,
+    leases_to_list,
+    listed_lease,
+    look_lease,
+    pool_info,
 )
 from synapse.core.presence import Here
 from synapse.core.rooms import Channel, Room, require_channel, require_room
@@ -36,6 +45,8 @@ from synapse.protocol.commands import (
     LeaveRoom,
     ListAgents,
     ListChannels,
+    ListLeases,
+    ListPools,
     ListRooms,
     RebindAgent,
     SendMessage,
@@ -52,7 +63,9 @@ from synapse.protocol.replies import (
     Agents,
     ChannelInfo,
     Channels,
+    Leases,
     Place,
+    Pools,
     Reply,
     RoomInfo,
     Rooms,
@@ -77,11 +90,14 @@ Answerable: TypeAlias = (
     | DeleteChannel
     | JoinChannel
     | LeaveChannel
+    | LeaseMutation
 )
 """Mutations whose reply needs nothing but their events. (Hello and inbox.take also need the connection or the disk.)"""
 
-Query: TypeAlias = ListAgents | ListRooms | ShowRoom | ListChannels | ShowChannel
+Query: TypeAlias = ListAgents | ListRooms | ShowRoom | ListChannels | ShowChannel | ListLeases | ListPools | LeaseQuery
 """Questions that the state in memory can answer."""
+
+_Paged: TypeAlias = ListAgents | ListRooms | ShowRoom | ListChannels | ShowChannel | ListLeases | ListPools
 
 QUERIES = frozenset(get_args(Query))
 
@@ -112,7 +128,7 @@ def answer(state: "State", command: Answerable, by: By, events: Sequence[Recorde
             room, _, channel = command.channel.partition(":")
             return _place(room, channel, events, cursor)
         case _:
-            assert_never(command)
+            return answer_lease(state, command, by, events, cursor)
 
 
 def _sent(events: Sequence[Recorded], cursor: str) -> Sent:
@@ -199,12 +215,20 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
             channel = require_channel(state, query.channel)
             participants, following = _members(state, channel.members, query, rules)
             return _channel_info(state, channel, participants=participants, following=following, cursor=cursor)
+        case ListLeases():
+            shown, following = _listed(
+                leases_to_list(state, query), query, rules, lambda epoch: listed_lease(state, epoch, by)
+            )
+            return Leases(seq=state.seq, leases=shown, next=following, cursor=cursor)
+        case ListPools():
+            pools, following = _listed(sorted(state.leases.pools), query, rules, lambda name: pool_info(state, name))
+            return Pools(pools=pools, next=following, cursor=cursor)
         case _:
-            assert_never(query)
+            return look_lease(state, rules, query, by, cursor)
 
 
 def _listed(
-    names: Sequence[str], query: Query, rules: Rules, show: Callable[[str], _Item]
+    names: Sequence[str], query: _Paged, rules: Rules, show: Callable[[str], _Item]
 ) -> tuple[tuple[_Item, ...], str | None]:
     """What `show` makes of the names behind `query.after`: at most `query.limit`, and no more than fit into a frame;
     and the `after` of the next page, or None. names: sorted."""
@@ -228,7 +252,7 @@ def _listed(
     return tuple(found), names[end - 1] if found and end < len(names) else None
 
 
-def _members(state: "State", members: Iterable[int], query: Query, rules: Rules) -> tuple[tuple[str, ...], str | None]:
+def _members(state: "State", members: Iterable[int], query: _Paged, rules: Rules) -> tuple[tuple[str, ...], str | None]:
     names = sorted(state.agents.by_id[member].name for member in members)
     return _listed(names, query, rules, lambda name: name)
 

@@ -3,9 +3,9 @@
 Events are storage, not the wire: they tolerate unknown fields, carry a version and are upcast when an older one is
 read. An aggregate's id is the seq of the event that created it, so an id is never reused, not even after a delete.
 
-Index keys: `hub`, `ag/ID` (agent), `in/ID` (arrivals in an agent's inbox), `ro/ID` (room), `ch/ID` (channel), `ta/ROOM/TASK`
-(leases of a task of the room with that id), `leases` (all of them). The first key of an event is its aggregate and part
-of the hashed header; the others only serve the index.
+Index keys: `hub`, `ag/ID` (agent), `in/ID` (arrivals in an agent's inbox), `ro/ID` (room), `ch/ID` (channel),
+`ta/ROOM/TASK` (leases of a task of the room with that id), `leases` (all of them). The first key of an event is its
+aggregate and part of the hashed header; the others only serve the index.
 """
 
 import re

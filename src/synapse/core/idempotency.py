@@ -80,9 +80,14 @@ def find(idempotency: Idempotency, actor: str, key: str, payload_hash: str) -> R
             )
         return None
     if known.hash != payload_hash:
-        raise Rejected(
-            "idem_conflict",
-            f"the idempotency key was used at {known.at_ms} ms with another payload: take a new key",
-            {"at_ms": known.at_ms, "seq": known.seq},
-        )
+        raise conflict(known.at_ms, known.seq)
     return known
+
+
+def conflict(at_ms: int, seq: int) -> Rejected:
+    """A key came again with another payload. at_ms, seq: of the first."""
+    return Rejected(
+        "idem_conflict",
+        f"the idempotency key was used at {at_ms} ms with another payload: take a new key",
+        {"at_ms": at_ms, "seq": seq},
+    )

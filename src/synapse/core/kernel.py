@@ -8,16 +8,17 @@
 Rule 1: replay only applies; it never decides. Rule 2: `decide` reads time from `By`, never from a clock.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from hashlib import sha256
 from typing import TypeAlias, assert_never, get_args
 
 import msgspec
 
-from synapse.core import agents, inboxes, messages, rooms
+from synapse.core import agents, claims, holding, inboxes, messages, rooms
 from synapse.core.agents import Agent
 from synapse.core.by import By, Rules
 from synapse.core.events import (
+    LEASES,
     AgentBound,
     AgentCreated,
     AgentDescribed,
@@ -34,6 +35,9 @@ from synapse.core.events import (
     JournalAdopted,
     JournalStarted,
     JournalWritable,
+    LeaseHandedOff,
+    LeaseOffered,
+    LeaseQueued,
     MessageDied,
     MessageLent,
     MessagePosted,
@@ -44,33 +48,44 @@ from synapse.core.events import (
     RoomDeleted,
     RoomJoined,
     RoomLeft,
+    keys_of,
     new_tuple,
 )
 from synapse.core.idempotency import Remembered
 from synapse.core.inboxes import ALL, DIRECT, MENTION, Entry
+from synapse.core.lease_events import apply_lease, shown_arrival, shown_change
 from synapse.core.rooms import Channel, Room
 from synapse.core.state import State
 from synapse.errors import Rejected
 from synapse.protocol.commands import (
     STATUSES,
     AckInbox,
+    ClaimLease,
     CreateChannel,
     CreateRoom,
     DeclareStatus,
     DeleteChannel,
+    DeletePool,
     DeleteRoom,
     ForgetAgent,
+    HandOffLease,
     Hello,
     JoinChannel,
     JoinRoom,
     LeaveChannel,
     LeaveRoom,
+    ParkLease,
     RebindAgent,
+    ReleaseLease,
+    RenewLease,
+    SaveCheckpoint,
     SendMessage,
+    SetPool,
     TakeInbox,
+    WithdrawClaim,
 )
 from synapse.protocol.names import shown
-from synapse.protocol.notices import Message
+from synapse.protocol.notices import Message, Notice
 
 Mutation: TypeAlias = (
     Hello
@@ -88,6 +103,15 @@ Mutation: TypeAlias = (
     | DeleteChannel
     | JoinChannel
     | LeaveChannel
+    | ClaimLease
+    | RenewLease
+    | ReleaseLease
+    | WithdrawClaim
+    | SaveCheckpoint
+    | HandOffLease
+    | ParkLease
+    | SetPool
+    | DeletePool
 )
 """Commands that may become events."""
 
@@ -101,6 +125,12 @@ def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]
     match command:
         case SendMessage():
             return messages.decide_send(state, rules, command, by)
+        case ClaimLease():
+            return claims.decide_claim(state, rules, command, by)
+        case ReleaseLease():
+            return holding.decide_release(state, command, by)
+        case RenewLease():
+            return holding.decide_renew(state, rules, command, by)
         case TakeInbox():
             return inboxes.decide_take(state, rules, command, by)
         case AckInbox():
@@ -121,7 +151,8 @@ def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]
             return agents.decide_rebind(state, command.name)
         case ForgetAgent():
             by.require_operator("forgetting an agent")
-            return agents.decide_forget(state, command.name)
+            agent = agents.require_known(state, command.name)
+            return [*holding.decide_forget(state, agent.id), AgentForgotten(agent=agent.id)]
         case CreateRoom():
             return rooms.decide_create_room(state, rules, command, by)
         case DeleteRoom():
@@ -138,6 +169,18 @@ def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]
             return rooms.decide_join_channel(state, rules, command, by)
         case LeaveChannel():
             return rooms.decide_leave_channel(state, command, by)
+        case WithdrawClaim():
+            return holding.decide_withdraw(state, command, by)
+        case SaveCheckpoint():
+            return holding.decide_checkpoint(state, rules, command, by)
+        case HandOffLease():
+            return holding.decide_hand_off(state, rules, command, by)
+        case ParkLease():
+            return holding.decide_park(state, command, by)
+        case SetPool():
+            return holding.decide_set_pool(state, rules, command, by)
+        case DeletePool():
+            return holding.decide_delete_pool(state, command, by)
         case _:
             assert_never(command)
 
@@ -168,7 +211,7 @@ def apply(state: State, recorded: Recorded) -> None:
     state.events += 1
     if state.idempotency.by_key:
         state.idempotency.forget_before(at_ms)
-    if event.idem is not None:
+    if event.idem is not None and not isinstance(event, LeaseQueued):  # that key takes effect with the grant
         idem = event.idem
         state.idempotency.remember(Remembered(actor, idem.key, idem.hash, seq, idem.count, at_ms))
     match event:
@@ -209,8 +252,12 @@ def apply(state: State, recorded: Recorded) -> None:
             state.journal_id = event.journal_id
         case JournalWritable() | HubStarted():
             pass
-        case _:
+        case RoomCreated() | RoomDeleted() | RoomJoined() | RoomLeft() | ChannelCreated() | ChannelDeleted():
             _apply_room(state, seq, at_ms, actor, event)
+        case ChannelJoined() | ChannelLeft():
+            _apply_room(state, seq, at_ms, actor, event)
+        case _:
+            apply_lease(state, recorded, event)
 
 
 _RoomEvent: TypeAlias = (
@@ -225,6 +272,8 @@ def _apply_room(state: State, seq: int, at_ms: int, actor: str, event: _RoomEven
             state.rooms.add(Room(seq, event.name, event.type, event.bootstrap, at_ms, actor))
         case RoomDeleted():
             state.rooms.remove(event.room)
+            for key in [key for key in state.leases.checkpoints if key[0] == event.room]:
+                state.leases.keep(key, None)
         case RoomJoined():
             state.rooms.by_id[event.room].members.add(event.agent)
         case RoomLeft():
@@ -254,6 +303,9 @@ def _arrive(state: State, seq: int, deliveries: tuple[Delivery, ...], reason: st
 
 
 def _forget(state: State, agent: int) -> None:
+    for lease in state.leases.live.values():
+        if lease.offered_to == agent:
+            lease.offer = lease.offered_to = None
     for seq in state.agents.inboxes[agent].entries:
         state.soft.lending.end(agent, seq)
     for room in state.rooms.by_id.values():
@@ -265,17 +317,52 @@ def _forget(state: State, agent: int) -> None:
     state.soft.presence.forget(agent)
 
 
-def announce(state: State, recorded: Recorded) -> list[tuple[str, Message]]:
-    """What followers of channels and inboxes are told: index key and message. Call after `apply`."""
+def announce(journal_id: str, recorded: Recorded, keys: Container[str]) -> list[tuple[str, Notice]]:
+    """What followers of these index keys are told of an event: the key, and a notice."""
     event = recorded.event
+    told: list[tuple[str, Notice]] = []
     if isinstance(event, MessagePosted):
-        message = messages.shown_posted(state.journal_id, recorded, event)
-        told = [(f"ch/{event.channel}", message)]
-        told += [(f"in/{delivery.agent}", message) for delivery in event.mentions]
-        return told
-    if isinstance(event, MessageSent):
-        return [
-            (f"in/{delivery.agent}", messages.shown_sent(state.journal_id, recorded, event, delivery))
-            for delivery in event.to
-        ]
-    return []
+        message: Message | None = None
+        for key in keys_of(recorded.seq, event) if event.mentions else (f"ch/{event.channel}",):
+            if key in keys:
+                message = messages.shown_posted(journal_id, recorded, event) if message is None else message
+                told.append((key, message))
+    elif isinstance(event, MessageSent):
+        for delivery in event.to:
+            key = f"in/{delivery.agent}"
+            if key in keys:
+                told.append((key, messages.shown_sent(journal_id, recorded, event, delivery)))
+    else:
+        if LEASES in keys:
+            change = shown_change(journal_id, recorded)
+            if change is not None:
+                told.append((LEASES, change))
+        for agent in arrivals(event):
+            key = f"in/{agent}"
+            arrival = shown_arrival(journal_id, recorded, agent) if key in keys else None
+            if arrival is not None:
+                told.append((key, arrival))
+    return told
+
+
+def shown_to(journal_id: str, recorded: Recorded, agent: int | None) -> Message | None:
+    """An event as `agent` may see it as a message; None when it is none, or not for it."""
+    message = messages.shown_to(journal_id, recorded, agent)
+    if message is None and agent is not None:
+        return shown_arrival(journal_id, recorded, agent)
+    return message
+
+
+def arrivals(event: Event) -> list[int]:
+    """The agents into whose inbox an event put something."""
+    match event:
+        case MessagePosted():
+            return [delivery.agent for delivery in event.mentions]
+        case MessageSent():
+            return [delivery.agent for delivery in event.to]
+        case LeaseHandedOff():
+            return [] if event.delivery is None else [event.delivery.agent]
+        case LeaseOffered():
+            return [event.to.agent]
+        case _:
+            return []

@@ -47,14 +47,15 @@ def _require_plain_fields(command: SendMessage, rules: Rules) -> None:
             {"path": "$.body.priority", "allowed": list(PRIORITIES)},
         )
     if command.subject is not None:
-        _require_chars("subject", command.subject, limits.subject_chars_max)
+        require_chars("subject", command.subject, limits.subject_chars_max)
     if command.thread is not None:
-        _require_chars("thread", command.thread, limits.thread_chars_max)
+        require_chars("thread", command.thread, limits.thread_chars_max)
     if command.reply_to is not None:
         seq_of_message(command.reply_to)
 
 
-def _require_chars(name: str, text: str, most: int) -> None:
+def require_chars(name: str, text: str, most: int) -> None:
+    """Raises `Rejected(bad_request)` unless the text has 1 to `most` characters. name: the field's."""
     if not 0 < len(text) <= most:
         raise Rejected(
             "bad_request",

@@ -207,6 +207,7 @@ def decide_delete_room(state: "State", command: DeleteRoom, by: By) -> list[Even
     room = require_room(state, command.room)
     bootstrap = room.bootstrap or any(channel.bootstrap for channel in state.rooms.in_room[room.id].values())
     _require_deletable(state, room.name, room.members, bootstrap=bootstrap)
+    _require_no_leases(state, room)
     return [RoomDeleted(room=room.id)]
 
 
@@ -228,6 +229,19 @@ def _require_deletable(state: "State", what: str, members: set[int], *, bootstra
             "not_empty",
             f"{what} has {len(names)} members ({', '.join(names[:5])}{more}): they leave first",
             {"name": what, "members": names[:50], "count": len(names)},
+        )
+
+
+def _require_no_leases(state: "State", room: Room) -> None:
+    leases = [lease for lease in state.leases.live.values() if lease.ask.room == room.id]
+    places = [place for place in state.leases.places.values() if place.ask.room == room.id]
+    if leases or places:
+        first = (leases or places)[0].ask
+        raise Rejected(
+            "not_empty",
+            f"{room.name} has {len(leases)} leases and {len(places)} claims that wait, such as {first.task} of "
+            f"{first.owner}: they end first",
+            {"name": room.name, "leases": len(leases), "waiting": len(places)},
         )
 
 

@@ -1,7 +1,7 @@
 """Everything the hub knows, in two halves: what the journal can rebuild, and what dies with the process.
 
 The durable half is the fold of the journal: it has a canonical dump and a digest, and only `kernel.apply` writes it.
-The soft half (presence, lends, waiters) is empty at start, never journalled and outside the digest.
+The soft half (presence, lends, deadlines of leases) is empty at start, never journalled and outside the digest.
 """
 
 from dataclasses import dataclass, field
@@ -12,6 +12,8 @@ import msgspec
 from synapse.core.agents import Agent, Agents
 from synapse.core.idempotency import Idempotency, Remembered
 from synapse.core.inboxes import Entry, Inbox, Lending
+from synapse.core.leases import Kept, Lease, Leases, Place, Pool
+from synapse.core.leasing import Leasing
 from synapse.core.presence import Presence
 from synapse.core.rooms import Channel, Room, Rooms
 
@@ -22,6 +24,7 @@ class Soft:
 
     presence: Presence = field(default_factory=Presence)
     lending: Lending = field(default_factory=Lending)
+    leasing: Leasing = field(default_factory=Leasing)
 
 
 @dataclass(slots=True)
@@ -35,6 +38,7 @@ class State:
     messages: int = 0
     agents: Agents = field(default_factory=Agents)
     rooms: Rooms = field(default_factory=Rooms)
+    leases: Leases = field(default_factory=Leases)
     idempotency: Idempotency = field(default_factory=Idempotency)
     soft: Soft = field(default_factory=Soft)
 
@@ -52,10 +56,14 @@ class _Dump(msgspec.Struct, frozen=True, kw_only=True):
     inboxes: list[tuple[int, int, list[Entry]]]
     rooms: list[Room]
     channels: list[Channel]
+    pools: list[tuple[str, int]]
+    leases: list[Lease]
+    places: list[Place]
+    checkpoints: list[tuple[int, str, Kept]]
     remembered: list[Remembered]
 
 
-FORMAT = 1
+FORMAT = 2
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder(_Dump).decode
@@ -85,6 +93,10 @@ def encode_state(state: State) -> bytes:
             ],
             rooms=sorted(state.rooms.by_id.values(), key=lambda room: room.id),
             channels=sorted(state.rooms.channels.values(), key=lambda channel: channel.id),
+            pools=sorted((pool.name, pool.capacity) for pool in state.leases.pools.values()),
+            leases=sorted(state.leases.live.values(), key=lambda lease: lease.epoch),
+            places=sorted(state.leases.places.values(), key=lambda place: place.seq),
+            checkpoints=[(*key, kept) for key, kept in sorted(state.leases.checkpoints.items())],
             remembered=list(state.idempotency.in_order()),
         )
     )
@@ -110,6 +122,15 @@ def decode_state(dump: bytes) -> State:
         state.rooms.add(room)
     for channel in plain.channels:
         state.rooms.add_channel(channel)
+    for name, capacity in plain.pools:
+        state.leases.pools[name] = Pool(name, capacity)
+    for lease in plain.leases:
+        state.leases.add(lease)
+    for place in plain.places:
+        state.leases.enqueue(place)
+    for room_id, task, kept in plain.checkpoints:
+        kept.data = kept.data.copy()  # not a view of the whole dump
+        state.leases.keep((room_id, task), kept)
     for remembered in plain.remembered:
         state.idempotency.remember(remembered)
     return state

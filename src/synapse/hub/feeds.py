@@ -8,13 +8,12 @@ what the reader has not read yet is either on disk, or among the recent events k
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from synapse.core.events import Recorded, keys_of
+from synapse.core.events import Recorded
 from synapse.core.kernel import announce
-from synapse.core.messages import shown_to
 from synapse.core.state import State
 from synapse.errors import JournalError
 from synapse.hub.connection import Connection
@@ -23,7 +22,7 @@ from synapse.journal.interface import Pages
 from synapse.journal.upcast import decode
 from synapse.protocol.codec import encode_notice
 from synapse.protocol.cursor import cursor_of
-from synapse.protocol.notices import Broken, CaughtUp, Message
+from synapse.protocol.notices import Broken, CaughtUp, Notice
 
 PAGE_ROWS: Final = 200
 RECENT_EVENTS_MAX: Final = 1_024
@@ -100,10 +99,10 @@ class Told:
         return joined
 
     def merged(self, keys: Sequence[str], replies: Sequence[tuple[int, bytes]], connection: Connection) -> bytes:
-        """The replies of a turn and the frames of several keys in order of their seq, each event once."""
+        """The replies of a turn and the frames of several keys in order of their seq, each notice once."""
         frame = connection.wire.frame
-        notices = {seq: payload for key in keys for seq, payload in self.frames[key]}
-        ordered = [(seq, 0, payload) for seq, payload in replies] + [(seq, 1, told) for seq, told in notices.items()]
+        notices = dict.fromkeys([told for key in keys for told in self.frames[key]])
+        ordered = [(seq, 0, payload) for seq, payload in replies] + [(seq, 1, payload) for seq, payload in notices]
         ordered.sort(key=lambda item: item[:2])
         return b"".join([frame(payload) for _, _, payload in ordered])
 
@@ -188,18 +187,16 @@ class Feeds:
         payloads: list[bytes] = []
         size = 0
         for recorded in self.recent.after(subscription.position):
-            if keys.isdisjoint(keys_of(recorded.seq, recorded.event)):
+            found = self._payloads(recorded, keys)
+            if not found:
                 continue
-            payload = self._payload(recorded, subscription.agent)
-            if payload is None:
-                continue
-            size += len(payload)
+            size += sum(map(len, found))
             if connection.wire.buffered() + size > self._outbox_bytes_max // 2 and payloads:
                 self._say(subscription, payloads)
                 if not connection.is_stuck:
                     self._soon(self.start, subscription)
                 return
-            payloads.append(payload)
+            payloads += found
             subscription.position = recorded.seq
         subscription.position = max(subscription.position, self.durable)
         cursor = cursor_of(self._state.journal_id, subscription.position)
@@ -216,17 +213,16 @@ class Feeds:
             return  # `resume` comes back to it
         subscription.is_reading = True
         after, upto = subscription.position, self.durable
-        keys, agent = subscription.keys, subscription.agent
+        keys, wanted = subscription.keys, set(subscription.keys)
 
         def read() -> tuple[list[bytes], int]:
             payloads: list[bytes] = []
             position, size = after, 0
             rows = self._pages.page(keys, after, upto, PAGE_ROWS)
             for row in rows:
-                payload = self._payload(Recorded(row.seq, row.at_ms, row.actor, decode(row)), agent)
-                if payload is not None:
-                    payloads.append(payload)
-                    size += len(payload)
+                found = self._payloads(Recorded(row.seq, row.at_ms, row.actor, decode(row)), wanted)
+                payloads += found
+                size += sum(map(len, found))
                 position = row.seq
                 if size > self._outbox_bytes_max // 4:
                     return payloads, position
@@ -249,9 +245,10 @@ class Feeds:
 
         self._reader.submit(read, done)
 
-    def _payload(self, recorded: Recorded, agent: int | None) -> bytes | None:
-        message = shown_to(self._state.journal_id, recorded, agent)
-        return None if message is None else encode_notice(recorded.seq, message)
+    def _payloads(self, recorded: Recorded, keys: Container[str]) -> list[bytes]:
+        """What a follower of these keys is told of an event, each notice once."""
+        notices = {id(notice): notice for _, notice in announce(self._state.journal_id, recorded, keys)}
+        return [encode_notice(recorded.seq, notice) for notice in notices.values()]
 
     def _say(self, subscription: Subscription, payloads: Sequence[bytes]) -> None:
         wire = subscription.connection.wire
@@ -288,17 +285,14 @@ class Feeds:
         told = Told()
         live = self._live
         for recorded in turn if live else ():
-            last: tuple[Message, bytes] | None = None
-            for key, message in announce(self._state, recorded):
-                followers = live.get(key)
-                if followers is None:
-                    continue
-                if last is None or last[0] is not message:
-                    last = (message, encode_notice(recorded.seq, message))
+            last: tuple[Notice, bytes] | None = None
+            for key, notice in announce(self._state.journal_id, recorded, live):
+                if last is None or last[0] is not notice:
+                    last = (notice, encode_notice(recorded.seq, notice))
                 frames = told.frames.get(key)
                 if frames is None:
                     frames = told.frames[key] = []
-                    for subscription in followers:
+                    for subscription in live[key]:
                         told.receivers.setdefault(subscription.connection, []).append(key)
                 frames.append((recorded.seq, last[1]))
         return told

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from synapse.core.events import MessagePosted, MessageSent, Recorded, Row
-from synapse.core.messages import shown_to
+from synapse.core.kernel import shown_to
 from synapse.errors import Rejected
 from synapse.journal.interface import Pages
 from synapse.journal.upcast import decode

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
 from synapse.core.answers import Answerable, answer, presence_entry
-from synapse.core.events import MessageLent, Recorded
+from synapse.core.events import LEASES, MessageLent, Recorded
 from synapse.core.inboxes import Lend
-from synapse.core.messages import shown_to
+from synapse.core.kernel import shown_to
 from synapse.core.rooms import require_channel
 from synapse.errors import Rejected
 from synapse.hub.connection import Connection
@@ -19,13 +19,16 @@ from synapse.protocol.codec import Request, RequestId, encode_notice
 from synapse.protocol.codes import PROTOCOL_VERSION
 from synapse.protocol.commands import (
     BackUpJournal,
+    ClaimLease,
     DeclareStatus,
+    ExplainTask,
     ForgetAgent,
     IdentifyHub,
     ListInbox,
     Ping,
     ReadHistory,
     RebindAgent,
+    RenewLease,
     ShowStatus,
     Subscribe,
     TakeInbox,
@@ -60,6 +63,7 @@ Local: TypeAlias = (
     | ReadHistory
     | ListInbox
     | WaitReceipt
+    | ExplainTask
     | ShowStatus
     | VerifyJournal
     | BackUpJournal
@@ -101,6 +105,8 @@ class Requests:
                 self._list_inbox(connection, request_id, command)
             case WaitReceipt():
                 self._wait_receipt(connection, request_id, command)
+            case ExplainTask():
+                turns.leasing.explain(connection, request_id, command)
             case ShowStatus():
                 turns.reply(connection, request_id, self.status())
             case IdentifyHub():
@@ -140,8 +146,8 @@ class Requests:
 
     def _subscribe(self, connection: Connection, request_id: RequestId, command: Subscribe) -> None:
         limits, state, feeds = self._limits, self._state, self._turns.feeds
-        if not (command.channels or command.inbox or command.presence):
-            raise Rejected("bad_request", "a subscription names channels, inbox or presence - at `$.body`")
+        if not (command.channels or command.inbox or command.presence or command.leases):
+            raise Rejected("bad_request", "a subscription names channels, inbox, presence or leases - at `$.body`")
         if len(connection.subscriptions) >= limits.subscriptions_max:
             raise _limit("subscriptions_max", limits.subscriptions_max)
         taken = {key for other in connection.subscriptions.values() for key in other.keys}
@@ -159,6 +165,14 @@ class Requests:
                     f"{position.channel} is in another subscription of this connection: end that one first",
                     {"channel": position.channel, "room": position.room},
                 )
+        if command.leases:
+            if LEASES in taken:
+                raise Rejected(
+                    "already_subscribed",
+                    "leases are in another subscription of this connection: end that one first",
+                    {"channel": LEASES, "room": None},
+                )
+            found.append((LEASES, Position(room=None, channel=LEASES, n=len(state.leases.live))))
         since = state.seq if command.since is None else seq_of(command.since, state.journal_id, state.seq)
         keys = tuple(key for key, _ in found)
         subscription = feeds.open(connection, keys, connection.by.agent, since, has_presence=command.presence)
@@ -167,7 +181,7 @@ class Requests:
             request_id,
             Subscribed(
                 subscription=subscription.id,
-                positions=tuple(position for _, position in found),
+                positions=tuple(position for key, position in found if key != LEASES),
                 from_cursor=cursor_of(state.journal_id, since),
                 cursor=self._cursor(),
             ),
@@ -309,9 +323,11 @@ class Requests:
 
     # Mutations with a soft side, and their repeats.
 
-    def after(self, connection: Connection, command: Answerable) -> None:
+    def after(self, connection: Connection, command: Answerable, recorded: list[Recorded]) -> None:
         """What a mutation does beside its events."""
-        if isinstance(command, DeclareStatus):
+        if isinstance(command, ClaimLease | RenewLease):
+            self._turns.leasing.after(connection, command, recorded)
+        elif isinstance(command, DeclareStatus):
             self._state.soft.presence.declare(connection.by.require_agent(), command.status)
         elif isinstance(command, RebindAgent | ForgetAgent):
             self._turns.revoke(command.name)
@@ -385,6 +401,8 @@ class Requests:
                 events=state.events,
                 subscriptions=turns.feeds.count,
                 waiting=turns.waiting.count,
+                leases=len(state.leases.live),
+                claims_waiting=len(state.leases.places),
             ),
             cursor=self._cursor(),
         )

@@ -19,6 +19,7 @@ from synapse import home as rendezvous
 from synapse.core import kernel
 from synapse.core.by import Rules
 from synapse.core.events import Event, HubStarted, JournalStarted, to_row
+from synapse.core.holding import decide_pools
 from synapse.core.rooms import decide_bootstrap
 from synapse.core.state import State
 from synapse.errors import EXIT_FAILED, EXIT_OK, JournalError, JournalRefused, SynapseError
@@ -65,7 +66,14 @@ def _refuse(error: SynapseError) -> int:
     return int(getattr(error, "exit_code", EXIT_FAILED))
 
 
-def begin(state: State, journal: Log, rules: Rules, rooms: dict[str, list[str]], at_ms: int) -> None:
+def begin(
+    state: State,
+    journal: Log,
+    rules: Rules,
+    rooms: dict[str, list[str]],
+    at_ms: int,
+    pools: dict[str, int] | None = None,
+) -> None:
     """The first events of a process: a new journal's birth, the start, and what the configuration wants to exist.
 
     None of them on a full disk.
@@ -80,6 +88,7 @@ def begin(state: State, journal: Log, rules: Rules, rooms: dict[str, list[str]],
     recorded = [kernel.record(state, event, "hub", at_ms) for event in first]
     while missing := decide_bootstrap(state, rules, rooms):
         recorded += [kernel.record(state, event, "hub", at_ms) for event in missing]
+    recorded += [kernel.record(state, event, "hub", at_ms) for event in decide_pools(state, rules, pools or {})]
     journal.append([to_row(entry) for entry in recorded])
 
 
@@ -122,7 +131,7 @@ class _Hub:
         )
         listeners = Listeners(turns, settings, self._token, loop)
         listeners.bind()
-        begin(state, journal, rules, settings.rooms, self._clock.wall_ms())
+        begin(state, journal, rules, settings.rooms, self._clock.wall_ms(), settings.pools)
         turns.begin()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stopped.set)

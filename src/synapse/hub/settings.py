@@ -30,11 +30,12 @@ class SettingsRefused(SynapseError):
     exit_code = EXIT_JOURNAL
 
 
-Value: TypeAlias = str | int | bool | Path | tuple[str, ...] | dict[str, list[str]] | None
+Value: TypeAlias = str | int | bool | Path | tuple[str, ...] | dict[str, list[str]] | dict[str, int] | None
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the table. kind: text, path, integer, boolean, texts (a list) or rooms (a table of lists).
+    """One row of the table. kind: text, path, integer, boolean, texts (a list), rooms (a table of
+    lists) or pools (a table of numbers).
 
     least and most bound integers; choices bound texts. env, flag and key are its variable, its flag of `synapse hub`
     and its place in config.toml; '' where it has none.
@@ -103,6 +104,25 @@ _LIMIT_ROWS: Final[dict[str, tuple[str, int, int]]] = {
     "subscribed_channels_max": ("Channels in the subscriptions of one connection.", 1, 4_096),
     "waiting_max": ("Requests of one connection that wait for something to happen.", 1, 1_024),
     "card_bytes_max": ("What an agent says of itself: kind, names, capabilities.", 256, 8 * 1024),
+    "ttl_ms_min": ("The shortest TTL of a lease.", 100, 60_000),
+    "ttl_ms_max": ("The longest TTL of a lease.", 60_000, 365 * _DAY_MS),
+    "paths_max": ("Paths in one claim.", 1, 1_024),
+    "path_chars_max": ("Characters of one path.", 1, 512),
+    "path_wildcards_max": ("Wildcards in one path.", 0, 16),
+    "worktree_chars_max": ("Characters of a worktree's id.", 16, 4_096),
+    "note_chars_max": ("Characters of a note, or of a branch's name.", 1, 4_096),
+    "leases_max": ("Live leases.", 1, 1_000_000),
+    "leases_per_agent_max": ("Live leases of one agent.", 1, 1_000_000),
+    "waiters_max": ("Claims that wait.", 1, 10_000),
+    "waits_per_agent_max": ("Claims of one agent that wait.", 1, 10_000),
+    "checkpoint_bytes_max": ("One checkpoint.", 64, 64 * 1024),
+    "checkpoints_bytes_max": ("All checkpoints together.", 64 * 1024, 1 << 32),
+    "artefacts_max": ("Files that one checkpoint points to.", 0, 256),
+    "pools_max": ("Pools.", 0, 10_000),
+    "pools_per_claim_max": ("Pools in one claim.", 1, 64),
+    "tie_grace_ms": ("How long a tied lease outlives its connection.", 0, _DAY_MS),
+    "reattach_ms": ("How long a place in the queue outlives its connection.", 0, _DAY_MS),
+    "parked_ms_max": ("How long a lease may be parked.", 1_000, 365 * _DAY_MS),
     "wait_ms_max": ("The longest wait of one request.", 1_000, 365 * _DAY_MS),
     "connections_max": ("Open connections.", 1, 1_000_000),
     "connections_per_host_max": ("Open connections from one host.", 1, 1_000_000),
@@ -164,6 +184,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         doc='Rooms with channels that always exist: `science = ["general", "explore"]`; `main:general` does anyway.',
         key="rooms",
     ),
+    Setting(
+        name="pools",
+        kind="pools",
+        default={},
+        doc="Pools of counted units that always exist, with their capacity: `gpu = 2`.",
+        key="pools",
+    ),
     _row("allowed_hosts", "texts", (), "Further values of the Host header to answer; separated by commas."),
     _row("allowed_origins", "texts", (), "Web origins that may connect; separated by commas."),
     _row("insecure_bind", "boolean", False, "Listen where other machines can read along, without TLS."),
@@ -199,6 +226,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     auto_create: bool = True
     create_needs_operator: bool = False
     rooms: dict[str, list[str]] = msgspec.field(default_factory=lambda: {MAIN_ROOM: [GENERAL]})
+    pools: dict[str, int] = msgspec.field(default_factory=dict)
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     insecure_bind: bool = False
@@ -339,9 +367,12 @@ def _checked(setting: Setting, value: object, place: str, base: str) -> Value:
             return tuple(value)
         case "rooms", dict():
             return _checked_rooms(value, place)
+        case "pools", dict():
+            return _checked_pools(value, place)
         case _:
             wanted = {"integer": "a whole number", "boolean": "true or false", "texts": "a list of texts"}
-            kind = wanted.get(setting.kind, "a table of lists of texts" if setting.kind == "rooms" else "a text")
+            wanted |= {"rooms": "a table of lists of texts", "pools": "a table of whole numbers"}
+            kind = wanted.get(setting.kind, "a text")
             raise SettingsRefused(f"{place}: {_kind_of(value)} where {kind} belongs")
 
 
@@ -357,6 +388,21 @@ def _checked_rooms(value: Mapping[str, object], place: str) -> dict[str, list[st
         except Rejected as error:
             raise SettingsRefused(f"{place}.{room}: {error.detail}") from error
     return rooms
+
+
+def _checked_pools(value: Mapping[str, object], place: str) -> dict[str, int]:
+    """Pools with their capacity."""
+    pools: dict[str, int] = {}
+    for pool, capacity in value.items():
+        if not isinstance(capacity, int) or isinstance(capacity, bool):
+            raise SettingsRefused(f"{place}.{pool}: {_kind_of(capacity)} where a whole number belongs")
+        if not 1 <= capacity <= Limits().pool_units_max:
+            raise SettingsRefused(f"{place}.{pool}: {capacity} is not within 1 to {Limits().pool_units_max}")
+        try:
+            pools[require_segment(pool, "pool")] = capacity
+        except Rejected as error:
+            raise SettingsRefused(f"{place}.{pool}: {error.detail}") from error
+    return pools
 
 
 def _kind_of(value: object) -> str:

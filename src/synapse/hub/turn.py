@@ -9,7 +9,6 @@ the inbox fills, and the next turn takes what has gathered. There is no timed co
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from hmac import compare_digest
 from typing import Final
 
 from synapse.core import kernel
@@ -19,6 +18,9 @@ from synapse.core.events import (
     ChannelDeleted,
     Event,
     JournalWritable,
+    LeaseHandedOff,
+    LeaseOffered,
+    LeaseQueued,
     MessagePosted,
     MessagesAcked,
     MessageSent,
@@ -29,23 +31,24 @@ from synapse.core.events import (
 from synapse.core.idempotency import find
 from synapse.core.inboxes import Lend, decide_return
 from synapse.core.kernel import MUTATIONS, REPEATABLE, payload_hash, record, stamp
+from synapse.core.lease_events import LEASE_EVENTS
 from synapse.core.state import State
 from synapse.errors import JournalError, Rejected
 from synapse.hub.clock import Clock, LeaseClock
 from synapse.hub.connection import Connection
 from synapse.hub.disk import Disk
 from synapse.hub.feeds import Feeds, Told
+from synapse.hub.greeting import greet
+from synapse.hub.leasing import Leasing
 from synapse.hub.peers import INBOX_MAX, Peers
 from synapse.hub.requests import Requests
 from synapse.hub.threads import Store, commit
 from synapse.hub.waiting import Waiting
 from synapse.hub.work import Totals, Turn, Work
 from synapse.protocol.codec import Request, RequestId, encode_error, encode_notice, encode_reply
-from synapse.protocol.codes import CLOSE_REVOKED, PROTOCOL_VERSION
-from synapse.protocol.commands import Hello, IdentifyHub, SendMessage, TakeInbox
-from synapse.protocol.cursor import cursor_of
-from synapse.protocol.names import GENERAL, MAIN_ROOM, require_segment, split_address
-from synapse.protocol.replies import Reply, Status, Welcome
+from synapse.protocol.codes import CLOSE_REVOKED
+from synapse.protocol.commands import ClaimLease, Hello, IdentifyHub, SendMessage, TakeInbox
+from synapse.protocol.replies import Reply, Status
 from synapse.protocol.session import Phase, Refusal
 
 TURN_REQUESTS_MAX: Final = 512
@@ -99,6 +102,7 @@ class Turns:
         self.peers = Peers(self, rules.limits, clock, self._let_go)
         self.waiting = Waiting(self)
         self.disk = Disk(self, store.reader)
+        self.leasing = Leasing(self)
         self.requests = Requests(self, store.keeper)
         self.feeds = Feeds(
             state,
@@ -112,7 +116,7 @@ class Turns:
         self._inbox: deque[tuple[Connection | None, Work]] = deque()
         self._loop = loop
         self._writer = store.writer
-        self._token = token.encode()
+        self.token = token.encode()
         self._fatal = fatal
         self._turn = Turn()
         self._is_scheduled = False
@@ -124,6 +128,7 @@ class Turns:
     def begin(self) -> None:
         """The start's own events are durable: followers begin behind them."""
         self.feeds.durable = self.feeds.recent.floor = self.state.seq
+        self.leasing.begin()
 
     def status(self) -> Status:
         """The hub in one object."""
@@ -146,6 +151,7 @@ class Turns:
 
     def _let_go(self, connection: Connection) -> None:
         self.waiting.drop(connection)
+        self.leasing.drop(connection)
         if connection.agent is None:
             return
         others = self.of_agent.get(connection.agent)
@@ -228,10 +234,10 @@ class Turns:
         key, by = request.idem_key, connection.by
         if isinstance(command, Hello):
             self._require_no_key(key)
-            self._greet(connection, request.id, command)
+            greet(self, connection, request.id, command)
             return
         if key is None:
-            events = kernel.decide(self.state, self.rules, command, by)
+            events = self._decide(connection, request, command, "")
         else:
             if type(command) not in REPEATABLE:
                 self._require_no_key(key)
@@ -240,16 +246,33 @@ class Turns:
             if known is not None:
                 self.requests.replay(connection, request, command, known.seq, known.count)  # type: ignore[arg-type]  # repeatable ones are answerable
                 return
-            events = kernel.decide(self.state, self.rules, command, by)
+            events = self._decide(connection, request, command, digest)
             if events:
                 events = stamp(events, key, digest)
+        if events is None:
+            return
         recorded = self.record(events, by.actor)
+        if isinstance(command, ClaimLease) and recorded and isinstance(recorded[0].event, LeaseQueued):
+            self.leasing.wait(connection, request.id, self.state.leases.places[recorded[0].seq])
+            return
         if isinstance(command, TakeInbox):
             self.requests.take(connection, request.id, command, recorded)
             return
         if not isinstance(command, SendMessage):
-            self.requests.after(connection, command)
+            self.requests.after(connection, command, recorded)
         self.reply(connection, request.id, answer(self.state, command, by, recorded, self.state.seq))
+
+    def _decide(
+        self, connection: Connection, request: Request, command: kernel.Mutation, digest: str
+    ) -> list[Event] | None:
+        """The events of a command; None for a claim that takes up the place it had in the queue."""
+        if isinstance(command, ClaimLease) and command.wait_ms != 0:
+            self.leasing.require_may_wait(connection, command)
+            place = self.leasing.place_of(connection, command, request.idem_key, digest)
+            if place is not None:
+                self.leasing.wait(connection, request.id, place)
+                return None
+        return kernel.decide(self.state, self.rules, command, connection.by)
 
     @staticmethod
     def _require_no_key(key: str | None) -> None:
@@ -277,61 +300,22 @@ class Turns:
             turn.bytes += len(row.body) + 128
             match event:
                 case MessagePosted():
-                    turn.messages.append(entry)
-                    for delivery in event.mentions:
-                        turn.arrived.add(delivery.agent)
-                case MessageSent():
-                    turn.messages.append(entry)
-                    turn.arrived.update(delivery.agent for delivery in event.to)
+                    turn.told.append(entry)
+                    if event.mentions:
+                        turn.arrived.update(kernel.arrivals(event))
+                case MessageSent() | LeaseHandedOff() | LeaseOffered():
+                    turn.told.append(entry)
+                    turn.arrived.update(kernel.arrivals(event))
+                    self.leasing.on_event(entry)
                 case MessagesAcked():
                     self.waiting.on_acked(event)
                 case ChannelDeleted() | RoomDeleted():
                     turn.after.append(lambda: self.feeds.end_gone(list(self.peers.connections.values())))
                 case _:
-                    pass
+                    if type(event) in LEASE_EVENTS:
+                        turn.told.append(entry)
+                        self.leasing.on_event(entry)
         return recorded
-
-    def _greet(self, connection: Connection, request_id: RequestId, command: Hello) -> None:
-        """Recognise the token, then the agent; the rest of the hello is core's."""
-        if not connection.is_owner and not connection.has_token:
-            given = b"" if command.token is None else command.token.encode()
-            if not compare_digest(given, self._token):
-                raise Rejected(
-                    "unauthorized",
-                    "the hub token is missing or wrong: it lies in the file `token` of the hub's home (--token-file)",
-                )
-        if command.operator and not connection.is_owner:
-            raise Rejected("not_permitted", "an operator connection comes from the hub's own user over its Unix socket")
-        home = _home_of(command.home)
-        name = "operator" if command.name is None else command.name
-        recorded = self.record(kernel.decide(self.state, self.rules, command, connection.by), name)
-        by = connection.by
-        by.actor, by.home, by.operator = name, home, command.operator
-        connection.session.accept()
-        self.peers.unwelcomed.pop(connection, None)
-        if not command.operator:
-            agent = self.state.agents.by_name[name]
-            by.agent, connection.agent = agent.id, name
-            connection.agent_bucket = self.peers.agent_buckets.of(name, self.clock.monotonic_ms())
-            self.of_agent.setdefault(name, set()).add(connection)
-            self.state.soft.presence.connect(agent.id, connection.id, by.at_ms, by.lease_ms, lasting=command.lasting)
-        bound = any(getattr(entry.event, "secret_hash", None) is not None for entry in recorded)
-        self.reply(
-            connection,
-            request_id,
-            Welcome(
-                protocol=PROTOCOL_VERSION,
-                version=self.version,
-                hub_id=self.state.hub_id,
-                journal_id=self.state.journal_id,
-                cursor=cursor_of(self.state.journal_id, self.state.seq),
-                connection=connection.id,
-                name=connection.agent,
-                bound=bound,
-                home=home,
-                limits=self.rules.limits,
-            ),
-        )
 
     def revoke(self, name: str) -> None:
         """Close every connection of an agent whose secret is void."""
@@ -359,13 +343,22 @@ class Turns:
         else:
             queued.append((seq, payload))
 
+    def notify(self, connection: Connection, payload: bytes) -> None:
+        """Queue a notice to one connection for the end of this turn; one that does not read misses it."""
+        self._turn.notices.append((connection, payload))
+
+    @property
+    def now_at_ms(self) -> int:
+        """The wall clock of this turn."""
+        return self._turn.at_ms
+
     def after_release(self, act: Callable[[], None]) -> None:
         """Do something once this turn is durable and its answers are out."""
         self._turn.after.append(act)
 
     def recent_event(self, seq: int) -> Recorded | None:
         """A message event of this turn or of the last ones, if it is still in memory."""
-        for recorded in self._turn.messages:
+        for recorded in self._turn.told:
             if recorded.seq == seq:
                 return recorded
         return self.feeds.recent.find(seq)
@@ -412,7 +405,7 @@ class Turns:
     def _release(self, turn: Turn) -> None:
         """The turn is durable: let out what it said."""
         before = self.feeds.durable
-        told = self.feeds.tell(turn.messages, turn.bytes, turn.head)
+        told = self.feeds.tell(turn.told, turn.bytes, turn.head)
         receivers = told.receivers
         for connection, replies in turn.replies.items():
             if connection.is_closed:
@@ -432,6 +425,9 @@ class Turns:
             if not connection.is_closed:
                 self._tell(connection, told, keys, (), before)
         self._tell_presence()
+        for connection, payload in turn.notices:
+            if not connection.is_closed and not connection.is_stuck:
+                connection.wire.write(connection.wire.frame(payload))
         for connection, code, reason in turn.closings:
             if not connection.is_closed:
                 connection.wire.close(code, reason)
@@ -531,6 +527,7 @@ class Turns:
             self._return(lend)
         self.state.soft.presence.fade(self.lease_clock.now_ms)
         self.waiting.end_late(now_ms)
+        self.leasing.tick()
         self.peers.sweep(now_ms)
 
     def _return(self, lend: Lend) -> None:
@@ -562,13 +559,3 @@ class Turns:
             if self._idle is None or self._idle.done():
                 self._idle = self._loop.create_future()
             await asyncio.shield(self._idle)
-
-
-def _home_of(home: str | None) -> str:
-    """The address for messages that name none. Raises `Rejected(bad_name)`."""
-    if home is None:
-        return f"{MAIN_ROOM}:{GENERAL}"
-    if ":" in home:
-        room, channel = split_address(home)
-        return f"{room}:{channel}"
-    return f"{require_segment(home, 'room')}:{GENERAL}"

@@ -29,12 +29,17 @@ class Waiter:
 
 @dataclass(slots=True)
 class Turn:
-    """What one turn has produced so far. after: what begins once it is released. arrived: agents whose inbox got
-    something. sated: connections that got a long list and no more in this turn. head: the last seq it makes durable."""
+    """What one turn has produced so far.
+
+    told: events that followers hear of. notices: for single connections. after: what begins once it is released.
+    arrived: agents whose inbox got something. sated: connections that got a long list and no more in this turn.
+    head: the last seq it makes durable.
+    """
 
     rows: list[Row] = field(default_factory=list)
-    messages: list[Recorded] = field(default_factory=list)
+    told: list[Recorded] = field(default_factory=list)
     replies: dict[Connection, list[tuple[int, bytes]]] = field(default_factory=dict)
+    notices: list[tuple[Connection, bytes]] = field(default_factory=list)
     closings: list[tuple[Connection, int, str]] = field(default_factory=list)
     after: list[Callable[[], None]] = field(default_factory=list)
     arrived: set[int] = field(default_factory=set)

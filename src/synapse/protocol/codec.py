@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from synapse.errors import PeerError, Rejected
-from synapse.protocol.commands import COMMANDS, TYPE_OF, Command, SendMessage
+from synapse.protocol.commands import COMMANDS, TYPE_OF, Command, SaveCheckpoint, SendMessage
 from synapse.protocol.limits import Limits
 from synapse.protocol.names import shown
 from synapse.protocol.notices import NOTICES, Notice
@@ -164,6 +164,9 @@ def _decode_command(
                 command = _with_body(command, ours, limits)
         else:
             _require_plain_json(data, limits)
+            if type(command) is SaveCheckpoint:
+                ours = _encode(_decode_any(bytes(command.data)))
+                command = msgspec.structs.replace(command, data=msgspec.Raw(ours))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         _require_plain_json(data, limits)
         raise _body_refusal(error) from None

@@ -320,7 +320,7 @@ class SaveCheckpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     release, expiry and restart, and the next claim of the task gets it. data null without artefacts removes it."""
 
     task: str
-    data: msgspec.Raw = msgspec.Raw(b"null")
+    data: msgspec.Raw
     artefacts: tuple[Artefact, ...] = ()
     room: str | None = None
     epoch: int | None = None

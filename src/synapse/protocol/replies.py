@@ -304,7 +304,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     note: str | None
     branch: str | None
     tied: bool
-    checkpoint: Checkpoint | None | UnsetType = UNSET
+    checkpoint: Checkpoint | UnsetType | None = UNSET
     offered_to: str | UnsetType = UNSET
     outcome: str | UnsetType = UNSET
     live: bool | UnsetType = UNSET

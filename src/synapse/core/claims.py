@@ -1,0 +1,439 @@
+"""Claiming, renewing, handing off, giving back: what becomes of the requests about leases.
+
+A request is granted if and only if it conflicts with no live lease and with no place ahead of it in the queue. What a
+decision frees is granted to who waits in that same decision, so no moment exists in which a third could step in.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from synapse.core.agents import Agent, require_known
+from synapse.core.by import By, Rules
+from synapse.core.cycles import cycle_of_grant, cycle_of_wait
+from synapse.core.events import (
+    Ask,
+    Delivery,
+    Event,
+    LeaseGranted,
+    LeaseHandedOff,
+    LeaseQueued,
+    LeaseRenewed,
+    LeaseRevoked,
+    LeaseUnqueued,
+)
+from synapse.core.leases import EXCLUSIVE, NO_LEASES, RANK, SHARED, Lease, Place, Pool, View, in_line
+from synapse.core.messages import require_chars
+from synapse.core.refusals import deadlocked, held, queued
+from synapse.core.rooms import Room, require_room
+from synapse.core.scopes import normal_path
+from synapse.errors import Rejected
+from synapse.protocol.commands import (
+    MODES,
+    PRIORITIES,
+    ClaimLease,
+)
+from synapse.protocol.names import require_task, shown
+
+if TYPE_CHECKING:
+    from synapse.core.state import State
+
+_LAST: Final = 1 << 62
+"""The seq of a place that is not taken yet: behind all others of its priority."""
+
+
+def room_of(state: "State", name: str | None, by: By) -> Room:
+    """The room a task id belongs to: the one named, else the home's. Raises `Rejected`: `bad_name`, `not_found`."""
+    return require_room(state, by.home.partition(":")[0] if name is None else name)
+
+
+# Claiming.
+
+
+def decide_claim(state: "State", rules: Rules, command: ClaimLease, by: By) -> list[Event]:
+    """A grant, a renewal, an accepted hand-off, or a place in the queue."""
+    agent = _claimant(state, command, by)
+    room = room_of(state, command.room, by)
+    ask = _ask(state, rules, command, agent, room)
+    own: Lease | None = None
+    for lease in state.leases.of_task.get((room.id, ask.task), NO_LEASES).values():
+        is_bare = not (ask.worktree or ask.pools)
+        if lease.offered_to == agent.id and (is_bare or _scope(ask) == _scope(lease.ask)):
+            return hand_over(state, rules, lease, agent, None, by)
+        if lease.ask.agent == agent.id:
+            if command.place is not None and lease.place == command.place:
+                return []
+            if lease.ask.reentrant and ask.reentrant:
+                own = lease
+                if is_bare:
+                    ask = msgspec.structs.replace(lease.ask, mode=ask.mode)
+    if own is not None and own.ask == ask:
+        return renewed(own, command.ttl_ms, command.note, command.branch)
+    return _acquire(state, rules, command, by, ask, own)
+
+
+def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask, own: Lease | None) -> list[Event]:
+    """A new grant (in place of `own`), a place in the queue, or a refusal."""
+    leases, rank = state.leases, RANK[command.priority]
+    view = View(gone_leases=set() if own is None else {own.epoch})
+    require_room_for_lease(state, rules, ask.agent, own)
+    if command.preempt:
+        return _preempt(state, ask, command, own, view)
+    first = next(leases.leases_against(ask, view), None)
+    if first is not None and own is not None and own.ask.mode == SHARED and ask.mode == EXCLUSIVE:
+        readers = [item for item in leases.leases_against(ask, view) if isinstance(item, Lease)]
+        readers = [lease for lease in readers if lease.ask.mode == SHARED]
+        if readers:
+            raise deadlocked(ask, [ask.owner, readers[0].ask.owner, ask.owner], "upgrade", readers)
+    if first is None:
+        is_narrower = own is not None and _is_within(ask, own.ask)
+        ahead = None if is_narrower else next(leases.places_against(ask, rank, _LAST, view), None)
+        if ahead is None:
+            if leases.places:
+                _require_no_cycle(state, ask, rank, view, is_wait=False)
+            return _grant(state, ask, command, own, view)
+    if command.wait_ms == 0:
+        holders = [item for item in leases.leases_against(ask, view) if isinstance(item, Lease)]
+        if holders:
+            raise held(state, ask, holders, by)
+        raise queued(state, ask, list(leases.places_against(ask, rank, _LAST, view)), by)
+    _require_may_wait(state, rules, command, ask)
+    _require_no_cycle(state, ask, rank, view, is_wait=True)
+    return [
+        LeaseQueued(
+            ask=ask,
+            ttl_ms=command.ttl_ms,
+            priority=command.priority,
+            wait_ms=command.wait_ms,
+            tied=command.tied,
+            note=command.note,
+            branch=command.branch,
+        )
+    ]
+
+
+def _grant(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, view: View) -> list[Event]:
+    granted = LeaseGranted(
+        ask=ask,
+        ttl_ms=command.ttl_ms,
+        tied=command.tied,
+        note=command.note,
+        branch=command.branch,
+        replaces=None if own is None else own.epoch,
+    )
+    if own is None or not state.leases.places:
+        return [granted]
+    view.new.append(ask)
+    return [granted, *grants_after(state, view, [own.ask])]
+
+
+def _preempt(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, view: View) -> list[Event]:
+    """Revoke what stands in the way, and grant. Of a pool's holders the latest goes first, until there is room."""
+    leases = state.leases
+    revoked: list[Lease] = []
+    while True:
+        against = [item for item in leases.leases_against(ask, view) if isinstance(item, Lease)]
+        if not against:
+            break
+        last = max(against, key=lambda lease: lease.epoch)
+        revoked.append(last)
+        view.gone_leases.add(last.epoch)
+    events: list[Event] = [revocation(lease, "preempted") for lease in revoked]
+    granted = _grant(state, ask, command, own, view)
+    view.new = [ask]
+    return [*events, *granted, *grants_after(state, view, [lease.ask for lease in revoked])]
+
+
+def _scope(ask: Ask) -> tuple[object, ...]:
+    return ask.worktree, ask.paths, ask.whole, ask.folds, ask.pools
+
+
+def _is_within(ask: Ask, old: Ask) -> bool:
+    """True when `ask` wants no more than `old` holds, as far as the texts tell."""
+    return (
+        (ask.mode == old.mode or ask.mode == SHARED)
+        and ask.worktree in (None, old.worktree)
+        and (old.whole or (not ask.whole and set(ask.paths) <= set(old.paths)))
+        and all(units <= dict(old.pools).get(name, 0) for name, units in ask.pools)
+    )
+
+
+def renewed(lease: Lease, ttl_ms: int | None, note: str | None, branch: str | None = None) -> list[Event]:
+    """An event when TTL, note or branch change; moving the deadline alone is not journalled."""
+    ttl_ms = lease.ttl_ms if ttl_ms is None else ttl_ms
+    note = lease.note if note is None else note
+    branch = lease.branch if branch is None else branch
+    if (ttl_ms, note, branch) == (lease.ttl_ms, lease.note, lease.branch):
+        return []
+    return [LeaseRenewed(ask=lease.ask, epoch=lease.epoch, ttl_ms=ttl_ms, note=note, branch=branch)]
+
+
+def grants_after(state: "State", view: View, ended: Iterable[Ask]) -> list[Event]:
+    """The grants that the end of these asks makes possible, in the order of the queue. A place to which nobody is
+    attached is passed over but keeps its turn, until it is found gone."""
+    leases = state.leases
+    if not leases.places:
+        return []
+    places = {place.seq: place for ask in ended for place in leases.places_after(ask)}
+    return grants(state, view, in_line(places.values()))
+
+
+def grants(state: "State", view: View, places: Sequence[Place]) -> list[Event]:
+    """The grants among these places, which are in the order of the queue; `view` takes them in."""
+    leases, attached = state.leases, state.soft.leasing.attached
+    events: list[Event] = []
+    replaced: list[Ask] = []
+    for place in places:
+        if place.seq in view.gone_places or place.seq not in attached:
+            continue
+        ask = place.ask
+        own = own_reentrant(state, ask)
+        if own is not None and own.epoch in view.gone_leases:
+            own = None
+        if own is not None:
+            view.gone_leases.add(own.epoch)
+        if (
+            next(leases.leases_against(ask, view), None) is not None
+            or next(leases.places_against(ask, place.rank, place.seq, view), None) is not None
+        ):
+            if own is not None:
+                view.gone_leases.discard(own.epoch)
+            continue
+        view.gone_places.add(place.seq)
+        view.new.append(ask)
+        if own is not None:
+            replaced.append(own.ask)
+        events.append(
+            LeaseGranted(
+                ask=ask,
+                ttl_ms=place.ttl_ms,
+                tied=place.tied,
+                note=place.note,
+                branch=place.branch,
+                place=place.seq,
+                replaces=None if own is None else own.epoch,
+            )
+        )
+    return [*events, *grants_after(state, view, replaced)] if replaced else events
+
+
+def own_reentrant(state: "State", ask: Ask) -> Lease | None:
+    """The lease of the same agent and task that a grant of `ask` would replace."""
+    if not ask.reentrant:
+        return None
+    for lease in state.leases.of_task.get((ask.room, ask.task), NO_LEASES).values():
+        if lease.ask.agent == ask.agent and lease.ask.reentrant:
+            return lease
+    return None
+
+
+def decide_attach(state: "State", place: Place) -> list[Event]:
+    """Somebody came back for a place: it may be its turn already."""
+    return grants(state, View(), [place])
+
+
+# What a claim says.
+
+
+def _claimant(state: "State", command: ClaimLease, by: By) -> Agent:
+    """Who gets the lease: the agent that asks, or whom an operator names. Raises `Rejected`."""
+    if by.operator:
+        if command.claimant is None or not command.preempt:
+            raise Rejected(
+                "bad_request", "an operator claims for somebody: name the claimant, and preempt - at `$.body.claimant`"
+            )
+        return require_known(state, command.claimant)
+    agent = state.agents.by_id[by.require_agent()]
+    if command.claimant is not None and command.claimant != agent.name:
+        raise Rejected("not_permitted", "only an operator claims for another agent - at `$.body.claimant`")
+    if command.preempt and agent.card.kind != "human":
+        raise Rejected(
+            "not_permitted",
+            f"preempting takes a lease away: an operator does it, or an agent of kind human; {agent.name} is of kind "
+            f"{shown(agent.card.kind)}",
+        )
+    return agent
+
+
+def _ask(state: "State", rules: Rules, command: ClaimLease, agent: Agent, room: Room) -> Ask:
+    """The request in normal form. Raises `Rejected`: `bad_name`, `bad_scope`, `bad_request`, `not_found`."""
+    limits = rules.limits
+    require_task(command.task)
+    require_ttl(rules, command.ttl_ms)
+    if command.mode not in MODES:
+        raise _none_of("mode", command.mode, MODES)
+    if command.priority not in PRIORITIES:
+        raise _none_of("priority", command.priority, PRIORITIES)
+    if command.wait_ms is not None and not 0 <= command.wait_ms <= limits.wait_ms_max:
+        raise Rejected(
+            "bad_request",
+            f"wait_ms {command.wait_ms} must be 0 to {limits.wait_ms_max}, or null for no end - at `$.body.wait_ms`",
+            {"path": "$.body.wait_ms", "max": limits.wait_ms_max},
+        )
+    for name, text in (("note", command.note), ("branch", command.branch)):
+        if text is not None:
+            require_chars(name, text, limits.note_chars_max)
+    worktree, paths = command.worktree, command.paths
+    if paths or command.whole_worktree:
+        if worktree is None:
+            raise Rejected("bad_request", "paths are relative to a worktree: name it - at `$.body.worktree`")
+        if paths and command.whole_worktree:
+            raise Rejected("bad_request", "give paths or whole_worktree, not both - at `$.body`")
+        require_chars("worktree", worktree, limits.worktree_chars_max)
+        if len(paths) > limits.paths_max:
+            raise Rejected(
+                "too_large",
+                f"{len(paths)} paths; at most {limits.paths_max}: use globs, or claim the directory above them",
+                {"paths": len(paths), "paths_max": limits.paths_max},
+            )
+        chars, wildcards = limits.path_chars_max, limits.path_wildcards_max
+        paths = tuple(dict.fromkeys([normal_path(path, chars_max=chars, wildcards_max=wildcards) for path in paths]))
+    elif worktree is not None:
+        raise Rejected("bad_scope", "a worktree without paths: name paths, or ask for the whole of it (whole_worktree)")
+    return Ask(
+        room=room.id,
+        room_name=room.name,
+        task=command.task,
+        agent=agent.id,
+        owner=agent.name,
+        worktree=worktree,
+        paths=paths,
+        whole=command.whole_worktree,
+        folds=command.folds_case and worktree is not None,
+        pools=_pools(state, rules, command.pools) if command.pools else (),
+        mode=command.mode,
+        reentrant=command.reentrant,
+    )
+
+
+def _pools(state: "State", rules: Rules, wanted: dict[str, int]) -> tuple[tuple[str, int], ...]:
+    if len(wanted) > rules.limits.pools_per_claim_max:
+        raise Rejected(
+            "too_large",
+            f"{len(wanted)} pools; at most {rules.limits.pools_per_claim_max} in one claim",
+            {"pools": len(wanted), "pools_per_claim_max": rules.limits.pools_per_claim_max},
+        )
+    for name, units in wanted.items():
+        pool = require_pool(state, name)
+        if not 1 <= units <= pool.capacity:
+            raise Rejected(
+                "bad_request",
+                f"{units} units of pool {name}; it has {pool.capacity} - at `$.body.pools`",
+                {"path": "$.body.pools", "pool": name, "capacity": pool.capacity},
+            )
+    return tuple(sorted(wanted.items()))
+
+
+def require_pool(state: "State", name: str) -> Pool:
+    """The pool of that name. Raises `Rejected(not_found)`."""
+    pool = state.leases.pools.get(name)
+    if pool is None:
+        known = sorted(state.leases.pools)[:20]
+        raise Rejected(
+            "not_found",
+            f"no pool {shown(name)}; there are: {', '.join(known) or 'none'} (an operator makes one: "
+            "synapse pool set NAME CAPACITY)",
+            {"pool": shown(name), "pools": known},
+        )
+    return pool
+
+
+def _none_of(name: str, value: str, allowed: Sequence[str]) -> Rejected:
+    return Rejected(
+        "bad_request",
+        f"{name} {shown(value)} is none of {', '.join(allowed)} - at `$.body.{name}`",
+        {"path": f"$.body.{name}", "allowed": list(allowed)},
+    )
+
+
+def require_ttl(rules: Rules, ttl_ms: int) -> None:
+    """Raises `Rejected(bad_request)` outside the floor and the ceiling."""
+    least, most = rules.limits.ttl_ms_min, rules.limits.ttl_ms_max
+    if not least <= ttl_ms <= most:
+        raise Rejected(
+            "bad_request",
+            f"a TTL of {ttl_ms} ms; {least} to {most} - at `$.body.ttl_ms`",
+            {"path": "$.body.ttl_ms", "min": least, "max": most},
+        )
+
+
+def require_room_for_lease(state: "State", rules: Rules, agent: int, own: Lease | None) -> None:
+    limits, leases = rules.limits, state.leases
+    if own is not None:
+        return
+    for have, most, name in (
+        (len(leases.of_agent.get(agent, NO_LEASES)), limits.leases_per_agent_max, "leases_per_agent_max"),
+        (len(leases.live), limits.leases_max, "leases_max"),
+    ):
+        if have >= most:
+            raise Rejected(
+                "limit", f"{have} leases of {most} are held ({name}): release some", {"limit": name, "value": most}
+            )
+
+
+def _require_may_wait(state: "State", rules: Rules, command: ClaimLease, ask: Ask) -> None:
+    limits, leases = rules.limits, state.leases
+    for name, _ in ask.pools:
+        if command.wait_ms is None and leases.pools[name].capacity > 1:
+            raise Rejected(
+                "bad_request",
+                f"waiting for pool {name} of {leases.pools[name].capacity} units needs a deadline, because a deadlock "
+                "over counted units is not seen - at `$.body.wait_ms`",
+                {"path": "$.body.wait_ms", "pool": name},
+            )
+    for have, most, name in (
+        (len(leases.places_of_agent.get(ask.agent, ())), limits.waits_per_agent_max, "waits_per_agent_max"),
+        (len(leases.places), limits.waiters_max, "waiters_max"),
+    ):
+        if have >= most:
+            raise Rejected("limit", f"{have} claims of {most} wait already ({name})", {"limit": name, "value": most})
+
+
+def _require_no_cycle(state: "State", ask: Ask, rank: int, view: View, *, is_wait: bool) -> None:
+    """Raises `Rejected(deadlock)` when this wait, or this grant past others that wait, closes a cycle."""
+    find = cycle_of_wait if is_wait else cycle_of_grant
+    cycle = find(state.leases, ask, rank, _LAST, view)
+    if cycle is not None:
+        raise deadlocked(ask, cycle, "wait" if is_wait else "grant", [])
+
+
+# Hand-off, and the ends of leases and waits.
+
+
+def hand_over(state: "State", rules: Rules, lease: Lease, to: Agent, delivery: Delivery | None, by: By) -> list[Event]:
+    """One event: the receiver's grant ends the sender's. Checked again against everybody else's leases and waits."""
+    leases, old = state.leases, lease.ask
+    ask = msgspec.structs.replace(old, agent=to.id, owner=to.name, reentrant=True)
+    view = View(gone_leases={lease.epoch})
+    require_room_for_lease(state, rules, to.id, None)
+    against = [item for item in leases.leases_against(ask, view) if isinstance(item, Lease)]
+    own = own_reentrant(state, ask)
+    if own is not None:
+        against.append(own)
+    if against:
+        raise held(state, ask, against, by)
+    cycle = cycle_of_grant(leases, ask, len(PRIORITIES), _LAST, view)
+    if cycle is not None:
+        raise deadlocked(ask, cycle, "hand-off", [])
+    handed = LeaseHandedOff(ask=ask, previous=lease.epoch, sender=old.owner, delivery=delivery)
+    view.new.append(ask)
+    waits = leases.places_of_task.get((ask.room, ask.task), {})
+    fulfilled = [place for place in waits.values() if place.ask.agent == to.id and place.ask.reentrant]
+    view.gone_places.update(place.seq for place in fulfilled)
+    ended: list[Event] = [unqueued(place, "handed_off") for place in fulfilled]
+    return [handed, *ended, *grants_after(state, view, [old, *(place.ask for place in fulfilled)])]
+
+
+def revocation(lease: Lease, reason: str) -> LeaseRevoked:
+    ask = lease.ask
+    return LeaseRevoked(
+        room=ask.room, room_name=ask.room_name, task=ask.task, owner=ask.owner, epoch=lease.epoch, reason=reason
+    )
+
+
+def unqueued(place: Place, reason: str) -> LeaseUnqueued:
+    ask = place.ask
+    return LeaseUnqueued(
+        room=ask.room, room_name=ask.room_name, task=ask.task, owner=ask.owner, place=place.seq, reason=reason
+    )

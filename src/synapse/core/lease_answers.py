@@ -1,0 +1,382 @@
+"""What is answered about leases: the reply of a mutation, rebuilt from its events, and questions to the state."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias, assert_never
+
+from msgspec import UNSET
+
+from synapse.core.by import By, Rules
+from synapse.core.claims import require_pool, room_of
+from synapse.core.events import (
+    Ask,
+    LeaseCheckpointed,
+    LeaseGranted,
+    LeaseHandedOff,
+    LeaseOffered,
+    LeaseParked,
+    LeaseReleased,
+    LeaseRenewed,
+    LeaseResumed,
+    LeaseUnqueued,
+    Recorded,
+)
+from synapse.core.holding import lease_of
+from synapse.core.leases import SHARED, Lease, Place, TaskKey, View, conflicts, in_line, patterns_of
+from synapse.core.refusals import HOLDERS_MAX, holder_facts, in_words, stale
+from synapse.core.scopes import covers, normal_file
+from synapse.errors import Rejected
+from synapse.protocol import replies
+from synapse.protocol.commands import (
+    CheckLease,
+    CheckPaths,
+    ClaimLease,
+    DeletePool,
+    HandOffLease,
+    ListLeases,
+    ParkLease,
+    ReleaseLease,
+    RenewLease,
+    SaveCheckpoint,
+    SetPool,
+    WithdrawClaim,
+)
+from synapse.protocol.names import require_agent_name, require_task
+
+if TYPE_CHECKING:
+    from synapse.core.state import State
+
+LeaseMutation: TypeAlias = (
+    ClaimLease
+    | RenewLease
+    | ReleaseLease
+    | WithdrawClaim
+    | SaveCheckpoint
+    | HandOffLease
+    | ParkLease
+    | SetPool
+    | DeletePool
+)
+LeaseQuery: TypeAlias = CheckLease | CheckPaths
+
+WAITERS_MAX = 32
+"""How many waiters a listed lease names; `waiting` counts all."""
+
+
+def answer_lease(
+    state: "State", command: LeaseMutation, by: By, events: Sequence[Recorded], cursor: str
+) -> replies.Reply:
+    """The leases' part of `answers.answer`."""
+    match command:
+        case ClaimLease():
+            return _claimed(state, command, by, events, cursor)
+        case ReleaseLease():
+            event = events[0].event
+            assert isinstance(event, LeaseReleased)
+            return replies.Released(
+                task=event.task, room=event.room_name, epoch=event.epoch, released=True, cursor=cursor
+            )
+        case WithdrawClaim():
+            ended = [item.event for item in events if isinstance(item.event, LeaseUnqueued)]
+            return replies.Withdrawn(task=command.task, room=ended[0].room_name, withdrawn=len(ended), cursor=cursor)
+        case RenewLease() | SaveCheckpoint() | ParkLease() | HandOffLease():
+            return _held(state, command, by, events, cursor)
+        case SetPool():
+            return pool_info(state, command.pool, cursor)
+        case DeletePool():
+            return replies.PoolDeleted(pool=command.pool, deleted=True, cursor=cursor)
+        case _:
+            assert_never(command)
+
+
+def claimed_lease(
+    state: "State", command: ClaimLease, by: By, events: Sequence[Recorded]
+) -> tuple[int, Ask, str, Recorded | None]:
+    """Epoch, ask and outcome of the claim that became `events`, and the event it was granted by."""
+    owner = command.claimant if command.claimant is not None else by.actor
+    for item in events:
+        event = item.event
+        if isinstance(event, LeaseGranted) and event.ask.owner == owner and event.ask.task == command.task:
+            return item.seq, event.ask, "granted", item
+        if isinstance(event, LeaseHandedOff) and event.ask.owner == owner:
+            return item.seq, event.ask, "handed_off", item
+        if isinstance(event, LeaseRenewed):
+            return event.epoch, event.ask, "renewed", item
+    room = room_of(state, command.room, by)
+    mine = [
+        lease
+        for lease in state.leases.of_task.get((room.id, command.task), {}).values()
+        if lease.ask.owner == owner
+        and (lease.place == command.place if command.place is not None else lease.ask.reentrant)
+    ]
+    return mine[-1].epoch, mine[-1].ask, "granted" if command.place is not None else "renewed", None
+
+
+def _claimed(state: "State", command: ClaimLease, by: By, events: Sequence[Recorded], cursor: str) -> replies.Lease:
+    epoch, ask, outcome, recorded = claimed_lease(state, command, by, events)
+    live = state.leases.live.get(epoch)
+    if live is not None:
+        return lease_info(state, live, by, outcome=outcome, cursor=cursor)
+    assert recorded is not None, "a lease that is not live any more is answered from its event"
+    event = recorded.event
+    return _ended(
+        ask,
+        epoch,
+        granted_at_ms=recorded.at_ms,
+        ttl_ms=0 if isinstance(event, LeaseHandedOff) else getattr(event, "ttl_ms", 0),
+        outcome=outcome,
+        cursor=cursor,
+    )
+
+
+def _held(
+    state: "State",
+    command: RenewLease | SaveCheckpoint | ParkLease | HandOffLease,
+    by: By,
+    events: Sequence[Recorded],
+    cursor: str,
+) -> replies.Lease:
+    if not events:
+        lease = lease_of(state, command.task, command.room, command.epoch, by)
+        outcome = "offered" if isinstance(command, HandOffLease) else "renewed"
+        return lease_info(state, lease, by, outcome=outcome, cursor=cursor)
+    first = events[0]
+    event = first.event
+    assert isinstance(
+        event, LeaseRenewed | LeaseCheckpointed | LeaseParked | LeaseResumed | LeaseHandedOff | LeaseOffered
+    )
+    epoch = first.seq if isinstance(event, LeaseHandedOff) else event.epoch
+    outcome = {
+        LeaseRenewed: "renewed",
+        LeaseCheckpointed: "checkpointed",
+        LeaseParked: "parked",
+        LeaseResumed: "resumed",
+        LeaseHandedOff: "handed_off",
+        LeaseOffered: "offered",
+    }[type(event)]
+    live = state.leases.live.get(epoch)
+    if live is not None:
+        return lease_info(state, live, by, outcome=outcome, cursor=cursor)
+    return _ended(event.ask, epoch, granted_at_ms=first.at_ms, ttl_ms=0, outcome=outcome, cursor=cursor)
+
+
+def lease_info(
+    state: "State", lease: Lease, by: By, *, outcome: str | None = None, cursor: str | None = None
+) -> replies.Lease:
+    """A live lease. With `cursor` it is an answer of its own."""
+    ask = lease.ask
+    left_ms = state.soft.leasing.remaining_ms(lease, by.lease_ms)
+    offered = state.agents.by_id.get(lease.offered_to) if lease.offered_to is not None else None
+    return replies.Lease(
+        task=ask.task,
+        room=ask.room_name,
+        owner=ask.owner,
+        epoch=lease.epoch,
+        worktree=ask.worktree,
+        paths=ask.paths,
+        whole_worktree=ask.whole,
+        pools=dict(ask.pools),
+        mode=ask.mode,
+        ttl_ms=lease.ttl_ms,
+        expires_at_ms=None if left_ms is None else by.at_ms + left_ms,
+        remaining_ms=left_ms,
+        status="parked" if lease.parked else "held",
+        granted_at_ms=lease.granted_at_ms,
+        note=lease.note,
+        branch=lease.branch,
+        tied=lease.tied,
+        checkpoint=_checkpoint(state, (ask.room, ask.task)),
+        offered_to=UNSET if offered is None else offered.name,
+        outcome=UNSET if outcome is None else outcome,
+        live=UNSET if cursor is None else True,
+        cursor=UNSET if cursor is None else cursor,
+    )
+
+
+def _ended(ask: Ask, epoch: int, *, granted_at_ms: int, ttl_ms: int, outcome: str, cursor: str) -> replies.Lease:
+    """A repeat's answer about a lease that is not live any more."""
+    return replies.Lease(
+        task=ask.task,
+        room=ask.room_name,
+        owner=ask.owner,
+        epoch=epoch,
+        worktree=ask.worktree,
+        paths=ask.paths,
+        whole_worktree=ask.whole,
+        pools=dict(ask.pools),
+        mode=ask.mode,
+        ttl_ms=ttl_ms,
+        expires_at_ms=None,
+        remaining_ms=None,
+        status="ended",
+        granted_at_ms=granted_at_ms,
+        note=None,
+        branch=None,
+        tied=False,
+        checkpoint=None,
+        outcome=outcome,
+        live=False,
+        cursor=cursor,
+    )
+
+
+def _checkpoint(state: "State", key: TaskKey) -> replies.Checkpoint | None:
+    kept = state.leases.checkpoints.get(key)
+    if kept is None:
+        return None
+    return replies.Checkpoint(data=kept.data, artefacts=kept.artefacts, by=kept.by, epoch=kept.epoch, at_ms=kept.at_ms)
+
+
+# Questions.
+
+
+def look_lease(state: "State", rules: Rules, query: LeaseQuery, by: By, cursor: str) -> replies.Reply:
+    """The leases' part of `answers.look`."""
+    match query:
+        case CheckLease():
+            room = room_of(state, query.room, by)
+            found = state.leases.of_task.get((room.id, require_task(query.task)), {})
+            lease = found.get(query.epoch)
+            if lease is None:
+                raise stale(state, room, query.task, query.epoch, list(found.values()), by)
+            return lease_info(state, lease, by, cursor=cursor)
+        case CheckPaths():
+            return _covered(state, rules, query, by, cursor)
+        case _:
+            assert_never(query)
+
+
+def _covered(state: "State", rules: Rules, query: CheckPaths, by: By, cursor: str) -> replies.PathsCovered:
+    agent, limits = by.require_agent(), rules.limits
+    if not 1 <= len(query.paths) <= limits.page_items_max:
+        raise Rejected(
+            "bad_request",
+            f"{len(query.paths)} paths; 1 to {limits.page_items_max} - at `$.body.paths`",
+            {"path": "$.body.paths", "max": limits.page_items_max},
+        )
+    mine = [
+        lease
+        for lease in state.leases.of_agent.get(agent, {}).values()
+        if lease.ask.worktree == query.worktree and (query.mode == SHARED or lease.ask.mode != SHARED)
+    ]
+    found: list[replies.Covered] = []
+    bare: list[dict[str, object]] = []
+    for text in query.paths:
+        path = normal_file(text, chars_max=limits.path_chars_max)
+        lease = next((lease for lease in mine if _covers(lease.ask, path)), None)
+        if lease is None:
+            others = _holders(state, query.worktree, path, agent)
+            bare.append({"path": path, "holders": holder_facts(state, others, by.lease_ms)})
+            continue
+        ask = lease.ask
+        left_ms = state.soft.leasing.remaining_ms(lease, by.lease_ms)
+        found.append(
+            replies.Covered(
+                path=path, task=ask.task, room=ask.room_name, epoch=lease.epoch, mode=ask.mode, remaining_ms=left_ms
+            )
+        )
+    if bare:
+        raise _not_covered(bare, by)
+    return replies.PathsCovered(worktree=query.worktree, paths=tuple(found), cursor=cursor)
+
+
+def _not_covered(bare: list[dict[str, object]], by: By) -> Rejected:
+    first = bare[0]
+    holders = first["holders"]
+    assert isinstance(holders, list)
+    if holders:
+        holder = holders[0]
+        left_ms = holder["expires_in_ms"]
+        until = "it is parked" if left_ms is None else f"for another {in_words(left_ms)}"
+        why = f"{holder['owner']} holds it as {holder['task']} (epoch {holder['epoch']}) {until}: wait in line with"
+    else:
+        why = "nobody holds it: claim it with"
+    more = f", and {len(bare) - 1} more paths are not covered" if len(bare) > 1 else ""
+    return Rejected(
+        "not_covered",
+        f"{first['path']} is not covered by a live lease of {by.actor}: {why} "
+        f"synapse claim TASK --paths {first['path']}{' --wait' if holders else ''}{more}",
+        {"paths": bare[:64], "paths_count": len(bare)},
+    )
+
+
+def _covers(ask: Ask, path: str) -> bool:
+    return ask.whole or any(covers(pattern, path) for pattern in patterns_of(ask))
+
+
+def _holders(state: "State", worktree: str, path: str, agent: int) -> list[Lease]:
+    """Other agents' leases on a path, the first few."""
+    probe = Ask(room=0, room_name="", task="", agent=0, owner="", worktree=worktree, paths=(path,))
+    found: list[Lease] = []
+    for item in state.leases.leases_against(probe, View()):
+        if isinstance(item, Lease) and item.ask.agent != agent and _covers(item.ask, path):
+            found.append(item)
+            if len(found) == HOLDERS_MAX:
+                break
+    return found
+
+
+def leases_to_list(state: "State", query: ListLeases) -> list[str]:
+    """The epochs that a listing shows, as text that sorts like the numbers."""
+    leases = state.leases
+    found = list(leases.live.values())
+    if query.owner is not None:
+        agent = state.agents.by_name.get(require_agent_name(query.owner))
+        found = list(leases.of_agent.get(agent.id, {}).values()) if agent is not None else []
+    if query.task is not None:
+        require_task(query.task)
+    return sorted(
+        f"{lease.epoch:016d}"
+        for lease in found
+        if (query.room is None or lease.ask.room_name == query.room)
+        and (query.worktree is None or lease.ask.worktree == query.worktree)
+        and (query.task is None or lease.ask.task == query.task)
+    )
+
+
+def listed_lease(state: "State", epoch: str, by: By) -> replies.Lease:
+    """A lease with who waits behind it."""
+    lease = state.leases.live[int(epoch)]
+    waiting = in_line(place for place in state.leases.places_after(lease.ask) if _waits_for(place, lease))
+    info = lease_info(state, lease, by)
+    return replies.Lease(
+        **{name: getattr(info, name) for name in info.__struct_fields__ if name not in ("waiters", "waiting")},
+        waiters=tuple(waiter_info(place, at) for at, place in enumerate(waiting[:WAITERS_MAX], 1)),
+        waiting=len(waiting),
+    )
+
+
+def _waits_for(place: Place, lease: Lease) -> bool:
+    names = {name for name, _ in lease.ask.pools}
+    return any(name in names for name, _ in place.ask.pools) or conflicts(place.ask, lease.ask)
+
+
+def waiter_info(place: Place, position: int) -> replies.LeaseWaiter:
+    """One who waits."""
+    ask = place.ask
+    return replies.LeaseWaiter(
+        task=ask.task,
+        room=ask.room_name,
+        owner=ask.owner,
+        place=place.seq,
+        position=position,
+        priority=place.priority,
+        mode=ask.mode,
+        queued_at_ms=place.queued_at_ms,
+    )
+
+
+def position_of(state: "State", place: Place) -> int:
+    """1 when nobody that it conflicts with is ahead of it."""
+    return 1 + len({other.seq for other in state.leases.places_against(place.ask, place.rank, place.seq, View())})
+
+
+def pool_info(state: "State", name: str, cursor: str | None = None) -> replies.PoolInfo:
+    """A pool."""
+    pool = require_pool(state, name)
+    return replies.PoolInfo(
+        pool=name,
+        capacity=pool.capacity,
+        held=sum(pool.held.values()),
+        waiting=sum(pool.waiting.values()),
+        cursor=UNSET if cursor is None else cursor,
+    )

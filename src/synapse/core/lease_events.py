@@ -1,0 +1,367 @@
+"""What the events about leases do to the state, and how they are told: as notices, in inboxes, in words."""
+
+from typing import TYPE_CHECKING, Final, TypeAlias, assert_never, get_args
+
+import msgspec
+
+from synapse.core.events import (
+    Ask,
+    Delivery,
+    LeaseCheckpointed,
+    LeaseExpired,
+    LeaseGranted,
+    LeaseHandedOff,
+    LeaseOffered,
+    LeaseParked,
+    LeaseQueued,
+    LeaseReleased,
+    LeaseRenewed,
+    LeaseResumed,
+    LeaseRevoked,
+    LeaseUnqueued,
+    PoolDeleted,
+    PoolSet,
+    Recorded,
+)
+from synapse.core.idempotency import Remembered
+from synapse.core.inboxes import DIRECT, Entry
+from synapse.core.leases import Kept, Lease, Place, Pool
+from synapse.core.refusals import in_words
+from synapse.protocol.cursor import cursor_of, message_id
+from synapse.protocol.notices import LeaseChanged, Message
+
+if TYPE_CHECKING:
+    from synapse.core.state import State
+
+LeaseEvent: TypeAlias = (
+    LeaseGranted
+    | LeaseRenewed
+    | LeaseReleased
+    | LeaseExpired
+    | LeaseRevoked
+    | LeaseHandedOff
+    | LeaseOffered
+    | LeaseParked
+    | LeaseResumed
+    | LeaseCheckpointed
+    | LeaseQueued
+    | LeaseUnqueued
+)
+PoolEvent: TypeAlias = PoolSet | PoolDeleted
+
+LEASE_EVENTS: Final = frozenset(get_args(LeaseEvent))
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def apply_lease(state: "State", recorded: Recorded, event: LeaseEvent | PoolEvent) -> None:
+    """The leases' part of `kernel.apply`."""
+    leases = state.leases
+    match event:
+        case LeaseGranted():
+            _grant(state, recorded, event)
+        case LeaseReleased() | LeaseExpired() | LeaseRevoked():
+            _withdraw_offer(state, leases.end(event.epoch))
+        case LeaseRenewed():
+            lease = leases.live[event.epoch]
+            lease.ttl_ms, lease.note, lease.branch = event.ttl_ms, event.note, event.branch
+        case LeaseQueued():
+            place = Place(
+                seq=recorded.seq,
+                ask=event.ask,
+                ttl_ms=event.ttl_ms,
+                priority=event.priority,
+                wait_ms=event.wait_ms,
+                queued_at_ms=recorded.at_ms,
+                tied=event.tied,
+                note=event.note,
+                branch=event.branch,
+            )
+            if event.idem is not None:
+                place.key, place.hash = event.idem.key, event.idem.hash
+            leases.enqueue(place)
+        case LeaseUnqueued():
+            leases.dequeue(event.place)
+        case LeaseHandedOff():
+            old = leases.end(event.previous)
+            _withdraw_offer(state, old)
+            leases.add(
+                Lease(
+                    epoch=recorded.seq,
+                    ask=event.ask,
+                    ttl_ms=old.ttl_ms,
+                    granted_at_ms=recorded.at_ms,
+                    note=old.note,
+                    branch=old.branch,
+                    parked=old.parked,
+                )
+            )
+            if event.delivery is not None:
+                _arrive(state, recorded.seq, event.delivery)
+        case LeaseOffered():
+            lease = leases.live[event.epoch]
+            _withdraw_offer(state, lease)
+            lease.offered_to, lease.offer = event.to.agent, recorded.seq
+            _arrive(state, recorded.seq, event.to)
+        case LeaseParked():
+            leases.live[event.epoch].parked = True
+        case LeaseResumed():
+            leases.live[event.epoch].parked = False
+        case LeaseCheckpointed():
+            kept = Kept(event.data, event.artefacts, event.ask.owner, event.epoch, recorded.at_ms)
+            is_empty = bytes(event.data) == b"null" and not event.artefacts
+            leases.keep((event.ask.room, event.ask.task), None if is_empty else kept)
+        case PoolSet():
+            pool = leases.pools.get(event.name)
+            if pool is None:
+                leases.pools[event.name] = Pool(event.name, event.capacity)
+            else:
+                pool.capacity = event.capacity
+        case PoolDeleted():
+            del leases.pools[event.name]
+        case _:
+            assert_never(event)
+
+
+def _grant(state: "State", recorded: Recorded, event: LeaseGranted) -> None:
+    leases = state.leases
+    if event.place is not None:
+        place = leases.dequeue(event.place)
+        if place.key is not None:
+            key = Remembered(event.ask.owner, place.key, place.hash, recorded.seq, 1, recorded.at_ms)
+            state.idempotency.remember(key)
+    if event.replaces is not None:
+        _withdraw_offer(state, leases.end(event.replaces))
+    leases.add(
+        Lease(
+            epoch=recorded.seq,
+            ask=event.ask,
+            ttl_ms=event.ttl_ms,
+            granted_at_ms=recorded.at_ms,
+            tied=event.tied,
+            note=event.note,
+            branch=event.branch,
+            place=event.place,
+        )
+    )
+
+
+def _arrive(state: "State", seq: int, delivery: Delivery) -> None:
+    inbox = state.agents.inboxes[delivery.agent]
+    assert delivery.n == inbox.last_n + 1, "an inbox's numbers have no gap"
+    inbox.last_n = delivery.n
+    inbox.entries[seq] = Entry(seq, delivery.n, DIRECT)
+
+
+def _withdraw_offer(state: "State", lease: Lease) -> None:
+    """An offer is void: it is no more in the inbox of the agent it was made to."""
+    if lease.offer is None:
+        return
+    assert lease.offered_to is not None
+    inbox = state.agents.inboxes.get(lease.offered_to)
+    if inbox is not None and inbox.entries.pop(lease.offer, None) is not None:
+        state.soft.lending.end(lease.offered_to, lease.offer)
+    lease.offer = lease.offered_to = None
+
+
+# How they are told.
+
+
+def shown_change(journal_id: str, recorded: Recorded) -> LeaseChanged | None:
+    """An event about a lease as followers of leases see it; None for any other event."""
+    event = recorded.event
+    match event:
+        case LeaseReleased() | LeaseExpired() | LeaseRevoked() | LeaseUnqueued():
+            return LeaseChanged(
+                change=_CHANGES[type(event)],
+                task=event.task,
+                room=event.room_name,
+                owner=event.owner,
+                epoch=None if isinstance(event, LeaseUnqueued) else event.epoch,
+                place=event.place if isinstance(event, LeaseUnqueued) else None,
+                previous_epoch=None,
+                worktree=None,
+                paths=(),
+                mode=None,
+                ttl_ms=None,
+                reason=None if isinstance(event, LeaseReleased) else event.reason,
+                to=None,
+                by=recorded.actor,
+                at_ms=recorded.at_ms,
+                cursor=cursor_of(journal_id, recorded.seq),
+            )
+        case LeaseGranted() | LeaseHandedOff() | LeaseRenewed() | LeaseOffered() | LeaseParked() | LeaseResumed():
+            return _changed(journal_id, recorded, event)
+        case LeaseCheckpointed() | LeaseQueued():
+            return _changed(journal_id, recorded, event)
+        case _:
+            return None
+
+
+_WithAsk: TypeAlias = (
+    LeaseGranted
+    | LeaseHandedOff
+    | LeaseRenewed
+    | LeaseOffered
+    | LeaseParked
+    | LeaseResumed
+    | LeaseCheckpointed
+    | LeaseQueued
+)
+
+
+def _changed(journal_id: str, recorded: Recorded, event: _WithAsk) -> LeaseChanged:
+    ask = event.ask
+    epoch: int | None = None
+    place = previous = ttl_ms = to = None
+    match event:
+        case LeaseGranted():
+            epoch, place, previous, ttl_ms = recorded.seq, event.place, event.replaces, event.ttl_ms
+        case LeaseHandedOff():
+            epoch, previous, to = recorded.seq, event.previous, ask.owner
+        case LeaseRenewed():
+            epoch, ttl_ms = event.epoch, event.ttl_ms
+        case LeaseOffered():
+            epoch, to = event.epoch, event.to.name
+        case LeaseQueued():
+            place, ttl_ms = recorded.seq, event.ttl_ms
+        case LeaseParked() | LeaseResumed() | LeaseCheckpointed():
+            epoch = event.epoch
+        case _:
+            assert_never(event)
+    return LeaseChanged(
+        change=_CHANGES[type(event)],
+        task=ask.task,
+        room=ask.room_name,
+        owner=ask.owner,
+        epoch=epoch,
+        place=place,
+        previous_epoch=previous,
+        worktree=ask.worktree,
+        paths=ask.paths,
+        mode=ask.mode,
+        ttl_ms=ttl_ms,
+        reason=None,
+        to=to,
+        by=recorded.actor,
+        at_ms=recorded.at_ms,
+        cursor=cursor_of(journal_id, recorded.seq),
+    )
+
+
+_CHANGES: Final[dict[type[LeaseEvent], str]] = {
+    LeaseGranted: "granted",
+    LeaseRenewed: "renewed",
+    LeaseReleased: "released",
+    LeaseExpired: "expired",
+    LeaseRevoked: "revoked",
+    LeaseHandedOff: "handed_off",
+    LeaseOffered: "offered",
+    LeaseParked: "parked",
+    LeaseResumed: "resumed",
+    LeaseCheckpointed: "checkpointed",
+    LeaseQueued: "queued",
+    LeaseUnqueued: "wait_ended",
+}
+assert set(_CHANGES) == LEASE_EVENTS, "every event about a lease has its word"
+
+
+def shown_arrival(journal_id: str, recorded: Recorded, agent: int) -> Message | None:
+    """A hand-off or an offer as the message in the receiver's inbox; None for anything that did not arrive there."""
+    event = recorded.event
+    if isinstance(event, LeaseHandedOff):
+        delivery, kind, sender = event.delivery, "lease.handed_off", event.sender
+    elif isinstance(event, LeaseOffered):
+        delivery, kind, sender = event.to, "lease.offered", event.ask.owner
+    else:
+        return None
+    if delivery is None or delivery.agent != agent:
+        return None
+    ask = event.ask
+    body = {
+        "type": kind,
+        "task": ask.task,
+        "room": ask.room_name,
+        "by": sender,
+        "epoch": recorded.seq if isinstance(event, LeaseHandedOff) else event.epoch,
+        "worktree": ask.worktree,
+        "paths": ask.paths,
+        "next": f"synapse renew {ask.task}" if isinstance(event, LeaseHandedOff) else f"synapse claim {ask.task}",
+    }
+    subject = f"{sender} {'handed' if isinstance(event, LeaseHandedOff) else 'offers'} you {ask.task}"
+    return Message(
+        id=message_id(recorded.seq),
+        room=None,
+        channel=f"@{delivery.name}",
+        n=delivery.n,
+        cursor=cursor_of(journal_id, recorded.seq),
+        sender="hub",
+        to=(delivery.name,),
+        kind="system",
+        subject=subject[:256],
+        body=msgspec.Raw(_encode(body)),
+        thread=None,
+        reply_to=None,
+        priority="high",
+        expires_at_ms=None,
+        sent_at_ms=recorded.at_ms,
+    )
+
+
+def in_a_sentence(recorded: Recorded) -> str:
+    """An event about a lease for people; `why` prints these."""
+    event, seq, actor = recorded.event, recorded.seq, recorded.actor
+    match event:
+        case LeaseGranted():
+            came = f" after waiting at place {event.place}" if event.place is not None else ""
+            fenced = f"; its epoch {event.replaces} is fenced" if event.replaces is not None else ""
+            ttl = in_words(event.ttl_ms)
+            return f"granted to {event.ask.owner} as epoch {seq}{came}, {_scope(event.ask)}, for {ttl}{fenced}"
+        case LeaseRenewed():
+            note = f", note: {event.note}" if event.note is not None else ""
+            return f"{event.ask.owner} changed it: {in_words(event.ttl_ms)} from each renewal{note}"
+        case LeaseReleased():
+            return f"released by {event.owner} (epoch {event.epoch})"
+        case LeaseExpired():
+            why = {
+                "ttl": "it was not renewed in time",
+                "connection": "its connection went away and did not come back",
+                "parked": "it was parked for as long as that is allowed",
+            }.get(event.reason, event.reason)
+            return f"the lease of {event.owner} expired (epoch {event.epoch}): {why}"
+        case LeaseRevoked():
+            return f"taken from {event.owner} (epoch {event.epoch}) by {actor}: {event.reason}"
+        case LeaseHandedOff():
+            return f"handed by {event.sender} (epoch {event.previous}) to {event.ask.owner} as epoch {seq}"
+        case LeaseOffered():
+            return f"offered by {event.ask.owner} to {event.to.name}, who was offline (epoch {event.epoch})"
+        case LeaseParked():
+            return f"parked by {event.ask.owner}: its time stands still (epoch {event.epoch})"
+        case LeaseResumed():
+            return f"resumed by {event.ask.owner}: its time runs on (epoch {event.epoch})"
+        case LeaseCheckpointed():
+            files = f" and {len(event.artefacts)} files" if event.artefacts else ""
+            return f"{event.ask.owner} kept a checkpoint of {len(bytes(event.data))} bytes{files} (epoch {event.epoch})"
+        case LeaseQueued():
+            return f"{event.ask.owner} began to wait, {event.priority} priority, place {seq}, {_scope(event.ask)}"
+        case LeaseUnqueued():
+            why = {
+                "deadline": "its deadline passed",
+                "gone": "it went away and did not come back",
+                "withdrawn": "it withdrew",
+                "forgotten": "the agent was forgotten",
+                "handed_off": "the lease was handed to it",
+            }.get(event.reason, event.reason)
+            return f"{event.owner} waits no more at place {event.place}: {why}"
+        case _:
+            raise AssertionError(f"{type(event).__name__} is not about a lease")
+
+
+def _scope(ask: Ask) -> str:
+    parts: list[str] = [ask.mode] if ask.mode == "shared" else []
+    if ask.whole:
+        parts.append("the whole worktree")
+    elif ask.paths:
+        parts.append(", ".join(ask.paths[:3]) + (f" and {len(ask.paths) - 3} more" if len(ask.paths) > 3 else ""))
+    parts += [f"{units} of pool {name}" for name, units in ask.pools]
+    return " ".join(parts) if parts else "the task alone"

@@ -1,0 +1,303 @@
+"""Leases, places in the queue, pools and checkpoints: what is held, what stands in whose way.
+
+A lease is live from its grant until an event ends it; its epoch is the seq of the grant. Whether one ask stands in the
+way of another is decided here, once, for grants, waiting, hand-off and refusals:
+
+    contend  both want the same task of the same room, or overlapping scopes of one worktree; not when both are shared,
+             and not when both are reentrant asks of the same agent
+    pools    units are counted, whoever holds them; units that places further ahead ask for are reserved
+
+Rule: a place is ahead of another when its priority is higher, or the same and it is older.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias, TypeVar
+
+import msgspec
+
+from synapse.core.events import Ask
+from synapse.core.scope_index import ScopeIndex
+from synapse.core.scopes import Pattern, compile_pattern, overlaps
+from synapse.protocol.commands import PRIORITIES, Artefact
+
+SHARED: Final = "shared"
+EXCLUSIVE: Final = "exclusive"
+RANK: Final = {name: rank for rank, name in enumerate(PRIORITIES)}
+
+
+@dataclass(slots=True)
+class Lease:
+    """One live grant. place: where it waited. offered_to, offer: an agent id and the message in its inbox."""
+
+    epoch: int
+    ask: Ask
+    ttl_ms: int
+    granted_at_ms: int
+    tied: bool = False
+    note: str | None = None
+    branch: str | None = None
+    place: int | None = None
+    parked: bool = False
+    offered_to: int | None = None
+    offer: int | None = None
+
+
+@dataclass(slots=True)
+class Place:
+    """A claim that waits. seq: of its event. key, hash: its idempotency key, which takes effect with the grant."""
+
+    seq: int
+    ask: Ask
+    ttl_ms: int
+    priority: str
+    wait_ms: int | None
+    queued_at_ms: int
+    tied: bool = False
+    note: str | None = None
+    branch: str | None = None
+    key: str | None = None
+    hash: str = ""
+
+    @property
+    def rank(self) -> int:
+        """Higher goes first."""
+        return RANK[self.priority]
+
+    def is_ahead(self, rank: int, seq: int) -> bool:
+        """True when this place goes before one of `rank` that was taken at `seq`."""
+        mine = RANK[self.priority]
+        return mine > rank or (mine == rank and self.seq < seq)
+
+
+@dataclass(slots=True)
+class Kept:
+    """The checkpoint of a task: what its last holder left for the next. by: agent name."""
+
+    data: msgspec.Raw
+    artefacts: tuple[Artefact, ...]
+    by: str
+    epoch: int
+    at_ms: int
+
+    @property
+    def size(self) -> int:
+        """Bytes it counts for."""
+        return len(bytes(self.data)) + sum(len(item.path) + 128 for item in self.artefacts)
+
+
+@dataclass(slots=True)
+class Pool:
+    """Counted units. held, waiting: units by epoch and by place."""
+
+    name: str
+    capacity: int
+    held: dict[int, int] = field(default_factory=dict)
+    waiting: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class View:
+    """What a decision has already made up its mind about, on top of the state, which it must not change."""
+
+    gone_leases: set[int] = field(default_factory=set)
+    gone_places: set[int] = field(default_factory=set)
+    new: list[Ask] = field(default_factory=list)
+    capacity: dict[str, int] = field(default_factory=dict)
+
+
+TaskKey: TypeAlias = tuple[int, str]
+"""Room id and task id."""
+
+
+class Leases:
+    """All live leases and places, with the indexes that make a claim cheap."""
+
+    __slots__ = (
+        "_exclusive",
+        "_shared",
+        "_waiting",
+        "checkpoint_bytes",
+        "checkpoints",
+        "live",
+        "of_agent",
+        "of_task",
+        "places",
+        "places_of_agent",
+        "places_of_task",
+        "pools",
+    )
+
+    def __init__(self) -> None:
+        self.live: dict[int, Lease] = {}
+        self.of_task: dict[TaskKey, dict[int, Lease]] = {}
+        self.of_agent: dict[int, dict[int, Lease]] = {}
+        self.places: dict[int, Place] = {}
+        self.places_of_task: dict[TaskKey, dict[int, Place]] = {}
+        self.places_of_agent: dict[int, dict[int, Place]] = {}
+        self.pools: dict[str, Pool] = {}
+        self.checkpoints: dict[TaskKey, Kept] = {}
+        self.checkpoint_bytes = 0
+        self._exclusive = ScopeIndex()
+        self._shared = ScopeIndex()
+        self._waiting = ScopeIndex()
+
+    # What `apply` does.
+
+    def add(self, lease: Lease) -> None:
+        """A lease began."""
+        ask, epoch = lease.ask, lease.epoch
+        self.live[epoch] = lease
+        self.of_task.setdefault((ask.room, ask.task), {})[epoch] = lease
+        self.of_agent.setdefault(ask.agent, {})[epoch] = lease
+        if ask.worktree is not None:
+            index = self._shared if ask.mode == SHARED else self._exclusive
+            index.add(epoch, ask.worktree, patterns_of(ask), whole=ask.whole)
+        for name, units in ask.pools:
+            self.pools[name].held[epoch] = units
+
+    def end(self, epoch: int) -> Lease:
+        """A lease ended."""
+        lease = self.live.pop(epoch)
+        ask = lease.ask
+        _drop(self.of_task, (ask.room, ask.task), epoch)
+        _drop(self.of_agent, ask.agent, epoch)
+        if ask.worktree is not None:
+            (self._shared if ask.mode == SHARED else self._exclusive).remove(epoch)
+        for name, _ in ask.pools:
+            del self.pools[name].held[epoch]
+        return lease
+
+    def enqueue(self, place: Place) -> None:
+        """A claim begins to wait."""
+        ask, seq = place.ask, place.seq
+        self.places[seq] = place
+        self.places_of_task.setdefault((ask.room, ask.task), {})[seq] = place
+        self.places_of_agent.setdefault(ask.agent, {})[seq] = place
+        if ask.worktree is not None:
+            self._waiting.add(seq, ask.worktree, patterns_of(ask), whole=ask.whole)
+        for name, units in ask.pools:
+            self.pools[name].waiting[seq] = units
+
+    def dequeue(self, seq: int) -> Place:
+        """A wait is over."""
+        place = self.places.pop(seq)
+        ask = place.ask
+        _drop(self.places_of_task, (ask.room, ask.task), seq)
+        _drop(self.places_of_agent, ask.agent, seq)
+        if ask.worktree is not None:
+            self._waiting.remove(seq)
+        for name, _ in ask.pools:
+            del self.pools[name].waiting[seq]
+        return place
+
+    def keep(self, key: TaskKey, kept: Kept | None) -> None:
+        """Put a checkpoint in place of the last one; None removes it."""
+        old = self.checkpoints.pop(key, None)
+        if old is not None:
+            self.checkpoint_bytes -= old.size
+        if kept is not None:
+            self.checkpoints[key] = kept
+            self.checkpoint_bytes += kept.size
+
+    # What stands in the way.
+
+    def leases_against(self, ask: Ask, view: View) -> Iterator[Lease | Ask]:
+        """Live leases that `ask` conflicts with, and asks that this decision has granted already; pools come last."""
+        gone = view.gone_leases
+        seen: set[int] = set()
+        for epoch, lease in self.of_task.get((ask.room, ask.task), NO_LEASES).items():
+            if epoch not in gone and _contends(ask, lease.ask):
+                seen.add(epoch)
+                yield lease
+        if ask.worktree is not None:
+            indexes = (self._exclusive,) if ask.mode == SHARED else (self._exclusive, self._shared)
+            for index in indexes:
+                for epoch in index.overlapping(ask.worktree, patterns_of(ask), whole=ask.whole):
+                    if epoch not in gone and epoch not in seen and _contends(ask, self.live[epoch].ask):
+                        yield self.live[epoch]
+        for new in view.new:
+            if conflicts(ask, new):
+                yield new
+        for name, units in ask.pools:
+            pool = self.pools[name]
+            if self._free(pool, view) < units:
+                yield from (self.live[epoch] for epoch in pool.held if epoch not in gone)
+
+    def places_against(self, ask: Ask, rank: int, seq: int, view: View) -> Iterator[Place]:
+        """Places ahead of one of `rank` taken at `seq` that `ask` conflicts with; pools come last."""
+        gone = view.gone_places
+        for place in self.places_near(ask):
+            if place.seq not in gone and place.is_ahead(rank, seq) and _contends(ask, place.ask):
+                yield place
+        for name, units in ask.pools:
+            pool = self.pools[name]
+            ahead = [at for at in pool.waiting if at not in gone and self.places[at].is_ahead(rank, seq)]
+            if ahead and self._free(pool, view) - sum(pool.waiting[at] for at in ahead) < units:
+                yield from (self.places[at] for at in ahead)
+
+    def places_near(self, ask: Ask) -> Iterator[Place]:
+        """Places for the same task or overlapping scopes, whatever their modes, each once. Pools are not looked at."""
+        of_task = self.places_of_task.get((ask.room, ask.task), NO_PLACES)
+        yield from of_task.values()
+        if ask.worktree is not None:
+            for seq in self._waiting.overlapping(ask.worktree, patterns_of(ask), whole=ask.whole):
+                if seq not in of_task:
+                    yield self.places[seq]
+
+    def places_after(self, ask: Ask) -> list[Place]:
+        """Places that the end of `ask` may help, in the order in which they are served."""
+        found = {place.seq: place for place in self.places_near(ask)} if self.places else {}
+        for name, _ in ask.pools:
+            pool = self.pools.get(name)
+            if pool is not None:
+                found.update({seq: self.places[seq] for seq in pool.waiting})
+        return in_line(found.values())
+
+    def _free(self, pool: Pool, view: View) -> int:
+        held = sum(units for epoch, units in pool.held.items() if epoch not in view.gone_leases)
+        new = sum(units for ask in view.new for name, units in ask.pools if name == pool.name)
+        return view.capacity.get(pool.name, pool.capacity) - held - new
+
+
+def in_line(places: Iterable[Place]) -> list[Place]:
+    """Places in the order in which they are served."""
+    return sorted(places, key=lambda place: (-place.rank, place.seq))
+
+
+def conflicts(a: Ask, b: Ask) -> bool:
+    """True when the two cannot be held at once; pools aside."""
+    if not _contends(a, b):
+        return False
+    if a.task == b.task and a.room == b.room:
+        return True
+    if a.worktree is None or a.worktree != b.worktree:
+        return False
+    return a.whole or b.whole or any(overlaps(p, q) for p in patterns_of(a) for q in patterns_of(b))
+
+
+def _contends(a: Ask, b: Ask) -> bool:
+    if a.mode == SHARED and b.mode == SHARED:
+        return False
+    return a.agent != b.agent or not (a.reentrant and b.reentrant)
+
+
+def patterns_of(ask: Ask) -> list[Pattern]:
+    """The paths of an ask, compiled."""
+    return [compile_pattern(path, folded=ask.folds) for path in ask.paths]
+
+
+NO_LEASES: Final[dict[int, Lease]] = {}
+NO_PLACES: Final[dict[int, Place]] = {}
+
+
+_Key = TypeVar("_Key")
+_Item = TypeVar("_Item")
+
+
+def _drop(table: dict[_Key, dict[int, _Item]], key: _Key, item: int) -> None:
+    """Take one item out of a table of tables, and its table when it is empty."""
+    inner = table[key]
+    del inner[item]
+    if not inner:
+        del table[key]

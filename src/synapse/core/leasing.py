@@ -1,0 +1,156 @@
+"""The soft half of leases: deadlines on the lease clock, ties to connections, and who waits on which connection.
+
+A restart forgets all of it; then every lease gets its full TTL, and every place the time to be taken up again.
+"""
+
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+from synapse.core.leases import Lease
+
+if TYPE_CHECKING:
+    from synapse.core.state import State
+    from synapse.protocol.limits import Limits
+
+TTL = "ttl"
+CONNECTION = "connection"
+PARKED = "parked"
+DEADLINE = "deadline"
+GONE = "gone"
+
+
+@dataclass(slots=True)
+class Leasing:
+    """By epoch or place. reasons: why a deadline is not the ordinary one. tied: the connection of a tied lease.
+    attached: the connection on which somebody waits at a place. left: what a parked lease had left, in ms."""
+
+    deadlines: dict[int, int] = field(default_factory=dict)
+    reasons: dict[int, str] = field(default_factory=dict)
+    tied: dict[int, int] = field(default_factory=dict)
+    ties: dict[int, set[int]] = field(default_factory=dict)
+    attached: dict[int, int] = field(default_factory=dict)
+    waits: dict[int, set[int]] = field(default_factory=dict)
+    until: dict[int, int] = field(default_factory=dict)
+    left: dict[int, int] = field(default_factory=dict)
+    heap: list[tuple[int, int]] = field(default_factory=list)
+
+    def arm(self, key: int, deadline_ms: int, reason: str | None = None) -> None:
+        """Set a deadline; one set before is void."""
+        before = self.deadlines.get(key)
+        self.deadlines[key] = deadline_ms
+        if reason is None:
+            self.reasons.pop(key, None)
+        else:
+            self.reasons[key] = reason
+        if before is None or deadline_ms < before:
+            heappush(self.heap, (deadline_ms, key))  # a later one is pushed when the earlier one comes up
+
+    def forget(self, key: int) -> None:
+        """A lease or place is no more."""
+        self.deadlines.pop(key, None)
+        self.reasons.pop(key, None)
+        self.left.pop(key, None)
+        self.until.pop(key, None)
+        self.untie(key)
+        self.detach(key)
+
+    def due(self, lease_ms: int) -> list[int]:
+        """Keys whose deadline has passed, earliest first; each stays due until it is forgotten or armed again."""
+        found: list[int] = []
+        heap = self.heap
+        while heap and heap[0][0] <= lease_ms:
+            at_ms, key = heappop(heap)
+            deadline_ms = self.deadlines.get(key)
+            if deadline_ms is None or deadline_ms < at_ms:
+                continue
+            if deadline_ms > lease_ms:
+                heappush(heap, (deadline_ms, key))
+            elif key not in found:
+                found.append(key)
+        for key in found:
+            heappush(heap, (self.deadlines[key], key))
+        return found
+
+    def remaining_ms(self, lease: Lease, lease_ms: int) -> int | None:
+        """What is left of a lease; None while it is parked."""
+        if lease.parked:
+            return None
+        return max(0, self.deadlines.get(lease.epoch, lease_ms + lease.ttl_ms) - lease_ms)
+
+    def renew(self, lease: Lease, connection: int, lease_ms: int) -> None:
+        """A full TTL from now; a tied lease belongs to this connection from here on. A parked one stays parked."""
+        if lease.tied:
+            self.tie(lease.epoch, connection)
+        if lease.parked:
+            self.left[lease.epoch] = lease.ttl_ms
+        else:
+            self.arm(lease.epoch, lease_ms + lease.ttl_ms)
+
+    def tie(self, epoch: int, connection: int) -> None:
+        """The lease lapses when this connection has gone."""
+        self.untie(epoch)
+        self.tied[epoch] = connection
+        self.ties.setdefault(connection, set()).add(epoch)
+
+    def untie(self, epoch: int) -> None:
+        """The lease does not depend on a connection."""
+        _unlink(self.tied, self.ties, epoch)
+
+    def attach(self, place: int, connection: int) -> None:
+        """Somebody waits for this place on a connection."""
+        self.detach(place)
+        self.attached[place] = connection
+        self.waits.setdefault(connection, set()).add(place)
+
+    def detach(self, place: int) -> None:
+        """Nobody waits for this place just now."""
+        _unlink(self.attached, self.waits, place)
+
+    def disconnect(self, connection: int, limits: "Limits", lease_ms: int) -> None:
+        """A connection has gone: its tied leases have a grace, its places the time to be taken up again."""
+        for epoch in sorted(self.ties.get(connection, ())):
+            self.untie(epoch)
+            grace_ms = lease_ms + limits.tie_grace_ms
+            if grace_ms < self.deadlines[epoch] and self.reasons.get(epoch) != PARKED:
+                self.arm(epoch, grace_ms, CONNECTION)
+        for place in sorted(self.waits.get(connection, ())):
+            self.detach(place)
+            self.expect(place, limits, lease_ms)
+
+    def expect(self, place: int, limits: "Limits", lease_ms: int) -> None:
+        """Nobody is attached: the place ends unless it is taken up again in time."""
+        self.arm(place, min(lease_ms + limits.reattach_ms, self.until.get(place, lease_ms + limits.reattach_ms)), GONE)
+
+    def await_turn(self, place: int, connection: int, lease_ms: int) -> None:
+        """Somebody waits, until the deadline of the wait if there is one."""
+        self.attach(place, connection)
+        until_ms = self.until.get(place)
+        if until_ms is None:
+            self.deadlines.pop(place, None)
+            self.reasons.pop(place, None)
+        else:
+            self.arm(place, until_ms, DEADLINE)
+
+
+def _unlink(by_key: dict[int, int], by_connection: dict[int, set[int]], key: int) -> None:
+    connection = by_key.pop(key, None)
+    if connection is not None:
+        keys = by_connection[connection]
+        keys.discard(key)
+        if not keys:
+            del by_connection[connection]
+
+
+def arm_all(state: "State", limits: "Limits", lease_ms: int) -> None:
+    """A hub started: every live lease has its full TTL, every place the time to be taken up again."""
+    soft = state.soft.leasing
+    for lease in state.leases.live.values():
+        if lease.parked:
+            soft.arm(lease.epoch, lease_ms + limits.parked_ms_max, PARKED)
+        else:
+            soft.arm(lease.epoch, lease_ms + lease.ttl_ms)
+    for place in state.leases.places.values():
+        if place.wait_ms is not None:
+            soft.until[place.seq] = lease_ms + place.wait_ms
+        soft.expect(place.seq, limits, lease_ms)

@@ -1,0 +1,143 @@
+"""What a refused claim is told: who or what stands in the way, until when, and what to do next."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from synapse.core.by import By
+from synapse.core.events import Ask
+from synapse.core.leases import Lease, Place
+from synapse.core.rooms import Room
+from synapse.errors import Rejected
+
+if TYPE_CHECKING:
+    from synapse.core.state import State
+
+HOLDERS_MAX: Final = 8
+"""How many holders a refusal names; it says how many there are."""
+PATHS_MAX: Final = 16
+"""How many paths of a holder a refusal names."""
+
+
+def holder_facts(state: "State", leases: Sequence[Lease], lease_ms: int) -> list[dict[str, object]]:
+    """The first holders as data, in the order of their grants."""
+    found: list[dict[str, object]] = []
+    for lease in sorted(leases, key=lambda lease: lease.epoch)[:HOLDERS_MAX]:
+        ask = lease.ask
+        facts: dict[str, object] = {
+            "task": ask.task,
+            "room": ask.room_name,
+            "owner": ask.owner,
+            "epoch": lease.epoch,
+            "mode": ask.mode,
+            "worktree": ask.worktree,
+            "paths": list(ask.paths[:PATHS_MAX]),
+            "whole_worktree": ask.whole,
+            "pools": dict(ask.pools),
+            "expires_in_ms": state.soft.leasing.remaining_ms(lease, lease_ms),
+        }
+        if len(ask.paths) > PATHS_MAX:
+            facts["paths_count"] = len(ask.paths)
+        found.append(facts)
+    return found
+
+
+def waiter_facts(places: Sequence[Place]) -> list[dict[str, object]]:
+    """The first places as data."""
+    return [
+        {"task": place.ask.task, "room": place.ask.room_name, "owner": place.ask.owner, "place": place.seq}
+        for place in places[:HOLDERS_MAX]
+    ]
+
+
+def held(state: "State", ask: Ask, leases: Sequence[Lease], by: By) -> Rejected:
+    """Live leases stand in the way."""
+    leases = sorted(leases, key=lambda lease: lease.epoch)
+    first = leases[0]
+    more = f", and {len(leases) - 1} more" if len(leases) > 1 else ""
+    left_ms = state.soft.leasing.remaining_ms(first, by.lease_ms)
+    facts: dict[str, object] = {"holders": holder_facts(state, leases, by.lease_ms), "holders_count": len(leases)}
+    return Rejected(
+        "lease_held",
+        f"{ask.task} cannot be leased: {_holding(ask, first)} {_until(left_ms)}{more}; "
+        f"wait in line with --wait, or ask {first.ask.owner} to release or hand it off",
+        facts,
+        retry_after_ms=left_ms,
+    )
+
+
+def _holding(ask: Ask, lease: Lease) -> str:
+    other = lease.ask
+    owner = f"another process of {other.owner}" if other.agent == ask.agent else other.owner
+    what = "it" if (other.room, other.task) == (ask.room, ask.task) else f"{other.task} ({_scope_in_words(other)})"
+    return f"{owner} holds {what} with epoch {lease.epoch}{', shared,' if other.mode == 'shared' else ''}"
+
+
+def _scope_in_words(ask: Ask) -> str:
+    if ask.whole:
+        return "the whole worktree"
+    if ask.paths:
+        more = f" and {len(ask.paths) - 3} more" if len(ask.paths) > 3 else ""
+        return ", ".join(ask.paths[:3]) + more
+    if ask.pools:
+        return ", ".join(f"{units} of pool {name}" for name, units in ask.pools)
+    return "no paths"
+
+
+def _until(left_ms: int | None) -> str:
+    if left_ms is None:
+        return "and it is parked, waiting for a person"
+    return f"for another {in_words(left_ms)} unless it is renewed"
+
+
+def in_words(ms: int) -> str:
+    """A span of time for people: `42 s`, `14 min 5 s`, `3 h 20 min`."""
+    seconds = -(-ms // 1000)
+    if seconds < 120:
+        return f"{seconds} s"
+    if seconds < 7200:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+def queued(state: "State", ask: Ask, places: Sequence[Place], by: By) -> Rejected:
+    """Nobody holds it, but others wait for it before this claim."""
+    assert places, "something stands in the way"
+    names = ", ".join(dict.fromkeys(place.ask.owner for place in places[:3]))
+    return Rejected(
+        "lease_queued",
+        f"{ask.task} cannot be leased: {len(places)} earlier claims wait for it or for a part of it, first "
+        f"{places[0].ask.owner} for {places[0].ask.task} ({names}); wait in line with --wait",
+        {"waiters": waiter_facts(places), "waiters_count": len(places)},
+    )
+
+
+def deadlocked(ask: Ask, cycle: Sequence[str], what: str, leases: Sequence[Lease]) -> Rejected:
+    """Waiting would never end. cycle: agent names, the first one again at the end. what: wait, grant, hand-off,
+    upgrade."""
+    steps = " waits for ".join(cycle)
+    cure = {
+        "upgrade": "release the shared lease and claim exclusively",
+        "hand-off": "let one of them withdraw its wait first",
+        "grant": "release what the others wait for first, or wait in line with a lower priority",
+    }.get(what, "release what you hold first, or claim both at once")
+    return Rejected(
+        "deadlock",
+        f"{ask.task}: this {what} would close a circle: {steps}; {cure}",
+        {"cycle": list(cycle), "task": ask.task, "holders": [lease.epoch for lease in leases[:HOLDERS_MAX]]},
+    )
+
+
+def stale(state: "State", room: Room, task: str, epoch: int, leases: Sequence[Lease], by: By) -> Rejected:
+    """`epoch` is not a live grant of the asking agent on the task."""
+    holders = holder_facts(state, leases, by.lease_ms)
+    if leases:
+        last = leases[-1]
+        now = f"{last.ask.owner} holds it now with epoch {last.epoch}"
+    else:
+        now = "nobody holds it now"
+    return Rejected(
+        "stale_epoch",
+        f"epoch {epoch} of {task} in room {room.name} is not live: {now}; what was done under it must not be written, "
+        "claim the task again",
+        {"task": task, "room": room.name, "epoch": epoch, "holders": holders},
+    )

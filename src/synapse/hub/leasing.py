@@ -1,0 +1,317 @@
+"""Leases as the turn sees them: deadlines armed, claims that wait, holders told that a lease is lost."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from synapse.core.claims import decide_attach, room_of
+from synapse.core.events import (
+    Event,
+    LeaseExpired,
+    LeaseGranted,
+    LeaseHandedOff,
+    LeaseParked,
+    LeaseQueued,
+    LeaseReleased,
+    LeaseResumed,
+    LeaseRevoked,
+    LeaseUnqueued,
+    Recorded,
+)
+from synapse.core.holding import decide_expiry, decide_unqueue, lease_of
+from synapse.core.idempotency import conflict
+from synapse.core.lease_answers import claimed_lease, lease_info, position_of
+from synapse.core.lease_events import in_a_sentence, shown_change
+from synapse.core.leases import Lease, Place, View
+from synapse.core.leasing import PARKED, TTL, arm_all
+from synapse.core.refusals import holder_facts, in_words
+from synapse.errors import Rejected
+from synapse.hub.connection import Connection
+from synapse.hub.reads import recorded_of
+from synapse.protocol.codec import RequestId, encode_notice
+from synapse.protocol.commands import ClaimLease, ExplainTask, RenewLease
+from synapse.protocol.cursor import cursor_of, seq_of
+from synapse.protocol.names import require_task
+from synapse.protocol.notices import ClaimQueued, LeaseLost
+from synapse.protocol.replies import Explanation, Happened
+
+if TYPE_CHECKING:
+    from synapse.hub.turn import Turns
+
+EXPIRIES_MAX: Final = 1_000
+"""Leases and places that end in one tick; the others follow in the next."""
+
+
+@dataclass(slots=True)
+class Claimer:
+    """Who waits for a place, on which connection, with which request."""
+
+    connection: Connection
+    request_id: RequestId
+
+
+class Leasing:
+    """The leases of one `Turns`."""
+
+    def __init__(self, turns: "Turns") -> None:
+        self._turns = turns
+        self._state = turns.state
+        self._limits = turns.rules.limits
+        self._soft = turns.state.soft.leasing
+        self._claimers: dict[int, Claimer] = {}
+
+    @property
+    def count(self) -> int:
+        """How many requests wait for a lease."""
+        return len(self._claimers)
+
+    def begin(self) -> None:
+        """The hub started: every deadline is armed in full."""
+        arm_all(self._state, self._limits, self._turns.lease_clock.now_ms)
+
+    # Waiting.
+
+    def require_may_wait(self, connection: Connection, command: ClaimLease) -> None:
+        """Raises `Rejected(limit)` when the connection waits as often as it may."""
+        if command.wait_ms != 0 and connection.waiting >= self._limits.waiting_max:
+            raise Rejected(
+                "limit",
+                f"this connection has {self._limits.waiting_max} requests that wait already (waiting_max)",
+                {"limit": "waiting_max", "value": self._limits.waiting_max},
+            )
+
+    def place_of(self, connection: Connection, command: ClaimLease, key: str | None, digest: str) -> Place | None:
+        """The place that this claim takes up again, if it is still in the queue. digest: of the payload under `key`.
+
+        Raises `Rejected(idem_conflict)` when the key waits there with another payload.
+        """
+        if command.place is None and key is None:
+            return None
+        for place in self._state.leases.places_of_agent.get(connection.by.require_agent(), {}).values():
+            if key is not None and place.key == key:
+                if place.hash != digest and place.seq != command.place:
+                    raise conflict(place.queued_at_ms, place.seq)
+                return place
+            if place.seq == command.place and place.ask.task == command.task:
+                return place
+        return None
+
+    def wait(self, connection: Connection, request_id: RequestId, place: Place) -> None:
+        """The claim waits at `place`. Who waited there before is told that somebody else does now."""
+        before = self._claimers.pop(place.seq, None)
+        if before is not None:
+            self._unpark(before)
+            refusal = Rejected("withdrawn", f"place {place.seq} was taken up by another request")
+            self._turns.refuse(before.connection, before.request_id, refusal)
+        connection.waiting += 1
+        connection.in_flight -= 1
+        self._turns.peers.unhold(connection)
+        self._claimers[place.seq] = Claimer(connection, request_id)
+        lease_ms = self._turns.lease_clock.now_ms
+        self._soft.await_turn(place.seq, connection.id, lease_ms)
+        granted = decide_attach(self._state, place)
+        if granted and not self._turns.is_read_only:
+            self._turns.record(granted, "hub")
+            return
+        self._say_queued(connection, request_id, place, lease_ms)
+
+    def _say_queued(self, connection: Connection, request_id: RequestId, place: Place, lease_ms: int) -> None:
+        if request_id is None:
+            return
+        against = [item for item in self._state.leases.leases_against(place.ask, View()) if isinstance(item, Lease)]
+        until_ms = self._soft.until.get(place.seq)
+        notice = ClaimQueued(
+            request=request_id,
+            task=place.ask.task,
+            room=place.ask.room_name,
+            place=place.seq,
+            position=position_of(self._state, place),
+            deadline_ms=None if until_ms is None else max(0, until_ms - lease_ms),
+            holders=tuple(holder_facts(self._state, against, lease_ms)),
+        )
+        self._turns.notify(connection, encode_notice(self._state.seq, notice))
+
+    def _unpark(self, claimer: Claimer) -> None:
+        claimer.connection.waiting -= 1
+        claimer.connection.in_flight += 1
+
+    def drop(self, connection: Connection) -> None:
+        """A connection has gone: what is tied to it has a grace, its places the time to be taken up again."""
+        for seq in [seq for seq, claimer in self._claimers.items() if claimer.connection is connection]:
+            del self._claimers[seq]
+        self._soft.disconnect(connection.id, self._limits, self._turns.lease_clock.now_ms)
+
+    # What follows from events, and what does without them.
+
+    def after(self, connection: Connection, command: ClaimLease | RenewLease, recorded: list[Recorded]) -> None:
+        """A claim or a renewal was carried out: the deadline moves, and a tied lease belongs to this connection."""
+        if isinstance(command, RenewLease):
+            lease = lease_of(self._state, command.task, command.room, command.epoch, connection.by)
+        else:
+            epoch = claimed_lease(self._state, command, connection.by, recorded)[0]
+            lease = self._state.leases.live[epoch]
+        owner = connection if lease.ask.agent == connection.by.agent else None
+        self._soft.renew(lease, connection.id if owner is not None else 0, self._turns.lease_clock.now_ms)
+
+    def on_event(self, entry: Recorded) -> None:
+        """An event about a lease was folded in."""
+        soft, lease_ms, event = self._soft, self._turns.lease_clock.now_ms, entry.event
+        match event:
+            case LeaseGranted():
+                self._granted(entry, event, lease_ms)
+            case LeaseReleased():
+                soft.forget(event.epoch)
+            case LeaseExpired() | LeaseRevoked():
+                soft.forget(event.epoch)
+                lost = LeaseLost(
+                    task=event.task, room=event.room_name, epoch=event.epoch, reason=event.reason, by=entry.actor
+                )
+                self._say_lost(event.owner, lost)
+            case LeaseHandedOff():
+                left = soft.left.get(event.previous)
+                soft.forget(event.previous)
+                lease = self._state.leases.live[entry.seq]
+                if lease.parked:
+                    soft.left[entry.seq] = lease.ttl_ms if left is None else left
+                    soft.arm(entry.seq, lease_ms + self._limits.parked_ms_max, PARKED)
+                else:
+                    soft.arm(entry.seq, lease_ms + lease.ttl_ms)
+            case LeaseParked():
+                soft.left[event.epoch] = max(0, soft.deadlines[event.epoch] - lease_ms)
+                soft.untie(event.epoch)
+                soft.arm(event.epoch, lease_ms + self._limits.parked_ms_max, PARKED)
+            case LeaseResumed():
+                left = soft.left.pop(event.epoch, self._state.leases.live[event.epoch].ttl_ms)
+                soft.arm(event.epoch, lease_ms + left)
+            case LeaseQueued():
+                if event.wait_ms is not None:
+                    soft.until[entry.seq] = lease_ms + event.wait_ms
+            case LeaseUnqueued():
+                soft.forget(event.place)
+                self._refuse_claimer(event)
+            case _:
+                pass
+
+    def _granted(self, entry: Recorded, event: LeaseGranted, lease_ms: int) -> None:
+        soft, turns = self._soft, self._turns
+        soft.arm(entry.seq, lease_ms + event.ttl_ms)
+        if event.replaces is not None:
+            soft.forget(event.replaces)
+            ask = event.ask
+            lost = LeaseLost(task=ask.task, room=ask.room_name, epoch=event.replaces, reason="replaced", by=entry.actor)
+            self._say_lost(ask.owner, lost)
+        if event.place is None:
+            return
+        soft.forget(event.place)
+        claimer = self._claimers.pop(event.place, None)
+        if claimer is None:
+            return
+        self._unpark(claimer)
+        connection = claimer.connection
+        if event.tied:
+            soft.tie(entry.seq, connection.id)
+        by = connection.by
+        by.at_ms, by.lease_ms = turns.now_at_ms, lease_ms
+        cursor = cursor_of(self._state.journal_id, entry.seq)
+        info = lease_info(self._state, self._state.leases.live[entry.seq], by, outcome="granted", cursor=cursor)
+        turns.reply(connection, claimer.request_id, info)
+
+    def _refuse_claimer(self, event: LeaseUnqueued) -> None:
+        claimer = self._claimers.pop(event.place, None)
+        if claimer is None:
+            return
+        self._unpark(claimer)
+        if event.reason == "deadline":
+            refusal = Rejected(
+                "deadline", f"{event.task} was not free in the time given for waiting; the place in line is given up"
+            )
+        else:
+            refusal = Rejected("withdrawn", f"the wait for {event.task} at place {event.place} ended: {event.reason}")
+        self._turns.refuse(claimer.connection, claimer.request_id, refusal)
+
+    def _say_lost(self, owner: str, lost: LeaseLost) -> None:
+        """To every lasting connection of the agent."""
+        connections = self._turns.of_agent.get(owner)
+        if not connections:
+            return
+        agent = self._state.agents.by_name.get(owner)
+        here = None if agent is None else self._state.soft.presence.here.get(agent.id)
+        if here is None:
+            return
+        payload = encode_notice(self._state.seq, lost)
+        for connection in connections:
+            if connection.id in here.lasting:
+                self._turns.notify(connection, payload)
+
+    def tick(self) -> None:
+        """Whose deadline has passed is expired; who waited long enough, or did not come back, waits no more."""
+        turns, soft, leases = self._turns, self._soft, self._state.leases
+        for key in soft.due(turns.lease_clock.now_ms)[:EXPIRIES_MAX]:
+            lease, place = leases.live.get(key), leases.places.get(key)
+            reason = soft.reasons.get(key, TTL)
+            events: list[Event]
+            if lease is not None:
+                events = decide_expiry(self._state, lease, reason)
+            elif place is not None:
+                if key in self._claimers:
+                    self._late(place)
+                    continue
+                events = decide_unqueue(self._state, [place], reason)
+            else:
+                continue
+            turns.record(events, "hub")
+
+    def _late(self, place: Place) -> None:
+        """The deadline of a wait passed. What it waited for is named once more."""
+        state, lease_ms = self._state, self._turns.lease_clock.now_ms
+        claimer = self._claimers.pop(place.seq)
+        against = [item for item in state.leases.leases_against(place.ask, View()) if isinstance(item, Lease)]
+        facts: dict[str, object] = {"holders": holder_facts(state, against, lease_ms), "place": place.seq}
+        self._turns.record(decide_unqueue(state, [place], "deadline"), "hub")
+        why = "others ahead in line"
+        if against:
+            left_ms = self._soft.remaining_ms(against[0], lease_ms)
+            rest = "parked" if left_ms is None else f"for another {in_words(left_ms)}"
+            why = f"{against[0].ask.owner} holds {against[0].ask.task} with epoch {against[0].epoch}, {rest}"
+        self._unpark(claimer)
+        refusal = Rejected("deadline", f"{place.ask.task} was not free in the time given for waiting: {why}", facts)
+        self._turns.refuse(claimer.connection, claimer.request_id, refusal)
+
+    # What happened to a task.
+
+    def explain(self, connection: Connection, request_id: RequestId, command: ExplainTask) -> None:
+        """A page of the events of a task, in words. Raises `Rejected`."""
+        turns, state = self._turns, self._state
+        room = room_of(state, command.room, connection.by)
+        key, head, journal_id = f"ta/{room.id}/{require_task(command.task)}", state.seq, state.journal_id
+        most = self._limits.page_items_max
+        if not 1 <= command.limit <= most:
+            raise Rejected("bad_request", f"limit {command.limit} must be 1 to {most} - at `$.body.limit`")
+        after = 0 if command.after is None else seq_of(command.after, journal_id, head)
+        name = room.name
+
+        def read() -> Explanation:
+            rows = turns.pages.page([key], after, head, command.limit)
+            found: list[Happened] = []
+            for row in rows:
+                entry = recorded_of(row)
+                change = shown_change(journal_id, entry)
+                assert change is not None, "the index of a task names events about leases"
+                text = in_a_sentence(entry)
+                happened = Happened(seq=row.seq, at_ms=row.at_ms, by=row.actor, change=change.change, text=text)
+                found.append(happened)
+            is_all = len(rows) < command.limit
+            if is_all and not rows and command.after is None:
+                raise Rejected(
+                    "not_found",
+                    f"nothing ever happened to {command.task} in room {name}",
+                    {"task": command.task, "room": name},
+                )
+            return Explanation(
+                task=command.task,
+                room=name,
+                events=tuple(found),
+                next=None if is_all else cursor_of(journal_id, rows[-1].seq),
+                cursor=cursor_of(journal_id, head),
+            )
+
+        turns.disk.defer(connection, request_id, read)
