@@ -16,13 +16,18 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import machine, memory, servers, starting, traffic
+from benchmarks import against, claims, machine, memory, servers, starting, traffic
 from benchmarks.bench import Bench
 from benchmarks.gates import table
 from benchmarks.generator import BUILD, Generator, LoadFailed, build
 
 PARTS: dict[str, Callable[[Bench], None]] = {
     "messages": traffic.messages,
+    "claims": claims.claims,
+    "live": claims.live,
+    "overlap": claims.overlap,
+    "redis": against.redis,
+    "announced": against.announced,
     "fanout": traffic.fanout,
     "idle": traffic.idle,
     "flush": traffic.flush,
@@ -115,7 +120,7 @@ def main() -> int:
                 "name": found.gate.name,
                 "what": found.gate.what,
                 "unit": found.gate.unit,
-                "promise": f"{found.gate.bound} {found.gate.limit:g}",
+                "promise": found.gate.promise,
                 "kept": found.is_kept,
                 "n": found.n,
                 "median": round(found.median, 3),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from benchmarks.gates import Figures
-from benchmarks.generator import CLIENT_CPU_MAX, Generator, Load
+from benchmarks.generator import CLIENT_CPU_MAX, Generator, Load, load_of
 from benchmarks.servers import HUB_COMMAND, Hub
 
 _Result = TypeVar("_Result")
@@ -59,6 +59,11 @@ class Bench:
     def timed(self) -> tuple[str, ...]:
         """The generator's options for how long it measures."""
         return ("--seconds", str(self.seconds), "--warmup", str(self.warmup_s))
+
+    def python_client(self, python: str | Path, *options: str) -> Load:
+        """Run python_client.py under the Python of a product's environment."""
+        script = Path(__file__).with_name("python_client.py")
+        return load_of([str(python), str(script), *options, *self.timed()], self.client_core)
 
     def check_client(self, what: str, load: Load) -> None:
         """Say so when the client was the limit: the figure then says little about the server."""

@@ -12,6 +12,7 @@ from benchmarks.machine import pinned
 
 SOURCES = Path(__file__).parent
 BUILD = SOURCES / "build"
+SUBSCRIBE_LEASES = '{"type":"feed.subscribe","id":"subscribe","body":{"leases":true}}'
 SUBSCRIBE = '{"type":"feed.subscribe","id":"subscribe","body":{"channels":["main:general"]}}'
 CLIENT_CPU_MAX = 0.95
 """Above this share of its core the client, not the server, is what was measured."""
@@ -63,12 +64,7 @@ class Generator:
 
     def run(self, port: int, *options: str, hellos: Path | None = None) -> Load:
         """One run to its end. Raises `LoadFailed`."""
-        with pinned(self.core):
-            done = subprocess.run(self._command(port, options, hellos), capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise LoadFailed(done.stderr.strip() or f"the generator ended with {done.returncode}")
-        found = json.loads(done.stdout)
-        return Load(**{name: found[name] for name in Load.__slots__})
+        return load_of(self._command(port, options, hellos), self.core)
 
     def hold(self, port: int, *options: str, hellos: Path) -> "Held":
         """Open connections that stay until the block ends. Raises `LoadFailed`."""
@@ -86,6 +82,16 @@ class Generator:
     def _command(self, port: int, options: Sequence[str], hellos: Path | None) -> list[str]:
         command = [str(self.binary), "--port", str(port), *options]
         return command if hellos is None else [*command, "--hellos", str(hellos)]
+
+
+def load_of(command: Sequence[str], core: int | None) -> Load:
+    """Run a client to its end on `core`: what it printed. Raises `LoadFailed` with its last words."""
+    with pinned(core):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LoadFailed(done.stderr.strip()[-500:] or f"{command[0]} ended with {done.returncode}")
+    found = json.loads(done.stdout)
+    return Load(**{name: found.get(name, 0) for name in Load.__slots__})
 
 
 class Held:

@@ -26,6 +26,11 @@ RAISED = {
 """The only settings that differ from production: how much one agent and one host may send."""
 
 SETTINGS = {f"SYNAPSE_LIMIT_{name}": value for name, value in RAISED.items()}
+LEASES_EACH = 500
+"""Leases of one agent when the hub is filled with leases; an agent may hold 1000."""
+LIVE_FROM = 1_000_000
+"""The numbers in the scopes of those leases; measured claims have lower ones."""
+IN_FLIGHT = 32
 HUB_COMMAND = (sys.executable, "-m", "synapse", "hub")
 
 
@@ -120,15 +125,41 @@ class Hub(Server):
         limits: dict[str, int] = found["body"]["limits"]
         return limits
 
+    @property
+    def unix_path(self) -> str:
+        """The path of its Unix socket."""
+        return self.ready_line.split("unix:")[1].split()[0]
+
     def ask(self, request: dict[str, object]) -> dict[str, dict[str, dict[str, int]]]:
         """One line to the Unix socket, and the answer."""
-        path = self.ready_line.split("unix:")[1].split()[0]
         with socket.socket(socket.AF_UNIX) as link:
-            link.connect(path)
+            link.connect(self.unix_path)
             link.sendall(json.dumps(request).encode() + b"\n")
             with link.makefile("rb") as lines:
                 found: dict[str, dict[str, dict[str, int]]] = json.loads(lines.readline())
                 return found
+
+    def fill(self, count: int, worktree: str, path: str) -> None:
+        """Let other agents hold `count` leases, a number for the # in `path`. Raises `ServerFailed` for a refusal."""
+        token = (self.home / "token").read_text("ascii").strip()
+        for first in range(0, count, LEASES_EACH):
+            requests = [hello(token, f"holder-{first // LEASES_EACH:04}")]
+            for n in range(first, min(first + LEASES_EACH, count)):
+                scope = {"worktree": worktree, "paths": [path.replace("#", str(LIVE_FROM + n))]}
+                requests.append({"type": "lease.claim", "id": n, "body": {"task": f"live-{n}", **scope}})
+            self._ask_all(requests)
+
+    def _ask_all(self, requests: list[dict[str, object]]) -> None:
+        with socket.socket(socket.AF_UNIX) as link:
+            link.connect(self.unix_path)
+            with link.makefile("rb") as lines:
+                for first in range(0, len(requests), IN_FLIGHT):
+                    some = requests[first : first + IN_FLIGHT]
+                    link.sendall(b"".join(json.dumps(request).encode() + b"\n" for request in some))
+                    for _ in some:
+                        answer = lines.readline()
+                        if not answer.startswith(b'{"type":"reply"'):
+                            raise ServerFailed(f"refused: {answer.decode()[:500]}")
 
 
 def hello(token: str, name: str) -> dict[str, object]:

@@ -1,0 +1,148 @@
+"""What a Python program gets: N connections in one asyncio process, each takes a lock and gives it back, one at a time.
+
+Both sides use the product's own asynchronous library with its defaults: `redis.asyncio` with SET NX PX and DEL, or
+`synapse.client` with claim and release. Runs under the Python of whichever is measured; prints figures like load.c's.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import json
+import time
+from typing import Protocol
+
+TTL_MS = 900_000
+TOKEN = "0123456789abcdef"
+
+
+class Lock(Protocol):
+    """One lock of one connection. Each answer is checked."""
+
+    async def open(self) -> None: ...
+    async def take(self) -> None: ...
+    async def give_back(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+class RedisLock:
+    """`SET key token NX PX ttl` and `DEL key`."""
+
+    def __init__(self, options: argparse.Namespace, number: int) -> None:
+        from redis.asyncio import Redis  # type: ignore[import-not-found]  # only in the environment of that client
+
+        host, _, port = options.target.rpartition(":")
+        place = {"host": host, "port": int(port)} if host else {"unix_socket_path": options.target}
+        self._client = Redis(single_connection_client=True, **place)
+        self._key = f"lease/{number:07}"
+
+    async def open(self) -> None:
+        """Connect."""
+        assert await self._client.ping()
+
+    async def take(self) -> None:
+        """Lock."""
+        assert await self._client.set(self._key, TOKEN, nx=True, px=TTL_MS) is True
+
+    async def give_back(self) -> None:
+        """Unlock."""
+        assert await self._client.delete(self._key) == 1
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._client.aclose()
+
+
+class SynapseLease:
+    """A claim of a scope of one's own, and its release under the epoch of the grant."""
+
+    def __init__(self, options: argparse.Namespace, number: int) -> None:
+        from synapse.client.client import Client
+        from synapse.protocol import commands, replies
+
+        self._commands, self._replies = commands, replies
+        uri = f"unix:{options.target}" if options.target.startswith("/") else f"ws://{options.target}"
+        name = f"bench-{number + 1:04}"
+        secret = hashlib.sha256(f"benchmark {name}".encode()).hexdigest()
+        self._client = Client(uri, name=name, secret=secret, home=options.home)
+        self._task, self._path = f"bench-{number:07}", f"src/mod_{number:07}/**"
+        self._epoch = 0
+
+    async def open(self) -> None:
+        """Connect."""
+        await self._client.connect()
+
+    async def take(self) -> None:
+        """Claim."""
+        command = self._commands.ClaimLease(
+            task=self._task, worktree="bench:/srv/work/repository", paths=(self._path,), ttl_ms=TTL_MS
+        )
+        lease = await self._client.request(command, self._replies.Lease)
+        assert lease.outcome == "granted" and lease.task == self._task and lease.epoch > self._epoch
+        self._epoch = lease.epoch
+
+    async def give_back(self) -> None:
+        """Release."""
+        command = self._commands.ReleaseLease(task=self._task, epoch=self._epoch)
+        released = await self._client.request(command, self._replies.Released)
+        assert released.released and released.epoch == self._epoch
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._client.close()
+
+
+class Run:
+    """All connections, their clock and their counts."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.total = 0
+        self.times: list[float] = []
+        self.measure_from = self.measure_until = 0.0
+
+    async def work(self, lock: Lock) -> None:
+        """Take and give back until the time is over."""
+        while time.perf_counter() < self.measure_until:
+            for act in (lock.take, lock.give_back):
+                started = time.perf_counter()
+                await act()
+                ended = time.perf_counter()
+                self.total += 1
+                if self.measure_from <= ended < self.measure_until:
+                    self.times.append(ended - started)
+
+    async def cpu_share(self) -> float:
+        """How much of a core this process used in the measured time."""
+        await asyncio.sleep(self.options.warmup)
+        began, busy = time.perf_counter(), time.process_time()
+        await asyncio.sleep(self.options.seconds)
+        return (time.process_time() - busy) / (time.perf_counter() - began)
+
+    async def run(self) -> dict[str, float]:
+        """The figures."""
+        kind = RedisLock if self.options.product == "redis" else SynapseLease
+        locks: list[Lock] = [kind(self.options, number) for number in range(self.options.connections)]
+        await asyncio.gather(*(lock.open() for lock in locks))
+        self.measure_from = time.perf_counter() + self.options.warmup
+        self.measure_until = self.measure_from + self.options.seconds
+        share, *_ = await asyncio.gather(self.cpu_share(), *(self.work(lock) for lock in locks))
+        await asyncio.gather(*(lock.close() for lock in locks))
+        times = sorted(self.times)
+        return {
+            "replies_total": self.total,
+            "replies_per_s": len(times) / self.options.seconds,
+            "p50_us": times[len(times) // 2] * 1e6,
+            "p99_us": times[int(len(times) * 0.99)] * 1e6,
+            "client_cpu": share,
+        }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("product", choices=("redis", "synapse"))
+    parser.add_argument("target", help="HOST:PORT or the path of a Unix socket")
+    parser.add_argument("--home", help="of the hub")
+    parser.add_argument("--connections", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--warmup", type=float, default=0.3)
+    print(json.dumps(asyncio.run(Run(parser.parse_args()).run())))
