@@ -6,14 +6,17 @@ The public names are loaded on first use, so that a one-shot command line call i
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 
 __version__ = "0.1.0"
-__all__ = ["Card", "Client", "Wiring", "__version__", "body_as", "body_of"]
+__all__ = ["Card", "Client", "LeaseLost", "Terms", "Wiring", "__version__", "body_as", "body_of", "data_of"]
 
 if TYPE_CHECKING:
     from synapse.client.client import Card as Card
     from synapse.client.client import Client as Client
+    from synapse.client.client import LeaseLost as LeaseLost
+    from synapse.client.client import Terms as Terms
     from synapse.client.client import Wiring as Wiring
     from synapse.client.client import body_as as body_as
     from synapse.client.client import body_of as body_of
+    from synapse.client.client import data_of as data_of
 
 
 def __getattr__(name: str) -> object:

@@ -4,6 +4,7 @@
     ├── Rejected         the lawful no: nothing changed, the connection lives, `detail` names the way out
     ├── PeerError        the other side broke the grammar of the protocol
     ├── Disconnected     the connection is gone; the number's range tells whether to come back
+    ├── LeaseLost        the lease that this work was done under has ended: stop, its epoch is fenced
     ├── HubUnreachable   no hub answers at the address
     │   └── NoAnswer         it was there and did not answer in time (client.link)
     ├── RequestTimeout   a request took too long and changed nothing (client.calls)
@@ -80,6 +81,21 @@ class Disconnected(SynapseError):
     def may_come_back(self) -> bool:
         """True when reconnecting can help."""
         return not 4500 <= self.code <= 4999
+
+
+class LeaseLost(SynapseError):
+    """A lease ended under its holder's hands: stop writing, and claim the task again.
+
+    epoch: the grant that ended; what carries it is refused from now on. reason: as in a `lease.lost` notice (ttl,
+    connection, parked, preempted, replaced, forgotten), the code with which a renewal was refused (stale_epoch,
+    not_found, …), `unconfirmed` when the hub did not confirm it in time, `disconnected` when the client ended.
+    """
+
+    def __init__(self, task: str, epoch: int, reason: str) -> None:
+        super().__init__(f"the lease on {task} with epoch {epoch} is lost: {reason}; stop, and claim the task again")
+        self.task = task
+        self.epoch = epoch
+        self.reason = reason
 
 
 class HubUnreachable(SynapseError):

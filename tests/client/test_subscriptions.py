@@ -72,7 +72,7 @@ async def test_after_a_break_a_feed_goes_on_from_the_last_message_it_got(net: "N
     peer.cut()
     peer = await net.welcome()
     asked = await peer.confirm()
-    assert asked.body == {"channels": [MAIN], "inbox": False, "presence": False, "since": "j1:12"}
+    assert asked.body == {"channels": [MAIN], "inbox": False, "presence": False, "leases": False, "since": "j1:12"}
     peer.tell(net.message(13))
     assert [(await anext(feed)).n, (await anext(feed)).n] == [12, 13]
     await left(feed, peer)

@@ -8,23 +8,34 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
+import msgspec
+
 from synapse.errors import Disconnected, Rejected, SynapseError
 from synapse.protocol.codec import ErrorBody, HubFrame, encode_request
 from synapse.protocol.commands import (
     AckInbox,
+    ClaimLease,
     Command,
     CreateChannel,
     CreateRoom,
     DeleteChannel,
+    DeletePool,
     DeleteRoom,
     ForgetAgent,
+    HandOffLease,
     JoinChannel,
     JoinRoom,
     LeaveChannel,
     LeaveRoom,
+    ParkLease,
     RebindAgent,
+    ReleaseLease,
+    SaveCheckpoint,
     SendMessage,
+    SetPool,
+    WithdrawClaim,
 )
+from synapse.protocol.notices import ClaimQueued
 
 KEYED: Final[frozenset[type[Command]]] = frozenset(
     {
@@ -40,9 +51,18 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
         DeleteChannel,
         JoinChannel,
         LeaveChannel,
+        ClaimLease,
+        ReleaseLease,
+        WithdrawClaim,
+        SaveCheckpoint,
+        HandOffLease,
+        ParkLease,
+        SetPool,
+        DeletePool,
     }
 )
-"""Commands that may carry an idempotency key. All others change nothing durable and are simply repeated."""
+"""Commands that get an idempotency key. All others are simply repeated: they change nothing durable or, as renewals,
+are the same twice as once and come too often to spend keys on."""
 
 
 class RequestTimeout(SynapseError, TimeoutError):
@@ -61,15 +81,29 @@ class OutcomeUnknown(RequestTimeout):
 
 
 Heard: TypeAlias = Callable[[HubFrame], None]
+Queued: TypeAlias = Callable[[ClaimQueued], None]
 
 
 class Call:
     """One request. heard: told of its reply before any later frame is looked at.
 
     leftover: where the reply goes when the caller has been cancelled and the hub answers all the same.
+    on_queued: told, for a claim, that it waits, and again when it does so anew after a reconnect.
     """
 
-    __slots__ = ("answer", "command", "frame", "heard", "id", "idem_key", "is_left", "is_out", "leftover", "was_sent")
+    __slots__ = (
+        "answer",
+        "command",
+        "frame",
+        "heard",
+        "id",
+        "idem_key",
+        "is_left",
+        "is_out",
+        "leftover",
+        "on_queued",
+        "was_sent",
+    )
 
     def __init__(
         self,
@@ -85,6 +119,7 @@ class Call:
         self.idem_key = idem_key
         self.heard = heard
         self.leftover = leftover
+        self.on_queued: Queued | None = None
         self.frame = encode_request(request_id, command, idem_key)
         self.answer: asyncio.Future[HubFrame] | None = None
         self.is_out = False
@@ -101,12 +136,21 @@ class Call:
         """True when sending it twice is the same as once."""
         command = self.command
         is_plain_ack = isinstance(command, AckInbox) and not command.all
-        return not self.changes_something or self.idem_key is not None or is_plain_ack
+        has_place = isinstance(command, ClaimLease) and command.place is not None
+        return not self.changes_something or self.idem_key is not None or is_plain_ack or has_place
 
     def drop_key(self) -> None:
         """Go on without idempotency."""
         self.idem_key = None
         self.frame = encode_request(self.id, self.command)
+
+    def take_place(self, notice: ClaimQueued) -> None:
+        """The claim waits in line. Its key brings it back to its place; without one, the place itself does."""
+        if isinstance(self.command, ClaimLease) and self.idem_key is None:
+            self.command = msgspec.structs.replace(self.command, place=notice.place)
+            self.frame = encode_request(self.id, self.command)
+        if self.on_queued is not None and not self.is_left:
+            asyncio.get_running_loop().call_soon(self.on_queued, notice)  # what it raises is not the reader's
 
 
 class Calls:
@@ -163,6 +207,12 @@ class Calls:
             if call.heard is not None:
                 call.heard(frame)
             answer.set_result(frame)
+
+    def on_queued(self, notice: ClaimQueued) -> None:
+        """A claim is told its place; one that nobody waits for any more is not."""
+        call = self._open.get(notice.request) if isinstance(notice.request, int) else None
+        if call is not None:
+            call.take_place(notice)
 
     def on_lost(self, lost: Disconnected) -> None:
         """The connection is gone: what may be repeated waits for the next one."""

@@ -11,20 +11,24 @@ where it was. See docs/reference/client.md.
 """
 
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self, TypeVar
 
 import msgspec
 
+from synapse.client.bodies import body_as, body_of, data_of, raw_of
 from synapse.client.calls import KEYED, OutcomeUnknown, RequestTimeout
 from synapse.client.home import Surroundings
 from synapse.client.identity import Card, Identity, own_name
+from synapse.client.leases import HeldLease, Mode, Terms, claim, claim_command, milliseconds, texts
 from synapse.client.lifeline import Lifeline, Wiring
-from synapse.client.subscriptions import MessageFeed, PresenceFeed, PresenceUpdate
+from synapse.client.subscriptions import LeaseFeed, MessageFeed, PresenceFeed, PresenceUpdate
 from synapse.client.takes import Takes, wait_receipt
 from synapse.client.transport import Dial, HubDialer, Transport
-from synapse.errors import Disconnected
+from synapse.client.worktree import files_of
+from synapse.errors import Disconnected, LeaseLost
 from synapse.protocol import commands, replies
 from synapse.protocol.codes import CLOSE_NORMAL
 from synapse.protocol.cursor import cursor_of
@@ -35,34 +39,36 @@ __all__ = [
     "Card",
     "Client",
     "Dial",
+    "HeldLease",
+    "LeaseFeed",
+    "LeaseLost",
     "Message",
     "MessageFeed",
     "OutcomeUnknown",
     "PresenceFeed",
     "PresenceUpdate",
     "RequestTimeout",
+    "Terms",
     "Transport",
     "Wiring",
     "body_as",
     "body_of",
+    "data_of",
 ]
 
 _Reply = TypeVar("_Reply", bound=Reply)
-_Body = TypeVar("_Body")
+_Page = TypeVar(
+    "_Page",
+    replies.Agents,
+    replies.Rooms,
+    replies.RoomInfo,
+    replies.Channels,
+    replies.ChannelInfo,
+    replies.Leases,
+    replies.Explanation,
+    replies.Pools,
+)
 _PAGE: Final = 200
-
-
-def body_of(message: Message) -> object:
-    """A message's body as plain Python data."""
-    return msgspec.json.decode(message.body)
-
-
-def body_as(message: Message, kind: type[_Body]) -> _Body:
-    """A message's body, checked and converted to a Struct, dataclass, TypedDict, `str`…
-
-    Raises `msgspec.ValidationError`, which is a ValueError, when the sender's body is no `kind`.
-    """
-    return msgspec.json.decode(message.body, type=kind)
 
 
 class Client:
@@ -157,8 +163,20 @@ class Client:
         is not known; `Disconnected` when the client has ended; `PeerError` for an answer that is none.
         """
         if idem_key is None and type(command) in KEYED and not _is_plain_ack(command):
-            idem_key = f"{self._lifeline.chance.getrandbits(128):032x}"
+            idem_key = self._lifeline.new_key()
         return await self._lifeline.ask(command, kind, key=idem_key, timeout=timeout)
+
+    async def _pages(
+        self, ask: Callable[[str | None], commands.Command], kind: type[_Page]
+    ) -> AsyncGenerator[_Page, None]:
+        """All pages of a list. ask: makes the question for the page after."""
+        after: str | None = None
+        while True:
+            page = await self.request(ask(after), kind)
+            yield page
+            if not page.next:
+                return
+            after = page.next
 
     # Messages.
 
@@ -181,11 +199,8 @@ class Client:
         target: an agent, a comma list, `all`, `room:channel`. create: a recipient never seen is made, not refused.
         Raises as `request`, TypeError for a body that is not JSON.
         """
-        raw = msgspec.json.encode(body)
-        if b"\n" in raw:  # a ready-made `msgspec.Raw` may be pretty-printed, and a frame is one line
-            raw = msgspec.json.encode(msgspec.json.decode(raw))
         command = commands.SendMessage(
-            body=msgspec.Raw(raw),
+            body=raw_of(body),
             to=(to,) if isinstance(to, str) else tuple(to),
             target=target,
             channel=channel,
@@ -300,14 +315,8 @@ class Client:
 
     async def who(self, room: str | None = None) -> tuple[replies.AgentInfo, ...]:
         """All agents, or the members of a room, by name, with their presence. All pages."""
-        found: list[replies.AgentInfo] = []
-        after: str | None = None
-        while True:
-            page = await self.request(commands.ListAgents(room=room, limit=self._page, after=after), replies.Agents)
-            found += page.agents
-            after = page.next
-            if after is None:
-                return tuple(found)
+        pages = self._pages(lambda at: commands.ListAgents(room=room, limit=self._page, after=at), replies.Agents)
+        return tuple([agent async for page in pages for agent in page.agents])
 
     def presence(self) -> PresenceFeed:
         """Who is here: `async with client.presence() as feed: async for update in feed`, a snapshot and then diffs."""
@@ -326,50 +335,182 @@ class Client:
                 self._lifeline.declared = before
         return reply
 
+    # Leases.
+
+    def lease(
+        self,
+        task: str,
+        *,
+        paths: str | Iterable[str] = (),
+        worktree: str | None = None,
+        pools: Mapping[str, int] | None = None,
+        room: str | None = None,
+        mode: Mode = "exclusive",
+        ttl: float = 30.0,
+        wait: float | None = 0.0,
+        terms: Terms | None = None,
+    ) -> HeldLease:
+        """Hold a task's lease while a block runs: `async with client.lease("T1", paths=["src/**"], wait=30) as lease`.
+
+        It is renewed in the background and given back at the end; another process of this agent is shut out too. When
+        it is lost the block is cancelled and `LeaseLost` raised. Arguments, and refusals on entering, as for `claim`.
+        """
+        terms = Terms() if terms is None else terms
+        command = claim_command(task, paths, worktree, pools, room, mode, ttl, wait, terms, is_held=True)
+        return HeldLease(self._lifeline, command, terms.on_queued)
+
+    async def claim(
+        self,
+        task: str,
+        *,
+        paths: str | Iterable[str] = (),
+        worktree: str | None = None,
+        pools: Mapping[str, int] | None = None,
+        room: str | None = None,
+        mode: Mode = "exclusive",
+        ttl: float = 900.0,
+        wait: float | None = 0.0,
+        terms: Terms | None = None,
+        idem_key: str | None = None,
+    ) -> replies.Lease:
+        """Lease a task of a room, with a scope, all or nothing; renew it yourself. One that I hold is renewed.
+
+        paths: globs, relative to the working directory; to the root of `worktree`, if that is named (or
+        SYNAPSE_WORKTREE is set). pools: units by name. ttl, wait: seconds; wait 0 does not wait, None has no end. Who
+        waits keeps its place in line over reconnects and restarts of the hub. Cancelling gives back what was granted.
+        Raises `Rejected`: `lease_held`, `lease_queued`, `deadline` (the wait is over), `deadlock`, `bad_scope`, …; and
+        as `request`.
+        """
+        terms = Terms() if terms is None else terms
+        command = claim_command(task, paths, worktree, pools, room, mode, ttl, wait, terms, is_held=False)
+        return await claim(self._lifeline, command, idem_key, terms.on_queued)
+
+    async def renew(
+        self,
+        task: str,
+        *,
+        epoch: int | None = None,
+        room: str | None = None,
+        ttl: float | None = None,
+        note: str | None = None,
+    ) -> replies.Lease:
+        """Give a lease of mine its full TTL again. epoch: refuse `stale_epoch` unless it still is that grant."""
+        ttl_ms = None if ttl is None else milliseconds(ttl, "a TTL")
+        command = commands.RenewLease(task=task, room=room, epoch=epoch, ttl_ms=ttl_ms, note=note)
+        return await self.request(command, replies.Lease)
+
+    async def release(self, task: str, *, epoch: int | None = None, room: str | None = None) -> replies.Released:
+        """Give a lease back; who waits for it gets it. Its checkpoint stays with the task."""
+        return await self.request(commands.ReleaseLease(task=task, room=room, epoch=epoch), replies.Released)
+
+    async def withdraw(self, task: str, *, room: str | None = None) -> replies.Withdrawn:
+        """Leave the queue of a task, with all claims of this agent that wait for it; they raise `withdrawn`."""
+        return await self.request(commands.WithdrawClaim(task=task, room=room), replies.Withdrawn)
+
+    async def checkpoint(
+        self,
+        task: str,
+        data: object = None,
+        *,
+        artefacts: Iterable[commands.Artefact] = (),
+        epoch: int | None = None,
+        room: str | None = None,
+    ) -> replies.Lease:
+        """Leave something for the next holder of a task that I hold: what JSON can say, and files. None: nothing."""
+        command = commands.SaveCheckpoint(
+            task=task, room=room, epoch=epoch, data=raw_of(data), artefacts=tuple(artefacts)
+        )
+        return await self.request(command, replies.Lease)
+
+    async def hand_off(self, task: str, to: str, *, epoch: int | None = None, room: str | None = None) -> replies.Lease:
+        """Pass a lease on, with all that belongs to it. Outcome `handed_off`, or `offered` to one that is offline."""
+        command = commands.HandOffLease(task=task, to=to, room=room, epoch=epoch)
+        return await self.request(command, replies.Lease)
+
+    async def park(
+        self, task: str, *, parked: bool = True, epoch: int | None = None, room: str | None = None
+    ) -> replies.Lease:
+        """Let the TTL of a lease stand still while its task waits for a person; `parked=False` lets it run on."""
+        command = commands.ParkLease(task=task, parked=parked, room=room, epoch=epoch)
+        return await self.request(command, replies.Lease)
+
+    async def check_lease(self, task: str, epoch: int, *, room: str | None = None) -> replies.Lease:
+        """For guards: is this grant the live one, whoever holds it? Raises `Rejected(stale_epoch)` when not."""
+        return await self.request(commands.CheckLease(task=task, epoch=epoch, room=room), replies.Lease)
+
+    async def check_paths(
+        self, paths: str | Iterable[str], *, worktree: str | None = None, mode: Mode = "shared"
+    ) -> replies.PathsCovered:
+        """For guards: is each file covered by a live lease of mine? Raises `Rejected(not_covered)`, with who holds it.
+
+        paths: no globs; relative as for `claim`. mode `exclusive`: shared leases do not count.
+        """
+        found, files = files_of(texts(paths), worktree, str(Path.cwd()), os.environ)
+        return await self.request(commands.CheckPaths(worktree=found, paths=files, mode=mode), replies.PathsCovered)
+
+    async def leases(
+        self,
+        *,
+        room: str | None = None,
+        owner: str | None = None,
+        worktree: str | None = None,
+        task: str | None = None,
+    ) -> tuple[replies.Lease, ...]:
+        """All live leases, or only these, by epoch, each with who waits behind it. All pages."""
+        pages = self._pages(
+            lambda at: commands.ListLeases(
+                room=room, owner=owner, worktree=worktree, task=task, limit=self._page, after=at
+            ),
+            replies.Leases,
+        )
+        return tuple([lease async for page in pages for lease in page.leases])
+
+    async def why(self, task: str, *, room: str | None = None) -> tuple[replies.Happened, ...]:
+        """What happened to a task, in words, oldest first. All pages."""
+        pages = self._pages(
+            lambda at: commands.ExplainTask(task=task, room=room, limit=self._page, after=at), replies.Explanation
+        )
+        return tuple([event async for page in pages for event in page.events])
+
+    def lease_changes(self, since: str | None = None) -> LeaseFeed:
+        """What becomes of all leases: `async with client.lease_changes() as feed: async for change in feed`.
+
+        since: a cursor; what came after it comes first.
+        """
+        return LeaseFeed(self._lifeline, since=since)
+
+    async def pools(self) -> tuple[replies.PoolInfo, ...]:
+        """All pools of counted units, by name. All pages."""
+        pages = self._pages(lambda at: commands.ListPools(limit=self._page, after=at), replies.Pools)
+        return tuple([pool async for page in pages for pool in page.pools])
+
     # Rooms and channels.
 
     async def rooms(self) -> tuple[replies.RoomInfo, ...]:
         """All rooms by name, with counts. All pages."""
-        found: list[replies.RoomInfo] = []
-        after: str | None = None
-        while True:
-            page = await self.request(commands.ListRooms(limit=self._page, after=after), replies.Rooms)
-            found += page.rooms
-            after = page.next
-            if after is None:
-                return tuple(found)
+        pages = self._pages(lambda at: commands.ListRooms(limit=self._page, after=at), replies.Rooms)
+        return tuple([room async for page in pages for room in page.rooms])
 
     async def channels(self, room: str | None = None) -> tuple[replies.ChannelInfo, ...]:
         """All channels, or a room's, by address, with counts. All pages."""
-        found: list[replies.ChannelInfo] = []
-        after: str | None = None
-        while True:
-            command = commands.ListChannels(room=room, limit=self._page, after=after)
-            page = await self.request(command, replies.Channels)
-            found += page.channels
-            after = page.next
-            if after is None:
-                return tuple(found)
+        pages = self._pages(lambda at: commands.ListChannels(room=room, limit=self._page, after=at), replies.Channels)
+        return tuple([channel async for page in pages for channel in page.channels])
 
     async def room_info(self, room: str) -> replies.RoomInfo:
         """A room with its channels and all its members."""
-        info = page = await self.request(commands.ShowRoom(room=room, limit=self._page), replies.RoomInfo)
-        members = list(info.participants or ())
-        while page.next:
-            command = commands.ShowRoom(room=room, limit=self._page, after=page.next)
-            page = await self.request(command, replies.RoomInfo)
-            members += page.participants or ()
-        return msgspec.structs.replace(info, participants=tuple(members), next=None)
+        found = self._pages(lambda at: commands.ShowRoom(room=room, limit=self._page, after=at), replies.RoomInfo)
+        pages = [page async for page in found]
+        members = tuple(name for page in pages for name in page.participants or ())
+        return msgspec.structs.replace(pages[0], participants=members, next=None)
 
     async def channel_info(self, channel: str) -> replies.ChannelInfo:
         """A channel with all its members."""
-        info = page = await self.request(commands.ShowChannel(channel=channel, limit=self._page), replies.ChannelInfo)
-        members = list(info.participants or ())
-        while page.next:
-            command = commands.ShowChannel(channel=channel, limit=self._page, after=page.next)
-            page = await self.request(command, replies.ChannelInfo)
-            members += page.participants or ()
-        return msgspec.structs.replace(info, participants=tuple(members), next=None)
+        found = self._pages(
+            lambda at: commands.ShowChannel(channel=channel, limit=self._page, after=at), replies.ChannelInfo
+        )
+        pages = [page async for page in found]
+        members = tuple(name for page in pages for name in page.participants or ())
+        return msgspec.structs.replace(pages[0], participants=members, next=None)
 
     async def join(self, place: str) -> replies.Place:
         """Become a durable member of a `room`, or of a `room:channel`; made when absent if the hub allows it."""
@@ -412,6 +553,14 @@ class Client:
     async def delete_channel(self, channel: str) -> replies.Place:
         """Operator: delete a channel that has no members."""
         return await self.request(commands.DeleteChannel(channel=channel), replies.Place)
+
+    async def set_pool(self, pool: str, capacity: int) -> replies.PoolInfo:
+        """Operator: make a pool of so many units, or change how many. What is held above that stays held."""
+        return await self.request(commands.SetPool(pool=pool, capacity=capacity), replies.PoolInfo)
+
+    async def delete_pool(self, pool: str) -> replies.PoolDeleted:
+        """Operator: delete a pool that nobody holds or waits for."""
+        return await self.request(commands.DeletePool(pool=pool), replies.PoolDeleted)
 
     async def rebind_agent(self, name: str) -> replies.AgentRebound:
         """Operator: drop an agent's secret; its next hello binds a new one."""

@@ -12,7 +12,7 @@ both can be simulated.
 import asyncio
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -34,7 +34,7 @@ from synapse.protocol.codes import (
 )
 from synapse.protocol.commands import Command, DeclareStatus, Hello, IdentifyHub
 from synapse.protocol.limits import Limits
-from synapse.protocol.notices import Closing
+from synapse.protocol.notices import ClaimQueued, Closing, LeaseLost, Notice
 from synapse.protocol.replies import HubIdentity, Reply, StatusDeclared, Welcome
 
 BACKOFF_FIRST_S: Final = 0.05
@@ -83,13 +83,15 @@ class Lifeline:
     ) -> None:
         """token: asked at each hello, after dialling. timeout: seconds for a request, and for a connection attempt.
 
-        generation changes whenever a connection is welcomed, and when it is lost.
+        generation changes whenever a connection is welcomed, and when it is lost. holders: by epoch, who is told when
+        that lease is lost; with None when the client ends.
         """
         self.timeout = timeout
         self.chance = chance
         self.welcome: Welcome | None = None
         self.declared: DeclareStatus | None = None
         self.generation = 0
+        self.holders: dict[int, Callable[[LeaseLost | None], None]] = {}
         self._dial = dial
         self._identity = identity
         self._token = token
@@ -160,6 +162,8 @@ class Lifeline:
             self._transport = self._group = None
             self._calls.fail(end)
             self._feeds.finish(None if is_own_wish else end)
+            for holder in tuple(self.holders.values()):
+                holder(None)
 
     def _require_alive(self) -> None:
         end = self._end
@@ -315,13 +319,34 @@ class Lifeline:
                 else:
                     notice = decode_notice(frame)
                     if notice is not None:
-                        self._feeds.hear(notice, frame.seq, len(bytes(frame.body)))
+                        self._hear(notice, frame)
                 frames += 1
                 if frames % READS_IN_A_ROW == 0:
                     await asyncio.sleep(0)
         finally:
             self.generation += 1  # what was lent to this connection is lent no more
             self._transport = self._group = None
+
+    def _hear(self, notice: Notice, frame: HubFrame) -> None:
+        """Give a notice to the claim that waits, to the holder of the lease, or to its feed."""
+        match notice:
+            case ClaimQueued():
+                self._calls.on_queued(notice)
+            case LeaseLost():
+                holder = self.holders.get(notice.epoch)
+                if holder is not None:
+                    holder(notice)
+            case Closing():
+                raise AssertionError("the reader keeps goodbyes to itself")
+            case _:
+                self._feeds.hear(notice, frame.seq, len(bytes(frame.body)))
+
+    def leave_behind(self, work: Coroutine[object, object, None], name: str) -> None:
+        """Let something run that nobody waits for, as long as this connection lasts."""
+        if self._group is None:
+            work.close()
+        else:
+            self._group.create_task(work, name=name)
 
     async def _declare_again(self, declared: DeclareStatus) -> None:
         """The hub forgets a declared status with the connection's process; say it again."""
@@ -331,6 +356,10 @@ class Lifeline:
             return
 
     # Requests.
+
+    def new_key(self) -> str:
+        """An idempotency key that nobody else has."""
+        return f"{self.chance.getrandbits(128):032x}"
 
     def new_call(
         self, command: Command, key: str | None = None, *, heard: Heard | None = None, leftover: Heard | None = None

@@ -1,9 +1,9 @@
-"""Feeds: messages and presence as async iterators that outlive connections.
+"""Feeds: messages, changes of leases and presence as async iterators that outlive connections.
 
-Rule 1: the reader never waits for a consumer. A message feed that is full goes deaf: it drops what comes, ends its
-subscription, and subscribes again from the last message it kept once the consumer has taken half of them. Nothing is
+Rule 1: the reader never waits for a consumer. A feed with a position that is full goes deaf: it drops what comes, ends
+its subscription, and subscribes again from the last notice it kept once the consumer has taken half of them. Nothing is
 lost and nothing comes twice, and memory stays bounded. Presence is merged instead: the latest of each agent counts.
-Rule 2: after a reconnect a message feed goes on from its position; a presence feed gets a fresh snapshot.
+Rule 2: after a reconnect a feed with a position goes on from there; a presence feed gets a fresh snapshot.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, assert_never
+from typing import TYPE_CHECKING, Final, Generic, Self, TypeAlias, TypeVar, assert_never
 
 import msgspec
 
@@ -24,9 +24,8 @@ from synapse.protocol.commands import Subscribe, Unsubscribe
 from synapse.protocol.notices import (
     Broken,
     CaughtUp,
-    Closing,
+    LeaseChanged,
     Message,
-    Notice,
     PresenceChanged,
     PresenceEntry,
     PresenceSnapshot,
@@ -38,6 +37,11 @@ if TYPE_CHECKING:
 
 QUEUE_MESSAGES_MAX: Final = 1_000
 QUEUE_BYTES_MAX: Final = 4 * 1024 * 1024
+
+Told: TypeAlias = Message | LeaseChanged | PresenceSnapshot | PresenceChanged | CaughtUp | Broken
+"""Notices that belong to a subscription."""
+
+_Kept = TypeVar("_Kept", Message, LeaseChanged)
 
 
 class Feed(ABC):
@@ -153,11 +157,78 @@ class Feed(ABC):
         await self._something.wait()
 
 
-class MessageFeed(Feed):
-    """Messages of some channels, of my inbox, or both: each once, in the hub's order, over reconnects too.
+class ResumingFeed(Feed, Generic[_Kept]):
+    """Notices that each have a position: each once, in the hub's order, over reconnects too.
 
-    cursor: position of the last message handed out; give it as `since` to go on from there in another process.
+    cursor: position of the last notice handed out; give it as `since` to go on from there in another process.
     """
+
+    def __init__(
+        self,
+        lifeline: "Lifeline",
+        *,
+        since: str | None,
+        notices_max: int = QUEUE_MESSAGES_MAX,
+        bytes_max: int = QUEUE_BYTES_MAX,
+    ) -> None:
+        """notices_max, bytes_max: what is kept for a consumer that is slow."""
+        super().__init__(lifeline)
+        self.cursor = since
+        self._position = since
+        self._seq = -1
+        self._queue: deque[tuple[_Kept, int]] = deque()
+        self._bytes = 0
+        self._notices_max = notices_max
+        self._bytes_max = bytes_max
+
+    def on_subscribed(self, reply: Subscribed) -> None:
+        """Without a position of its own the feed begins where the hub says."""
+        if self._position is None:
+            self.cursor = self._position = reply.from_cursor
+
+    def on_caught_up(self, notice: CaughtUp) -> None:
+        """Everything up to this cursor was sent."""
+        if self.is_listening:
+            self._position = notice.cursor
+
+    def hear(self, notice: _Kept, seq: int, size: int) -> None:
+        """One notice of this feed. seq: its journal position. size: its bytes on the wire."""
+        if not self.is_listening or seq <= self._seq:
+            return
+        if len(self._queue) >= self._notices_max or (self._queue and self._bytes + size > self._bytes_max):
+            self._is_deaf = True
+            self._has_room.clear()
+            self._stirred.set()
+            return
+        if not self._is_next(notice):
+            return
+        self._seq = seq
+        self._position = notice.cursor
+        self._queue.append((notice, size))
+        self._bytes += size
+        self._something.set()
+
+    def _is_next(self, notice: _Kept) -> bool:
+        """False ends the feed: the hub left something out."""
+        return True
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> _Kept:
+        """The next notice. Raises `Rejected` as the hub ended the feed, `PeerError` on a gap, `Disconnected`."""
+        while not self._queue:
+            await self._more()
+        notice, size = self._queue.popleft()
+        self._bytes -= size
+        self.cursor = notice.cursor
+        if self._is_deaf and len(self._queue) <= self._notices_max // 2 and self._bytes <= self._bytes_max // 2:
+            self._has_room.set()
+        return notice
+
+
+class MessageFeed(ResumingFeed[Message]):
+    """Messages of some channels, of my inbox, or both."""
 
     def __init__(
         self,
@@ -170,49 +241,20 @@ class MessageFeed(Feed):
         bytes_max: int = QUEUE_BYTES_MAX,
     ) -> None:
         """messages_max, bytes_max: what is kept for a consumer that is slow."""
-        super().__init__(lifeline)
+        super().__init__(lifeline, since=since, notices_max=messages_max, bytes_max=bytes_max)
         self.channels = tuple(dict.fromkeys(channels))
         self.inbox = inbox
-        self.cursor = since
-        self._position = since
-        self._seq = -1
         self._numbers: dict[str, int] = {}
-        self._queue: deque[tuple[Message, int]] = deque()
-        self._bytes = 0
-        self._messages_max = messages_max
-        self._bytes_max = bytes_max
 
     def command(self) -> Subscribe:
         """Subscribe from the last message that was kept."""
         return Subscribe(channels=self.channels, inbox=self.inbox, since=self._position)
 
     def on_subscribed(self, reply: Subscribed) -> None:
-        """Without a position of its own the feed begins where the hub says."""
+        """Without a position of its own the feed begins where the hub says, and so do the numbers of its channels."""
         if self._position is None:
-            self.cursor = self._position = reply.from_cursor
             self._numbers = {f"{at.room}:{at.channel}": at.n for at in reply.positions if at.room is not None}
-
-    def on_caught_up(self, notice: CaughtUp) -> None:
-        """Everything up to this cursor was sent."""
-        if self.is_listening:
-            self._position = notice.cursor
-
-    def hear(self, message: Message, seq: int, size: int) -> None:
-        """One message of this feed. seq: its journal position. size: its bytes on the wire."""
-        if not self.is_listening or seq <= self._seq:
-            return
-        if len(self._queue) >= self._messages_max or (self._queue and self._bytes + size > self._bytes_max):
-            self._is_deaf = True
-            self._has_room.clear()
-            self._stirred.set()
-            return
-        if not self._is_next(message):
-            return
-        self._seq = seq
-        self._position = message.cursor
-        self._queue.append((message, size))
-        self._bytes += size
-        self._something.set()
+        super().on_subscribed(reply)
 
     def _is_next(self, message: Message) -> bool:
         """Check the gapless number of a channel of ours. It begins again at 1 when the channel was made anew."""
@@ -228,19 +270,13 @@ class MessageFeed(Feed):
         self._numbers[address] = message.n
         return True
 
-    def __aiter__(self) -> "MessageFeed":
-        return self
 
-    async def __anext__(self) -> Message:
-        """The next message. Raises `Rejected` as the hub ended the feed, `PeerError` on a gap, `Disconnected`."""
-        while not self._queue:
-            await self._more()
-        message, size = self._queue.popleft()
-        self._bytes -= size
-        self.cursor = message.cursor
-        if self._is_deaf and len(self._queue) <= self._messages_max // 2 and self._bytes <= self._bytes_max // 2:
-            self._has_room.set()
-        return message
+class LeaseFeed(ResumingFeed[LeaseChanged]):
+    """What becomes of all leases and of the places in their queues."""
+
+    def command(self) -> Subscribe:
+        """Subscribe from the last change that was kept."""
+        return Subscribe(leases=True, since=self._position)
 
 
 class PresenceUpdate(msgspec.Struct, frozen=True, kw_only=True):
@@ -306,6 +342,7 @@ class Feeds:
         self._all: list[Feed] = []
         self._by_channel: dict[str, MessageFeed] = {}
         self._inbox: MessageFeed | None = None
+        self._leases: LeaseFeed | None = None
         self._presence: PresenceFeed | None = None
 
     def __iter__(self) -> Iterator[Feed]:
@@ -313,10 +350,13 @@ class Feeds:
 
     def add(self, feed: Feed) -> None:
         """Route to this feed from now on. Raises `Rejected(already_subscribed)` when another one has what it wants."""
+        taken: list[str] = []
         if isinstance(feed, MessageFeed):
             taken = [address for address in feed.channels if address in self._by_channel]
             taken += ["my inbox"] if feed.inbox and self._inbox is not None else []
-        else:
+        elif isinstance(feed, LeaseFeed):
+            taken = ["leases"] if self._leases is not None else []
+        elif isinstance(feed, PresenceFeed):
             taken = ["presence"] if self._presence is not None else []
         if taken:
             raise Rejected(
@@ -328,6 +368,8 @@ class Feeds:
         if isinstance(feed, MessageFeed):
             self._by_channel.update(dict.fromkeys(feed.channels, feed))
             self._inbox = feed if feed.inbox else self._inbox
+        elif isinstance(feed, LeaseFeed):
+            self._leases = feed
         elif isinstance(feed, PresenceFeed):
             self._presence = feed
 
@@ -340,9 +382,10 @@ class Feeds:
             for address in feed.channels:
                 del self._by_channel[address]
         self._inbox = None if self._inbox is feed else self._inbox
+        self._leases = None if self._leases is feed else self._leases
         self._presence = None if self._presence is feed else self._presence
 
-    def hear(self, notice: Notice, seq: int, size: int) -> None:
+    def hear(self, notice: Told, seq: int, size: int) -> None:
         """Give a notice to the feed it is for; one that nobody follows any more is dropped."""
         match notice:
             case Message():
@@ -350,19 +393,20 @@ class Feeds:
                 feed = self._by_channel.get(f"{notice.room}:{notice.channel}", self._inbox)
                 if feed is not None:
                     feed.hear(notice, seq, size)
+            case LeaseChanged():
+                if self._leases is not None:
+                    self._leases.hear(notice, seq, size)
             case PresenceSnapshot() | PresenceChanged():
                 if self._presence is not None:
                     self._presence.hear(notice)
             case CaughtUp():
                 for other in self._all:
-                    if other.subscription == notice.subscription and isinstance(other, MessageFeed):
+                    if other.subscription == notice.subscription and isinstance(other, ResumingFeed):
                         other.on_caught_up(notice)
             case Broken():
                 for other in self._all:
                     if other.subscription == notice.subscription:
                         other.fail(Rejected(notice.code, notice.detail))
-            case Closing():
-                raise AssertionError("the reader keeps goodbyes to itself")
             case _:
                 assert_never(notice)
 

@@ -32,6 +32,17 @@ def scope_of(
     return found, tuple(relative(pattern, cwd, root) for pattern in patterns), folds_case(root)
 
 
+def files_of(
+    paths: "Iterable[str]", worktree: "str | None", cwd: str, environ: "Mapping[str, str]"
+) -> tuple[str, tuple[str, ...]]:
+    """As `scope_of`, for the paths of single files, in which `*`, `?` and `[` are ordinary characters."""
+    found, root = worktree_of(cwd)
+    named = worktree or environ.get(VARIABLE)
+    if named:
+        return named, tuple(paths)
+    return found, tuple(relative(path, cwd, root, is_file=True) for path in paths)
+
+
 def worktree_of(cwd: str) -> tuple[str, str]:
     """The id and the root of the worktree that a directory lies in."""
     here = root = os.path.realpath(cwd)
@@ -43,9 +54,12 @@ def worktree_of(cwd: str) -> tuple[str, str]:
     return f"{os.uname().nodename}:{_utf8(root or '/')}", root or "/"
 
 
-def relative(pattern: str, cwd: str, root: str) -> str:
+def relative(pattern: str, cwd: str, root: str, *, is_file: bool = False) -> str:
     """A pattern that was written in `cwd`, from the root: `.` in a directory is that directory; wildcards of the
-    directory's own name are spelt as classes. In the root `.` stays, and the hub says what to ask for instead."""
+    directory's own name are spelt as classes. In the root `.` stays, and the hub says what to ask for instead.
+
+    is_file: the path of one file, which has no wildcards.
+    """
     here = _segments_below(cwd, root)
     if here is None or not pattern or pattern[0] in "/~:" or pattern[1:2] == ":":
         return pattern
@@ -55,7 +69,9 @@ def relative(pattern: str, cwd: str, root: str) -> str:
             if not here:
                 return pattern
             here.pop()
-    above = _spelt("/".join(here), is_plain=not any(char in pattern for char in WILDCARDS))
+    above = "/".join(here)
+    if not is_file:
+        above = _spelt(above, is_plain=not any(char in pattern for char in WILDCARDS))
     return "/".join(part for part in (above, "/".join(parts)) if part) or "."
 
 

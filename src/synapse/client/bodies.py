@@ -1,0 +1,36 @@
+"""Bodies of messages and data of checkpoints: plain Python here, one line of JSON on the wire."""
+
+from typing import TypeVar
+
+import msgspec
+
+from synapse.protocol.notices import Message
+from synapse.protocol.replies import Checkpoint
+
+_Body = TypeVar("_Body")
+
+
+def body_of(message: Message) -> object:
+    """A message's body as plain Python data."""
+    return msgspec.json.decode(message.body)
+
+
+def data_of(checkpoint: Checkpoint) -> object:
+    """A checkpoint's data as plain Python data."""
+    return msgspec.json.decode(checkpoint.data)
+
+
+def body_as(message: Message, kind: type[_Body]) -> _Body:
+    """A message's body, checked and converted to a Struct, dataclass, TypedDict, `str`…
+
+    Raises `msgspec.ValidationError`, which is a ValueError, when the sender's body is no `kind`.
+    """
+    return msgspec.json.decode(message.body, type=kind)
+
+
+def raw_of(data: object) -> msgspec.Raw:
+    """Anything that JSON can say, as one line of it. Raises TypeError for what it cannot."""
+    raw = msgspec.json.encode(data)
+    if b"\n" in raw:  # a ready-made `msgspec.Raw` may be pretty-printed, and a frame is one line
+        raw = msgspec.json.encode(msgspec.json.decode(raw))
+    return msgspec.Raw(raw)
