@@ -89,7 +89,7 @@ def load_of(command: Sequence[str], core: int | None) -> Load:
     with pinned(core):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise LoadFailed(done.stderr.strip()[-500:] or f"{command[0]} ended with {done.returncode}")
+        raise LoadFailed(done.stderr.strip()[-1000:] or f"{command[0]} ended with {done.returncode}")
     found = json.loads(done.stdout)
     return Load(**{name: found.get(name, 0) for name in Load.__slots__})
 

@@ -8,11 +8,23 @@ import argparse
 import asyncio
 import hashlib
 import json
+import os
+import sys
 import time
 from typing import Protocol
 
 TTL_MS = 900_000
 TOKEN = "0123456789abcdef"
+
+
+class Wrong(Exception):
+    """An answer was not what it should be."""
+
+
+def require(is_right: bool, what: str) -> None:
+    """Raises `Wrong` unless the answer is right."""
+    if not is_right:
+        raise Wrong(what)
 
 
 class Lock(Protocol):
@@ -41,11 +53,11 @@ class RedisLock:
 
     async def take(self) -> None:
         """Lock."""
-        assert await self._client.set(self._key, TOKEN, nx=True, px=TTL_MS) is True
+        require(await self._client.set(self._key, TOKEN, nx=True, px=TTL_MS) is True, f"SET NX of {self._key}")
 
     async def give_back(self) -> None:
         """Unlock."""
-        assert await self._client.delete(self._key) == 1
+        require(await self._client.delete(self._key) == 1, f"DEL of {self._key}")
 
     async def close(self) -> None:
         """Disconnect."""
@@ -77,14 +89,16 @@ class SynapseLease:
             task=self._task, worktree="bench:/srv/work/repository", paths=(self._path,), ttl_ms=TTL_MS
         )
         lease = await self._client.request(command, self._replies.Lease)
-        assert lease.outcome == "granted" and lease.task == self._task and lease.epoch > self._epoch
+        is_mine = lease.task == self._task and lease.outcome == "granted" and lease.epoch > self._epoch
+        require(is_mine, f"the claim of {self._task} after epoch {self._epoch}: {lease}")
         self._epoch = lease.epoch
 
     async def give_back(self) -> None:
         """Release."""
         command = self._commands.ReleaseLease(task=self._task, epoch=self._epoch)
         released = await self._client.request(command, self._replies.Released)
-        assert released.released and released.epoch == self._epoch
+        is_that = released.released and released.epoch == self._epoch
+        require(is_that, f"the release of {self._task} with epoch {self._epoch}: {released}")
 
     async def close(self) -> None:
         """Disconnect."""
@@ -145,4 +159,8 @@ if __name__ == "__main__":
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--warmup", type=float, default=0.3)
-    print(json.dumps(asyncio.run(Run(parser.parse_args()).run())))
+    try:
+        print(json.dumps(asyncio.run(Run(parser.parse_args()).run())))
+    except Exception as error:  # noqa: BLE001  # whatever it was ends the run; these are its last words
+        print(f"python client: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
