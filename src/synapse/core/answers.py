@@ -33,6 +33,7 @@ from synapse.core.rooms import Channel, Room, require_channel, require_room
 from synapse.errors import Rejected
 from synapse.protocol.commands import (
     AckInbox,
+    ClaimLease,
     CreateChannel,
     CreateRoom,
     DeclareStatus,
@@ -49,6 +50,7 @@ from synapse.protocol.commands import (
     ListPools,
     ListRooms,
     RebindAgent,
+    ReleaseLease,
     SendMessage,
     ShowChannel,
     ShowRoom,
@@ -114,6 +116,8 @@ def answer(state: "State", command: Answerable, by: By, events: Sequence[Recorde
     match command:
         case SendMessage():
             return _sent(events, cursor)
+        case ClaimLease() | ReleaseLease():
+            return answer_lease(state, command, by, events, cursor)
         case AckInbox():
             return _acked(state, command, by, events, cursor)
         case DeclareStatus():

@@ -5,6 +5,7 @@ decision frees is granted to who waits in that same decision, so no moment exist
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -23,7 +24,7 @@ from synapse.core.events import (
     LeaseRevoked,
     LeaseUnqueued,
 )
-from synapse.core.leases import EXCLUSIVE, NO_LEASES, RANK, SHARED, Lease, Place, Pool, View, in_line
+from synapse.core.leases import EXCLUSIVE, NO_LEASES, NOTHING_YET, RANK, SHARED, Lease, Place, Pool, View, in_line
 from synapse.core.messages import require_chars
 from synapse.core.refusals import deadlocked, held, queued
 from synapse.core.rooms import Room, require_room
@@ -76,7 +77,7 @@ def decide_claim(state: "State", rules: Rules, command: ClaimLease, by: By) -> l
 def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask, own: Lease | None) -> list[Event]:
     """A new grant (in place of `own`), a place in the queue, or a refusal."""
     leases, rank = state.leases, RANK[command.priority]
-    view = View(gone_leases=set() if own is None else {own.epoch})
+    view = NOTHING_YET if own is None and not command.preempt else View(set() if own is None else {own.epoch})
     require_room_for_lease(state, rules, ask.agent, own)
     if command.preempt:
         return _preempt(state, ask, command, own, view)
@@ -88,7 +89,9 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
             raise deadlocked(ask, [ask.owner, readers[0].ask.owner, ask.owner], "upgrade", readers)
     if first is None:
         is_narrower = own is not None and _is_within(ask, own.ask)
-        ahead = None if is_narrower else next(leases.places_against(ask, rank, _LAST, view), None)
+        ahead = None
+        if leases.places and not is_narrower:
+            ahead = next(leases.places_against(ask, rank, _LAST, view), None)
         if ahead is None:
             if leases.places:
                 _require_no_cycle(state, ask, rank, view, is_wait=False)
@@ -271,9 +274,10 @@ def _ask(state: "State", rules: Rules, command: ClaimLease, agent: Agent, room: 
             f"wait_ms {command.wait_ms} must be 0 to {limits.wait_ms_max}, or null for no end - at `$.body.wait_ms`",
             {"path": "$.body.wait_ms", "max": limits.wait_ms_max},
         )
-    for name, text in (("note", command.note), ("branch", command.branch)):
-        if text is not None:
-            require_chars(name, text, limits.note_chars_max)
+    if command.note is not None:
+        require_chars("note", command.note, limits.note_chars_max)
+    if command.branch is not None:
+        require_chars("branch", command.branch, limits.note_chars_max)
     worktree, paths = command.worktree, command.paths
     if paths or command.whole_worktree:
         if worktree is None:
@@ -287,8 +291,7 @@ def _ask(state: "State", rules: Rules, command: ClaimLease, agent: Agent, room: 
                 f"{len(paths)} paths; at most {limits.paths_max}: use globs, or claim the directory above them",
                 {"paths": len(paths), "paths_max": limits.paths_max},
             )
-        chars, wildcards = limits.path_chars_max, limits.path_wildcards_max
-        paths = tuple(dict.fromkeys([normal_path(path, chars_max=chars, wildcards_max=wildcards) for path in paths]))
+        paths = _normal(paths, limits.path_chars_max, limits.path_wildcards_max)
     elif worktree is not None:
         raise Rejected("bad_scope", "a worktree without paths: name paths, or ask for the whole of it (whole_worktree)")
     return Ask(
@@ -305,6 +308,12 @@ def _ask(state: "State", rules: Rules, command: ClaimLease, agent: Agent, room: 
         mode=command.mode,
         reentrant=command.reentrant,
     )
+
+
+@lru_cache(maxsize=16_384)
+def _normal(paths: tuple[str, ...], chars_max: int, wildcards_max: int) -> tuple[str, ...]:
+    """In normal form, each once. Agents claim the same paths again and again. Raises `Rejected(bad_scope)`."""
+    return tuple(dict.fromkeys([normal_path(path, chars_max=chars_max, wildcards_max=wildcards_max) for path in paths]))
 
 
 def _pools(state: "State", rules: Rules, wanted: dict[str, int]) -> tuple[tuple[str, int], ...]:
@@ -359,17 +368,18 @@ def require_ttl(rules: Rules, ttl_ms: int) -> None:
 
 
 def require_room_for_lease(state: "State", rules: Rules, agent: int, own: Lease | None) -> None:
-    limits, leases = rules.limits, state.leases
     if own is not None:
         return
-    for have, most, name in (
-        (len(leases.of_agent.get(agent, NO_LEASES)), limits.leases_per_agent_max, "leases_per_agent_max"),
-        (len(leases.live), limits.leases_max, "leases_max"),
-    ):
-        if have >= most:
-            raise Rejected(
-                "limit", f"{have} leases of {most} are held ({name}): release some", {"limit": name, "value": most}
-            )
+    limits, leases = rules.limits, state.leases
+    mine = len(leases.of_agent.get(agent, NO_LEASES))
+    if mine >= limits.leases_per_agent_max:
+        raise _too_many_leases(mine, limits.leases_per_agent_max, "leases_per_agent_max")
+    if len(leases.live) >= limits.leases_max:
+        raise _too_many_leases(len(leases.live), limits.leases_max, "leases_max")
+
+
+def _too_many_leases(have: int, most: int, name: str) -> Rejected:
+    return Rejected("limit", f"{have} leases of {most} are held ({name}): release some", {"limit": name, "value": most})
 
 
 def _require_may_wait(state: "State", rules: Rules, command: ClaimLease, ask: Ask) -> None:

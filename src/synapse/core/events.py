@@ -484,6 +484,10 @@ class Recorded(NamedTuple):
 def keys_of(seq: int, event: Event) -> tuple[str, ...]:
     """The index keys of an event at `seq`, its own aggregate first, without repeats."""
     match event:
+        case LeaseGranted():
+            return (f"ta/{event.ask.room}/{event.ask.task}", LEASES)
+        case LeaseReleased():
+            return (f"ta/{event.room}/{event.task}", LEASES)
         case MessagePosted():
             return (f"ch/{event.channel}", *(f"in/{d.agent}" for d in event.mentions))
         case MessageSent():
@@ -507,9 +511,9 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return (f"cl/{event.channel}",)
         case ChannelJoined() | ChannelLeft():
             return (f"cl/{event.channel}", f"ag/{event.agent}")
-        case LeaseReleased() | LeaseExpired() | LeaseRevoked() | LeaseUnqueued():
+        case LeaseExpired() | LeaseRevoked() | LeaseUnqueued():
             return (f"ta/{event.room}/{event.task}", LEASES)
-        case LeaseGranted() | LeaseRenewed() | LeaseParked() | LeaseResumed() | LeaseCheckpointed() | LeaseQueued():
+        case LeaseRenewed() | LeaseParked() | LeaseResumed() | LeaseCheckpointed() | LeaseQueued():
             return (f"ta/{event.ask.room}/{event.ask.task}", LEASES)
         case LeaseHandedOff():
             arrival = () if event.delivery is None else (f"in/{event.delivery.agent}",)

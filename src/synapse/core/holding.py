@@ -56,15 +56,16 @@ def lease_of(state: "State", task: str, room: str | None, epoch: int | None, by:
     """
     agent = by.require_agent()
     where = room_of(state, room, by)
-    found = state.leases.of_task.get((where.id, require_task(task)), NO_LEASES)
+    found = state.leases.of_task.get((where.id, task), NO_LEASES)
     if epoch is not None:
         lease = found.get(epoch)
         if lease is not None and lease.ask.agent == agent:
             return lease
         raise stale(state, where, task, epoch, list(found.values()), by)
-    mine = [lease for lease in found.values() if lease.ask.agent == agent]
-    if mine:
-        return mine[-1]
+    for lease in reversed(found.values()):
+        if lease.ask.agent == agent:
+            return lease
+    require_task(task)
     if not found:
         raise Rejected(
             "not_found",
@@ -94,7 +95,7 @@ def decide_release(state: "State", command: ReleaseLease, by: By) -> list[Event]
     lease = lease_of(state, command.task, command.room, command.epoch, by)
     ask = lease.ask
     released = LeaseReleased(room=ask.room, room_name=ask.room_name, task=ask.task, owner=ask.owner, epoch=lease.epoch)
-    return [released, *grants_after(state, View(gone_leases={lease.epoch}), [ask])]
+    return [released, *grants_after(state, View({lease.epoch}), [ask])] if state.leases.places else [released]
 
 
 def decide_withdraw(state: "State", command: WithdrawClaim, by: By) -> list[Event]:

@@ -35,9 +35,11 @@ from synapse.core.events import (
     JournalAdopted,
     JournalStarted,
     JournalWritable,
+    LeaseGranted,
     LeaseHandedOff,
     LeaseOffered,
     LeaseQueued,
+    LeaseReleased,
     MessageDied,
     MessageLent,
     MessagePosted,
@@ -222,6 +224,8 @@ def apply(state: State, recorded: Recorded) -> None:
             state.messages += 1
             if event.mentions:
                 _arrive(state, seq, event.mentions, MENTION)
+        case LeaseGranted() | LeaseReleased():
+            apply_lease(state, recorded, event)
         case MessageSent():
             state.messages += 1
             _arrive(state, seq, event.to, DIRECT if event.room is None else ALL)

@@ -12,6 +12,7 @@ Rule: a place is ahead of another when its priority is higher, or the same and i
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, TypeAlias, TypeVar
 
 import msgspec
@@ -105,6 +106,9 @@ class View:
     new: list[Ask] = field(default_factory=list)
     capacity: dict[str, int] = field(default_factory=dict)
 
+
+NOTHING_YET: Final = View()
+"""For a first look; not to be changed."""
 
 TaskKey: TypeAlias = tuple[int, str]
 """Room id and task id."""
@@ -213,6 +217,8 @@ class Leases:
         if ask.worktree is not None:
             indexes = (self._exclusive,) if ask.mode == SHARED else (self._exclusive, self._shared)
             for index in indexes:
+                if not index:
+                    continue
                 for epoch in index.overlapping(ask.worktree, patterns_of(ask), whole=ask.whole):
                     if epoch not in gone and epoch not in seen and _contends(ask, self.live[epoch].ask):
                         yield self.live[epoch]
@@ -240,7 +246,7 @@ class Leases:
         """Places for the same task or overlapping scopes, whatever their modes, each once. Pools are not looked at."""
         of_task = self.places_of_task.get((ask.room, ask.task), NO_PLACES)
         yield from of_task.values()
-        if ask.worktree is not None:
+        if ask.worktree is not None and self._waiting:
             for seq in self._waiting.overlapping(ask.worktree, patterns_of(ask), whole=ask.whole):
                 if seq not in of_task:
                     yield self.places[seq]
@@ -282,9 +288,14 @@ def _contends(a: Ask, b: Ask) -> bool:
     return a.agent != b.agent or not (a.reentrant and b.reentrant)
 
 
-def patterns_of(ask: Ask) -> list[Pattern]:
+def patterns_of(ask: Ask) -> tuple[Pattern, ...]:
     """The paths of an ask, compiled."""
-    return [compile_pattern(path, folded=ask.folds) for path in ask.paths]
+    return _compiled(ask.paths, ask.folds)
+
+
+@lru_cache(maxsize=16_384)
+def _compiled(paths: tuple[str, ...], folds: bool) -> tuple[Pattern, ...]:
+    return tuple([compile_pattern(path, folded=folds) for path in paths])
 
 
 NO_LEASES: Final[dict[int, Lease]] = {}

@@ -106,8 +106,9 @@ class Rooms:
 
 def require_room(state: "State", name: str) -> Room:
     """The room of that name. Raises `Rejected`: `bad_name` or `not_found`."""
-    room = state.rooms.by_name.get(require_segment(name, "room"))
+    room = state.rooms.by_name.get(name)
     if room is None:
+        require_segment(name, "room")
         raise Rejected(
             "not_found",
             f"no room {name}: synapse room list shows them, synapse room join {name} may create it",

@@ -144,6 +144,11 @@ class Leasing:
 
     def after(self, connection: Connection, command: ClaimLease | RenewLease, recorded: list[Recorded]) -> None:
         """A claim or a renewal was carried out: the deadline moves, and a tied lease belongs to this connection."""
+        if recorded and isinstance(command, ClaimLease) and type(recorded[-1].event) is LeaseGranted:
+            if command.tied and len(recorded) == 1:  # the usual grant: its deadline is armed
+                self._soft.tie(recorded[0].seq, connection.id)
+            if len(recorded) == 1:
+                return
         if isinstance(command, RenewLease):
             lease = lease_of(self._state, command.task, command.room, command.epoch, connection.by)
         else:

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
-from synapse.core.events import Row
+from synapse.core.events import LEASES, Row
 from synapse.errors import DiskFull, JournalError, StoreFailed
 from synapse.journal.chain import link, may_follow
 from synapse.journal.connection import CHECKPOINT_PAGES, failure, is_full, open_read_only, open_writer
@@ -32,6 +32,10 @@ from synapse.journal.reserve import RESERVE_BYTES, Reserve
 INSERT_EVENT = "INSERT INTO events (seq, type, version, at_ms, actor, key, body, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 INSERT_TOUCH = "INSERT OR IGNORE INTO touches (key, seq) VALUES (?, ?)"
 _INSERT_FIRST_TOUCHES = "INSERT OR IGNORE INTO touches (key, seq) SELECT key, seq FROM events WHERE seq BETWEEN ? AND ?"
+_INSERT_LEASE_TOUCHES = (
+    "INSERT OR IGNORE INTO touches (key, seq) SELECT ?, seq FROM events"
+    " WHERE seq BETWEEN ? AND ? AND key >= 'ta/' AND key < 'ta0'"
+)  # all that is about a task: one statement for the turn instead of one for each
 
 # Many rows in one statement: each statement lets go of the interpreter's lock and has to win it back from the loop.
 _INSERTS = {rows: INSERT_EVENT + ", (?, ?, ?, ?, ?, ?, ?, ?)" * (rows - 1) for rows in (64, 8)}
@@ -168,13 +172,17 @@ class Journal:
         last, prev = self.head, self.head_hash
         events: list[tuple[int, str, int, int, str, str, bytes, bytes]] = []
         others: list[tuple[str, int]] = []
+        leases = False
         for row in rows:
             seq, kind, version, at_ms, actor, key, body, also = row
             assert seq == last + 1 or may_follow(seq, kind, last), f"event {seq} cannot follow {last}"
             prev = link(prev, row)
             events.append((seq, kind, version, at_ms, actor, key, body, prev))
             for other in also:
-                others.append((other, seq))
+                if other is LEASES:
+                    leases = True
+                else:
+                    others.append((other, seq))
             last = seq
         if not events:
             return
@@ -188,6 +196,8 @@ class Journal:
                     done += size
             connection.executemany(INSERT_EVENT, events[done:])
             connection.execute(_INSERT_FIRST_TOUCHES, (events[0][0], last))
+            if leases:
+                connection.execute(_INSERT_LEASE_TOUCHES, (LEASES, events[0][0], last))
             if others:
                 connection.executemany(INSERT_TOUCH, others)
             connection.execute("COMMIT")

@@ -107,10 +107,10 @@ _decode_hub_frame = msgspec.json.Decoder(HubFrame).decode
 _COMMAND_DECODERS: Final = {name: msgspec.json.Decoder(kind).decode for name, kind in COMMANDS.items()}
 _NOTICE_DECODERS: Final = {name: msgspec.json.Decoder(kind).decode for name, kind in NOTICES.items()}
 _NOTICE_TYPE: Final[dict[type[Notice], str]] = {kind: name for name, kind in NOTICES.items()}
-_long_number = re.compile(rb"\d{16}").search
+_DIGITS: Final = bytes(ord("0") if byte in b"0123456789" else ord(" ") for byte in range(256))
+_LONG_NUMBER: Final = b"0" * 16
+"""What a number too long for a double becomes under `_DIGITS`; it may also be digits in a text."""
 _NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_ORDINARY: Final = bytes(byte for byte in range(256) if byte not in b"0123456789{[\\")
-"""Fewer than 16 bytes of the others, and no escape: neither depth, nor a number of 16 digits, nor NUL can be there."""
 _id_value = re.compile(rb'\s*:\s*(?:"([ !#-\[\]-~]{0,64})"|(-?\d{1,15}))\s*[,}]')
 _string = re.compile(rb'"(?:[^"\\]+|\\.)*"?', re.DOTALL)
 _token = re.compile(rb'"(?:[^"\\]+|\\.)*"?|[\[\]{}]', re.DOTALL)
@@ -224,12 +224,9 @@ def _with_body(command: SendMessage, body: bytes, limits: Limits) -> SendMessage
 
 def _require_plain_json(data: bytes, limits: Limits) -> None:
     """Refuse depth, big integers and NUL; cheap scans first, a walk over the values only when one of them hits."""
-    odd = data.translate(None, _ORDINARY)
-    if len(odd) < 16 and b"\\" not in odd:
-        return
     if data.count(b"{") + data.count(b"[") > limits.depth_max and _is_deeper(data, limits.depth_max):
         raise _too_deep(limits)
-    if _long_number(data) is not None or b"\\u0000" in data:
+    if _LONG_NUMBER in data.translate(_DIGITS) or b"\\u0000" in data:
         try:
             value = _decode_any(data)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
