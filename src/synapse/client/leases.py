@@ -39,8 +39,8 @@ RENEWALS: Final = 3
 """A lease is renewed this often in the time that it has."""
 RELEASE_S: Final = 2.0
 """How long the end of a block waits for the hub to hear of it; after that the lease lapses by itself."""
-GONE: Final = frozenset({"stale_epoch", "not_holder", "not_found"})
-"""Refusals of a renewal or release that mean: this grant has ended."""
+GONE: Final = frozenset({"stale_epoch", "not_holder"})
+"""Refusals of what carries an epoch that mean: this grant has ended."""
 
 Mode: TypeAlias = Literal["exclusive", "shared"]
 
@@ -281,13 +281,16 @@ class HeldLease:
         asked_s = self._loop.time()
         call = _call(self._lifeline, command, self._lifeline.new_key(), self._on_queued)
         call.heard = self._stand
-        is_held = False
+        is_held = is_known = False
         try:
             lease = await _answer(self._lifeline, call, command.wait_ms)
             is_held = await self._is_confirmed(lease, asked_s)
+            is_known = True
         finally:
+            if not is_known and self._info is not None:  # cancelled, or the hub fell silent
+                self._lifeline.leave_behind(_release(self._lifeline, self._info), "synapse release")
             if not is_held:
-                self._fall()
+                self._forget()
         return is_held
 
     async def _is_confirmed(self, lease: replies.Lease, asked_s: float) -> bool:
@@ -311,12 +314,11 @@ class HeldLease:
             self._info = msgspec.json.decode(frame.body, type=replies.Lease)
             self._lifeline.holders[self.epoch] = self._on_lost
 
-    def _fall(self) -> None:
-        """Not this grant: give it back, if there is one."""
+    def _forget(self) -> None:
+        """Not this grant."""
         self._error = None
         if self._info is not None:
             self._lifeline.holders.pop(self.epoch, None)
-            self._lifeline.leave_behind(_release(self._lifeline, self._info), "synapse release")
             self._info = None
 
     async def __aexit__(

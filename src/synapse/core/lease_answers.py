@@ -112,6 +112,10 @@ def claimed_lease(
 
 
 def _claimed(state: "State", command: ClaimLease, by: By, events: Sequence[Recorded], cursor: str) -> replies.Lease:
+    if len(events) == 1 and type(events[0].event) is LeaseGranted:
+        live = state.leases.live.get(events[0].seq)
+        if live is not None:
+            return lease_info(state, live, by, outcome="granted", cursor=cursor)
     epoch, ask, outcome, recorded = claimed_lease(state, command, by, events)
     live = state.leases.live.get(epoch)
     if live is not None:

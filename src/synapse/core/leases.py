@@ -152,8 +152,8 @@ class Leases:
         """A lease began."""
         ask, epoch = lease.ask, lease.epoch
         self.live[epoch] = lease
-        self.of_task.setdefault((ask.room, ask.task), {})[epoch] = lease
-        self.of_agent.setdefault(ask.agent, {})[epoch] = lease
+        _put(self.of_task, (ask.room, ask.task), epoch, lease)
+        _put(self.of_agent, ask.agent, epoch, lease)
         if ask.worktree is not None:
             index = self._shared if ask.mode == SHARED else self._exclusive
             index.add(epoch, ask.worktree, patterns_of(ask), whole=ask.whole)
@@ -304,6 +304,15 @@ NO_PLACES: Final[dict[int, Place]] = {}
 
 _Key = TypeVar("_Key")
 _Item = TypeVar("_Item")
+
+
+def _put(table: dict[_Key, dict[int, _Item]], key: _Key, number: int, item: _Item) -> None:
+    """Put one item into a table of tables."""
+    inner = table.get(key)
+    if inner is None:
+        table[key] = {number: item}
+    else:
+        inner[number] = item
 
 
 def _drop(table: dict[_Key, dict[int, _Item]], key: _Key, item: int) -> None:

@@ -9,6 +9,7 @@ from synapse.core.events import (
     LeaseExpired,
     LeaseGranted,
     LeaseHandedOff,
+    LeaseOffered,
     LeaseParked,
     LeaseQueued,
     LeaseReleased,
@@ -171,7 +172,11 @@ class Leasing:
                     task=event.task, room=event.room_name, epoch=event.epoch, reason=event.reason, by=entry.actor
                 )
                 self._say_lost(event.owner, lost)
+            case LeaseOffered():
+                self._turns.arrived([event.to.agent])
             case LeaseHandedOff():
+                if event.delivery is not None:
+                    self._turns.arrived([event.delivery.agent])
                 left = soft.left.get(event.previous)
                 soft.forget(event.previous)
                 lease = self._state.leases.live[entry.seq]

@@ -19,7 +19,6 @@ from synapse.protocol.codec import Request, RequestId, encode_notice
 from synapse.protocol.codes import PROTOCOL_VERSION
 from synapse.protocol.commands import (
     BackUpJournal,
-    ClaimLease,
     DeclareStatus,
     ExplainTask,
     ForgetAgent,
@@ -28,7 +27,6 @@ from synapse.protocol.commands import (
     Ping,
     ReadHistory,
     RebindAgent,
-    RenewLease,
     ShowStatus,
     Subscribe,
     TakeInbox,
@@ -323,11 +321,9 @@ class Requests:
 
     # Mutations with a soft side, and their repeats.
 
-    def after(self, connection: Connection, command: Answerable, recorded: list[Recorded]) -> None:
+    def after(self, connection: Connection, command: Answerable) -> None:
         """What a mutation does beside its events."""
-        if isinstance(command, ClaimLease | RenewLease):
-            self._turns.leasing.after(connection, command, recorded)
-        elif isinstance(command, DeclareStatus):
+        if isinstance(command, DeclareStatus):
             self._state.soft.presence.declare(connection.by.require_agent(), command.status)
         elif isinstance(command, RebindAgent | ForgetAgent):
             self._turns.revoke(command.name)
