@@ -34,14 +34,16 @@ def redis(bench: Bench) -> None:
                     partial(theirs, str(peer.socket), *people),
                 ),
                 "redis, Python TCP": (
-                    partial(ours, f"127.0.0.1:{hub.port}", "--home", str(home), *people),
-                    partial(theirs, f"127.0.0.1:{peer.port}", *people),
+                    partial(ours, f"127.0.0.1:{hub.port}", "--home", str(home), *people, share=0.5),
+                    partial(theirs, f"127.0.0.1:{peer.port}", *people, share=0.5),
                 ),
             }
             for window in WINDOWS:
-                plain = (*people, "--window", str(window), *bench.timed())
+                plain = (*people, "--window", str(window), *bench.timed(0.5))
                 sides[f"redis, C {CONNECTIONS}x{window}"] = (
-                    partial(bench.generator.run, hub.port, *shape(bench, CONNECTIONS, window), hellos=hellos),
+                    partial(
+                        bench.generator.run, hub.port, *shape(bench, CONNECTIONS, window, share=0.5), hellos=hellos
+                    ),
                     partial(rival.run, peer.port, *plain),
                 )
             for name, both in sides.items():

@@ -56,14 +56,14 @@ class Bench:
         found = {at: sides[at]() for at in order}
         return [found[at] for at in range(len(sides))]
 
-    def timed(self) -> tuple[str, ...]:
-        """The generator's options for how long it measures."""
-        return ("--seconds", str(self.seconds), "--warmup", str(self.warmup_s))
+    def timed(self, share: float = 1.0) -> tuple[str, ...]:
+        """The generator's options for how long it measures. share: less than 1 where less will do."""
+        return ("--seconds", str(self.seconds * share), "--warmup", str(self.warmup_s))
 
-    def python_client(self, python: str | Path, *options: str) -> Load:
+    def python_client(self, python: str | Path, *options: str, share: float = 1.0) -> Load:
         """Run python_client.py under the Python of a product's environment."""
         script = Path(__file__).with_name("python_client.py")
-        return load_of([str(python), str(script), *options, *self.timed()], self.client_core)
+        return load_of([str(python), str(script), *options, *self.timed(share)], self.client_core)
 
     def check_client(self, what: str, load: Load) -> None:
         """Say so when the client was the limit: the figure then says little about the server."""

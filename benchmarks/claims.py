@@ -21,10 +21,12 @@ FAMILIES = {"live, one prefix": SHARED_PREFIX, "live, no prefix": "**/x_#"}
 """The scope of task number #, of the live leases and of the measured claims alike."""
 
 
-def shape(bench: Bench, connections: int, window: int, path: str = SHARED_PREFIX) -> tuple[str, ...]:
+def shape(
+    bench: Bench, connections: int, window: int, path: str = SHARED_PREFIX, share: float = 1.0
+) -> tuple[str, ...]:
     """The generator's options for claims and releases in turn, `window` tasks at a time on each connection."""
     people = ("--connections", str(connections), "--window", str(window))
-    return ("--kind", "claim", "--worktree", WORKTREE, "--path", path, *people, *bench.timed())
+    return ("--kind", "claim", "--worktree", WORKTREE, "--path", path, *people, *bench.timed(share))
 
 
 def claims(bench: Bench) -> None:
@@ -59,7 +61,7 @@ def live(bench: Bench) -> None:
         with bench.home() as home, bench.home() as full_home:
             with bench.hub(home) as hub, bench.hub(full_home) as full:
                 full.fill(LIVE, WORKTREE, path)
-                options = shape(bench, CONNECTIONS, WINDOWS[-1], path)
+                options = shape(bench, CONNECTIONS, WINDOWS[-1], path, share=0.5)
                 loads: list[Load] = bench.both_ways(
                     [
                         partial(bench.generator.run, hub.port, *options, hellos=hub.hellos(CONNECTIONS)),
