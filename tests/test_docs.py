@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 from synapse.protocol.codes import CLOSES, ERRORS
-from synapse.protocol.commands import COMMANDS
+from synapse.protocol.commands import COMMANDS, Artefact
 from synapse.protocol.limits import Limits
-from synapse.protocol.names import NAME_MAX, RESERVED, SEGMENT
+from synapse.protocol.names import NAME_MAX, RESERVED, SEGMENT, TASK
 from synapse.protocol.notices import NOTICES
-from synapse.protocol.replies import REPLY_TO
+from synapse.protocol.replies import REPLY_TO, Checkpoint, Covered, Happened, Lease, LeaseWaiter, PoolInfo
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOCOL = ROOT / "PROTOCOL.md"
@@ -78,22 +78,42 @@ def test_every_command_is_explained_with_all_its_fields(name: str) -> None:
 
 
 COMMON = frozenset({"cursor", "room", "channel", "messages"})
+TOLD_ONCE = {Lease: "A lease"}
+"""Replies of several commands have a heading of their own, to which each of these commands links."""
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name.split(".")[0] not in {"room", "channel"}])
 def test_every_reply_is_explained_with_all_its_fields(name: str) -> None:
-    told = told_of(text_of(PROTOCOL), name)
-    fields = [field.encode_name for field in msgspec.structs.fields(REPLY_TO[COMMANDS[name]])]
+    text, kind = text_of(PROTOCOL), REPLY_TO[COMMANDS[name]]
+    told = told_of(text, name)
+    if kind in TOLD_ONCE:
+        assert "[a lease](#a-lease)" in told, "a link to where the reply is explained"
+        told = section_of(text, TOLD_ONCE[kind])
+    fields = [field.encode_name for field in msgspec.structs.fields(kind)]
     if name == "hub.status":
         fields = ["reasons", "head", "base", "read_only", "counts"]
     if name == "agent.list":
-        fields = list(get_type_hints(_item_of(REPLY_TO[COMMANDS[name]], "agents")))
+        fields = list(get_type_hints(_item_of(kind, "agents")))
     assert [field for field in fields if f"`{field}`" not in told and field not in COMMON] == []
 
 
 def _item_of(kind: type[msgspec.Struct], field: str) -> type[msgspec.Struct]:
     item: type[msgspec.Struct] = get_type_hints(kind)[field].__args__[0]
     return item
+
+
+def test_every_part_of_a_reply_about_leases_is_explained_with_all_its_fields() -> None:
+    text = text_of(PROTOCOL)
+    for kind, told in (
+        (Checkpoint, section_of(text, "A lease")),
+        (LeaseWaiter, section_of(text, "A lease")),
+        (Artefact, section_of(text, "`lease.checkpoint`")),
+        (Covered, section_of(text, "`lease.covers`")),
+        (Happened, section_of(text, "`task.explain`")),
+        (PoolInfo, section_of(text, "`pool.list`")),
+    ):
+        fields = [field.encode_name for field in msgspec.structs.fields(kind)]
+        assert [field for field in fields if f"`{field}`" not in told and field not in COMMON] == [], kind.__name__
 
 
 @pytest.mark.parametrize("name", NOTICES)
@@ -130,6 +150,7 @@ def test_the_table_of_limits_is_that_of_the_source() -> None:
 def test_the_grammar_of_names_is_that_of_the_source() -> None:
     told = section_of(text_of(PROTOCOL), "Names and addresses")
     assert f"seg = {SEGMENT}" in told
+    assert f"task    = {TASK} " in told
     assert f"at most {NAME_MAX} characters" in told
     assert set(re.findall(r"`(\w+)`", told.partition("Reserved:")[2].partition(". ")[0])) == RESERVED
 
