@@ -12,19 +12,32 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-from synapse.core.events import Row, keys_of
+from synapse.core.events import LEASES, Row, keys_of
 from synapse.journal.chain import genesis, may_follow
-from synapse.journal.connection import damaged, failure, open_read_only
+from synapse.journal.connection import IS_OF_A_TASK, damaged, failure, open_read_only, tasks_indexed
 from synapse.journal.evidence import SELECT_EVENTS, Identity, Line, check_line, read_identity, require_some_bytes
 from synapse.journal.files import Files
 from synapse.journal.upcast import decode
 
 _CHUNK_MIN = 16
+_TOUCHES_UP = "SELECT seq FROM touches WHERE key = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+_TOUCHES_DOWN = "SELECT seq FROM touches WHERE key = ? AND seq > ? AND seq < ? ORDER BY seq DESC LIMIT ?"
 _SEQS_PER_QUERY = 500
 
 _SELECT_WITH_PREV = SELECT_EVENTS.replace(
     " FROM", ", (SELECT p.hash FROM events p WHERE p.seq < events.seq ORDER BY p.seq DESC LIMIT 1) FROM"
 )
+
+
+def is_task_key(key: str) -> bool:
+    """True for the index keys of events about leases."""
+    return key == LEASES or key.startswith("ta/")
+
+
+# The last task events, not indexed yet. ?1 is the key: one task's, or `leases` for all of them.
+_OF_TASK = f"(key = ?1 OR (?1 = '{LEASES}' AND {IS_OF_A_TASK}))"
+_TASK_EVENTS_UP = f"SELECT seq FROM events WHERE {_OF_TASK} AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT ?4"  # noqa: S608 - our own text
+_TASK_EVENTS_DOWN = f"SELECT seq FROM events WHERE {_OF_TASK} AND seq > ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4"  # noqa: S608
 
 
 class JournalReader:
@@ -142,8 +155,22 @@ class JournalReader:
         """Close the connection. It may be called again."""
         self._connection.close()
 
+    def tasks_indexed(self) -> int:
+        """Up to which seq events about leases have their lines in the index."""
+        try:
+            return tasks_indexed(self._connection, self.identity.base)
+        except sqlite3.Error as error:
+            raise failure(error, self._files.database) from error
+
     def _seqs_up(self, key: str, after: int, upto: int, chunk: int) -> Iterator[int]:
-        query = "SELECT seq FROM touches WHERE key = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+        if is_task_key(key):
+            indexed = self.tasks_indexed()  # what is behind it is looked for among the events
+            yield from self._walk_up(_TOUCHES_UP, key, after, min(upto, indexed), chunk)
+            yield from self._walk_up(_TASK_EVENTS_UP, key, max(after, indexed), upto, chunk)
+        else:
+            yield from self._walk_up(_TOUCHES_UP, key, after, upto, chunk)
+
+    def _walk_up(self, query: str, key: str, after: int, upto: int, chunk: int) -> Iterator[int]:
         while found := self._all(query, key, after, upto, chunk):
             for (seq,) in found:
                 yield seq
@@ -152,8 +179,15 @@ class JournalReader:
             after = found[-1][0]
 
     def _seqs_down(self, key: str, before: int, chunk: int) -> Iterator[int]:
-        query = "SELECT seq FROM touches WHERE key = ? AND seq < ? ORDER BY seq DESC LIMIT ?"
-        while found := self._all(query, key, before, chunk):
+        if is_task_key(key):
+            indexed = self.tasks_indexed()
+            yield from self._walk_down(_TASK_EVENTS_DOWN, key, indexed, before, chunk)
+            yield from self._walk_down(_TOUCHES_DOWN, key, 0, min(before, indexed + 1), chunk)
+        else:
+            yield from self._walk_down(_TOUCHES_DOWN, key, 0, before, chunk)
+
+    def _walk_down(self, query: str, key: str, after: int, before: int, chunk: int) -> Iterator[int]:
+        while found := self._all(query, key, after, before, chunk):
             for (seq,) in found:
                 yield seq
             if len(found) < chunk:

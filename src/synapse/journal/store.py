@@ -13,7 +13,16 @@ from pathlib import Path
 from synapse.core.events import LEASES, Row
 from synapse.errors import DiskFull, JournalError, StoreFailed
 from synapse.journal.chain import link, may_follow
-from synapse.journal.connection import CHECKPOINT_PAGES, failure, is_full, open_read_only, open_writer
+from synapse.journal.connection import (
+    CHECKPOINT_PAGES,
+    IS_OF_A_TASK,
+    TASKS_INDEXED,
+    failure,
+    is_full,
+    open_read_only,
+    open_writer,
+    tasks_indexed,
+)
 from synapse.journal.create import create_journal
 from synapse.journal.evidence import Evidence, examine
 from synapse.journal.files import (
@@ -31,11 +40,19 @@ from synapse.journal.reserve import RESERVE_BYTES, Reserve
 
 INSERT_EVENT = "INSERT INTO events (seq, type, version, at_ms, actor, key, body, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 INSERT_TOUCH = "INSERT OR IGNORE INTO touches (key, seq) VALUES (?, ?)"
-_INSERT_FIRST_TOUCHES = "INSERT OR IGNORE INTO touches (key, seq) SELECT key, seq FROM events WHERE seq BETWEEN ? AND ?"
-_INSERT_LEASE_TOUCHES = (
-    "INSERT OR IGNORE INTO touches (key, seq) SELECT ?, seq FROM events"
-    " WHERE seq BETWEEN ? AND ? AND key >= 'ta/' AND key < 'ta0'"
-)  # all that is about a task: one statement for the turn instead of one for each
+_INSERT_FIRST_TOUCHES = (
+    "INSERT OR IGNORE INTO touches (key, seq) SELECT key, seq FROM events"
+    f" WHERE seq BETWEEN ? AND ? AND NOT ({IS_OF_A_TASK})"  # noqa: S608 - our own text
+)
+
+# Index lines of tasks lie all over the index: written with each turn they would fill the WAL with pages of one line
+# each. They are written for thousands of events at a time; the reader looks through the events behind TASKS_INDEXED.
+_TASK_EVENTS = f"FROM events WHERE seq > ? AND seq <= ? AND {IS_OF_A_TASK}"
+_INSERT_TASK_TOUCHES = (
+    f"INSERT OR IGNORE INTO touches (key, seq) SELECT key, seq {_TASK_EVENTS} ORDER BY key, seq",  # noqa: S608
+    f"INSERT OR IGNORE INTO touches (key, seq) SELECT '{LEASES}', seq {_TASK_EVENTS}",  # noqa: S608
+)
+_TASK_EVENTS_PER_INDEXING = 4096
 
 # Many rows in one statement: each statement lets go of the interpreter's lock and has to win it back from the loop.
 _INSERTS = {rows: INSERT_EVENT + ", (?, ?, ?, ?, ?, ?, ?, ?)" * (rows - 1) for rows in (64, 8)}
@@ -56,6 +73,8 @@ class Journal:
         "_mark",
         "_pages_waiting",
         "_reserve",
+        "_tasks_indexed",
+        "_tasks_waiting",
         "base",
         "head",
         "head_hash",
@@ -87,6 +106,8 @@ class Journal:
             # What a killed process left in the page cache becomes durable before anyone sees it: a checkpoint
             # syncs the WAL first.
             self._checkpoint("PASSIVE")
+            self._tasks_indexed = tasks_indexed(self._connection, self.base)
+            self._tasks_waiting = self.head - self._tasks_indexed  # at most
             self._mark = MarkFile(files.mark, hub_id=self.hub_id, journal_id=self.journal_id)
             undo.callback(self._mark.close)
             self._mark.write(self.head, self.head_hash)
@@ -172,7 +193,6 @@ class Journal:
         last, prev = self.head, self.head_hash
         events: list[tuple[int, str, int, int, str, str, bytes, bytes]] = []
         others: list[tuple[str, int]] = []
-        leases = False
         for row in rows:
             seq, kind, version, at_ms, actor, key, body, also = row
             assert seq == last + 1 or may_follow(seq, kind, last), f"event {seq} cannot follow {last}"
@@ -180,7 +200,7 @@ class Journal:
             events.append((seq, kind, version, at_ms, actor, key, body, prev))
             for other in also:
                 if other is LEASES:
-                    leases = True
+                    self._tasks_waiting += 1
                 else:
                     others.append((other, seq))
             last = seq
@@ -196,8 +216,6 @@ class Journal:
                     done += size
             connection.executemany(INSERT_EVENT, events[done:])
             connection.execute(_INSERT_FIRST_TOUCHES, (events[0][0], last))
-            if leases:
-                connection.execute(_INSERT_LEASE_TOUCHES, (LEASES, events[0][0], last))
             if others:
                 connection.executemany(INSERT_TOUCH, others)
             connection.execute("COMMIT")
@@ -228,13 +246,33 @@ class Journal:
         """Move the WAL into the database when it has grown to about 8 MiB. Call it between turns: it may take
         milliseconds, and nobody waits for it. Raises `StoreFailed`; a full disk is left to the next `append`.
         """
-        if self._pages_waiting >= CHECKPOINT_PAGES:
-            self._pages_waiting = 0
-            try:
+        try:
+            if self._tasks_waiting >= _TASK_EVENTS_PER_INDEXING:
+                self._index_tasks()
+            if self._pages_waiting >= CHECKPOINT_PAGES:
+                self._pages_waiting = 0
                 self._checkpoint("PASSIVE")
-            except sqlite3.Error as error:
-                self._has_failed = True
-                raise StoreFailed(f"{self._files.database}: {error}; the next start replays the truth") from error
+        except sqlite3.Error as error:
+            self._has_failed = True
+            raise StoreFailed(f"{self._files.database}: {error}; the next start replays the truth") from error
+
+    def _index_tasks(self) -> None:
+        """Write the index lines of task events up to the head. Raises sqlite3.Error, except for no room."""
+        connection, upto = self._connection, self.head
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in _INSERT_TASK_TOUCHES:
+                connection.execute(statement, (self._tasks_indexed, upto))
+            connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (TASKS_INDEXED, str(upto)))
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            if not is_full(error):
+                raise
+            return
+        self._pages_waiting += self._tasks_waiting // _ROWS_PER_PAGE
+        self._tasks_indexed, self._tasks_waiting = upto, 0
 
     def give_up_reserve(self) -> bool:
         """Free the reserve's bytes. False when there were none left to free. Raises `StoreFailed`."""
@@ -266,6 +304,8 @@ class Journal:
         """
         try:
             if not self._has_failed:
+                if self._tasks_waiting:
+                    self._index_tasks()
                 self._checkpoint("TRUNCATE")
         except sqlite3.Error:
             pass
