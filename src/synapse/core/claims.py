@@ -58,19 +58,25 @@ def decide_claim(state: "State", rules: Rules, command: ClaimLease, by: By) -> l
     room = room_of(state, command.room, by)
     ask = _ask(state, rules, command, agent, room)
     own: Lease | None = None
+    offered: Lease | None = None
+    is_bare = not (ask.worktree or ask.pools)
     for lease in state.leases.of_task.get((room.id, ask.task), NO_LEASES).values():
-        is_bare = not (ask.worktree or ask.pools)
         if lease.offered_to == agent.id and (is_bare or _scope(ask) == _scope(lease.ask)):
-            return hand_over(state, rules, lease, agent, None, by)
+            offered = lease
         if lease.ask.agent == agent.id:
             if command.place is not None and lease.place == command.place:
                 return []
             if lease.ask.reentrant and ask.reentrant:
                 own = lease
-                if is_bare:
-                    ask = msgspec.structs.replace(lease.ask, mode=ask.mode)
-    if own is not None and own.ask == ask:
-        return renewed(own, command.ttl_ms, command.note, command.branch)
+    if own is None and offered is not None:
+        return hand_over(state, rules, offered, agent, None, by)
+    if own is not None:
+        if is_bare:
+            ask = msgspec.structs.replace(own.ask, mode=ask.mode)
+        if own.ask == ask:
+            return renewed(own, command.ttl_ms, command.note, command.branch)
+        if is_bare:
+            _require_units(state, dict(ask.pools))
     return _acquire(state, rules, command, by, ask, own)
 
 
@@ -102,7 +108,7 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
             raise held(state, ask, holders, by)
         raise queued(state, ask, list(leases.places_against(ask, rank, _LAST, view)), by)
     _require_may_wait(state, rules, command, ask)
-    _require_no_cycle(state, ask, rank, view, is_wait=True)
+    _require_no_cycle(state, ask, rank, NOTHING_YET, is_wait=True)  # `own` stays while it waits
     return [
         LeaseQueued(
             ask=ask,
@@ -116,8 +122,8 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
     ]
 
 
-def _grant(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, view: View) -> list[Event]:
-    granted = LeaseGranted(
+def _granted(ask: Ask, command: ClaimLease, own: Lease | None) -> LeaseGranted:
+    return LeaseGranted(
         ask=ask,
         ttl_ms=command.ttl_ms,
         tied=command.tied,
@@ -125,10 +131,14 @@ def _grant(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, vie
         branch=command.branch,
         replaces=None if own is None else own.epoch,
     )
+
+
+def _grant(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, view: View) -> list[Event]:
+    granted = _granted(ask, command, own)
     if own is None or not state.leases.places:
         return [granted]
-    view.new.append(ask)
-    return [granted, *grants_after(state, view, [own.ask])]
+    view.new[state.seq + 1] = ask
+    return [granted, *grants_after(state, view, [own.ask], 1)]
 
 
 def _preempt(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, view: View) -> list[Event]:
@@ -142,10 +152,24 @@ def _preempt(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, v
         last = max(against, key=lambda lease: lease.epoch)
         revoked.append(last)
         view.gone_leases.add(last.epoch)
+    fulfilled = _fulfilled(state, ask, view)
+    cycle = cycle_of_grant(leases, ask, len(PRIORITIES), _LAST, view)
+    if cycle is not None:
+        raise deadlocked(ask, cycle, "preemption", [])
     events: list[Event] = [revocation(lease, "preempted") for lease in revoked]
-    granted = _grant(state, ask, command, own, view)
-    view.new = [ask]
-    return [*events, *granted, *grants_after(state, view, [lease.ask for lease in revoked])]
+    events.append(_granted(ask, command, own))
+    view.new[state.seq + len(events)] = ask
+    events += [unqueued(place, "preempted") for place in fulfilled]
+    ended = [lease.ask for lease in revoked] + [place.ask for place in fulfilled] + ([] if own is None else [own.ask])
+    return [*events, *grants_after(state, view, ended, len(events))]
+
+
+def _fulfilled(state: "State", ask: Ask, view: View) -> list[Place]:
+    """Places of the same agent for the same task, which a grant of `ask` past the queue ends."""
+    waits = state.leases.places_of_task.get((ask.room, ask.task), {}) if ask.reentrant else {}
+    found = [place for place in waits.values() if place.ask.agent == ask.agent and place.ask.reentrant]
+    view.gone_places.update(place.seq for place in found)
+    return found
 
 
 def _scope(ask: Ask) -> tuple[object, ...]:
@@ -158,6 +182,7 @@ def _is_within(ask: Ask, old: Ask) -> bool:
         (ask.mode == old.mode or ask.mode == SHARED)
         and ask.worktree in (None, old.worktree)
         and (old.whole or (not ask.whole and set(ask.paths) <= set(old.paths)))
+        and (old.folds or not ask.folds)
         and all(units <= dict(old.pools).get(name, 0) for name, units in ask.pools)
     )
 
@@ -172,18 +197,18 @@ def renewed(lease: Lease, ttl_ms: int | None, note: str | None, branch: str | No
     return [LeaseRenewed(ask=lease.ask, epoch=lease.epoch, ttl_ms=ttl_ms, note=note, branch=branch)]
 
 
-def grants_after(state: "State", view: View, ended: Iterable[Ask]) -> list[Event]:
+def grants_after(state: "State", view: View, ended: Iterable[Ask], said: int) -> list[Event]:
     """The grants that the end of these asks makes possible, in the order of the queue. A place to which nobody is
-    attached is passed over but keeps its turn, until it is found gone."""
+    attached is passed over but keeps its turn, until it is found gone. said: how many events the decision has made."""
     leases = state.leases
     if not leases.places:
         return []
     places = {place.seq: place for ask in ended for place in leases.places_after(ask)}
-    return grants(state, view, in_line(places.values()))
+    return grants(state, view, in_line(places.values()), said)
 
 
-def grants(state: "State", view: View, places: Sequence[Place]) -> list[Event]:
-    """The grants among these places, which are in the order of the queue; `view` takes them in."""
+def grants(state: "State", view: View, places: Sequence[Place], said: int) -> list[Event]:
+    """The grants among these places, which are in the order of the queue; `view` takes them in. said: see above."""
     leases, attached = state.leases, state.soft.leasing.attached
     events: list[Event] = []
     replaced: list[Ask] = []
@@ -191,22 +216,23 @@ def grants(state: "State", view: View, places: Sequence[Place]) -> list[Event]:
         if place.seq in view.gone_places or place.seq not in attached:
             continue
         ask = place.ask
-        own = own_reentrant(state, ask)
-        if own is not None and own.epoch in view.gone_leases:
-            own = None
-        if own is not None:
-            view.gone_leases.add(own.epoch)
+        epoch, own = _own_now(state, ask, view)
+        if epoch is not None:
+            view.gone_leases.add(epoch)
+            view.new.pop(epoch, None)
         if (
             next(leases.leases_against(ask, view), None) is not None
             or next(leases.places_against(ask, place.rank, place.seq, view), None) is not None
         ):
-            if own is not None:
-                view.gone_leases.discard(own.epoch)
+            if epoch is not None and own is not None:
+                view.gone_leases.discard(epoch)
+                if epoch not in leases.live:
+                    view.new[epoch] = own
             continue
         view.gone_places.add(place.seq)
-        view.new.append(ask)
+        view.new[state.seq + said + len(events) + 1] = ask
         if own is not None:
-            replaced.append(own.ask)
+            replaced.append(own)
         events.append(
             LeaseGranted(
                 ask=ask,
@@ -215,10 +241,20 @@ def grants(state: "State", view: View, places: Sequence[Place]) -> list[Event]:
                 note=place.note,
                 branch=place.branch,
                 place=place.seq,
-                replaces=None if own is None else own.epoch,
+                replaces=epoch,
             )
         )
-    return [*events, *grants_after(state, view, replaced)] if replaced else events
+    return [*events, *grants_after(state, view, replaced, said + len(events))] if replaced else events
+
+
+def _own_now(state: "State", ask: Ask, view: View) -> tuple[int | None, Ask | None]:
+    """Epoch and ask of what a grant of `ask` would replace, with what this decision has granted already."""
+    if ask.reentrant:
+        for epoch, new in view.new.items():
+            if new.reentrant and (new.agent, new.room, new.task) == (ask.agent, ask.room, ask.task):
+                return epoch, new
+    own = own_reentrant(state, ask)
+    return (None, None) if own is None or own.epoch in view.gone_leases else (own.epoch, own.ask)
 
 
 def own_reentrant(state: "State", ask: Ask) -> Lease | None:
@@ -233,7 +269,7 @@ def own_reentrant(state: "State", ask: Ask) -> Lease | None:
 
 def decide_attach(state: "State", place: Place) -> list[Event]:
     """Somebody came back for a place: it may be its turn already."""
-    return grants(state, View(), [place])
+    return grants(state, View(), [place], 0)
 
 
 # What a claim says.
@@ -265,9 +301,9 @@ def _ask(state: "State", rules: Rules, command: ClaimLease, agent: Agent, room: 
     require_task(command.task)
     require_ttl(rules, command.ttl_ms)
     if command.mode not in MODES:
-        raise _none_of("mode", command.mode, MODES)
+        raise none_of("mode", command.mode, MODES)
     if command.priority not in PRIORITIES:
-        raise _none_of("priority", command.priority, PRIORITIES)
+        raise none_of("priority", command.priority, PRIORITIES)
     if command.wait_ms is not None and not 0 <= command.wait_ms <= limits.wait_ms_max:
         raise Rejected(
             "bad_request",
@@ -323,6 +359,11 @@ def _pools(state: "State", rules: Rules, wanted: dict[str, int]) -> tuple[tuple[
             f"{len(wanted)} pools; at most {rules.limits.pools_per_claim_max} in one claim",
             {"pools": len(wanted), "pools_per_claim_max": rules.limits.pools_per_claim_max},
         )
+    _require_units(state, wanted)
+    return tuple(sorted(wanted.items()))
+
+
+def _require_units(state: "State", wanted: dict[str, int]) -> None:
     for name, units in wanted.items():
         pool = require_pool(state, name)
         if not 1 <= units <= pool.capacity:
@@ -331,7 +372,6 @@ def _pools(state: "State", rules: Rules, wanted: dict[str, int]) -> tuple[tuple[
                 f"{units} units of pool {name}; it has {pool.capacity} - at `$.body.pools`",
                 {"path": "$.body.pools", "pool": name, "capacity": pool.capacity},
             )
-    return tuple(sorted(wanted.items()))
 
 
 def require_pool(state: "State", name: str) -> Pool:
@@ -348,7 +388,8 @@ def require_pool(state: "State", name: str) -> Pool:
     return pool
 
 
-def _none_of(name: str, value: str, allowed: Sequence[str]) -> Rejected:
+def none_of(name: str, value: str, allowed: Sequence[str]) -> Rejected:
+    """A word that is not one of the allowed ones."""
     return Rejected(
         "bad_request",
         f"{name} {shown(value)} is none of {', '.join(allowed)} - at `$.body.{name}`",
@@ -367,14 +408,17 @@ def require_ttl(rules: Rules, ttl_ms: int) -> None:
         )
 
 
-def require_room_for_lease(state: "State", rules: Rules, agent: int, own: Lease | None) -> None:
+def require_room_for_lease(
+    state: "State", rules: Rules, agent: int, own: Lease | None, *, is_passed_on: bool = False
+) -> None:
+    """Raises `Rejected(limit)`. own: what the lease takes the place of. is_passed_on: all leases stay as many."""
     if own is not None:
         return
     limits, leases = rules.limits, state.leases
     mine = len(leases.of_agent.get(agent, NO_LEASES))
     if mine >= limits.leases_per_agent_max:
         raise _too_many_leases(mine, limits.leases_per_agent_max, "leases_per_agent_max")
-    if len(leases.live) >= limits.leases_max:
+    if len(leases.live) >= limits.leases_max and not is_passed_on:
         raise _too_many_leases(len(leases.live), limits.leases_max, "leases_max")
 
 
@@ -416,23 +460,22 @@ def hand_over(state: "State", rules: Rules, lease: Lease, to: Agent, delivery: D
     leases, old = state.leases, lease.ask
     ask = msgspec.structs.replace(old, agent=to.id, owner=to.name, reentrant=True)
     view = View(gone_leases={lease.epoch})
-    require_room_for_lease(state, rules, to.id, None)
+    require_room_for_lease(state, rules, to.id, None, is_passed_on=True)
     against = [item for item in leases.leases_against(ask, view) if isinstance(item, Lease)]
     own = own_reentrant(state, ask)
     if own is not None:
         against.append(own)
     if against:
         raise held(state, ask, against, by)
+    fulfilled = _fulfilled(state, ask, view)
     cycle = cycle_of_grant(leases, ask, len(PRIORITIES), _LAST, view)
     if cycle is not None:
         raise deadlocked(ask, cycle, "hand-off", [])
     handed = LeaseHandedOff(ask=ask, previous=lease.epoch, sender=old.owner, delivery=delivery)
-    view.new.append(ask)
-    waits = leases.places_of_task.get((ask.room, ask.task), {})
-    fulfilled = [place for place in waits.values() if place.ask.agent == to.id and place.ask.reentrant]
-    view.gone_places.update(place.seq for place in fulfilled)
+    view.new[state.seq + 1] = ask
     ended: list[Event] = [unqueued(place, "handed_off") for place in fulfilled]
-    return [handed, *ended, *grants_after(state, view, [old, *(place.ask for place in fulfilled)])]
+    freed = [old, *(place.ask for place in fulfilled)]
+    return [handed, *ended, *grants_after(state, view, freed, 1 + len(ended))]
 
 
 def revocation(lease: Lease, reason: str) -> LeaseRevoked:

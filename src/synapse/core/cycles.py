@@ -28,11 +28,7 @@ def cycle_of_grant(leases: Leases, ask: Ask, rank: int, seq: int, view: View) ->
 
 def _passed(leases: Leases, ask: Ask, rank: int, seq: int, view: View) -> set[int]:
     """Agents that will wait for `ask` too: those of conflicting places that are not ahead of it."""
-    return {
-        place.ask.agent
-        for place in leases.places_near(ask)
-        if place.seq not in view.gone_places and not place.is_ahead(rank, seq) and place.ask.agent != ask.agent
-    }
+    return {place.ask.agent for place in leases.places_behind(ask, rank, seq, view)} - {ask.agent}
 
 
 def _search(leases: Leases, ask: Ask, first: list[tuple[int, str]], passed: set[int], view: View) -> list[str] | None:

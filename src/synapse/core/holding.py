@@ -61,6 +61,7 @@ def lease_of(state: "State", task: str, room: str | None, epoch: int | None, by:
         lease = found.get(epoch)
         if lease is not None and lease.ask.agent == agent:
             return lease
+        require_task(task)
         raise stale(state, where, task, epoch, list(found.values()), by)
     for lease in reversed(found.values()):
         if lease.ask.agent == agent:
@@ -95,7 +96,7 @@ def decide_release(state: "State", command: ReleaseLease, by: By) -> list[Event]
     lease = lease_of(state, command.task, command.room, command.epoch, by)
     ask = lease.ask
     released = LeaseReleased(room=ask.room, room_name=ask.room_name, task=ask.task, owner=ask.owner, epoch=lease.epoch)
-    return [released, *grants_after(state, View({lease.epoch}), [ask])] if state.leases.places else [released]
+    return [released, *grants_after(state, View({lease.epoch}), [ask], 1)] if state.leases.places else [released]
 
 
 def decide_withdraw(state: "State", command: WithdrawClaim, by: By) -> list[Event]:
@@ -181,14 +182,14 @@ def decide_expiry(state: "State", lease: Lease, reason: str) -> list[Event]:
     expired = LeaseExpired(
         room=ask.room, room_name=ask.room_name, task=ask.task, owner=ask.owner, epoch=lease.epoch, reason=reason
     )
-    return [expired, *grants_after(state, View(gone_leases={lease.epoch}), [ask])]
+    return [expired, *grants_after(state, View(gone_leases={lease.epoch}), [ask], 1)]
 
 
 def decide_unqueue(state: "State", places: Sequence[Place], reason: str) -> list[Event]:
     """Waits end without a grant; who stood behind them may go on. reason: deadline, gone, withdrawn, forgotten."""
     ended: list[Event] = [unqueued(place, reason) for place in places]
     view = View(gone_places={place.seq for place in places})
-    return [*ended, *grants_after(state, view, [place.ask for place in places])]
+    return [*ended, *grants_after(state, view, [place.ask for place in places], len(ended))]
 
 
 def decide_forget(state: "State", agent: int) -> list[Event]:
@@ -198,7 +199,8 @@ def decide_forget(state: "State", agent: int) -> list[Event]:
     ended: list[Event] = [revocation(lease, "forgotten") for lease in leases]
     ended += [unqueued(place, "forgotten") for place in places]
     view = View({lease.epoch for lease in leases}, {place.seq for place in places})
-    return [*ended, *grants_after(state, view, [*(lease.ask for lease in leases), *(place.ask for place in places)])]
+    freed = [*(lease.ask for lease in leases), *(place.ask for place in places)]
+    return [*ended, *grants_after(state, view, freed, len(ended))]
 
 
 # Pools.
@@ -227,7 +229,7 @@ def decide_set_pool(state: "State", rules: Rules, command: SetPool, by: By) -> l
         return []
     view = View(capacity={name: command.capacity})
     places = in_line(state.leases.places[seq] for seq in pool.waiting)
-    return [PoolSet(name=name, capacity=command.capacity), *grants(state, view, places)]
+    return [PoolSet(name=name, capacity=command.capacity), *grants(state, view, places, 1)]
 
 
 def decide_delete_pool(state: "State", command: DeletePool, by: By) -> list[Event]:

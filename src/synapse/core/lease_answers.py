@@ -1,12 +1,12 @@
 """What is answered about leases: the reply of a mutation, rebuilt from its events, and questions to the state."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
 from msgspec import UNSET
 
 from synapse.core.by import By, Rules
-from synapse.core.claims import require_pool, room_of
+from synapse.core.claims import none_of, require_pool, room_of
 from synapse.core.events import (
     Ask,
     LeaseCheckpointed,
@@ -27,6 +27,7 @@ from synapse.core.scopes import covers, normal_file
 from synapse.errors import Rejected
 from synapse.protocol import replies
 from synapse.protocol.commands import (
+    MODES,
     CheckLease,
     CheckPaths,
     ClaimLease,
@@ -102,13 +103,14 @@ def claimed_lease(
         if isinstance(event, LeaseRenewed):
             return event.epoch, event.ask, "renewed", item
     room = room_of(state, command.room, by)
-    mine = [
-        lease
-        for lease in state.leases.of_task.get((room.id, command.task), {}).values()
-        if lease.ask.owner == owner
-        and (lease.place == command.place if command.place is not None else lease.ask.reentrant)
-    ]
-    return mine[-1].epoch, mine[-1].ask, "granted" if command.place is not None else "renewed", None
+    found = state.leases.of_task.get((room.id, command.task), {}).values()
+    mine = [lease for lease in found if lease.ask.owner == owner]
+    if command.place is not None:
+        for lease in mine:
+            if lease.place == command.place:
+                return lease.epoch, lease.ask, "granted", None
+    last = [lease for lease in mine if lease.ask.reentrant][-1]
+    return last.epoch, last.ask, "renewed", None
 
 
 def _claimed(state: "State", command: ClaimLease, by: By, events: Sequence[Recorded], cursor: str) -> replies.Lease:
@@ -132,6 +134,15 @@ def _claimed(state: "State", command: ClaimLease, by: By, events: Sequence[Recor
     )
 
 
+_SAME: Final[dict[type[RenewLease | SaveCheckpoint | ParkLease | HandOffLease], str]] = {
+    RenewLease: "renewed",
+    SaveCheckpoint: "checkpointed",
+    ParkLease: "parked",
+    HandOffLease: "offered",
+}
+"""The outcome of what was so already."""
+
+
 def _held(
     state: "State",
     command: RenewLease | SaveCheckpoint | ParkLease | HandOffLease,
@@ -141,7 +152,9 @@ def _held(
 ) -> replies.Lease:
     if not events:
         lease = lease_of(state, command.task, command.room, command.epoch, by)
-        outcome = "offered" if isinstance(command, HandOffLease) else "renewed"
+        outcome = _SAME[type(command)]
+        if isinstance(command, ParkLease) and not command.parked:
+            outcome = "resumed"
         return lease_info(state, lease, by, outcome=outcome, cursor=cursor)
     first = events[0]
     event = first.event
@@ -251,6 +264,8 @@ def look_lease(state: "State", rules: Rules, query: LeaseQuery, by: By, cursor: 
 
 def _covered(state: "State", rules: Rules, query: CheckPaths, by: By, cursor: str) -> replies.PathsCovered:
     agent, limits = by.require_agent(), rules.limits
+    if query.mode not in MODES:
+        raise none_of("mode", query.mode, MODES)
     if not 1 <= len(query.paths) <= limits.page_items_max:
         raise Rejected(
             "bad_request",
@@ -309,7 +324,8 @@ def _covers(ask: Ask, path: str) -> bool:
 
 def _holders(state: "State", worktree: str, path: str, agent: int) -> list[Lease]:
     """Other agents' leases on a path, the first few."""
-    probe = Ask(room=0, room_name="", task="", agent=0, owner="", worktree=worktree, paths=(path,))
+    literal = "".join(f"[{char}]" if char in "*?[" else char for char in path)
+    probe = Ask(room=0, room_name="", task="", agent=0, owner="", worktree=worktree, paths=(literal,), folds=True)
     found: list[Lease] = []
     for item in state.leases.leases_against(probe, View()):
         if isinstance(item, Lease) and item.ask.agent != agent and _covers(item.ask, path):

@@ -99,11 +99,14 @@ class Pool:
 
 @dataclass(slots=True)
 class View:
-    """What a decision has already made up its mind about, on top of the state, which it must not change."""
+    """What a decision has already made up its mind about, on top of the state, which it must not change.
+
+    new: what it has granted, by the epoch that each grant will have.
+    """
 
     gone_leases: set[int] = field(default_factory=set)
     gone_places: set[int] = field(default_factory=set)
-    new: list[Ask] = field(default_factory=list)
+    new: dict[int, Ask] = field(default_factory=dict)
     capacity: dict[str, int] = field(default_factory=dict)
 
 
@@ -207,7 +210,10 @@ class Leases:
     # What stands in the way.
 
     def leases_against(self, ask: Ask, view: View) -> Iterator[Lease | Ask]:
-        """Live leases that `ask` conflicts with, and asks that this decision has granted already; pools come last."""
+        """Live leases that `ask` conflicts with, and asks that this decision has granted already; pools come last.
+
+        An ask for more units than its pool has stands in its own way.
+        """
         gone = view.gone_leases
         seen: set[int] = set()
         for epoch, lease in self.of_task.get((ask.room, ask.task), NO_LEASES).items():
@@ -221,26 +227,47 @@ class Leases:
                     continue
                 for epoch in index.overlapping(ask.worktree, patterns_of(ask), whole=ask.whole):
                     if epoch not in gone and epoch not in seen and _contends(ask, self.live[epoch].ask):
+                        seen.add(epoch)
                         yield self.live[epoch]
-        for new in view.new:
+        for new in view.new.values():
             if conflicts(ask, new):
                 yield new
         for name, units in ask.pools:
             pool = self.pools[name]
             if self._free(pool, view) < units:
-                yield from (self.live[epoch] for epoch in pool.held if epoch not in gone)
+                yield from (self.live[epoch] for epoch in pool.held if epoch not in gone and epoch not in seen)
+                seen.update(pool.held)
+                yield from (new for new in view.new.values() if any(name == other for other, _ in new.pools))
+                if view.capacity.get(name, pool.capacity) < units:
+                    yield ask
 
     def places_against(self, ask: Ask, rank: int, seq: int, view: View) -> Iterator[Place]:
         """Places ahead of one of `rank` taken at `seq` that `ask` conflicts with; pools come last."""
         gone = view.gone_places
+        seen: set[int] = set()
         for place in self.places_near(ask):
             if place.seq not in gone and place.is_ahead(rank, seq) and _contends(ask, place.ask):
+                seen.add(place.seq)
                 yield place
         for name, units in ask.pools:
             pool = self.pools[name]
             ahead = [at for at in pool.waiting if at not in gone and self.places[at].is_ahead(rank, seq)]
             if ahead and self._free(pool, view) - sum(pool.waiting[at] for at in ahead) < units:
-                yield from (self.places[at] for at in ahead)
+                yield from (self.places[at] for at in ahead if at not in seen)
+                seen.update(ahead)
+
+    def places_behind(self, ask: Ask, rank: int, seq: int, view: View) -> Iterator[Place]:
+        """Places that are not ahead of one of `rank` taken at `seq` and that want what `ask` does: they will wait for
+        it. Of the pools only those of one unit are looked at."""
+        for place in self.places_near(ask):
+            if place.seq not in view.gone_places and not place.is_ahead(rank, seq) and _contends(ask, place.ask):
+                yield place
+        for name, _ in ask.pools:
+            pool = self.pools[name]
+            if pool.capacity == 1:
+                for at in pool.waiting:
+                    if at not in view.gone_places and not self.places[at].is_ahead(rank, seq):
+                        yield self.places[at]
 
     def places_near(self, ask: Ask) -> Iterator[Place]:
         """Places for the same task or overlapping scopes, whatever their modes, each once. Pools are not looked at."""
@@ -262,7 +289,7 @@ class Leases:
 
     def _free(self, pool: Pool, view: View) -> int:
         held = sum(units for epoch, units in pool.held.items() if epoch not in view.gone_leases)
-        new = sum(units for ask in view.new for name, units in ask.pools if name == pool.name)
+        new = sum(units for ask in view.new.values() for name, units in ask.pools if name == pool.name)
         return view.capacity.get(pool.name, pool.capacity) - held - new
 
 
