@@ -6,6 +6,7 @@ Where one cannot be had, its comparison is left out with a remark.
 
 import functools
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -100,6 +101,11 @@ class Peer(Server):
             time.sleep(0.02)
         self.ready_s = time.perf_counter() - started
         return self
+
+    def told(self) -> str:
+        """Its version and how it was started."""
+        done = subprocess.run([self.command[0], "--version"], env=self.env, capture_output=True, text=True, check=True)
+        return f"{done.stdout.strip()}, started with {shlex.join(self.command[1:])}"
 
 
 def free_port() -> int:
