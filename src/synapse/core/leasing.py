@@ -55,22 +55,23 @@ class Leasing:
         self.untie(key)
         self.detach(key)
 
-    def due(self, lease_ms: int) -> list[int]:
-        """Keys whose deadline has passed, earliest first; each stays due until it is forgotten or armed again."""
-        found: list[int] = []
+    def due(self, lease_ms: int, most: int) -> list[int]:
+        """Keys whose deadline has passed, earliest first, so many at most; each stays due until it is forgotten or
+        armed again."""
+        found: dict[int, None] = {}
         heap = self.heap
-        while heap and heap[0][0] <= lease_ms:
+        while heap and heap[0][0] <= lease_ms and len(found) < most:
             at_ms, key = heappop(heap)
             deadline_ms = self.deadlines.get(key)
             if deadline_ms is None or deadline_ms < at_ms:
                 continue
             if deadline_ms > lease_ms:
                 heappush(heap, (deadline_ms, key))
-            elif key not in found:
-                found.append(key)
+            else:
+                found[key] = None
         for key in found:
             heappush(heap, (self.deadlines[key], key))
-        return found
+        return list(found)
 
     def remaining_ms(self, lease: Lease, lease_ms: int) -> int | None:
         """What is left of a lease; None while it is parked."""

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from synapse.core.claims import decide_attach, room_of
 from synapse.core.events import (
     Event,
@@ -22,12 +24,12 @@ from synapse.core.holding import decide_expiry, decide_unqueue, lease_of
 from synapse.core.idempotency import conflict
 from synapse.core.lease_answers import claimed_lease, lease_info, position_of
 from synapse.core.lease_events import in_a_sentence, shown_change
-from synapse.core.leases import Lease, Place, View
+from synapse.core.leases import Lease, Place, View, in_line
 from synapse.core.leasing import PARKED, TTL, arm_all
 from synapse.core.refusals import holder_facts, in_words
 from synapse.errors import Rejected
 from synapse.hub.connection import Connection
-from synapse.hub.reads import recorded_of
+from synapse.hub.reads import REPLY_BYTES_MAX, recorded_of
 from synapse.protocol.codec import RequestId, encode_notice
 from synapse.protocol.commands import ClaimLease, ExplainTask, RenewLease
 from synapse.protocol.cursor import cursor_of, seq_of
@@ -129,7 +131,7 @@ class Leasing:
             deadline_ms=None if until_ms is None else max(0, until_ms - lease_ms),
             holders=tuple(holder_facts(self._state, against, lease_ms)),
         )
-        self._turns.notify(connection, encode_notice(self._state.seq, notice))
+        self._turns.say(connection, encode_notice(self._state.seq, notice))
 
     def _unpark(self, claimer: Claimer) -> None:
         claimer.connection.waiting -= 1
@@ -252,10 +254,19 @@ class Leasing:
             if connection.id in here.lasting:
                 self._turns.notify(connection, payload)
 
+    def on_writable(self) -> None:
+        """There is space again: who came back for its turn while there was none gets it."""
+        places = self._state.leases.places
+        for place in in_line([places[seq] for seq in self._claimers]):
+            if place.seq in self._claimers:
+                self._turns.record(decide_attach(self._state, place), "hub")
+
     def tick(self) -> None:
         """Whose deadline has passed is expired; who waited long enough, or did not come back, waits no more."""
         turns, soft, leases = self._turns, self._soft, self._state.leases
-        for key in soft.due(turns.lease_clock.now_ms)[:EXPIRIES_MAX]:
+        for key in soft.due(turns.lease_clock.now_ms, EXPIRIES_MAX):
+            if not turns.has_room:
+                break
             lease, place = leases.live.get(key), leases.places.get(key)
             reason = soft.reasons.get(key, TTL)
             events: list[Event]
@@ -302,14 +313,18 @@ class Leasing:
         def read() -> Explanation:
             rows = turns.pages.page([key], after, head, command.limit)
             found: list[Happened] = []
+            size = 0
             for row in rows:
                 entry = recorded_of(row)
                 change = shown_change(journal_id, entry)
                 assert change is not None, "the index of a task names events about leases"
                 text = in_a_sentence(entry)
                 happened = Happened(seq=row.seq, at_ms=row.at_ms, by=row.actor, change=change.change, text=text)
+                size += len(msgspec.json.encode(happened))
+                if found and size > REPLY_BYTES_MAX:
+                    break
                 found.append(happened)
-            is_all = len(rows) < command.limit
+            is_all = len(found) == len(rows) < command.limit
             if is_all and not rows and command.after is None:
                 raise Rejected(
                     "not_found",
@@ -320,7 +335,7 @@ class Leasing:
                 task=command.task,
                 room=name,
                 events=tuple(found),
-                next=None if is_all else cursor_of(journal_id, rows[-1].seq),
+                next=None if is_all or not found else cursor_of(journal_id, found[-1].seq),
                 cursor=cursor_of(journal_id, head),
             )
 

@@ -350,9 +350,20 @@ class Turns:
         """Something came into the inboxes of these agents in this turn."""
         self._turn.arrived.update(agents)
 
+    def say(self, connection: Connection, payload: bytes) -> None:
+        """Queue a notice about a request in line with the answers: it goes out before the request's own."""
+        self._turn.replies.setdefault(connection, []).append((self.state.seq, payload))
+        if len(payload) > SATING_BYTES:
+            self._turn.sated.add(connection)
+
     def notify(self, connection: Connection, payload: bytes) -> None:
         """Queue a notice to one connection for the end of this turn; one that does not read misses it."""
         self._turn.notices.append((connection, payload))
+
+    @property
+    def has_room(self) -> bool:
+        """False when this turn has as many bytes of events as a turn takes."""
+        return self._turn.bytes < TURN_BYTES_MAX
 
     @property
     def now_at_ms(self) -> int:
@@ -518,6 +529,7 @@ class Turns:
         passed_ms = self.clock.monotonic_ms() - self.read_only_since_ms
         self.record([JournalWritable(read_only_ms=passed_ms)], "hub")
         self._turn.arrived.update(self.waiting.inboxes())
+        self.leasing.on_writable()
 
     def tick(self) -> None:
         """What time alone brings about: a few times a second, from a timer of the shell."""

@@ -1,0 +1,603 @@
+"""Leases through the turn: who waits is answered in its turn, deadlines stand on the lease clock, losses are told."""
+
+import msgspec
+import pytest
+from tests.hub.conftest import (
+    Voice,
+    bugs_on_loop,
+    error_of,
+    hub_on_small_disk,
+    message,
+    quiet,
+    reply_of,
+    slow_writer,
+    steps,
+    voice,
+)
+
+from synapse.core.state import digest
+from synapse.protocol.commands import (
+    ClaimLease,
+    ListLeases,
+    ParkLease,
+    Ping,
+    ReleaseLease,
+    RenewLease,
+    ShowStatus,
+    Subscribe,
+    TakeInbox,
+    WithdrawClaim,
+)
+from synapse.protocol.limits import Limits
+from synapse.protocol.notices import ClaimQueued, LeaseChanged, LeaseLost
+from synapse.protocol.replies import (
+    Lease,
+    Leases,
+    Pong,
+    Released,
+    Status,
+    Subscribed,
+    Withdrawn,
+)
+from synapse.testing import MemoryHub
+
+MINUTE = 60_000
+WAIT = ClaimLease(task="T1", wait_ms=10 * MINUTE)
+
+
+async def hold(who: Voice, task: str = "T1", *, ttl_ms: int = 900_000, tied: bool = False) -> Lease:
+    """A lease of a task alone."""
+    return await who.ask(ClaimLease(task=task, ttl_ms=ttl_ms, tied=tied), Lease)
+
+
+async def hold_paths(who: Voice, task: str, *paths: str) -> Lease:
+    """A lease of some paths of one worktree."""
+    return await who.ask(ClaimLease(task=task, worktree="box:/repo", paths=paths), Lease)
+
+
+async def wait(who: Voice, command: ClaimLease = WAIT, key: str | None = None) -> tuple[int, ClaimQueued]:
+    """A claim that waits: its request, and what it was told."""
+    request = await who.say(command, key)
+    found = [told for told in await who.notices() if isinstance(told, ClaimQueued) and told.request == request]
+    assert len(found) == 1, who.heard
+    return request, found[0]
+
+
+def is_answered(who: Voice, request: int) -> bool:
+    """True when a reply or error was heard."""
+    return any(frame.id == request and frame.type in ("reply", "error") for frame in who.heard)
+
+
+async def leave(who: Voice) -> None:
+    """A connection is closed, and the hub has seen it."""
+    await who.peer.aclose()
+    await who.hub.settle()
+
+
+async def lost(who: Voice) -> list[tuple[int, str]]:
+    """Epochs and reasons of the leases that a connection was told to have lost."""
+    return [(told.epoch, told.reason) for told in await who.notices() if isinstance(told, LeaseLost)]
+
+
+async def changes(who: Voice) -> list[str]:
+    """What a follower of leases was told, in order."""
+    return [told.change for told in await who.notices() if isinstance(told, LeaseChanged)]
+
+
+def types(hub: MemoryHub, after: int = 0) -> list[str]:
+    """The journal's events about leases after a position."""
+    return [row.type for row in hub.journal.rows(after + 1, 2**53) if row.type.startswith("lease.")]
+
+
+# claims
+
+
+async def test_a_claim_is_granted_renewed_refused_and_released() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        granted = await hold_paths(ada, "T1", "src/**")
+        assert (granted.outcome, granted.owner, granted.epoch) == ("granted", "ada", hub.state.seq)
+        head = hub.state.seq
+        again = await hold_paths(ada, "T1", "src/**")
+        assert (again.outcome, again.epoch, hub.state.seq) == ("renewed", granted.epoch, head)
+        await hub.advance(5_000)
+        held = await bob.refused(ClaimLease(task="T2", worktree="box:/repo", paths=("src/core/state.py",)))
+        [holder] = msgspec.convert(held.facts["holders"], list[dict[str, object]])
+        assert (held.code, held.retry_after_ms) == ("lease_held", 895_000)
+        assert (holder["owner"], holder["task"], holder["epoch"]) == ("ada", "T1", granted.epoch)
+        assert (await bob.refused(ReleaseLease(task="T1"))).code == "not_holder"
+        assert (await ada.refused(ReleaseLease(task="T1", epoch=granted.epoch - 1))).code == "stale_epoch"
+        assert hub.state.seq == head, "a refusal changes nothing"
+        assert (await ada.ask(ReleaseLease(task="T1", epoch=granted.epoch), Released)).released
+        after = await hold_paths(bob, "T2", "src/core/state.py")
+        assert after.epoch > granted.epoch
+        assert (await ada.refused(RenewLease(task="T1", epoch=granted.epoch))).code == "stale_epoch"
+        assert (await ada.refused(RenewLease(task="T1"))).code == "not_found"
+
+
+async def test_a_claim_in_the_turn_of_the_release_before_it_is_granted() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        await hold(ada)
+        commits = hub.turns.totals.commits
+        released = await ada.say(ReleaseLease(task="T1"))
+        claimed = await bob.say(ClaimLease(task="T1"))
+        too_late = await ada.say(ClaimLease(task="T1"))
+        assert reply_of(await ada.answer(released), Released).released
+        assert reply_of(await bob.answer(claimed), Lease).outcome == "granted"
+        assert error_of(await ada.answer(too_late)).code == "lease_held"
+        assert hub.turns.totals.commits == commits + 1
+
+
+async def test_a_repeat_gets_the_first_answer_and_says_whether_the_lease_still_lives() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        first = await ada.ask(ClaimLease(task="T1"), Lease, "key")
+        again = await ada.exchange(ClaimLease(task="T1"), "key")
+        assert again.replayed
+        assert (reply_of(again, Lease).epoch, reply_of(again, Lease).live) == (first.epoch, True)
+        assert (await ada.refused(ClaimLease(task="T2"), "key")).code == "idem_conflict"
+        await ada.ask(ReleaseLease(task="T1"), Released)
+        await hub.restart()
+        ada = await voice(hub)
+        dead = await ada.ask(ClaimLease(task="T1"), Lease, "key")
+        assert (dead.epoch, dead.live, dead.status, dead.remaining_ms) == (first.epoch, False, "ended", None)
+        bob = await voice(hub, "bob")
+        assert (await bob.ask(ClaimLease(task="T1"), Lease, "key")).epoch > first.epoch, "a key is its agent's own"
+
+
+# waiting
+
+
+async def test_who_waits_is_told_its_place_and_answered_in_the_turn_of_the_release_in_order() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, eve = [await voice(hub, name) for name in ("ada", "bob", "eve")]
+        held = await hold(ada)
+        first, told = await wait(bob)
+        second, behind = await wait(eve)
+        assert (told.position, behind.position) == (1, 2)
+        assert told.deadline_ms == 10 * MINUTE
+        assert [holder["epoch"] for holder in told.holders] == [held.epoch]
+        status = (await ada.ask(ShowStatus(), Status)).counts
+        assert (status.leases, status.claims_waiting) == (1, 2)
+        commits = hub.turns.totals.commits
+        await ada.ask(ReleaseLease(task="T1"), Released)
+        lease = reply_of(await bob.answer(first), Lease)
+        assert (lease.owner, lease.outcome, lease.remaining_ms) == ("bob", "granted", 900_000)
+        assert hub.turns.totals.commits == commits + 1
+        await eve.listen()
+        assert not is_answered(eve, second)
+        await bob.ask(ReleaseLease(task="T1", epoch=lease.epoch), Released)
+        assert reply_of(await eve.answer(second), Lease).owner == "eve"
+        for who in (bob, eve):
+            assert who.peer.connection is not None
+            assert (who.peer.connection.waiting, who.peer.connection.in_flight) == (0, 0)
+        assert hub.turns.leasing.count == 0
+
+
+async def test_a_claim_that_is_queued_and_granted_in_one_turn_is_told_of_its_place_first() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        await hold(ada)
+        request = await bob.say(WAIT)
+        await ada.say(ReleaseLease(task="T1"))
+        frames = [frame.type for frame in await bob.listen()]
+        assert frames == ["claim.queued", "reply"]
+        assert reply_of(await bob.answer(request), Lease).outcome == "granted"
+
+
+async def test_nobody_steps_past_who_waits_and_a_higher_priority_goes_first() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, eve, zoe = [await voice(hub, name) for name in ("ada", "bob", "eve", "zoe")]
+        await hold_paths(ada, "A", "a/**")
+        await hold_paths(ada, "B", "b/**")
+        both = ClaimLease(task="W", worktree="box:/repo", paths=("a/x", "b/x"), wait_ms=MINUTE)
+        first, _ = await wait(bob, both)
+        urgent, told = await wait(eve, msgspec.structs.replace(both, task="U", priority="urgent"))
+        assert told.position == 1
+        await ada.ask(ReleaseLease(task="A"), Released)
+        refused = await zoe.refused(ClaimLease(task="Z", worktree="box:/repo", paths=("a/x",)))
+        assert refused.code == "lease_queued"
+        await ada.ask(ReleaseLease(task="B"), Released)
+        assert reply_of(await eve.answer(urgent), Lease).owner == "eve"
+        await bob.listen()
+        assert not is_answered(bob, first)
+
+
+async def test_a_wait_ends_at_its_deadline_with_the_holder_named() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, eve = [await voice(hub, name) for name in ("ada", "bob", "eve")]
+        held = await hold(ada)
+        short, _ = await wait(bob, msgspec.structs.replace(WAIT, wait_ms=3_000))
+        behind, _ = await wait(eve)
+        await hub.advance(2_000)
+        assert not is_answered(bob, short)
+        await hub.advance(1_000)
+        error = error_of(await bob.answer(short))
+        assert error.code == "deadline"
+        assert f"ada holds T1 with epoch {held.epoch}, for another 14 min 57 s" in error.detail
+        [holder] = msgspec.convert(error.facts["holders"], list[dict[str, object]])
+        assert holder["owner"] == "ada"
+        await ada.ask(ReleaseLease(task="T1"), Released)
+        assert reply_of(await eve.answer(behind), Lease).owner == "eve"
+        assert types(hub)[-3:] == ["lease.unqueued", "lease.released", "lease.granted"]
+
+
+async def test_waits_are_bounded_for_each_connection_and_each_agent() -> None:
+    limits = Limits(waiting_max=2, waits_per_agent_max=3, in_flight_max=2)
+    async with MemoryHub(limits=limits) as hub:
+        ada, bob, also_bob = await voice(hub), await voice(hub, "bob"), await voice(hub, "bob")
+        for number in range(5):
+            await hold(ada, f"T{number}")
+        for number in range(2):
+            await wait(bob, ClaimLease(task=f"T{number}", wait_ms=MINUTE))
+        full = await bob.refused(ClaimLease(task="T2", wait_ms=MINUTE))
+        assert full.facts == {"limit": "waiting_max", "value": 2}
+        assert (await bob.refused(TakeInbox(wait_ms=MINUTE))).facts["limit"] == "waiting_max"
+        await bob.ask(Ping(), Pong)
+        await wait(also_bob, ClaimLease(task="T2", wait_ms=MINUTE))
+        full = await also_bob.refused(ClaimLease(task="T3", wait_ms=MINUTE))
+        assert full.facts == {"limit": "waits_per_agent_max", "value": 3}
+        assert (await also_bob.refused(ClaimLease(task="T3"))).code == "lease_held", "who does not wait is not counted"
+
+
+async def test_a_withdrawn_wait_is_refused_and_those_behind_it_go_on() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, eve = [await voice(hub, name) for name in ("ada", "bob", "eve")]
+        await hold_paths(ada, "A", "a/**")
+        first, _ = await wait(bob, ClaimLease(task="W", worktree="box:/repo", paths=("a/x", "b/x"), wait_ms=None))
+        second, told = await wait(eve, ClaimLease(task="V", worktree="box:/repo", paths=("b/x",), wait_ms=None))
+        assert (told.position, told.deadline_ms, told.holders) == (2, None, ())
+        assert (await bob.ask(WithdrawClaim(task="W"), Withdrawn)).withdrawn == 1
+        assert error_of(await bob.answer(first)).code == "withdrawn"
+        assert reply_of(await eve.answer(second), Lease).owner == "eve"
+
+
+# a place outlives its connection
+
+
+@pytest.mark.parametrize("by", ["place", "key"])
+async def test_a_place_whose_connection_closed_is_kept_and_taken_up_again(by: str) -> None:
+    async with MemoryHub() as hub:
+        ada, bob, eve = [await voice(hub, name) for name in ("ada", "bob", "eve")]
+        await hold(ada)
+        _, told = await wait(bob, key="key" if by == "key" else None)
+        behind, _ = await wait(eve)
+        await leave(bob)
+        await hub.advance(5_000)
+        bob = await voice(hub, "bob")
+        again = WAIT if by == "key" else msgspec.structs.replace(WAIT, place=told.place)
+        request, taken_up = await wait(bob, again, "key" if by == "key" else None)
+        assert (taken_up.place, taken_up.position) == (told.place, 1)
+        assert taken_up.deadline_ms == 10 * MINUTE - 5_000, "the wait did not begin anew"
+        await hub.advance(hub.rules.limits.reattach_ms + 1_000)
+        await ada.ask(ReleaseLease(task="T1"), Released)
+        assert reply_of(await bob.answer(request), Lease).owner == "bob"
+        await eve.listen()
+        assert not is_answered(eve, behind)
+
+
+async def test_a_place_that_nobody_takes_up_again_is_skipped_and_the_next_is_granted() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, eve = [await voice(hub, name) for name in ("ada", "bob", "eve")]
+        await hold(ada)
+        await wait(bob)
+        behind, _ = await wait(eve)
+        await leave(bob)
+        await ada.ask(ReleaseLease(task="T1"), Released)
+        await hub.advance(9_000)
+        await eve.listen()
+        assert not is_answered(eve, behind), "the place still has its turn"
+        head = hub.state.seq
+        await hub.advance(1_000)
+        assert types(hub, head) == ["lease.unqueued", "lease.granted"]
+        assert reply_of(await eve.answer(behind), Lease).owner == "eve"
+
+
+async def test_who_comes_back_when_it_is_its_turn_gets_the_lease_at_once() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, eve = [await voice(hub, name) for name in ("ada", "bob", "eve")]
+        await hold(ada)
+        _, told = await wait(bob)
+        await wait(eve)
+        await leave(bob)
+        await ada.ask(ReleaseLease(task="T1"), Released)
+        bob = await voice(hub, "bob")
+        lease = await bob.ask(msgspec.structs.replace(WAIT, place=told.place), Lease)
+        assert (lease.owner, lease.outcome) == ("bob", "granted")
+        assert [frame for frame in bob.heard if frame.type == "claim.queued"] == []
+
+
+@pytest.mark.parametrize("by", ["place", "key"])
+async def test_a_grant_whose_answer_was_lost_is_found_by_the_same_claim(by: str) -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        await hold(ada)
+        key = "key" if by == "key" else None
+        _, told = await wait(bob, msgspec.structs.replace(WAIT, ttl_ms=30_000, tied=True), key)
+        writer = slow_writer(hub)
+        await ada.say(ReleaseLease(task="T1"))
+        await steps()
+        await bob.peer.aclose()
+        writer.finish()
+        await quiet(hub)
+        await hub.restart() if by == "key" else await hub.settle()
+        head = hub.state.seq
+        bob = await voice(hub, "bob")
+        again = msgspec.structs.replace(WAIT, ttl_ms=30_000, tied=True)
+        frame = await bob.exchange(again if key else msgspec.structs.replace(again, place=told.place), key)
+        lease = reply_of(frame, Lease)
+        assert (lease.owner, lease.live, lease.outcome) == ("bob", True, "granted")
+        assert (hub.state.seq, types(hub).count("lease.granted")) == (head, 2)
+        if by == "place":
+            assert hub.state.soft.leasing.tied == {lease.epoch: bob.peer.connection and bob.peer.connection.id}
+
+
+async def test_a_place_belongs_to_one_request_at_a_time() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, also_bob = await voice(hub), await voice(hub, "bob"), await voice(hub, "bob")
+        await hold(ada)
+        first, told = await wait(bob)
+        second, again = await wait(also_bob, msgspec.structs.replace(WAIT, place=told.place))
+        assert again.place == told.place
+        assert error_of(await bob.answer(first)).code == "withdrawn"
+        eve = await voice(hub, "eve")
+        _, own = await wait(eve, msgspec.structs.replace(WAIT, place=told.place))
+        assert own.place != told.place, "a place is its agent's own"
+        await leave(bob)
+        await hub.advance(11_000)
+        await ada.ask(ReleaseLease(task="T1"), Released)
+        assert reply_of(await also_bob.answer(second), Lease).owner == "bob"
+
+
+async def test_the_key_of_a_place_is_not_for_another_claim() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, also_bob = await voice(hub), await voice(hub, "bob"), await voice(hub, "bob")
+        await hold(ada)
+        await wait(bob, key="key")
+        other = msgspec.structs.replace(WAIT, task="T2")
+        assert (await also_bob.refused(other, "key")).code == "idem_conflict"
+
+
+async def test_a_place_of_the_past_does_no_harm() -> None:
+    async with MemoryHub() as hub:
+        bugs = bugs_on_loop()
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        await hold(ada)
+        _, told = await wait(bob, msgspec.structs.replace(WAIT, wait_ms=1_000))
+        await hub.advance(1_000)
+        await ada.ask(ReleaseLease(task="T1"), Released)
+        held = await hold(bob)
+        again = await bob.ask(msgspec.structs.replace(WAIT, place=told.place), Lease)
+        assert (again.outcome, again.epoch, bugs) == ("renewed", held.epoch, [])
+
+
+# restarts
+
+
+async def test_over_a_restart_a_place_and_a_lease_survive_and_the_ttl_begins_anew() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        held = await hold(ada, ttl_ms=30_000)
+        _, told = await wait(bob)
+        await hub.advance(20_000)
+        await hub.restart()
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        request, taken_up = await wait(bob, msgspec.structs.replace(WAIT, place=told.place))
+        assert taken_up.place == told.place
+        [shown] = (await ada.ask(ListLeases(), Leases)).leases
+        assert (shown.epoch, shown.remaining_ms, shown.waiting) == (held.epoch, 30_000, 1)
+        await hub.advance(29_000)
+        await bob.listen()
+        assert not is_answered(bob, request)
+        await hub.advance(1_000)
+        assert reply_of(await bob.answer(request), Lease).epoch > held.epoch
+        assert await lost(ada) == [(held.epoch, "ttl")]
+        assert hub.replayed_digest() == digest(hub.state)
+
+
+async def test_over_a_restart_a_place_that_is_not_taken_up_again_is_skipped() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        await hold(ada)
+        await wait(bob)
+        await hub.restart()
+        await hub.advance(10_000)
+        assert types(hub)[-1] == "lease.unqueued"
+        assert hub.state.leases.places == {}
+
+
+# ties
+
+
+async def test_a_tied_lease_lapses_when_its_connection_has_gone_and_the_grace_is_over() -> None:
+    async with MemoryHub() as hub:
+        ada, other, bob = await voice(hub), await voice(hub), await voice(hub, "bob")
+        held = await hold(ada, tied=True)
+        await hub.advance(60_000)
+        await leave(ada)
+        await hub.advance(14_000)
+        assert (await bob.refused(ClaimLease(task="T1"))).retry_after_ms == 1_000
+        await hub.advance(1_000)
+        assert await lost(other) == [(held.epoch, "connection")]
+        assert (await hold(bob)).owner == "bob"
+
+
+async def test_a_tied_lease_that_is_renewed_from_another_connection_is_tied_to_that_one() -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        held = await hold(ada, tied=True)
+        await leave(ada)
+        await hub.advance(10_000)
+        ada = await voice(hub)
+        await ada.ask(RenewLease(task="T1", epoch=held.epoch), Lease)
+        await hub.advance(60_000)
+        assert list(hub.state.leases.live) == [held.epoch]
+        await leave(ada)
+        await hub.advance(15_000)
+        assert hub.state.leases.live == {}
+
+
+async def test_the_grace_never_outlasts_the_deadline() -> None:
+    async with MemoryHub() as hub:
+        ada, other = await voice(hub), await voice(hub)
+        held = await hold(ada, ttl_ms=6_000, tied=True)
+        await hub.advance(3_000)
+        await leave(ada)
+        await hub.advance(3_000)
+        assert await lost(other) == [(held.epoch, "ttl")]
+
+
+async def test_after_a_restart_a_tied_lease_has_its_ttl_and_is_tied_again_by_a_renewal() -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        held = await hold(ada, ttl_ms=60_000, tied=True)
+        await hub.restart()
+        await hub.advance(30_000)
+        assert list(hub.state.leases.live) == [held.epoch]
+        ada = await voice(hub)
+        assert (await ada.ask(RenewLease(task="T1"), Lease)).remaining_ms == 60_000
+        await leave(ada)
+        await hub.advance(15_000)
+        assert hub.state.leases.live == {}
+        assert types(hub)[-1] == "lease.expired"
+
+
+async def test_a_lease_granted_from_the_queue_is_tied_to_the_connection_that_waits() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        await hold(ada)
+        request, _ = await wait(bob, msgspec.structs.replace(WAIT, tied=True))
+        await ada.ask(ReleaseLease(task="T1"), Released)
+        assert reply_of(await bob.answer(request), Lease).tied
+        await leave(bob)
+        await hub.advance(15_000)
+        assert hub.state.leases.live == {}
+
+
+# time
+
+
+async def test_expiry_is_an_event_and_is_told_to_followers_and_to_lasting_connections_of_the_holder() -> None:
+    async with MemoryHub() as hub:
+        ada, one_shot, bob = await voice(hub), await voice(hub, lasting=False), await voice(hub, "bob")
+        await bob.ask(Subscribe(leases=True), Subscribed)
+        held = await hold(one_shot, ttl_ms=5_000)
+        await hub.advance(5_000)
+        assert await lost(ada) == [(held.epoch, "ttl")]
+        assert await lost(one_shot) == await lost(bob) == []
+        [_, told] = [notice for notice in await bob.notices() if isinstance(notice, LeaseChanged)]
+        assert (told.change, told.epoch, told.reason, told.by) == ("expired", held.epoch, "ttl", "hub")
+        assert types(hub) == ["lease.granted", "lease.expired"]
+
+
+async def test_a_renewal_moves_the_deadline_without_an_event_and_another_ttl_is_one() -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        held = await hold(ada, ttl_ms=10_000)
+        head, commits = hub.state.seq, hub.turns.totals.commits
+        for _ in range(5):
+            await hub.advance(9_000)
+            assert (await ada.ask(RenewLease(task="T1", epoch=held.epoch), Lease)).remaining_ms == 10_000
+        assert (hub.state.seq, hub.turns.totals.commits) == (head, commits)
+        longer = await ada.ask(RenewLease(task="T1", ttl_ms=20_000, note="more to do"), Lease)
+        assert (longer.remaining_ms, longer.epoch, types(hub)[-1]) == (20_000, held.epoch, "lease.renewed")
+        await hub.advance(19_000)
+        assert list(hub.state.leases.live) == [held.epoch]
+        await hub.advance(1_000)
+        assert hub.state.leases.live == {}
+
+
+async def test_a_parked_lease_stands_still_up_to_its_ceiling() -> None:
+    async with MemoryHub(limits=Limits(parked_ms_max=60_000)) as hub:
+        ada = await voice(hub)
+        held = await hold(ada, ttl_ms=10_000)
+        await hub.advance(4_000)
+        parked = await ada.ask(ParkLease(task="T1", parked=True), Lease)
+        assert (parked.status, parked.remaining_ms, parked.expires_at_ms) == ("parked", None, None)
+        await hub.advance(50_000)
+        resumed = await ada.ask(ParkLease(task="T1", parked=False), Lease)
+        assert (resumed.status, resumed.remaining_ms) == ("held", 6_000)
+        await ada.ask(ParkLease(task="T1", parked=True), Lease)
+        await hub.advance(60_000)
+        assert await lost(ada) == [(held.epoch, "parked")]
+
+
+async def test_a_jump_of_the_wall_clock_expires_nobody_early_or_late() -> None:
+    for jump_ms in (86_400_000, -86_400_000):
+        async with MemoryHub() as hub:
+            ada = await voice(hub)
+            await hold(ada, ttl_ms=10_000)
+            await hub.advance(5_000)
+            hub.clock.jump(jump_ms)
+            await hub.advance(4_000)
+            assert (await ada.ask(ListLeases(), Leases)).leases[0].remaining_ms == 1_000
+            await hub.advance(1_000)
+            assert hub.state.leases.live == {}
+
+
+async def test_a_hub_that_stalled_expires_nobody_for_it() -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        held = await hold(ada, ttl_ms=10_000)
+        hub.clock.advance(3_600_000)  # suspended for an hour
+        hub.turns.tick()
+        await quiet(hub)
+        assert list(hub.state.leases.live) == [held.epoch]
+        writer = slow_writer(hub)
+        await ada.say(message("slow"))
+        await steps()
+        hub.clock.advance(900)
+        hub.turns.tick()
+        hub.clock.advance(60_000)  # a commit in flight
+        hub.turns.tick()
+        await steps()
+        writer.finish()
+        await quiet(hub)
+        assert list(hub.state.leases.live) == [held.epoch]
+        [shown] = (await ada.ask(ListLeases(), Leases)).leases
+        assert shown.remaining_ms == 9_000, "one second of the hour, and nothing of the commit"
+
+
+async def test_while_the_disk_is_full_leases_are_renewed_and_nothing_expires() -> None:
+    hub, disk = hub_on_small_disk()
+    async with hub:
+        ada, bob, eve = await voice(hub), await voice(hub, "bob"), await voice(hub, "eve")
+        held = await hold(ada, ttl_ms=10_000)
+        request, told = await wait(bob)
+        disk.is_full = True
+        await eve.post("the last one")
+        await hub.advance(8_000)
+        assert (await ada.ask(RenewLease(task="T1", epoch=held.epoch), Lease)).remaining_ms == 10_000
+        assert (await ada.refused(RenewLease(task="T1", ttl_ms=20_000))).code == "read_only"
+        assert (await ada.refused(ReleaseLease(task="T1"))).code == "read_only"
+        assert (await eve.refused(WAIT)).code == "read_only"
+        assert (await eve.refused(ClaimLease(task="T1"))).code == "lease_held"
+        await leave(bob)
+        await hub.advance(60_000)
+        bob = await voice(hub, "bob")
+        request, again = await wait(bob, msgspec.structs.replace(WAIT, place=told.place))
+        assert again.place == told.place
+        disk.is_full = False
+        await hub.advance(9_000)
+        assert list(hub.state.leases.live) == [held.epoch]
+        await hub.advance(2_000)
+        assert reply_of(await bob.answer(request), Lease).owner == "bob"
+        assert await lost(ada) == [(held.epoch, "ttl")]
+        assert hub.replayed_digest() == digest(hub.state)
+
+
+async def test_who_comes_back_for_its_turn_while_the_disk_is_full_gets_it_afterwards() -> None:
+    hub, disk = hub_on_small_disk()
+    async with hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        await hold(ada)
+        _, told = await wait(bob)
+        await leave(bob)
+        disk.is_full = True
+        await ada.ask(ReleaseLease(task="T1"), Released)
+        bob = await voice(hub, "bob")
+        request, _ = await wait(bob, msgspec.structs.replace(WAIT, place=told.place))
+        disk.is_full = False
+        await hub.advance(2_000)
+        assert reply_of(await bob.answer(request), Lease).owner == "bob"
