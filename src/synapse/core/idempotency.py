@@ -29,9 +29,10 @@ class Remembered:
 
 @dataclass(slots=True)
 class Idempotency:
-    """All live keys, oldest first."""
+    """All live keys, oldest first. waiting: keys of claims that wait; each takes effect with the grant of `seq`."""
 
     by_key: dict[tuple[str, str], Remembered] = field(default_factory=dict)
+    waiting: dict[tuple[str, str], Remembered] = field(default_factory=dict)
     live: dict[str, int] = field(default_factory=dict)
 
     def remember(self, remembered: Remembered) -> None:
@@ -72,6 +73,9 @@ def find(idempotency: Idempotency, actor: str, key: str, payload_hash: str) -> R
     """
     known = idempotency.by_key.get((actor, key))
     if known is None:
+        waits = idempotency.waiting.get((actor, key)) if idempotency.waiting else None
+        if waits is not None and waits.hash != payload_hash:
+            raise conflict(waits.at_ms, waits.seq)
         if idempotency.live.get(actor, 0) >= KEYS_MAX:
             raise Rejected(
                 "idem_limit",

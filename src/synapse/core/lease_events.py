@@ -61,7 +61,9 @@ def apply_lease(state: "State", recorded: Recorded, event: LeaseEvent | PoolEven
         case LeaseGranted():
             _grant(state, recorded, event)
         case LeaseReleased() | LeaseExpired() | LeaseRevoked():
-            _withdraw_offer(state, leases.end(event.epoch))
+            lease = leases.end(event.epoch)
+            if lease.offer is not None:
+                _withdraw_offer(state, lease)
         case LeaseRenewed():
             lease = leases.live[event.epoch]
             lease.ttl_ms, lease.note, lease.branch = event.ttl_ms, event.note, event.branch
@@ -79,9 +81,9 @@ def apply_lease(state: "State", recorded: Recorded, event: LeaseEvent | PoolEven
             )
             if event.idem is not None:
                 place.key, place.hash = event.idem.key, event.idem.hash
-            leases.enqueue(place)
+            enqueue(state, place)
         case LeaseUnqueued():
-            leases.dequeue(event.place)
+            _dequeue(state, event.place)
         case LeaseHandedOff():
             old = leases.end(event.previous)
             _withdraw_offer(state, old)
@@ -126,9 +128,9 @@ def apply_lease(state: "State", recorded: Recorded, event: LeaseEvent | PoolEven
 def _grant(state: "State", recorded: Recorded, event: LeaseGranted) -> None:
     leases = state.leases
     if event.place is not None:
-        place = leases.dequeue(event.place)
-        if place.key is not None:
-            key = Remembered(event.ask.owner, place.key, place.hash, recorded.seq, 1, recorded.at_ms)
+        place = _dequeue(state, event.place)
+        if place.key is not None and (place.ask.owner, place.key) not in state.idempotency.by_key:
+            key = Remembered(place.ask.owner, place.key, place.hash, recorded.seq, 1, recorded.at_ms)
             state.idempotency.remember(key)
     if event.replaces is not None:
         _withdraw_offer(state, leases.end(event.replaces))
@@ -144,6 +146,24 @@ def _grant(state: "State", recorded: Recorded, event: LeaseGranted) -> None:
             place=event.place,
         )
     )
+
+
+def enqueue(state: "State", place: Place) -> None:
+    """A claim begins to wait; its key is taken until it does no more."""
+    state.leases.enqueue(place)
+    if place.key is not None:
+        owner = place.ask.owner
+        waits = Remembered(owner, place.key, place.hash, place.seq, 1, place.queued_at_ms)
+        state.idempotency.waiting[owner, place.key] = waits
+
+
+def _dequeue(state: "State", seq: int) -> Place:
+    place = state.leases.dequeue(seq)
+    if place.key is not None:
+        waits = state.idempotency.waiting.get((place.ask.owner, place.key))
+        if waits is not None and waits.seq == seq:
+            del state.idempotency.waiting[place.ask.owner, place.key]
+    return place
 
 
 def _arrive(state: "State", seq: int, delivery: Delivery) -> None:

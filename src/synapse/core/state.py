@@ -12,6 +12,7 @@ import msgspec
 from synapse.core.agents import Agent, Agents
 from synapse.core.idempotency import Idempotency, Remembered
 from synapse.core.inboxes import Entry, Inbox, Lending
+from synapse.core.lease_events import enqueue
 from synapse.core.leases import Kept, Lease, Leases, Place, Pool
 from synapse.core.leasing import Leasing
 from synapse.core.presence import Presence
@@ -127,7 +128,7 @@ def decode_state(dump: bytes) -> State:
     for lease in plain.leases:
         state.leases.add(lease)
     for place in plain.places:
-        state.leases.enqueue(place)
+        enqueue(state, place)
     for room_id, task, kept in plain.checkpoints:
         kept.data = kept.data.copy()  # not a view of the whole dump
         state.leases.keep((room_id, task), kept)
