@@ -545,12 +545,22 @@ _DECODERS = {name: msgspec.json.Decoder(kind) for name, kind in TYPES.items()}
 _TAGS = {kind: name for name, kind in TYPES.items()}
 
 
+_OF_A_TASK = (LEASES,)
+
+
 def to_row(recorded: Recorded) -> Row:
     """Encode an event for the journal."""
     seq, at_ms, actor, event = recorded
     tag = _TAGS[type(event)]
     if type(event) is MessagePosted and not event.mentions:  # nearly all events
         return new_tuple(Row, (seq, tag, VERSIONS[tag], at_ms, actor, f"ch/{event.channel}", _encode(event), ()))
+    if type(event) is LeaseGranted:
+        ask = event.ask
+        key = f"ta/{ask.room}/{ask.task}"
+        return new_tuple(Row, (seq, tag, VERSIONS[tag], at_ms, actor, key, _encode(event), _OF_A_TASK))
+    if type(event) is LeaseReleased:
+        key = f"ta/{event.room}/{event.task}"
+        return new_tuple(Row, (seq, tag, VERSIONS[tag], at_ms, actor, key, _encode(event), _OF_A_TASK))
     keys = keys_of(seq, event)
     return new_tuple(Row, (seq, tag, VERSIONS[tag], at_ms, actor, keys[0], _encode(event), keys[1:]))
 

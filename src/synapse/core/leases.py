@@ -155,8 +155,16 @@ class Leases:
         """A lease began."""
         ask, epoch = lease.ask, lease.epoch
         self.live[epoch] = lease
-        _put(self.of_task, (ask.room, ask.task), epoch, lease)
-        _put(self.of_agent, ask.agent, epoch, lease)
+        key, of_agent = (ask.room, ask.task), self.of_agent.get(ask.agent)
+        of_task = self.of_task.get(key)
+        if of_task is None:
+            self.of_task[key] = {epoch: lease}
+        else:
+            of_task[epoch] = lease
+        if of_agent is None:
+            self.of_agent[ask.agent] = {epoch: lease}
+        else:
+            of_agent[epoch] = lease
         if ask.worktree is not None:
             index = self._shared if ask.mode == SHARED else self._exclusive
             index.add(epoch, ask.worktree, patterns_of(ask), whole=ask.whole)
@@ -331,15 +339,6 @@ NO_PLACES: Final[dict[int, Place]] = {}
 
 _Key = TypeVar("_Key")
 _Item = TypeVar("_Item")
-
-
-def _put(table: dict[_Key, dict[int, _Item]], key: _Key, number: int, item: _Item) -> None:
-    """Put one item into a table of tables."""
-    inner = table.get(key)
-    if inner is None:
-        table[key] = {number: item}
-    else:
-        inner[number] = item
 
 
 def _drop(table: dict[_Key, dict[int, _Item]], key: _Key, item: int) -> None:

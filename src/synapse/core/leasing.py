@@ -50,10 +50,14 @@ class Leasing:
         """A lease or place is no more."""
         self.deadlines.pop(key, None)
         self.reasons.pop(key, None)
-        self.left.pop(key, None)
-        self.until.pop(key, None)
-        self.untie(key)
-        self.detach(key)
+        if key in self.tied:
+            self.untie(key)
+        if key in self.attached:
+            self.detach(key)
+        if key in self.left:
+            del self.left[key]
+        if key in self.until:
+            del self.until[key]
 
     def due(self, lease_ms: int, most: int) -> list[int]:
         """Keys whose deadline has passed, earliest first, so many at most; each stays due until it is forgotten or

@@ -37,7 +37,12 @@ class ScopeIndex:
         """File a scope: these patterns, or the whole worktree. The key must be new."""
         assert key not in self._scopes, "a key has one scope"
         assert whole or patterns, "a scope without paths contends with nobody"
-        entries = () if whole else tuple([(key, pattern) for pattern in dict.fromkeys(patterns)])
+        if whole:
+            entries: tuple[_Entry, ...] = ()
+        elif len(patterns) == 1:
+            entries = ((key, patterns[0]),)
+        else:
+            entries = tuple([(key, pattern) for pattern in dict.fromkeys(patterns)])
         self._scopes[key] = (worktree, entries)
         tree = self._worktrees.get(worktree)
         if tree is None:
@@ -54,7 +59,8 @@ class ScopeIndex:
         tree = self._worktrees[worktree]
         for entry in entries:
             tree.unfile(entry)
-        tree.whole.pop(key, None)
+        if not entries:
+            del tree.whole[key]
         del tree.keys[key]
         if not tree.keys:
             del self._worktrees[worktree]

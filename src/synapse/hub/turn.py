@@ -235,7 +235,9 @@ class Turns:
             greet(self, connection, request.id, command)
             return
         if key is None:
-            events = self._decide(connection, request, command, "")
+            if isinstance(command, ClaimLease) and command.wait_ms != 0 and self._takes_up(connection, request, ""):
+                return
+            events = kernel.decide(self.state, self.rules, command, by)
         else:
             if type(command) not in REPEATABLE:
                 self._require_no_key(key)
@@ -244,11 +246,11 @@ class Turns:
             if known is not None:
                 self.requests.replay(connection, request, command, known.seq, known.count)  # type: ignore[arg-type]  # repeatable ones are answerable
                 return
-            events = self._decide(connection, request, command, digest)
+            if isinstance(command, ClaimLease) and command.wait_ms != 0 and self._takes_up(connection, request, digest):
+                return
+            events = kernel.decide(self.state, self.rules, command, by)
             if events:
                 events = stamp(events, key, digest)
-        if events is None:
-            return
         recorded = self.record(events, by.actor)
         if isinstance(command, SendMessage) or isinstance(command, ReleaseLease):  # noqa: SIM101 - a union costs 0.3 µs
             pass
@@ -264,17 +266,16 @@ class Turns:
             self.requests.after(connection, command)
         self.reply(connection, request.id, answer(self.state, command, by, recorded, self.state.seq))
 
-    def _decide(
-        self, connection: Connection, request: Request, command: kernel.Mutation, digest: str
-    ) -> list[Event] | None:
-        """The events of a command; None for a claim that takes up the place it had in the queue."""
-        if isinstance(command, ClaimLease) and command.wait_ms != 0:
-            self.leasing.require_may_wait(connection, command)
-            place = self.leasing.place_of(connection, command, request.idem_key, digest)
-            if place is not None:
-                self.leasing.wait(connection, request.id, place)
-                return None
-        return kernel.decide(self.state, self.rules, command, connection.by)
+    def _takes_up(self, connection: Connection, request: Request, digest: str) -> bool:
+        """True for a claim that takes up the place it had in the queue. Raises `Rejected`."""
+        command = request.command
+        assert isinstance(command, ClaimLease)
+        self.leasing.require_may_wait(connection, command)
+        place = self.leasing.place_of(connection, command, request.idem_key, digest)
+        if place is None:
+            return False
+        self.leasing.wait(connection, request.id, place)
+        return True
 
     @staticmethod
     def _require_no_key(key: str | None) -> None:
@@ -331,20 +332,19 @@ class Turns:
     def reply(self, connection: Connection, request_id: RequestId, body: Reply, *, replayed: bool = False) -> None:
         """Queue a reply for the end of this turn."""
         seq = self.state.seq if connection.by.actor else 0
-        self._queue(connection, seq, encode_reply(request_id, seq, body, replayed=replayed))
+        connection.in_flight -= 1
+        answer = (seq, encode_reply(request_id, seq, body, replayed=replayed))
+        queued = self._turn.replies.get(connection)
+        if queued is None:
+            self._turn.replies[connection] = [answer]
+        else:
+            queued.append(answer)
 
     def refuse(self, connection: Connection, request_id: RequestId, error: Rejected) -> None:
         """Queue an error for the end of this turn."""
         seq = self.state.seq if connection.by.actor else 0
-        self._queue(connection, seq, encode_error(request_id, seq, error))
-
-    def _queue(self, connection: Connection, seq: int, payload: bytes) -> None:
         connection.in_flight -= 1
-        queued = self._turn.replies.get(connection)
-        if queued is None:
-            self._turn.replies[connection] = [(seq, payload)]
-        else:
-            queued.append((seq, payload))
+        self._turn.replies.setdefault(connection, []).append((seq, encode_error(request_id, seq, error)))
 
     def arrived(self, agents: Iterable[int]) -> None:
         """Something came into the inboxes of these agents in this turn."""

@@ -40,17 +40,15 @@ from synapse.journal.reserve import RESERVE_BYTES, Reserve
 
 INSERT_EVENT = "INSERT INTO events (seq, type, version, at_ms, actor, key, body, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 INSERT_TOUCH = "INSERT OR IGNORE INTO touches (key, seq) VALUES (?, ?)"
-_INSERT_FIRST_TOUCHES = (
-    "INSERT OR IGNORE INTO touches (key, seq) SELECT key, seq FROM events"
-    f" WHERE seq BETWEEN ? AND ? AND NOT ({IS_OF_A_TASK})"  # noqa: S608 - our own text
-)
+_OTHER_EVENTS = f"FROM events WHERE seq BETWEEN ? AND ? AND NOT ({IS_OF_A_TASK})"
+_INSERT_FIRST_TOUCHES = f"INSERT OR IGNORE INTO touches (key, seq) SELECT key, seq {_OTHER_EVENTS}"
 
 # Index lines of tasks lie all over the index: written with each turn they would fill the WAL with pages of one line
 # each. They are written for thousands of events at a time; the reader looks through the events behind TASKS_INDEXED.
 _TASK_EVENTS = f"FROM events WHERE seq > ? AND seq <= ? AND {IS_OF_A_TASK}"
 _INSERT_TASK_TOUCHES = (
-    f"INSERT OR IGNORE INTO touches (key, seq) SELECT key, seq {_TASK_EVENTS} ORDER BY key, seq",  # noqa: S608
-    f"INSERT OR IGNORE INTO touches (key, seq) SELECT '{LEASES}', seq {_TASK_EVENTS}",  # noqa: S608
+    f"INSERT OR IGNORE INTO touches (key, seq) SELECT key, seq {_TASK_EVENTS} ORDER BY key, seq",
+    f"INSERT OR IGNORE INTO touches (key, seq) SELECT '{LEASES}', seq {_TASK_EVENTS}",
 )
 _TASK_EVENTS_PER_INDEXING = 4096
 
