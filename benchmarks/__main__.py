@@ -1,7 +1,8 @@
 """`python -m benchmarks`, or `make bench`: measure the hub against its baselines and hold it to the gates.
 
-Interleaved rounds; the figure of a gate is the median of its rounds' values. Writes a JSON file with everything that
-was measured and exits 1 when a gate fails, or when an answer, a delivery or a row is missing; 2 when it cannot measure.
+Interleaved rounds; the figure of a gate is the median of its rounds' values, of a search the highest. Writes a JSON
+file with everything that was measured and exits 1 when a gate fails, or when an answer, a delivery or a row is missing;
+2 when it cannot measure. What is compared with a product that cannot be had here is left out, with a remark.
 """
 
 import argparse

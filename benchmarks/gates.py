@@ -14,7 +14,8 @@ SHOWN: Final = "no promise"
 class Gate:
     """One promise: `bound` (at least, at most) `limit`, or a figure that is only shown.
 
-    part: the benchmark that measures it. aim: what we hope for.
+    part: the benchmark that measures it. aim: what we hope for. is_search: each round looks for the highest value anew,
+    so the highest of all rounds counts, not the median.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Gate:
     what: str
     unit: str = "×"
     aim: float | None = None
+    is_search: bool = False
 
     def holds(self, value: float) -> bool:
         """True when the value keeps the promise, or nothing is promised."""
@@ -51,7 +53,15 @@ GATES: Final = (
     Gate(
         "overlap, typical", "overlap", AT_MOST, 30.0, "one decision about the slowest of ten typical pairs", unit="µs"
     ),
-    Gate("overlap, worst", "overlap", AT_MOST, 2000.0, "one decision about the worst lawful pair found", unit="µs"),
+    Gate(
+        "overlap, worst",
+        "overlap",
+        AT_MOST,
+        2000.0,
+        "one decision about the worst lawful pair found; the highest round counts",
+        unit="µs",
+        is_search=True,
+    ),
     Gate("redis, Python", "redis", AT_LEAST, 1.2, "claims and releases/s ÷ SET NX and DEL/s, 32x1, Unix sockets"),
     Gate("redis, Python TCP", "redis", SHOWN, 0.0, "the same over TCP"),
     Gate("redis, C 32x1", "redis", SHOWN, 0.0, "the same from clients in C, over TCP"),
@@ -90,8 +100,8 @@ class Summary:
 
     @property
     def is_kept(self) -> bool:
-        """True when the median keeps the promise."""
-        return self.gate.holds(self.median)
+        """True when the median, of a search the highest value, keeps the promise."""
+        return self.gate.holds(self.most if self.gate.is_search else self.median)
 
 
 @dataclass(slots=True)
