@@ -1,42 +1,66 @@
 """Leases through the turn: who waits is answered in its turn, deadlines stand on the lease clock, losses are told."""
 
+import asyncio
+
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.hub.conftest import (
     Voice,
     bugs_on_loop,
+    direct,
     error_of,
     hub_on_small_disk,
     message,
+    operator,
     quiet,
     reply_of,
+    slow_reader,
     slow_writer,
     steps,
+    text_of,
     voice,
 )
 
 from synapse.core.state import digest
+from synapse.hub import feeds, leasing, turn
 from synapse.protocol.commands import (
+    AckInbox,
     ClaimLease,
+    ExplainTask,
+    ForgetAgent,
+    HandOffLease,
+    ListInbox,
     ListLeases,
     ParkLease,
     Ping,
     ReleaseLease,
     RenewLease,
+    SaveCheckpoint,
+    SetPool,
     ShowStatus,
     Subscribe,
     TakeInbox,
     WithdrawClaim,
 )
 from synapse.protocol.limits import Limits
-from synapse.protocol.notices import ClaimQueued, LeaseChanged, LeaseLost
+from synapse.protocol.notices import CaughtUp, ClaimQueued, LeaseChanged, LeaseLost, Message
 from synapse.protocol.replies import (
+    Acked,
+    AgentRemoved,
+    Explanation,
+    Happened,
+    Inbox,
     Lease,
     Leases,
     Pong,
+    PoolInfo,
     Released,
+    Sent,
     Status,
     Subscribed,
+    Taken,
     Withdrawn,
 )
 from synapse.testing import MemoryHub
@@ -601,3 +625,442 @@ async def test_who_comes_back_for_its_turn_while_the_disk_is_full_gets_it_afterw
         disk.is_full = False
         await hub.advance(2_000)
         assert reply_of(await bob.answer(request), Lease).owner == "bob"
+
+
+async def test_many_leases_end_in_bounded_ticks_and_who_waited_gets_them_in_the_same_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(leasing, "EXPIRIES_MAX", 100)
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        for number in range(250):
+            await ada.say(ClaimLease(task=f"T{number}", ttl_ms=5_000))
+        await quiet(hub)
+        waiting = [await wait(bob, ClaimLease(task=f"T{number}", wait_ms=MINUTE)) for number in (0, 120, 249)]
+        head = hub.state.seq
+        await hub.advance(5_000)
+        left = []
+        for _ in range(3):
+            left.append(sum(1 for lease in hub.state.leases.live.values() if lease.ask.owner == "ada"))
+            hub.turns.tick()
+            await quiet(hub)
+        assert left == [150, 50, 0]
+        assert [row.type for row in hub.journal.rows(head + 1, head + 2)] == ["lease.expired", "lease.granted"]
+        for request, _ in waiting:
+            assert reply_of(await bob.answer(request), Lease).owner == "bob"
+        assert len(await lost(ada)) == 250
+        assert hub.replayed_digest() == digest(hub.state)
+
+
+async def test_a_tick_stops_where_a_turn_is_full() -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        for number in range(20):
+            await hold(ada, f"T{number}", ttl_ms=5_000)
+        await hub.advance(4_000)
+        worker = slow_writer(hub)
+        hub.clock.advance(1_000)
+
+        def fill() -> None:
+            hub.turns._turn.bytes = turn.TURN_BYTES_MAX - 1
+
+        hub.turns.put(None, fill)
+        hub.turns.tick()
+        await steps()
+        assert len(hub.state.leases.live) == 19
+        hub.turns.tick()
+        worker.finish()
+        await steps()
+        worker.finish()
+        await quiet(hub)
+        assert hub.state.leases.live == {}
+
+
+# followers
+
+
+async def test_followers_of_leases_hear_everything_in_order_live_and_from_a_cursor() -> None:
+    async with MemoryHub() as hub:
+        ada, live = await voice(hub), await voice(hub, "live")
+        begun = (await live.ask(Subscribe(leases=True), Subscribed)).cursor
+        held = await hold_paths(ada, "T1", "src/**")
+        bob = await voice(hub, "bob")
+        request, told = await wait(bob)
+        await ada.ask(RenewLease(task="T1", note="slow"), Lease)
+        await ada.ask(SaveCheckpoint(task="T1", data=msgspec.Raw(b"{}")), Lease)
+        await ada.ask(ParkLease(task="T1", parked=True), Lease)
+        await ada.ask(ParkLease(task="T1", parked=False), Lease)
+        await ada.ask(HandOffLease(task="T1", to="live"), Lease)
+        await live.ask(ReleaseLease(task="T1"), Released)
+        granted = reply_of(await bob.answer(request), Lease)
+        await wait(ada, msgspec.structs.replace(WAIT, wait_ms=1_000))
+        await hub.advance(1_000)
+        expected = ["granted", "queued", "renewed", "checkpointed", "parked", "resumed", "handed_off", "released"]
+        expected += ["granted", "queued", "wait_ended"]
+        assert await changes(live) == expected
+        notices = [notice for notice in await live.notices() if isinstance(notice, LeaseChanged)]
+        assert (notices[0].epoch, notices[0].paths, notices[0].by) == (held.epoch, ("src/**",), "ada")
+        assert (notices[6].previous_epoch, notices[6].owner, notices[6].by) == (held.epoch, "live", "ada")
+        assert (notices[8].epoch, notices[8].place) == (granted.epoch, told.place)
+        assert (notices[-1].reason, notices[-1].by) == ("deadline", "hub")
+        for since in [begun, *(notice.cursor for notice in notices[:-1])]:
+            late = await voice(hub, "late")
+            await late.ask(Subscribe(leases=True, since=since), Subscribed)
+            heard = [notice for notice in await late.notices() if isinstance(notice, LeaseChanged)]
+            assert heard == [notice for notice in notices if seq_of(notice) > int(since.partition(":")[2])]
+            await leave(late)
+        await hub.restart()
+        late = await voice(hub, "late")
+        await late.ask(Subscribe(leases=True, since=begun), Subscribed)
+        assert await changes(late) == expected, "from the disk too"
+
+
+def seq_of(notice: LeaseChanged) -> int:
+    """Where it stands in the journal."""
+    return int(notice.cursor.partition(":")[2])
+
+
+async def test_what_is_granted_while_a_follower_catches_up_comes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "PAGE_ROWS", 3)
+    async with MemoryHub() as hub:
+        start = f"{hub.state.journal_id}:{hub.journal.base}"
+        ada = await voice(hub)
+        for number in range(7):
+            await hold(ada, f"T{number}")
+        await hub.restart()
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        reader = slow_reader(hub)
+        await bob.say(Subscribe(leases=True, inbox=True, since=start))
+        await quiet(hub)
+        number = 7
+        while reader.jobs:
+            await hold(ada, f"T{number}")
+            await ada.ask(direct(f"{number}", "bob"), Sent)
+            number += 1
+            reader.finish()
+            await quiet(hub)
+        await hold(ada, f"T{number}")
+        told = [notice for notice in await bob.notices() if isinstance(notice, LeaseChanged | Message)]
+        tasks = [notice.task for notice in told if isinstance(notice, LeaseChanged)]
+        assert tasks == [f"T{at}" for at in range(number + 1)]
+        assert [text_of(one) for one in told if isinstance(one, Message)] == [str(at) for at in range(7, number)]
+        places = [int(notice.cursor.partition(":")[2]) for notice in told]
+        assert places == sorted(set(places))
+        assert number > 9
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+async def test_a_hand_off_is_told_to_a_follower_of_leases_and_in_the_receivers_inbox(*, is_live: bool) -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        begun = (await ada.ask(Ping(), Pong)).cursor
+        if is_live:
+            await bob.ask(Subscribe(leases=True, inbox=True), Subscribed)
+        held = await hold(ada)
+        handed = await ada.ask(HandOffLease(task="T1", to="bob"), Lease)
+        assert (handed.owner, handed.outcome) == ("bob", "handed_off")
+        assert handed.epoch > held.epoch
+        if not is_live:
+            await hub.restart()
+            bob = await voice(hub, "bob")
+            await bob.ask(Subscribe(leases=True, inbox=True, since=begun), Subscribed)
+        told = await bob.notices()
+        assert [type(notice) for notice in told if not isinstance(notice, CaughtUp)] == [
+            LeaseChanged,
+            LeaseChanged,
+            Message,
+        ]
+        [arrival] = await bob.messages()
+        assert (arrival.sender, arrival.kind, arrival.subject) == ("hub", "system", "ada handed you T1")
+        taken = await bob.ask(TakeInbox(), Taken)
+        assert taken.message == arrival
+        body = msgspec.json.decode(taken.message.body)
+        assert (body["type"], body["epoch"], body["by"]) == ("lease.handed_off", handed.epoch, "ada")
+        assert (await ada.refused(RenewLease(task="T1", epoch=held.epoch))).code == "stale_epoch" if is_live else True
+
+
+# questions
+
+
+async def test_what_happened_to_a_task_is_told_in_pages() -> None:
+    async with MemoryHub(rooms={"lab": ["one"]}) as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        assert (await ada.refused(ExplainTask(task="T1"))).code == "not_found"
+        await hold(ada, "T2")
+        await ada.ask(ClaimLease(task="T1", room="lab"), Lease)
+        for _ in range(3):
+            await hold(bob)
+            await bob.ask(ReleaseLease(task="T1"), Released)
+        await hold(bob, ttl_ms=5_000)
+        await hub.advance(5_000)
+        whole = await ada.ask(ExplainTask(task="T1"), Explanation)
+        assert [event.change for event in whole.events] == ["granted", "released"] * 3 + ["granted", "expired"]
+        assert (whole.next, whole.room) == (None, "main")
+        assert whole.events[-1].text.startswith("the lease of bob expired (epoch ")
+        found: list[Happened] = []
+        after: str | None = None
+        for _ in range(4):
+            page = await ada.ask(ExplainTask(task="T1", limit=3, after=after), Explanation)
+            found += page.events
+            after = page.next
+            if after is None:
+                break
+        assert tuple(found) == whole.events
+        lab = await ada.ask(ExplainTask(task="T1", room="lab"), Explanation)
+        assert [event.by for event in lab.events] == ["ada"]
+        assert (await ada.refused(ExplainTask(task="T1", limit=0))).code == "bad_request"
+        assert (await ada.refused(ExplainTask(task="T1", room="nowhere"))).code == "not_found"
+
+
+async def test_a_long_story_comes_in_pages_that_fit_into_a_frame() -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        paths = tuple(f"{'/'.join(['x' * 60] * 8)}/{number}" for number in range(3))
+        for number in range(300):
+            await ada.say(ClaimLease(task="T1", worktree="box:/repo", paths=paths, note="\x01" * 500 + str(number)))
+            await ada.say(RenewLease(task="T1", note="\x02" * 500 + str(number)))
+            await quiet(hub)
+        found, after = 0, None
+        while True:
+            frame = await ada.exchange(ExplainTask(task="T1", limit=500, after=after))
+            assert len(frame.body) < hub.rules.limits.frame_bytes_max - 1024
+            page = reply_of(frame, Explanation)
+            found += len(page.events)
+            after = page.next
+            if after is None:
+                break
+        assert found == 600
+
+
+async def test_leases_are_listed_in_pages_with_who_waits_behind_them() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, eve = [await voice(hub, name) for name in ("ada", "bob", "eve")]
+        held = [await hold_paths(ada, f"T{number}", f"src/{number}/**") for number in range(5)]
+        both = ClaimLease(task="W", worktree="box:/repo", paths=("src/1/x", "src/2/x"), wait_ms=None)
+        await wait(bob, both)
+        await wait(eve, msgspec.structs.replace(both, task="V", priority="high"))
+        found: list[Lease] = []
+        after: str | None = None
+        while True:
+            page = await eve.ask(ListLeases(limit=2, after=after), Leases)
+            assert page.seq == hub.state.seq
+            found += page.leases
+            after = page.next
+            if after is None:
+                break
+        assert [lease.epoch for lease in found] == [lease.epoch for lease in held]
+        assert [lease.waiting for lease in found] == [0, 2, 2, 0, 0]
+        waiters = msgspec.convert(msgspec.to_builtins(found[1].waiters), list[dict[str, object]])
+        assert [(waiter["owner"], waiter["position"]) for waiter in waiters] == [("eve", 1), ("bob", 2)]
+        assert len((await eve.ask(ListLeases(task="T3"), Leases)).leases) == 1
+        assert (await eve.ask(ListLeases(owner="bob"), Leases)).leases == ()
+        assert (await eve.ask(ListLeases(worktree="box:/other"), Leases)).leases == ()
+
+
+# offers
+
+
+async def offline(hub: MemoryHub, name: str) -> None:
+    """An agent that was here, and has been away for long."""
+    await leave(await voice(hub, name, lasting=False))
+    await hub.advance(300_000)
+
+
+async def test_an_offer_is_in_the_inbox_can_be_taken_and_is_accepted_by_a_claim() -> None:
+    async with MemoryHub() as hub:
+        await offline(hub, "bob")
+        ada = await voice(hub)
+        held = await hold_paths(ada, "T1", "src/**")
+        offered = await ada.ask(HandOffLease(task="T1", to="bob"), Lease)
+        assert (offered.outcome, offered.owner, offered.offered_to) == ("offered", "ada", "bob")
+        assert (await ada.ask(HandOffLease(task="T1", to="bob"), Lease)).outcome == "offered"
+        assert types(hub).count("lease.offered") == 1
+        bob, also_bob = await voice(hub, "bob"), await voice(hub, "bob")
+        taken = await bob.ask(TakeInbox(), Taken)
+        body = msgspec.json.decode(taken.message.body)
+        assert (body["type"], body["epoch"], body["next"]) == ("lease.offered", held.epoch, "synapse claim T1")
+        accepted = await also_bob.ask(ClaimLease(task="T1"), Lease)
+        assert (accepted.outcome, accepted.owner, accepted.paths) == ("handed_off", "bob", ("src/**",))
+        assert (await bob.ask(ListInbox(), Inbox)).messages == (), "also the lent message is gone"
+        assert (await bob.ask(AckInbox(ids=(taken.message.id,)), Acked)).already == (taken.message.id,)
+        assert (await ada.refused(RenewLease(task="T1", epoch=held.epoch))).code == "stale_epoch"
+        await hub.advance(60_000)
+        assert hub.replayed_digest() == digest(hub.state)
+
+
+async def test_who_waits_for_its_inbox_is_handed_the_offer() -> None:
+    async with MemoryHub() as hub:
+        await offline(hub, "bob")
+        ada = await voice(hub)
+        bob = await voice(hub, "bob", lasting=False)
+        waiting = await bob.say(TakeInbox(wait_ms=600_000))
+        await bob.listen()
+        await hub.advance(300_000)
+        await hold(ada)
+        assert (await ada.ask(HandOffLease(task="T1", to="bob"), Lease)).outcome == "offered"
+        assert reply_of(await bob.answer(waiting), Taken).message.subject == "ada offers you T1"
+
+
+@pytest.mark.parametrize("end", ["release", "expiry", "restart", "other"])
+async def test_an_offer_vanishes_with_its_lease_also_when_it_is_lent(end: str) -> None:
+    async with MemoryHub() as hub:
+        for name in ("bob", "eve"):
+            await offline(hub, name)
+        ada = await voice(hub)
+        await hold(ada, ttl_ms=60_000)
+        await ada.ask(HandOffLease(task="T1", to="bob"), Lease)
+        bob = await voice(hub, "bob")
+        offer = (await bob.ask(TakeInbox(), Taken)).message.id
+        match end:
+            case "release":
+                await ada.ask(ReleaseLease(task="T1"), Released)
+            case "expiry":
+                await hub.advance(60_000)
+            case "restart":
+                await hub.restart()
+                bob = await voice(hub, "bob")
+                await hub.advance(60_000)
+            case _:
+                assert (await ada.ask(HandOffLease(task="T1", to="eve"), Lease)).offered_to == "eve"
+        assert (await bob.refused(TakeInbox())).code == "deadline"
+        assert (await bob.ask(ListInbox(), Inbox)).unacked == 0
+        assert (await bob.ask(AckInbox(ids=(offer,)), Acked)).already == (offer,)
+        await hub.advance(31_000)  # the time of the lend
+        assert hub.state.soft.lending.lends == {}
+        assert hub.replayed_digest() == digest(hub.state)
+
+
+# operators
+
+
+async def test_an_operator_takes_a_lease_away_and_everybody_concerned_hears_of_it() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, eve, boss = *[await voice(hub, name) for name in ("ada", "bob", "eve")], await operator(hub)
+        await eve.ask(Subscribe(leases=True), Subscribed)
+        held = await hold_paths(ada, "T1", "src/**")
+        asked = ClaimLease(task="T2", worktree="box:/repo", paths=("src/a",), preempt=True)
+        assert (await bob.refused(asked)).code == "not_permitted"
+        taken = await boss.ask(msgspec.structs.replace(asked, claimant="bob", tied=True), Lease)
+        assert (taken.owner, taken.outcome) == ("bob", "granted")
+        assert await lost(ada) == [(held.epoch, "preempted")]
+        assert await changes(eve) == ["granted", "revoked", "granted"]
+        assert (await ada.refused(RenewLease(task="T1", epoch=held.epoch))).code == "stale_epoch"
+        await leave(boss)
+        await hub.advance(60_000)
+        assert list(hub.state.leases.live) == [taken.epoch], "it is not tied to the operator"
+        assert (await bob.ask(RenewLease(task="T2", epoch=taken.epoch), Lease)).owner == "bob"
+        await leave(bob)
+        await hub.advance(15_000)
+        assert hub.state.leases.live == {}
+
+
+async def test_what_a_forgotten_agent_held_and_waited_for_goes_to_the_others() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, eve, boss = *[await voice(hub, name) for name in ("ada", "bob", "eve")], await operator(hub)
+        await hold(ada)
+        await hold(eve, "T2")
+        await ada.say(ClaimLease(task="T2", wait_ms=None))
+        request, _ = await wait(bob)
+        behind, told = await wait(bob, ClaimLease(task="T2", wait_ms=None))
+        assert told.position == 2
+        await boss.ask(ForgetAgent(name="ada"), AgentRemoved)
+        assert reply_of(await bob.answer(request), Lease).owner == "bob"
+        await eve.ask(ReleaseLease(task="T2"), Released)
+        assert reply_of(await bob.answer(behind), Lease).owner == "bob"
+        assert not await ada.is_open()
+        await hub.advance(60_000)
+        assert hub.replayed_digest() == digest(hub.state)
+
+
+async def test_more_units_of_a_pool_end_waits() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, boss = await voice(hub), await voice(hub, "bob"), await operator(hub)
+        await boss.ask(SetPool(pool="gpu", capacity=1), PoolInfo)
+        await ada.ask(ClaimLease(task="A", pools={"gpu": 1}), Lease)
+        request, told = await wait(bob, ClaimLease(task="B", pools={"gpu": 1}, wait_ms=MINUTE))
+        assert [holder["owner"] for holder in told.holders] == ["ada"]
+        grown = await boss.ask(SetPool(pool="gpu", capacity=2), PoolInfo)
+        assert reply_of(await bob.answer(request), Lease).pools == {"gpu": 1}
+        assert (grown.capacity, grown.held, grown.waiting) == (2, 2, 0)
+
+
+# all of it
+
+
+DOINGS = [
+    "claim",
+    "claim tied",
+    "wait",
+    "keyed",
+    "again",
+    "renew",
+    "release",
+    "hand",
+    "park",
+    "drop",
+    "restart",
+    "time",
+]
+
+
+@settings(max_examples=100)
+@given(st.lists(st.tuples(st.sampled_from(DOINGS), st.integers(0, 2), st.integers(0, 1)), max_size=40))
+def test_whatever_happens_replay_gives_the_live_state_and_nobody_waits_for_ever(
+    doings: list[tuple[str, int, int]],
+) -> None:
+    names = ("ada", "bob", "eve")
+
+    async def run() -> None:
+        async with MemoryHub() as hub:
+            bugs = bugs_on_loop()
+            voices = [await voice(hub, name) for name in names]
+            for number, (doing, at, which) in enumerate(doings):
+                who, task, place = voices[at], f"T{which}", next(iter(hub.state.leases.places), None)
+                match doing:
+                    case "claim" | "claim tied":
+                        await who.say(ClaimLease(task=task, ttl_ms=20_000, tied=doing == "claim tied"))
+                    case "wait":
+                        await who.say(ClaimLease(task=task, ttl_ms=20_000, wait_ms=30_000))
+                    case "keyed":
+                        await who.say(ClaimLease(task=task, ttl_ms=20_000, wait_ms=None), f"k{number % 2}")
+                    case "again":
+                        await who.say(ClaimLease(task=task, wait_ms=30_000, place=place))
+                    case "renew":
+                        await who.say(RenewLease(task=task))
+                    case "release":
+                        await who.say(ReleaseLease(task=task))
+                    case "hand":
+                        await who.say(HandOffLease(task=task, to=names[(at + 1) % 3]))
+                    case "park":
+                        await who.say(ParkLease(task=task, parked=number % 2 == 0))
+                    case "drop":
+                        await who.peer.aclose()
+                        voices[at] = await voice(hub, names[at])
+                    case "restart":
+                        await hub.restart()
+                        voices = [await voice(hub, name) for name in names]
+                    case _:
+                        await hub.advance(7_000)
+            await quiet(hub)
+            assert hub.replayed_digest() == digest(hub.state)
+            assert hub.turns.leasing.count == len(hub.state.soft.leasing.attached)
+            boss = await operator(hub)
+            for name in names:
+                await boss.ask(ForgetAgent(name=name), AgentRemoved)
+            await hub.advance(40_000)
+            leases, soft = hub.state.leases, hub.state.soft.leasing
+            assert (leases.live, leases.places, hub.turns.leasing.count) == ({}, {}, 0)
+            left = (
+                soft.deadlines,
+                soft.reasons,
+                soft.tied,
+                soft.ties,
+                soft.attached,
+                soft.waits,
+                soft.until,
+                soft.left,
+            )
+            assert left == ({}, {}, {}, {}, {}, {}, {}, {}), "nothing soft is left behind"
+            assert bugs == []
+
+    asyncio.run(run())
