@@ -17,7 +17,7 @@ from synapse.hub.settings import (
 from synapse.protocol.limits import Limits
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference" / "settings.md"
-FIXED = {"depth_max", "int_max", "idem_keys_max", "idem_keep_ms"}
+FIXED = {"depth_max", "int_max", "idem_keys_max", "idem_keep_ms", "pool_units_max"}
 
 
 def load(home: Path, config: str = "", flags: dict[str, str] | None = None, **environ: str) -> Settings:
@@ -189,3 +189,21 @@ def test_the_reference_is_the_table() -> None:
     generated = text.split("<!-- generated: -->\n")[1].split("\n<!-- end -->")[0]
     assert generated == "\n".join(reference_lines())
     assert all(f"`{key}`" in generated for key in CLIENT_SETTINGS)
+
+
+def test_pools_of_the_configuration_are_numbers_within_bounds(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[pools]\ngpu = 2\n")
+    assert load_settings({"home": str(tmp_path)}, {}).pools == {"gpu": 2}
+    for text, why in (
+        ('gpu = "2"', r"pools\.gpu: a text where a whole number belongs"),
+        ("gpu = true", r"pools\.gpu: true or false where a whole number belongs"),
+        ("gpu = 0", r"pools\.gpu: 0 is not within 1 to 1000000"),
+        ("GPU = 1", r"pools\.GPU: 'GPU' is not a pool name"),
+    ):
+        config.write_text(f"[pools]\n{text}\n")
+        with pytest.raises(SettingsRefused, match=why):
+            load_settings({"home": str(tmp_path)}, {})
+    config.write_text("pools = 3\n")
+    with pytest.raises(SettingsRefused, match="a whole number where a table of whole numbers belongs"):
+        load_settings({"home": str(tmp_path)}, {})
