@@ -14,6 +14,7 @@ import time
 from typing import Protocol
 
 TTL_MS = 900_000
+WORKTREE = "bench:/srv/work/repository"
 TOKEN = "0123456789abcdef"
 
 
@@ -69,9 +70,7 @@ class SynapseLease:
 
     def __init__(self, options: argparse.Namespace, number: int) -> None:
         from synapse.client.client import Client
-        from synapse.protocol import commands, replies
 
-        self._commands, self._replies = commands, replies
         uri = f"unix:{options.target}" if options.target.startswith("/") else f"ws://{options.target}"
         name = f"bench-{number + 1:04}"
         secret = hashlib.sha256(f"benchmark {name}".encode()).hexdigest()
@@ -85,18 +84,14 @@ class SynapseLease:
 
     async def take(self) -> None:
         """Claim."""
-        command = self._commands.ClaimLease(
-            task=self._task, worktree="bench:/srv/work/repository", paths=(self._path,), ttl_ms=TTL_MS
-        )
-        lease = await self._client.request(command, self._replies.Lease)
+        lease = await self._client.claim(self._task, paths=self._path, worktree=WORKTREE, ttl=TTL_MS / 1e3)
         is_mine = lease.task == self._task and lease.outcome == "granted" and lease.epoch > self._epoch
         require(is_mine, f"the claim of {self._task} after epoch {self._epoch}: {lease}")
         self._epoch = lease.epoch
 
     async def give_back(self) -> None:
         """Release."""
-        command = self._commands.ReleaseLease(task=self._task, epoch=self._epoch)
-        released = await self._client.request(command, self._replies.Released)
+        released = await self._client.release(self._task, epoch=self._epoch)
         is_that = released.released and released.epoch == self._epoch
         require(is_that, f"the release of {self._task} with epoch {self._epoch}: {released}")
 
