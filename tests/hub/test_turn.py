@@ -27,7 +27,7 @@ from tests.hub.conftest import (
 from synapse.core.state import digest
 from synapse.errors import StoreFailed
 from synapse.protocol.codec import encode_request
-from synapse.protocol.codes import CLOSE_BAD_HELLO, CLOSE_FLOOD, CLOSE_NAME_TAKEN, CLOSE_REVOKED, CLOSE_UNAUTHORIZED
+from synapse.protocol.codes import CLOSE_BAD_HELLO, CLOSE_FLOOD, CLOSE_NAME_TAKEN, CLOSE_REVOKED
 from synapse.protocol.commands import (
     ForgetAgent,
     Hello,
@@ -58,7 +58,7 @@ from synapse.protocol.replies import (
     Taken,
     Welcome,
 )
-from synapse.testing import TOKEN, MemoryHub
+from synapse.testing import MemoryHub
 
 # output commit
 
@@ -143,21 +143,6 @@ async def test_a_message_that_reaches_a_connection_by_two_ways_is_told_once() ->
 # who is let in
 
 
-async def test_without_the_token_nobody_who_is_not_the_owner_is_greeted() -> None:
-    async with MemoryHub() as hub:
-        for token in (None, "", TOKEN[:-1], "Ünïcode"):
-            stranger = Voice(hub, owner=False)
-            refused = await stranger.refused(Hello(name="ada", secret=SECRET, token=token))
-            assert (refused.code, TOKEN in refused.detail) == ("unauthorized", False)
-            assert (end := await stranger.end()) is not None
-            assert end.code == CLOSE_UNAUTHORIZED
-        assert "ada" not in hub.state.agents.by_name
-        guest = Voice(hub, owner=False)
-        assert (await guest.ask(Hello(name="ada", secret=SECRET, token=TOKEN), Welcome)).bound
-        stranger = Voice(hub, owner=False)
-        assert (await stranger.refused(Hello(operator=True, token=TOKEN))).code == "not_permitted"
-
-
 async def test_what_is_pipelined_behind_a_refused_hello_is_not_carried_out() -> None:
     async with MemoryHub() as hub:
         await voice(hub)
@@ -197,33 +182,6 @@ async def test_a_hello_that_comes_too_fast_ends_the_connection_and_lets_nobody_i
         assert (end := await stranger.end()) is not None
         assert end.code == CLOSE_FLOOD
         assert end.may_come_back
-
-
-async def test_of_two_first_hellos_of_one_name_in_one_turn_the_first_binds() -> None:
-    async with MemoryHub() as hub:
-        first, same, other = Voice(hub), Voice(hub), Voice(hub)
-        one = await first.say(Hello(name="ada", secret=SECRET))
-        two = await same.say(Hello(name="ada", secret=SECRET))
-        three = await other.say(Hello(name="ada", secret="another " + SECRET))
-        assert reply_of(await first.answer(one), Welcome).bound
-        assert not reply_of(await same.answer(two), Welcome).bound
-        taken = error_of(await other.answer(three))
-        assert taken.code == "name_taken"
-        assert "synapse agent rebind ada" in taken.detail
-        assert not await other.is_open()
-        assert await same.is_open()
-
-
-async def test_a_sub_agent_needs_its_ancestors_secret_once() -> None:
-    async with MemoryHub() as hub:
-        await voice(hub)
-        sub = Hello(name="ada/sub", secret=SECRET)
-        assert (await Voice(hub).refused(sub)).code == "name_taken"
-        with_wrong = msgspec.structs.replace(sub, ancestors={"ada": "wrong" * 10})
-        assert (await Voice(hub).refused(with_wrong)).code == "name_taken"
-        with_right = msgspec.structs.replace(sub, ancestors={"ada": f"ada: {SECRET}"})
-        assert (await Voice(hub).ask(with_right, Welcome)).bound
-        assert not (await Voice(hub).ask(sub, Welcome)).bound
 
 
 async def test_a_rebind_closes_every_connection_and_lets_a_new_secret_in() -> None:
