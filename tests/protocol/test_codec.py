@@ -133,6 +133,10 @@ def test_an_unknown_field_of_any_command_is_refused_with_its_path(name: str) -> 
 
 
 def _filler(kind: Any) -> object:
+    if kind is bool:
+        return True
+    if kind == tuple[str, ...]:
+        return ["x"]
     return 1 if kind is int else "x"
 
 

@@ -479,6 +479,7 @@ def hand_over(state: "State", rules: Rules, lease: Lease, to: Agent, delivery: D
 
 
 def revocation(lease: Lease, reason: str) -> LeaseRevoked:
+    """The event that takes a lease away."""
     ask = lease.ask
     return LeaseRevoked(
         room=ask.room, room_name=ask.room_name, task=ask.task, owner=ask.owner, epoch=lease.epoch, reason=reason
@@ -486,6 +487,7 @@ def revocation(lease: Lease, reason: str) -> LeaseRevoked:
 
 
 def unqueued(place: Place, reason: str) -> LeaseUnqueued:
+    """The event that ends a wait without a grant."""
     ask = place.ask
     return LeaseUnqueued(
         room=ask.room, room_name=ask.room_name, task=ask.task, owner=ask.owner, place=place.seq, reason=reason

@@ -257,7 +257,7 @@ class Turns:
         elif isinstance(command, TakeInbox):
             self.requests.take(connection, request.id, command, recorded)
             return
-        elif isinstance(command, ClaimLease) or isinstance(command, RenewLease):  # noqa: SIM101
+        elif isinstance(command, ClaimLease) or isinstance(command, RenewLease):  # noqa: SIM101 - as above
             if recorded and isinstance(recorded[0].event, LeaseQueued):
                 self.leasing.wait(connection, request.id, self.state.leases.places[recorded[0].seq])
                 return

@@ -37,7 +37,7 @@ def is_task_key(key: str) -> bool:
 # The last task events, not indexed yet. ?1 is the key: one task's, or `leases` for all of them.
 _OF_TASK = f"(key = ?1 OR (?1 = '{LEASES}' AND {IS_OF_A_TASK}))"
 _TASK_EVENTS_UP = f"SELECT seq FROM events WHERE {_OF_TASK} AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT ?4"  # noqa: S608 - our own text
-_TASK_EVENTS_DOWN = f"SELECT seq FROM events WHERE {_OF_TASK} AND seq > ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4"  # noqa: S608
+_TASK_EVENTS_DOWN = f"SELECT seq FROM events WHERE {_OF_TASK} AND seq > ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4"  # noqa: S608 - as above
 
 
 class JournalReader:
