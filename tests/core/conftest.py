@@ -7,7 +7,7 @@ import msgspec
 
 from synapse.core.answers import Query, answer, look
 from synapse.core.by import By, Rules
-from synapse.core.events import Event, HubStarted, JournalStarted, Recorded, Row, from_row, to_row
+from synapse.core.events import Event, HubStarted, JournalStarted, LeaseQueued, Recorded, Row, from_row, to_row
 from synapse.core.idempotency import find
 from synapse.core.kernel import REPEATABLE, Mutation, apply, decide, payload_hash, record, stamp
 from synapse.core.rooms import decide_bootstrap
@@ -91,7 +91,7 @@ class World:
 
     def answer(self, command: Mutation, by: By, events: Sequence[Recorded]) -> Reply | None:
         """The reply, for commands that need nothing but their events."""
-        if isinstance(command, Hello | TakeInbox):
+        if isinstance(command, Hello | TakeInbox) or (events and isinstance(events[0].event, LeaseQueued)):
             return None
         return answer(self.state, command, by, events, self.state.seq)
 
@@ -172,7 +172,7 @@ def declared(status: str) -> DeclareStatus:
     return DeclareStatus(status=status)
 
 
-class EveryKey(Container[object]):
+class EveryKey(Container[str]):
     """Somebody follows every key."""
 
     def __contains__(self, key: object) -> bool:

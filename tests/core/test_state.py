@@ -7,7 +7,7 @@ import pytest
 from tests.core.conftest import World, text
 
 from synapse.core.state import FORMAT, decode_state, digest, encode_state, new_state
-from synapse.protocol.commands import JoinChannel, TakeInbox
+from synapse.protocol.commands import Artefact, ClaimLease, JoinChannel, SaveCheckpoint, SetPool, TakeInbox
 
 
 def busy_world() -> World:
@@ -18,6 +18,10 @@ def busy_world() -> World:
     world.do(text("@bob hi", channel="lab:x"), "ada", key="k")
     world.do(text("psst", to=("ada", "bob")), "cy", key="k")
     world.do(TakeInbox(), "bob")
+    world.do(SetPool(pool="gpu", capacity=2), "operator")
+    world.do(ClaimLease(task="T1", worktree="w", paths=("src/**",), pools={"gpu": 1}), "ada")
+    world.do(SaveCheckpoint(task="T1", data=msgspec.Raw(b'{"step":3}'), artefacts=(Artefact(path="a"),)), "ada")
+    world.do(ClaimLease(task="T2", worktree="w", paths=("**/x",), wait_ms=None), "bob", key="w")
     return world
 
 
