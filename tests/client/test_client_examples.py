@@ -80,9 +80,25 @@ async def test_a_follower_goes_on_where_it_was(hub: "HubProcess", tmp_path: Path
             await ada.send("while away", channel="main:general")
 
 
+@pytest.mark.slow
+async def test_three_hands_write_each_line_once_over_kills_of_the_hub(hub: "HubProcess", tmp_path: Path) -> None:
+    book = tmp_path / "book.txt"
+    writers = await example(hub.home, "one_file_three_hands.py", str(book))
+    for lines in (3, 6):
+        while not book.exists() or len(book.read_text().splitlines()) < lines:
+            await asyncio.sleep(0.01)
+        await hub.kill_and_restart()
+    code, out, err = await ended(writers)
+    assert (code, err) == (0, "")
+    words = [line.split() for line in out.splitlines()]
+    assert [int(number) for number, *_ in words] == list(range(1, 13))
+    epochs = [int(last) for *_, last in words]
+    assert epochs == sorted(set(epochs))
+
+
 async def test_without_a_hub_an_example_says_how_to_start_one(tmp_path: Path) -> None:
-    for name in ("echo_agent.py", "two_agents.py"):
-        code, _, err = await ended(await example(tmp_path, name))
+    for name, *arguments in (("echo_agent.py",), ("two_agents.py",), ("one_file_three_hands.py", "book")):
+        code, _, err = await ended(await example(tmp_path, name, *arguments))
         assert code == 1
         assert err.startswith("no hub runs for")
         assert "start one: synapse hub" in err

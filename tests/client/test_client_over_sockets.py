@@ -103,6 +103,38 @@ async def test_an_inbox_loop_over_kills_loses_nothing(hub: "HubProcess") -> None
         assert list(ids.values()) == list(range(120))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["unix", "ws"])
+async def test_leases_go_round_over_kills_and_two_blocks_never_believe_at_once(hub: "HubProcess", kind: str) -> None:
+    inside: list[str] = []
+    epochs: list[int] = []
+    rounds, names = 25, ("ada", "bob", "cid", "dan")
+
+    async def work(name: str) -> None:
+        async with client_of(hub, name, kind) as client:
+            for _ in range(rounds):
+                async with client.lease("T1", paths="src", worktree="w", wait=None) as lease:
+                    inside.append(name)
+                    assert inside == [name]
+                    await asyncio.sleep(0.001)
+                    assert inside == [name]
+                    inside.clear()
+                    epochs.append(lease.epoch)
+
+    async def kill() -> None:
+        for part in (1, 2, 3):
+            while len(epochs) < part * rounds * len(names) // 4:
+                await asyncio.sleep(0.005)
+            await hub.kill_and_restart()
+
+    async with asyncio.timeout(90), asyncio.TaskGroup() as group:
+        for name in names:
+            group.create_task(work(name))
+        group.create_task(kill())
+    assert len(epochs) == rounds * len(names)
+    assert epochs == sorted(set(epochs))
+
+
 async def test_a_drained_hub_is_waited_for_and_a_hub_that_moved_is_found(hub: "HubProcess") -> None:
     async with client_of(hub, "ada") as ada, client_of(hub, "bob") as bob, bob.subscribe(MAIN) as feed:
         await ada.send(1, channel=MAIN)

@@ -38,7 +38,7 @@ BELIEF: Final = 0.9
 RENEWALS: Final = 3
 """A lease is renewed this often in the time that it has."""
 RELEASE_S: Final = 2.0
-"""How long the end of a block waits for the hub to hear of it; after that the lease lapses by itself."""
+"""How long the end of a block waits for the hub to answer; the release itself goes on, over reconnects."""
 GONE: Final = frozenset({"stale_epoch", "not_holder"})
 """Refusals of what carries an epoch that mean: this grant has ended."""
 
@@ -149,7 +149,7 @@ def _call(lifeline: Lifeline, command: ClaimLease, key: str, on_queued: Queued |
         with suppress(msgspec.MsgspecError):  # nobody is left to tell
             lease = msgspec.json.decode(frame.body, type=replies.Lease)
             if lease.outcome != "renewed" and lease.live is not False:
-                lifeline.leave_behind(_release(lifeline, lease), "synapse release")
+                lifeline.leave_behind(_let_go(lifeline, lease), "synapse release")
 
     call = lifeline.new_call(command, key, leftover=give_back)
     call.on_queued = on_queued
@@ -163,10 +163,20 @@ async def _answer(lifeline: Lifeline, call: Call, wait_ms: int | None) -> replie
 
 
 async def _release(lifeline: Lifeline, lease: replies.Lease) -> None:
-    """Give back what nobody works under."""
+    """Give back what nobody works under, while that matters. Raises `Rejected` when the hub says that it has ended."""
     command = ReleaseLease(task=lease.task, room=lease.room, epoch=lease.epoch)
-    with suppress(SynapseError):
-        await lifeline.ask(command, replies.Released, key=lifeline.new_key(), timeout=RELEASE_S)
+    try:
+        await lifeline.ask(command, replies.Released, key=lifeline.new_key(), timeout=lease.ttl_ms / 1000)
+    except Rejected as refusal:
+        if refusal.code in GONE:
+            raise
+    except SynapseError:
+        return  # it lapses by itself
+
+
+async def _let_go(lifeline: Lifeline, lease: replies.Lease) -> None:
+    with suppress(Rejected):
+        await _release(lifeline, lease)
 
 
 class HeldLease:
@@ -288,7 +298,7 @@ class HeldLease:
             is_known = True
         finally:
             if not is_known and self._info is not None:  # cancelled, or the hub fell silent
-                self._lifeline.leave_behind(_release(self._lifeline, self._info), "synapse release")
+                self._lifeline.leave_behind(_let_go(self._lifeline, self._info), "synapse release")
             if not is_held:
                 self._forget()
         return is_held
@@ -353,16 +363,20 @@ class HeldLease:
             error.add_note(str(lost))
 
     async def _give_back(self, error: BaseException | None) -> None:
-        """Release, for a moment's wait at most. The request is out before anybody could cancel it."""
-        command = ReleaseLease(task=self.task, room=self.info.room, epoch=self.epoch)
-        key = self._lifeline.new_key()
-        try:
-            await self._lifeline.ask(command, replies.Released, key=key, timeout=RELEASE_S)
-        except Rejected as refusal:
-            if error is None and refusal.code in GONE:
-                raise LeaseLost(self.task, self.epoch, refusal.code) from refusal
-        except SynapseError:
-            return  # it lapses by itself
+        """Release, for a moment's wait at most. A cancellation of the wait does not stop the release."""
+        ended: list[Rejected] = []
+
+        async def release() -> None:
+            try:
+                await _release(self._lifeline, self.info)
+            except Rejected as refusal:
+                ended.append(refusal)
+
+        errand = self._lifeline.leave_behind(release(), "synapse release")
+        if errand is not None:
+            await asyncio.wait({errand}, timeout=RELEASE_S)
+        if ended and error is None:
+            raise LeaseLost(self.task, self.epoch, ended[0].code) from ended[0]
 
     # Keeping it.
 

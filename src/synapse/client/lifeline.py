@@ -101,6 +101,7 @@ class Lifeline:
         self._transport: Transport | None = None
         self._group: asyncio.TaskGroup | None = None
         self._runner: asyncio.Task[None] | None = None
+        self._errands: set[asyncio.Task[None]] = set()
         self._connecting = asyncio.Lock()
         self._closing: Disconnected | None = None
         self._end: Disconnected | None = None
@@ -138,10 +139,12 @@ class Lifeline:
     async def close(self) -> None:
         """End it: calls that wait raise `Disconnected`, iterations end. Closing twice is the same as once."""
         self._finish(Disconnected(CLOSE_NORMAL, "the client was closed"), is_own_wish=True)
-        runner = self._runner
-        if runner is not None and not runner.done():
-            runner.cancel()
-            await asyncio.wait({runner})
+        ending = set(self._errands)
+        if self._runner is not None and not self._runner.done():
+            self._runner.cancel()
+            ending.add(self._runner)
+        if ending:
+            await asyncio.wait(ending)
 
     def _on_done(self, runner: asyncio.Task[None]) -> None:
         """The runner ended: by `close`, by a close code that forbids coming back, or by an error nobody can mend."""
@@ -164,6 +167,8 @@ class Lifeline:
             self._feeds.finish(None if is_own_wish else end)
             for holder in tuple(self.holders.values()):
                 holder(None)
+            for errand in tuple(self._errands):
+                errand.cancel()
 
     def _require_alive(self) -> None:
         end = self._end
@@ -341,12 +346,15 @@ class Lifeline:
             case _:
                 self._feeds.hear(notice, frame.seq, len(bytes(frame.body)))
 
-    def leave_behind(self, work: Coroutine[object, object, None], name: str) -> None:
-        """Let something run that nobody waits for, as long as this connection lasts."""
-        if self._group is None:
+    def leave_behind(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None] | None:
+        """Let something go on that nobody need wait for, over reconnects, until the client ends; None when it has."""
+        if self._end is not None:
             work.close()
-        else:
-            self._group.create_task(work, name=name)
+            return None
+        errand = asyncio.get_running_loop().create_task(work, name=name)
+        self._errands.add(errand)
+        errand.add_done_callback(self._errands.discard)
+        return errand
 
     async def _declare_again(self, declared: DeclareStatus) -> None:
         """The hub forgets a declared status with the connection's process; say it again."""
