@@ -4,8 +4,8 @@ A restart forgets all of it; then every lease gets its full TTL, and every place
 """
 
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
-from typing import TYPE_CHECKING
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, Final
 
 from synapse.core.leases import Lease
 
@@ -19,11 +19,15 @@ PARKED = "parked"
 DEADLINE = "deadline"
 GONE = "gone"
 
+_VOID_MIN: Final = 1_024
+"""The heap may hold so many void entries before it is made anew."""
+
 
 @dataclass(slots=True)
 class Leasing:
     """By epoch or place. reasons: why a deadline is not the ordinary one. tied: the connection of a tied lease.
-    attached: the connection on which somebody waits at a place. left: what a parked lease had left, in ms."""
+    attached: the connection on which somebody waits at a place. left: what a parked lease had left, in ms. filed: when
+    a key comes up in the heap, at its deadline or before; entries for other times are void."""
 
     deadlines: dict[int, int] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
@@ -34,22 +38,32 @@ class Leasing:
     until: dict[int, int] = field(default_factory=dict)
     left: dict[int, int] = field(default_factory=dict)
     heap: list[tuple[int, int]] = field(default_factory=list)
+    filed: dict[int, int] = field(default_factory=dict)
 
     def arm(self, key: int, deadline_ms: int, reason: str | None = None) -> None:
         """Set a deadline; one set before is void."""
-        before = self.deadlines.get(key)
         self.deadlines[key] = deadline_ms
         if reason is None:
             self.reasons.pop(key, None)
         else:
             self.reasons[key] = reason
-        if before is None or deadline_ms < before:
-            heappush(self.heap, (deadline_ms, key))  # a later one is pushed when the earlier one comes up
+        filed_ms = self.filed.get(key)
+        if filed_ms is None or deadline_ms < filed_ms:
+            self._file(key, deadline_ms)  # a later one is filed when the earlier one comes up
+
+    def _file(self, key: int, at_ms: int) -> None:
+        self.filed[key] = at_ms
+        if len(self.heap) > _VOID_MIN + 2 * len(self.filed):  # what ends long before its deadline does not pile up
+            self.heap = [(at, filed) for filed, at in self.filed.items()]
+            heapify(self.heap)
+        else:
+            heappush(self.heap, (at_ms, key))
 
     def forget(self, key: int) -> None:
         """A lease or place is no more."""
         self.deadlines.pop(key, None)
         self.reasons.pop(key, None)
+        self.filed.pop(key, None)
         if key in self.tied:
             self.untie(key)
         if key in self.attached:
@@ -63,19 +77,21 @@ class Leasing:
         """Keys whose deadline has passed, earliest first, so many at most; each stays due until it is forgotten or
         armed again."""
         found: dict[int, None] = {}
-        heap = self.heap
-        while heap and heap[0][0] <= lease_ms and len(found) < most:
-            at_ms, key = heappop(heap)
+        while self.heap and self.heap[0][0] <= lease_ms and len(found) < most:
+            at_ms, key = heappop(self.heap)
+            if self.filed.get(key) != at_ms:
+                continue
+            del self.filed[key]
             deadline_ms = self.deadlines.get(key)
-            if deadline_ms is None or deadline_ms < at_ms:
+            if deadline_ms is None:
                 continue
             if deadline_ms > lease_ms:
-                heappush(heap, (deadline_ms, key))
+                self._file(key, deadline_ms)
             else:
                 found[key] = None
         for key in found:
-            heappush(heap, (self.deadlines[key], key))
-        return list(found)
+            self._file(key, self.deadlines[key])
+        return sorted(found, key=self.deadlines.__getitem__)
 
     def remaining_ms(self, lease: Lease, lease_ms: int) -> int | None:
         """What is left of a lease; None while it is parked."""
