@@ -23,7 +23,7 @@ from tests.hub.conftest import (
 from synapse.core.events import JournalWritable, Recorded
 from synapse.errors import JournalRefused
 from synapse.hub import feeds
-from synapse.hub.feeds import Recent
+from synapse.hub.feeds import Joined, Recent
 from synapse.protocol.codec import decode_hub_frame
 from synapse.protocol.commands import Hello, SendMessage, Subscribe, Unsubscribe
 from synapse.protocol.limits import Limits
@@ -298,3 +298,21 @@ def test_however_posts_reads_cuts_and_restarts_interleave_every_reader_sees_ever
         patch.setattr(feeds, "PAGE_ROWS", page_rows)
         patch.setattr(feeds, "RECENT_EVENTS_MAX", recent_max)
         asyncio.run(run())
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.binary(min_size=1, max_size=3)), max_size=8, unique=True).map(sorted),
+    st.lists(st.tuples(st.integers(0, 10), st.binary(min_size=1, max_size=3)), max_size=4),
+)
+def test_frames_joined_once_take_replies_at_the_places_that_merging_gives_them(
+    frames: list[tuple[int, bytes]], replies: list[tuple[int, bytes]]
+) -> None:
+    replies = sorted(replies, key=lambda item: item[0])
+    merged = sorted(
+        [(seq, 0, data) for seq, data in replies] + [(seq, 1, data) for seq, data in frames], key=lambda item: item[:2]
+    )
+    joined = Joined(frames, lambda payload: payload + b"\n")
+    assert joined.with_replies(replies, lambda payload: payload + b"\n") == b"".join(
+        [data + b"\n" for *_, data in merged]
+    )
+    assert joined.data == b"".join([data + b"\n" for _, data in frames])

@@ -7,9 +7,11 @@ it had reached. So a slow peer costs its outbox and nothing else, and no message
 what the reader has not read yet is either on disk, or among the recent events kept here, or told in a later turn.
 """
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 from synapse.core.events import Recorded
@@ -81,22 +83,47 @@ class Recent:
         return None
 
 
+class Joined:
+    """The frames of one key, one behind the other: where each begins, and its seq."""
+
+    __slots__ = ("_begins", "_seqs", "data")
+
+    def __init__(self, frames: Sequence[tuple[int, bytes]], frame: Callable[[bytes], bytes]) -> None:
+        framed = [frame(payload) for _, payload in frames]
+        self.data = b"".join(framed)
+        self._seqs = [seq for seq, _ in frames]
+        self._begins = [0, *accumulate(map(len, framed))]
+
+    def with_replies(self, replies: Sequence[tuple[int, bytes]], frame: Callable[[bytes], bytes]) -> bytes:
+        """The frames with replies, which are in order, each before the first frame of its seq."""
+        parts: list[bytes] = []
+        done = 0
+        for seq, payload in replies:
+            begin = self._begins[bisect_left(self._seqs, seq)]
+            if begin > done:
+                parts.append(self.data[done:begin])
+                done = begin
+            parts.append(frame(payload))
+        parts.append(self.data[done:])
+        return b"".join(parts)
+
+
 class Told:
     """One turn's notices by index key, and which connections follow which of those keys."""
 
     def __init__(self) -> None:
         self.frames: dict[str, list[tuple[int, bytes]]] = {}
         self.receivers: dict[Connection, list[str]] = {}
-        self._joined: dict[tuple[str, str], bytes] = {}
+        self._joined: dict[tuple[str, str], Joined] = {}
 
-    def only(self, key: str, connection: Connection) -> bytes:
-        """All frames of one key, framed and joined once for every peer with the same framing."""
+    def of_key(self, key: str, replies: Sequence[tuple[int, bytes]], connection: Connection) -> bytes:
+        """All frames of one key, framed and joined once for every peer with the same framing, with the replies of this
+        one at their places: a reply goes before the notices of its own seq."""
         name = (key, connection.kind)
         joined = self._joined.get(name)
         if joined is None:
-            frame = connection.wire.frame
-            joined = self._joined[name] = b"".join([frame(payload) for _, payload in self.frames[key]])
-        return joined
+            joined = self._joined[name] = Joined(self.frames[key], connection.wire.frame)
+        return joined.with_replies(replies, connection.wire.frame) if replies else joined.data
 
     def merged(self, keys: Sequence[str], replies: Sequence[tuple[int, bytes]], connection: Connection) -> bytes:
         """The replies of a turn and the frames of several keys in order of their seq, each notice once."""

@@ -470,8 +470,8 @@ class Turns:
     ) -> None:
         """One write with this turn's notices and replies; only the replies when the peer does not keep up."""
         wire = connection.wire
-        if not replies and len(keys) == 1:
-            data = told.only(keys[0], connection)
+        if len(keys) == 1:
+            data = told.of_key(keys[0], replies, connection)
         else:
             data = told.merged(list(dict.fromkeys(keys)), replies, connection)
         # A quarter is left for replies, and for what a growing bytearray takes beyond its length.

@@ -6,8 +6,7 @@ fanned out are our bytes: compact, one line, valid UTF-8, each key once.
 """
 
 import re
-from collections.abc import Callable
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, Union
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -104,6 +103,20 @@ _encode = msgspec.json.Encoder(decimal_format="number").encode
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 _decode_any = msgspec.json.Decoder().decode
 _decode_hub_frame = msgspec.json.Decoder(HubFrame).decode
+_FRAMES: Final = [
+    msgspec.defstruct(
+        f"{kind.__name__}Frame",
+        [("id", str | int), ("body", kind), ("idem_key", str | None, None)],
+        tag_field="type",
+        tag=name,
+        frozen=True,
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+    for name, kind in COMMANDS.items()
+]
+_decode_frame: Final = msgspec.json.Decoder(Union[tuple(_FRAMES)]).decode  # noqa: UP007 - made at run time
+"""All of a good frame at once, at two thirds of the cost of its two stages."""
 _COMMAND_DECODERS: Final = {name: msgspec.json.Decoder(kind).decode for name, kind in COMMANDS.items()}
 _NOTICE_DECODERS: Final = {name: msgspec.json.Decoder(kind).decode for name, kind in NOTICES.items()}
 _NOTICE_TYPE: Final[dict[type[Notice], str]] = {kind: name for name, kind in NOTICES.items()}
@@ -116,19 +129,23 @@ _string = re.compile(rb'"(?:[^"\\]+|\\.)*"?', re.DOTALL)
 _token = re.compile(rb'"(?:[^"\\]+|\\.)*"?|[\[\]{}]', re.DOTALL)
 
 
-def decode_request(data: bytes | bytearray | memoryview, limits: Limits) -> Request:
+def decode_request(data: bytes, limits: Limits) -> Request:
     """Decode one request frame.
 
     Raises `BadFrame` with `malformed` (not the JSON we accept), `unknown_type`, or `bad_request` (with the JSON path).
     """
-    data = bytes(data)
+    try:
+        frame = _decode_frame(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _decode_in_stages(data, limits)
+    return _checked(frame.id, frame.body, frame.idem_key, data, limits)
+
+
+def _decode_in_stages(data: bytes, limits: Limits) -> Request:
+    """Envelope first, body second: what is wrong with a frame, under its id if that can be read."""
     try:
         envelope = _decode_envelope(data)
-        request_id = envelope.id
-        if isinstance(request_id, str) and len(request_id) > REQUEST_ID_CHARS_MAX:
-            raise Rejected("malformed", f"the id has {len(request_id)} characters; at most {REQUEST_ID_CHARS_MAX}")
-        if isinstance(request_id, int):
-            _walk(request_id, limits.int_max)
+        request_id = _require_id(envelope.id, limits)
         decode_body = _COMMAND_DECODERS.get(envelope.type)
         if decode_body is None:
             _require_plain_json(data, limits)
@@ -139,26 +156,40 @@ def decode_request(data: bytes | bytearray | memoryview, limits: Limits) -> Requ
     if decode_body is None:
         raise BadFrame(request_id, _unknown_type(envelope.type))
     try:
-        command = _decode_command(envelope, decode_body, data, limits)
-    except Rejected as error:
-        raise BadFrame(request_id, error) from None
-    key = envelope.idem_key
-    raw = b"" if key is None else _encode(command)
-    return tuple.__new__(Request, (request_id, command, key, raw))  # half the cost of calling the class
-
-
-def _decode_command(
-    envelope: Envelope, decode_body: Callable[[msgspec.Raw], Command], data: bytes, limits: Limits
-) -> Command:
-    """Second stage. The scans of the whole frame are left out for the one shape that is sent all day and cannot need
-    them: a message whose body is a text. (An id that is a number was checked with the envelope.) Raises `Rejected`."""
-    try:
         command = decode_body(envelope.body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        try:
+            _require_plain_json(data, limits)
+        except Rejected as plain:
+            raise BadFrame(request_id, plain) from None
+        raise BadFrame(request_id, _body_refusal(error)) from None
+    return _checked(request_id, command, envelope.idem_key, data, limits)
+
+
+def _require_id(request_id: str | int, limits: Limits) -> str | int:
+    if isinstance(request_id, str):
+        if len(request_id) > REQUEST_ID_CHARS_MAX:
+            raise Rejected("malformed", f"the id has {len(request_id)} characters; at most {REQUEST_ID_CHARS_MAX}")
+    else:
+        _walk(request_id, limits.int_max)
+    return request_id
+
+
+def _checked(request_id: str | int, command: Command, key: str | None, data: bytes, limits: Limits) -> Request:
+    """What the types do not say: size of id and key, depth, integers, NUL, and free JSON in our own bytes. The scans of
+    the whole frame are left out for the one shape that is sent all day and cannot need them: a message whose body is a
+    text. (An id that is a number was checked by itself.)"""
+    try:
+        _require_id(request_id, limits)
+    except Rejected as error:
+        raise BadFrame(_label(data), error) from None
+    try:
         if type(command) is SendMessage:
             theirs = bytes(command.body)
-            if theirs[:1] != b'"' or command.expires_at_ms is not None or b"\\u0000" in data:
+            is_text = theirs[:1] == b'"'
+            if not is_text or command.expires_at_ms is not None or b"\\u0000" in data:
                 _require_plain_json(data, limits)
-            is_ours = theirs[:1] == b'"' and b"\\" not in theirs and theirs.isascii()  # one way to write such a text
+            is_ours = is_text and b"\\" not in theirs and theirs.isascii()  # there is one way to write such a text
             ours = theirs if is_ours else _encode(_decode_any(theirs))
             if ours != theirs or len(ours) > limits.message_bytes_max:
                 command = _with_body(command, ours, limits)
@@ -167,17 +198,23 @@ def _decode_command(
             if type(command) is SaveCheckpoint:
                 ours = _encode(_decode_any(bytes(command.data)))
                 command = msgspec.structs.replace(command, data=msgspec.Raw(ours))
+        if key is not None and not 0 < len(key) <= limits.idem_key_chars_max:
+            raise Rejected(
+                "bad_request",
+                f"idem_key has {len(key)} characters; 1 to {limits.idem_key_chars_max} - at `$.idem_key`",
+                {"path": "$.idem_key"},
+            )
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        _require_plain_json(data, limits)
-        raise _body_refusal(error) from None
-    key = envelope.idem_key
-    if key is not None and not 0 < len(key) <= limits.idem_key_chars_max:
-        raise Rejected(
-            "bad_request",
-            f"idem_key has {len(key)} characters; 1 to {limits.idem_key_chars_max} - at `$.idem_key`",
-            {"path": "$.idem_key"},
-        )
-    return command
+        try:
+            _require_plain_json(data, limits)
+        except Rejected as plain:
+            raise BadFrame(request_id, plain) from None
+        raise BadFrame(request_id, _body_refusal(error)) from None
+    except Rejected as error:
+        raise BadFrame(request_id, error) from None
+    raw = b"" if key is None else _encode(command)
+    request: Request = tuple.__new__(Request, (request_id, command, key, raw))  # half the cost of calling the class
+    return request
 
 
 class _OfferedBody(msgspec.Struct, frozen=True, kw_only=True):

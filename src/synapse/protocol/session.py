@@ -63,7 +63,7 @@ class Session:
         self.phase = Phase.AWAITING_HELLO
         self.identifies = 0
 
-    def hear(self, frame: bytes | bytearray | memoryview) -> Heard:
+    def hear(self, frame: bytes) -> Heard:
         """Decode one frame into a request to carry out or a refusal to send. Must not be called once CLOSED."""
         assert self.phase is not _CLOSED, "a closed session hears nothing"
         try:
