@@ -78,6 +78,11 @@ class Hubs:
         if code not in (None, -signal.SIGKILL, 0 if is_stopping else None):
             raise Failed(f"the hub ended by itself with {code}: {self.last_words()}")
 
+    def signal(self, number: int) -> None:
+        """Send it a signal that does not end it: SIGSTOP, SIGCONT."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def stop(self) -> int:
         """SIGTERM; its exit code."""
         assert self._process is not None
