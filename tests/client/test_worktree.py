@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from synapse.client.worktree import branch_of, folds_case, relative, scope_of, worktree_of
+from synapse.client.worktree import branch_of, files_of, folds_case, relative, scope_of, worktree_of
 from synapse.core.scopes import compile_pattern, normal_path, overlaps
 from synapse.errors import Rejected
 
@@ -104,6 +104,15 @@ def test_a_worktree_that_was_named_takes_patterns_as_written(root: Path) -> None
     assert scope_of(["a", "../x"], None, cwd, {}) == (f"{HOST}:{root}", ("src/a", "x"), False)
     assert scope_of(["a", "../x"], None, cwd, {"SYNAPSE_WORKTREE": "box"}) == ("box", ("a", "../x"), False)
     assert scope_of(["a"], "mine", cwd, {"SYNAPSE_WORKTREE": "box"}) == ("mine", ("a",), False)
+
+
+def test_paths_of_files_have_no_wildcards(root: Path) -> None:
+    (root / "[id]").mkdir()
+    (root / "a*b").mkdir()
+    known = f"{HOST}:{root}"
+    assert files_of(["x*", "../a"], None, str(root / "[id]"), {}) == (known, ("[id]/x*", "a"))
+    assert files_of(["x"], None, str(root / "a*b"), {}) == (known, ("a*b/x",))
+    assert files_of(["../x"], None, str(root / "src"), {"SYNAPSE_WORKTREE": "box"}) == ("box", ("../x",))
 
 
 def test_a_directory_beside_the_root_is_not_below_it(root: Path) -> None:
