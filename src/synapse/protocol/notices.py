@@ -57,8 +57,8 @@ class PresenceChanged(msgspec.Struct, frozen=True, kw_only=True):
     agents: tuple[PresenceEntry, ...]
 
 
-class LeaseChanged(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A lease or a place in a queue changed.
+class LeaseChanged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A lease or a place in a queue changed. Fields that say nothing are left out.
 
     change: granted, renewed, released, expired, revoked, handed_off, offered, parked, resumed, checkpointed, queued,
     wait_ended. owner: whose lease or place it is, after the change. epoch: of the lease; null for a place. place: of
@@ -70,15 +70,15 @@ class LeaseChanged(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     task: str
     room: str
     owner: str
-    epoch: int | None
-    place: int | None
-    previous_epoch: int | None
-    worktree: str | None
-    paths: tuple[str, ...]
-    mode: str | None
-    ttl_ms: int | None
-    reason: str | None
-    to: str | None
+    epoch: int | None = None
+    place: int | None = None
+    previous_epoch: int | None = None
+    worktree: str | None = None
+    paths: tuple[str, ...] = ()
+    mode: str | None = None
+    ttl_ms: int | None = None
+    reason: str | None = None
+    to: str | None = None
     by: str
     at_ms: int
     cursor: str
