@@ -50,7 +50,7 @@ _INSERT_TASK_TOUCHES = (
     f"INSERT OR IGNORE INTO touches (key, seq) SELECT key, seq {_TASK_EVENTS} ORDER BY key, seq",
     f"INSERT OR IGNORE INTO touches (key, seq) SELECT '{LEASES}', seq {_TASK_EVENTS}",
 )
-_TASK_EVENTS_PER_INDEXING = 4096
+_TASK_EVENTS_PER_INDEXING = 16_384
 
 # Many rows in one statement: each statement lets go of the interpreter's lock and has to win it back from the loop.
 _INSERTS = {rows: INSERT_EVENT + ", (?, ?, ?, ?, ?, ?, ?, ?)" * (rows - 1) for rows in (64, 8)}
