@@ -1064,3 +1064,21 @@ def test_whatever_happens_replay_gives_the_live_state_and_nobody_waits_for_ever(
             assert bugs == []
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("wait_ms", [0, 1_000])
+async def test_long_refusals_and_long_places_to_a_peer_that_does_not_read_stay_within_its_outbox(wait_ms: int) -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        for holder in range(8):
+            await hold_paths(ada, f"T{holder}", *(f"{holder}/{'x' * 480}/{number}" for number in range(16)))
+        for number in range(60):
+            await bob.say(ClaimLease(task=f"W{number}", worktree="box:/repo", whole_worktree=True, wait_ms=wait_ms))
+            await bob.say(WithdrawClaim(task=f"W{number}"))
+        most = 0
+        for _ in range(200):
+            await steps(3)
+            most = max(most, bob.peer.buffered())
+        assert 100_000 < most < hub.rules.limits.outbox_bytes_max
+        await bob.listen()
+        assert len([frame for frame in bob.heard if frame.type in ("reply", "error")]) == 120

@@ -53,8 +53,8 @@ TURN_REQUESTS_MAX: Final = 512
 TURN_BYTES_MAX: Final = 4 * 1024 * 1024 - 512 * 1024
 """A turn stops taking requests here; with one more it stays below the 4 MiB that the reserve must hold."""
 SATING_BYTES: Final = 16 * 1024
-"""A list of this size is the last answer of its turn to its connection: the next one waits until this one is on its
-way, so that what is held for a peer does not grow with the number of lists it asks for at once."""
+"""An answer of this size is the last one of its turn to its connection: the next one waits until this one is on its
+way, so that what is held for a peer does not grow with the number of such answers it asks for at once."""
 COMMITS_PER_MAINTENANCE: Final = 16
 """How often the writer looks whether its WAL is due for a checkpoint."""
 COMMIT_STALL_MS: Final = 5_000
@@ -344,7 +344,10 @@ class Turns:
         """Queue an error for the end of this turn."""
         seq = self.state.seq if connection.by.actor else 0
         connection.in_flight -= 1
-        self._turn.replies.setdefault(connection, []).append((seq, encode_error(request_id, seq, error)))
+        payload = encode_error(request_id, seq, error)
+        self._turn.replies.setdefault(connection, []).append((seq, payload))
+        if len(payload) > SATING_BYTES:  # it names many holders
+            self._turn.sated.add(connection)
 
     def arrived(self, agents: Iterable[int]) -> None:
         """Something came into the inboxes of these agents in this turn."""
