@@ -610,6 +610,19 @@ async def test_a_cancelled_wait_gives_back_what_it_is_granted_later(world: World
             await cid.release("T1")
 
 
+async def test_a_cancelled_wait_leaves_the_line_and_the_other_waits_of_its_agent_stay(world: World) -> None:
+    async with world.client("ada") as ada, world.client("bob") as one, world.client("bob") as two:
+        await ada.claim("T1")
+        first, second = begun(one.claim("T1", wait=None)), begun(two.claim("T1", wait=None))
+        await asyncio.sleep(0.1)
+        assert len(world.hub.state.leases.places) == 2
+        first.cancel()
+        await asyncio.sleep(0.1)
+        assert [place.ask.owner for place in world.hub.state.leases.places.values()] == ["bob"]
+        await ada.release("T1")
+        assert (await second).owner == "bob"
+
+
 async def test_a_grant_that_comes_in_the_very_step_of_a_cancellation_is_given_back(world: World) -> None:
     async with world.client("ada") as ada, world.client("bob") as bob:
         cancelled = 0

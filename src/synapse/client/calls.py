@@ -102,6 +102,7 @@ class Call:
         "is_out",
         "leftover",
         "on_queued",
+        "place",
         "was_sent",
     )
 
@@ -120,6 +121,7 @@ class Call:
         self.heard = heard
         self.leftover = leftover
         self.on_queued: Queued | None = None
+        self.place: int | None = None
         self.frame = encode_request(request_id, command, idem_key)
         self.answer: asyncio.Future[HubFrame] | None = None
         self.is_out = False
@@ -146,6 +148,7 @@ class Call:
 
     def take_place(self, notice: ClaimQueued) -> None:
         """The claim waits in line. Its key brings it back to its place; without one, the place itself does."""
+        self.place = notice.place
         if isinstance(self.command, ClaimLease) and self.idem_key is None:
             self.command = msgspec.structs.replace(self.command, place=notice.place)
             self.frame = encode_request(self.id, self.command)

@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias
@@ -26,11 +27,19 @@ import msgspec
 from synapse.client.bodies import raw_of
 from synapse.client.calls import Call, Queued, RequestTimeout
 from synapse.client.lifeline import Lifeline
-from synapse.client.worktree import branch_of, scope_of, worktree_of
+from synapse.client.worktree import branch_of, folds_case, scope_of, worktree_of
 from synapse.errors import Disconnected, LeaseLost, Rejected, SynapseError
 from synapse.protocol import replies
 from synapse.protocol.codec import HubFrame
-from synapse.protocol.commands import Artefact, ClaimLease, HandOffLease, ReleaseLease, RenewLease, SaveCheckpoint
+from synapse.protocol.commands import (
+    Artefact,
+    ClaimLease,
+    HandOffLease,
+    ReleaseLease,
+    RenewLease,
+    SaveCheckpoint,
+    WithdrawClaim,
+)
 from synapse.protocol.notices import LeaseLost as LostNotice
 
 BELIEF: Final = 0.9
@@ -104,7 +113,10 @@ def claim_command(
     if patterns or terms.whole_worktree:
         cwd = str(Path.cwd())
         is_mine = worktree is None
-        worktree, patterns, folds = scope_of(patterns, worktree, cwd, os.environ)
+        if worktree is None:
+            worktree, patterns, folds = scope_of(patterns, worktree, cwd, os.environ)
+        else:
+            folds = _folds_at(cwd)
         if branch is None and is_mine:
             branch = branch_of(worktree_of(cwd)[1])
     return ClaimLease(
@@ -128,6 +140,12 @@ def claim_command(
     )
 
 
+@lru_cache(maxsize=64)
+def _folds_at(cwd: str) -> bool:
+    """Whether the file system of a worktree that was named ignores case: taken to be that of the working directory."""
+    return folds_case(worktree_of(cwd)[1])
+
+
 async def claim(lifeline: Lifeline, command: ClaimLease, key: str | None, on_queued: Queued | None) -> replies.Lease:
     """Ask for a lease, and wait in line for as long as the claim says. One that was cancelled is given back."""
     call = _call(lifeline, command, lifeline.new_key() if key is None else key, on_queued)
@@ -141,6 +159,8 @@ async def claim(lifeline: Lifeline, command: ClaimLease, key: str | None, on_que
         if answer is not None and answer.done() and not answer.cancelled() and answer.exception() is None:
             assert call.leftover is not None, "every claim is given back when its caller is gone"
             call.leftover(answer.result())
+        elif call.is_left and call.place is not None:
+            lifeline.leave_behind(_withdraw(lifeline, command, call.place), "synapse withdraw")
         raise
 
 
@@ -172,6 +192,12 @@ async def _release(lifeline: Lifeline, lease: replies.Lease) -> None:
             raise
     except SynapseError:
         return  # it lapses by itself
+
+
+async def _withdraw(lifeline: Lifeline, command: ClaimLease, place: int) -> None:
+    """Give a place up. When it was granted meanwhile, the grant is given back instead."""
+    with suppress(SynapseError):
+        await lifeline.ask(WithdrawClaim(task=command.task, room=command.room, place=place), replies.Withdrawn)
 
 
 async def _let_go(lifeline: Lifeline, lease: replies.Lease) -> None:

@@ -100,15 +100,20 @@ def decide_release(state: "State", command: ReleaseLease, by: By) -> list[Event]
 
 
 def decide_withdraw(state: "State", command: WithdrawClaim, by: By) -> list[Event]:
-    """Every place of this agent for the task ends."""
+    """Every place of this agent for the task ends, or the one that is named."""
     agent, room = by.require_agent(), room_of(state, command.room, by)
     found = state.leases.places_of_task.get((room.id, require_task(command.task)), {})
-    mine = [place for place in found.values() if place.ask.agent == agent]
+    mine = [
+        place
+        for place in found.values()
+        if place.ask.agent == agent and (command.place is None or place.seq == command.place)
+    ]
     if not mine:
+        where = "" if command.place is None else f" at place {command.place}"
         raise Rejected(
             "not_found",
-            f"{by.actor} does not wait for {command.task} in room {room.name}",
-            {"task": command.task, "room": room.name},
+            f"{by.actor} does not wait for {command.task} in room {room.name}{where}",
+            {"task": command.task, "room": room.name, "place": command.place},
         )
     return decide_unqueue(state, mine, "withdrawn")
 

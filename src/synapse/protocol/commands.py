@@ -301,10 +301,12 @@ class ReleaseLease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class WithdrawClaim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Leave the queue: end every wait of this agent for the task. The waiting requests are refused `withdrawn`."""
+    """Leave the queue: end every wait of this agent for the task, or that at one `place`. The waiting requests are
+    refused `withdrawn`."""
 
     task: str
     room: str | None = None
+    place: int | None = None
 
 
 class Artefact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
