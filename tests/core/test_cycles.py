@@ -34,6 +34,7 @@ def test_a_chain_is_no_circle() -> None:
     world.wait("bob", "W2", "c")
     world.wait("hal", "W3", "a")
     world.wait("ada", "W4", "c")
+    assert len(world.waiting) == 4
 
 
 def test_a_circle_through_a_place_ahead() -> None:
@@ -93,6 +94,7 @@ def test_two_readers_do_not_pass_each_other() -> None:
     world.wait("bob", "W1", "x", "y", mode="shared", priority="low")
     world.wait("hal", "W2", "b")
     world.take("hal", "T3", "x", mode="shared", priority="high")
+    assert len(world.held) == 3
 
 
 def test_a_circle_through_a_pool_of_one_unit() -> None:
@@ -123,6 +125,7 @@ def test_units_of_larger_pools_close_no_circle() -> None:
     world.take("bob", "T2", "b")
     world.wait("ada", "W1", "b")
     world.wait("bob", "W2", pools={"two": 1}, wait_ms=1_000)
+    assert world.waiting == [("ada", "W1"), ("bob", "W2")]
 
 
 def test_a_hand_off_to_one_that_waits_for_those_who_wait_for_it() -> None:
@@ -152,3 +155,4 @@ def test_waiting_for_another_process_of_the_same_agent_is_no_circle() -> None:
     world.take("ada", "lock/x", reentrant=False)
     world.wait("ada", "lock/x", reentrant=False)
     world.wait("ada", "lock/x", reentrant=False)
+    assert world.waiting == [("ada", "lock/x")] * 2

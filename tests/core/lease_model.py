@@ -1,0 +1,698 @@
+"""What leases must do, written a second time: plain lists, every overlap by trying all paths, every circle by walking.
+
+The model knows nothing of `synapse.core`. It is told what the journal got (`rows`, as plain JSON), takes the numbers of
+events from there, and says what else must hold: who is answered what, what is held, who waits, and when it ends.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import product
+from typing import Any, TypeAlias
+
+NAMES = "abcxyz"
+UNIVERSE = ["/".join(parts) for depth in (1, 2, 3) for parts in product(NAMES, repeat=depth)]
+"""All paths there are. Deep enough: whichever two of the scopes below overlap, they do so within."""
+SCOPES: list[tuple[str, ...]] = [(), (), ("a",), ("b",), ("a/x",), ("a", "b"), ("*/x",), ("a/**",), ("**/y", "c")]
+AGENTS = ("ada", "bob", "cy", "hal")
+PRIORITIES = ("low", "normal", "high", "urgent")
+TREE = "box:/repo"
+
+Row: TypeAlias = dict[str, Any]
+"""An event of the journal: its body, with `seq` and `type`."""
+
+
+def matches(pattern: str, path: str) -> bool:
+    """What the patterns above mean."""
+    parts = path.split("/")
+    if pattern == "*/x":
+        return len(parts) == 2 and parts[1] == "x"
+    if pattern == "a/**":
+        return parts[0] == "a" and len(parts) > 1
+    if pattern == "**/y":
+        return parts[-1] == "y"
+    return path == pattern or path.startswith(f"{pattern}/")
+
+
+@cache
+def files_of(paths: tuple[str, ...], whole: bool) -> frozenset[str]:
+    """The paths of a scope, one by one."""
+    return frozenset(path for path in UNIVERSE if whole or any(matches(pattern, path) for pattern in paths))
+
+
+@dataclass(frozen=True)
+class Want:
+    """What a claim asks for."""
+
+    agent: str
+    task: str
+    paths: tuple[str, ...] = ()
+    whole: bool = False
+    pools: tuple[tuple[str, int], ...] = ()
+    mode: str = "exclusive"
+    reentrant: bool = True
+
+    @property
+    def files(self) -> frozenset[str]:
+        """The paths it covers."""
+        return files_of(self.paths, self.whole)
+
+    @property
+    def scope(self) -> tuple[object, ...]:
+        """What must be equal for two asks to have the same scope."""
+        return self.paths, self.whole, self.pools
+
+    @property
+    def is_bare(self) -> bool:
+        """It names neither paths nor pools."""
+        return not (self.paths or self.whole or self.pools)
+
+
+def contend(a: Want, b: Want) -> bool:
+    """The two cannot be held at once, pools aside."""
+    if a.mode == b.mode == "shared" or (a.agent == b.agent and a.reentrant and b.reentrant):
+        return False
+    return a.task == b.task or bool(a.files & b.files)
+
+
+Party: TypeAlias = tuple[str, int]
+"""Who waits or holds: an agent (0), or one process of it, by its connection."""
+
+
+def party(want: Want, process: int) -> Party:
+    """What is reentrant is the agent's."""
+    return want.agent, 0 if want.reentrant else process
+
+
+@dataclass
+class Held:
+    """A live lease."""
+
+    epoch: int
+    want: Want
+    ttl_ms: int
+    deadline: int
+    tied: bool = False
+    note: str | None = None
+    place: int | None = None
+    parked: bool = False
+    reason: str = "ttl"
+    tie: int | None = None
+    left: int | None = None
+    offered_to: str | None = None
+
+
+@dataclass
+class Waiter:
+    """A place in the queue. connection, request: where somebody waits at it."""
+
+    seq: int
+    want: Want
+    ttl_ms: int
+    rank: int
+    wait_ms: int | None
+    tied: bool
+    note: str | None
+    key: str | None
+    payload: object
+    until: int | None
+    deadline: int | None = None
+    connection: int | None = None
+    request: int | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim as it is sent."""
+
+    want: Want
+    ttl_ms: int
+    wait_ms: int | None = 0
+    priority: str = "normal"
+    tied: bool = False
+    preempt: bool = False
+    note: str | None = None
+    place: int | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a request must be answered. kind: lease, queued, refused, done, later (from the queue). held: the lease as
+    it was then, when that may have changed since."""
+
+    kind: str
+    code: str = ""
+    epoch: int = 0
+    outcome: str = ""
+    live: bool = True
+    replayed: bool = False
+    position: int = 0
+    held: Held | None = None
+
+
+@dataclass
+class Model:
+    """All that is known about leases. out: answers to others than who asks, by connection and request."""
+
+    tie_grace_ms: int
+    reattach_ms: int
+    parked_ms_max: int
+    pools: dict[str, int]
+    now: int = 0
+    leases: dict[int, Held] = field(default_factory=dict)
+    places: dict[int, Waiter] = field(default_factory=dict)
+    kept: dict[str, tuple[int, str, int]] = field(default_factory=dict)
+    online: dict[str, set[int]] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
+    done: dict[tuple[str, str], tuple[object, Answer]] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    out: list[tuple[int, int, Answer]] = field(default_factory=list)
+
+    # The journal.
+
+    def pull(self, kind: str, **fields: object) -> Row:
+        """The event that must have happened."""
+        for row in self.rows:
+            if row["type"] == kind and all(row.get(name) == value for name, value in fields.items()):
+                self.rows.remove(row)
+                return row
+        raise AssertionError(f"{kind} {fields} is not in the journal: {self.rows}")
+
+    def pull_ask(self, kind: str, want: Want, **fields: object) -> Row:
+        """The same, with what was asked for."""
+        row = self.pull(kind, **fields)
+        ask = row["ask"]
+        found = Want(
+            ask["owner"],
+            ask["task"],
+            tuple(ask.get("paths", ())),
+            ask.get("whole", False),
+            tuple((name, units) for name, units in ask.get("pools", ())),
+            ask.get("mode", "exclusive"),
+            ask.get("reentrant", True),
+        )
+        assert found == want, f"{kind}: {found} instead of {want}"
+        return row
+
+    # What stands in the way.
+
+    def own(self, want: Want) -> Held | None:
+        """The lease that a grant of `want` would replace."""
+        mine = [h for h in self.leases.values() if h.want.agent == want.agent and h.want.task == want.task]
+        mine = [h for h in mine if h.want.reentrant and want.reentrant]
+        assert len(mine) <= 1, f"{want.agent} has two reentrant leases on {want.task}"
+        return mine[0] if mine else None
+
+    def free(self, pool: str, without: Held | None) -> int:
+        """Units nobody holds."""
+        held = [dict(h.want.pools).get(pool, 0) for h in self.leases.values() if h is not without]
+        return self.pools[pool] - sum(held)
+
+    def leases_against(self, want: Want, without: Held | None) -> list[Held]:
+        """Who holds what it needs."""
+        short = {pool for pool, units in want.pools if self.free(pool, without) < units}
+        return [
+            h
+            for h in self.leases.values()
+            if h is not without and (contend(want, h.want) or short & {pool for pool, _ in h.want.pools})
+        ]
+
+    def is_short(self, want: Want, without: Held | None) -> bool:
+        """A pool has not enough units."""
+        return any(self.free(pool, without) < units for pool, units in want.pools)
+
+    def places_against(self, want: Want, rank: int, seq: int, without: Held | None) -> list[Waiter]:
+        """Who stands ahead and needs the same."""
+        ahead = [p for p in self.places.values() if p.rank > rank or (p.rank == rank and p.seq < seq)]
+        against = {p.seq: p for p in ahead if contend(want, p.want)}
+        for pool, units in want.pools:
+            waiting = [p for p in ahead if pool in dict(p.want.pools)]
+            if waiting and self.free(pool, without) - sum(dict(p.want.pools)[pool] for p in waiting) < units:
+                against |= {p.seq: p for p in waiting}
+        return list(against.values())
+
+    def is_free(self, want: Want, rank: int, seq: int, own: Held | None) -> bool:
+        """Nothing and nobody ahead is in the way."""
+        return not (
+            self.leases_against(want, own) or self.is_short(want, own) or self.places_against(want, rank, seq, own)
+        )
+
+    # Circles.
+
+    def holders(self, without: Iterable[Held]) -> list[tuple[Party, Want]]:
+        """Leases, each with whose it is: the agent's, or one process's."""
+        return [
+            (party(h.want, -h.epoch if h.tie is None else h.tie), h.want)
+            for h in self.leases.values()
+            if h not in without
+        ]
+
+    def line(self, without: Iterable[Waiter]) -> list[tuple[int, int, Party, Want]]:
+        """Places: rank, seq, whose, what."""
+        return [
+            (p.rank, p.seq, party(p.want, -p.seq if p.connection is None else p.connection), p.want)
+            for p in self.places.values()
+            if p not in without
+        ]
+
+    def needs_same_unit(self, a: Want, b: Want) -> bool:
+        """Both want the only unit of a pool."""
+        return any(self.pools[pool] == 1 and pool in dict(b.pools) for pool, _ in a.pools)
+
+    def closes(
+        self,
+        me: Party,
+        *,
+        minus: Iterable[Held] = (),
+        plus: Want | None = None,
+        without: Iterable[Waiter] = (),
+        queue: tuple[int, Want] | None = None,
+    ) -> bool:
+        """Whether `me` would be in a circle if it held `plus`, or waited in the queue with this rank."""
+        held, places = self.holders(list(minus)), self.line(list(without))
+        new = 1 << 60
+        if plus is not None:
+            held.append((me, plus))
+        if queue is not None:
+            places.append((queue[0], new, me, queue[1]))
+
+        def waits_for(who: Party) -> set[Party]:
+            found: set[Party] = set()
+            for rank, seq, whose, want in places:
+                if want.agent != who[0] or (who[1] != 0 and whose != who):
+                    continue
+                others = [(other, it) for other, it in held if not (it is plus and want.agent == it.agent)]
+                others += [
+                    (other, it)
+                    for at, number, other, it in places
+                    if (at > rank or (at == rank and number < seq)) and not (number == new and want.agent == it.agent)
+                ]
+                found |= {other for other, it in others if contend(want, it) or self.needs_same_unit(want, it)}
+            return found
+
+        mine = {me, (me[0], 0)}
+        seen: set[Party] = set()
+        todo = [other for other in waits_for(me) if other not in mine]
+        while todo:
+            who = todo.pop()
+            if who in seen:
+                continue
+            seen.add(who)
+            others = waits_for(who)
+            if others & mine:
+                return True
+            todo += others
+        return False
+
+    def has_circle(self) -> bool:
+        """Whether agents wait for each other without end, as far as they ask as agents and not as single processes."""
+        held = [want for _, want in self.holders([]) if want.reentrant]
+        places = [(rank, seq, want) for rank, seq, _, want in self.line([]) if want.reentrant]
+        edges: dict[str, set[str]] = {}
+        for rank, seq, want in places:
+            others = held + [it for at, number, it in places if at > rank or (at == rank and number < seq)]
+            others = [it for it in others if contend(want, it) or self.needs_same_unit(want, it)]
+            edges.setdefault(want.agent, set()).update(it.agent for it in others if it.agent != want.agent)
+        free = set(AGENTS)
+        while gone := {agent for agent in free if not edges.get(agent, set()) & free}:
+            free -= gone
+        return bool(free)
+
+    # Ends and grants.
+
+    def end(self, held: Held) -> None:
+        """A lease is over."""
+        del self.leases[held.epoch]
+
+    def serve(self) -> None:
+        """Everybody who is attached and whose turn it is."""
+        again = True
+        while again:
+            again = False
+            for p in sorted(self.places.values(), key=lambda p: (-p.rank, p.seq)):
+                own = self.own(p.want)
+                if p.connection is None or not self.is_free(p.want, p.rank, p.seq, own):
+                    continue
+                del self.places[p.seq]
+                row = self.pull_ask("lease.granted", p.want, place=p.seq, ttl_ms=p.ttl_ms)
+                assert row.get("replaces") == (None if own is None else own.epoch)
+                if own is not None:
+                    self.end(own)
+                    again = True
+                held = Held(row["seq"], p.want, p.ttl_ms, self.now + p.ttl_ms, p.tied, p.note, p.seq)
+                held.tie = p.connection if p.tied else None
+                self.leases[held.epoch] = held
+                answer = Answer("lease", epoch=held.epoch, outcome="granted")
+                if p.key is not None:
+                    self.done[p.want.agent, p.key] = (p.payload, answer)
+                assert p.request is not None
+                self.out.append((p.connection, p.request, replace(answer, held=replace(held))))
+
+    def unqueue(self, p: Waiter, reason: str, code: str) -> None:
+        """A wait ends without a grant."""
+        self.pull("lease.unqueued", place=p.seq, reason=reason)
+        del self.places[p.seq]
+        if p.connection is not None and p.request is not None:
+            self.out.append((p.connection, p.request, Answer("refused", code)))
+
+    # Claims.
+
+    def claim(self, agent: str, connection: int, request: int, claim: Claim, key: str | None) -> Answer:
+        """What becomes of a claim."""
+        if key is not None:
+            if (agent, key) in self.done:
+                return self.repeat(agent, key, claim)
+            for p in self.places.values():
+                if p.want.agent == agent and p.key == key and p.payload != claim:
+                    return Answer("refused", "idem_conflict")
+        if claim.wait_ms != 0:
+            for p in self.places.values():
+                is_it = (key is not None and p.key == key) or (p.seq == claim.place and p.want.task == claim.want.task)
+                if p.want.agent == agent and is_it:
+                    return self.attach(p, connection, request)
+        answer = self._claim(agent, claim, key, connection, request)
+        if answer.kind == "lease":
+            self.renewal(self.leases[answer.epoch], connection)
+            is_event = answer.outcome != "renewed"
+            if key is not None and (is_event or self._was_event):
+                self.done[agent, key] = (claim, answer)
+        return answer
+
+    _was_event: bool = False
+
+    def renewal(self, held: Held, connection: int) -> None:
+        """A full TTL from now."""
+        if held.tied:
+            held.tie = connection
+        if held.parked:
+            held.left = held.ttl_ms
+        else:
+            held.deadline, held.reason = self.now + held.ttl_ms, "ttl"
+
+    def repeat(self, agent: str, key: str, payload: object) -> Answer:
+        """The same key again."""
+        before, answer = self.done[agent, key]
+        if before != payload:
+            return Answer("refused", "idem_conflict")
+        return replace(answer, replayed=True, live=answer.epoch in self.leases)
+
+    def attach(self, p: Waiter, connection: int, request: int) -> Answer:
+        """Somebody waits at a place (again)."""
+        if p.connection is not None and p.request is not None:
+            self.out.append((p.connection, p.request, Answer("refused", "withdrawn")))
+        p.connection, p.request, p.deadline = connection, request, p.until
+        own = self.own(p.want)
+        if self.is_free(p.want, p.rank, p.seq, own):
+            self.serve()
+            return Answer("later")
+        return Answer("queued", epoch=p.seq, position=1 + len(self.places_against(p.want, p.rank, p.seq, None)))
+
+    def _claim(self, agent: str, claim: Claim, key: str | None, connection: int, request: int) -> Answer:
+        want = claim.want
+        if claim.preempt and agent != "hal":
+            return Answer("refused", "not_permitted")
+        if any(units > self.pools[pool] for pool, units in want.pools):
+            return Answer("refused", "bad_request")
+        self._was_event = False
+        offered: Held | None = None
+        for held in sorted(self.leases.values(), key=lambda h: h.epoch):
+            if held.want.task != want.task:
+                continue
+            if held.offered_to == agent and (want.is_bare or want.scope == held.want.scope):
+                offered = held
+            if held.want.agent == agent and claim.place is not None and held.place == claim.place:
+                return Answer("lease", epoch=held.epoch, outcome="granted")
+        own = self.own(want)
+        if own is None and offered is not None:
+            return self.pass_on(offered, agent, is_accepted=True)
+        if own is not None:
+            if want.is_bare:
+                want = replace(own.want, mode=want.mode)
+            if want == own.want:
+                return self._renewed(own, claim.ttl_ms, claim.note)
+            if any(units > self.pools[pool] for pool, units in want.pools):
+                return Answer("refused", "bad_request")
+        if claim.preempt:
+            return self._preempt(want, claim, own, connection)
+        return self._acquire(want, claim, own, key, connection, request)
+
+    def _renewed(self, own: Held, ttl_ms: int | None, note: str | None) -> Answer:
+        ttl_ms = own.ttl_ms if ttl_ms is None else ttl_ms
+        note = own.note if note is None else note
+        if (ttl_ms, note) != (own.ttl_ms, own.note):
+            self.pull("lease.renewed", epoch=own.epoch, ttl_ms=ttl_ms, note=note)
+            own.ttl_ms, own.note, self._was_event = ttl_ms, note, True
+        return Answer("lease", epoch=own.epoch, outcome="renewed")
+
+    def _acquire(
+        self, want: Want, claim: Claim, own: Held | None, key: str | None, connection: int, request: int
+    ) -> Answer:
+        rank = PRIORITIES.index(claim.priority)
+        against = self.leases_against(want, own)
+        is_upgrade = own is not None and own.want.mode == "shared" and want.mode == "exclusive"
+        if is_upgrade and any(h.want.mode == "shared" for h in against):
+            return Answer("refused", "deadlock")
+        ahead = self.places_against(want, rank, 1 << 60, own)
+        is_narrower = own is not None and (
+            (want.mode == own.want.mode or want.mode == "shared")
+            and (own.want.whole or (not want.whole and set(want.paths) <= set(own.want.paths)))
+            and all(units <= dict(own.want.pools).get(pool, 0) for pool, units in want.pools)
+        )
+        if not against and not self.is_short(want, own) and (is_narrower or not ahead):
+            if self.closes(party(want, connection), minus=[] if own is None else [own], plus=want):
+                return Answer("refused", "deadlock")
+            return self._granted(want, claim, own)
+        if claim.wait_ms == 0:
+            return Answer("refused", "lease_held" if against else "lease_queued")
+        if claim.wait_ms is None and any(self.pools[pool] > 1 for pool, _ in want.pools):
+            return Answer("refused", "bad_request")
+        if self.closes(party(want, connection), queue=(rank, want)):
+            return Answer("refused", "deadlock")
+        row = self.pull_ask("lease.queued", want, ttl_ms=claim.ttl_ms)
+        until = None if claim.wait_ms is None else self.now + claim.wait_ms
+        p = Waiter(row["seq"], want, claim.ttl_ms, rank, claim.wait_ms, claim.tied, claim.note, key, claim, until)
+        self.places[p.seq] = p
+        answer = self.attach(p, connection, request)
+        assert answer.kind == "queued", "what was queued is not free"
+        return answer
+
+    def _granted(self, want: Want, claim: Claim, own: Held | None) -> Answer:
+        row = self.pull_ask("lease.granted", want, ttl_ms=claim.ttl_ms, place=None)
+        assert row.get("replaces") == (None if own is None else own.epoch)
+        if own is not None:
+            self.end(own)
+        held = Held(row["seq"], want, claim.ttl_ms, self.now + claim.ttl_ms, claim.tied, claim.note)
+        self.leases[held.epoch] = held
+        self.serve()
+        return Answer("lease", epoch=held.epoch, outcome="granted")
+
+    def mine_waiting(self, agent: str, task: str) -> list[Waiter]:
+        """Reentrant places of an agent for a task."""
+        return [p for p in self.places.values() if p.want.agent == agent and p.want.task == task and p.want.reentrant]
+
+    def _preempt(self, want: Want, claim: Claim, own: Held | None, connection: int) -> Answer:
+        victims: list[Held] = []
+        kept = dict(self.leases)
+        while against := self.leases_against(want, own):
+            victims.append(max(against, key=lambda h: h.epoch))
+            del self.leases[victims[-1].epoch]
+        fulfilled = self.mine_waiting(want.agent, want.task) if want.reentrant else []
+        minus = [] if own is None else [own]
+        # Past the queue: whoever needs the same waits for it, ahead or not.
+        is_closed = self.closes(party(want, connection), minus=minus, plus=want, without=fulfilled)
+        if is_closed:
+            self.leases = kept
+            return Answer("refused", "deadlock")
+        for victim in victims:
+            self.pull("lease.revoked", epoch=victim.epoch, reason="preempted")
+        for p in fulfilled:
+            self.unqueue(p, "preempted", "withdrawn")
+        return self._granted(want, claim, own)
+
+    # Under a lease.
+
+    def find(self, agent: str, task: str, epoch: int | None) -> Held | str:
+        """The lease that a command means, or the code of the refusal."""
+        found = [h for h in sorted(self.leases.values(), key=lambda h: h.epoch) if h.want.task == task]
+        mine = [h for h in found if h.want.agent == agent]
+        if epoch is not None:
+            exact = [h for h in mine if h.epoch == epoch]
+            return exact[0] if exact else "stale_epoch"
+        if mine:
+            return mine[-1]
+        return "not_holder" if found else "not_found"
+
+    def under(self, agent: str, task: str, epoch: int | None, act: Callable[[Held], Answer]) -> Answer:
+        """Do something with the lease that is meant."""
+        held = self.find(agent, task, epoch)
+        return Answer("refused", held) if isinstance(held, str) else act(held)
+
+    def renew(self, held: Held, connection: int, ttl_ms: int | None, note: str | None) -> Answer:
+        """A renewal."""
+        answer = self._renewed(held, ttl_ms, note)
+        self.renewal(held, connection)
+        return answer
+
+    def release(self, held: Held) -> Answer:
+        """The lease is given back."""
+        self.pull("lease.released", epoch=held.epoch)
+        self.end(held)
+        self.serve()
+        return Answer("done", epoch=held.epoch)
+
+    def checkpoint(self, held: Held, value: int | None) -> Answer:
+        """Something for the next."""
+        self.pull("lease.checkpointed", epoch=held.epoch)
+        if value is None:
+            self.kept.pop(held.want.task, None)
+        else:
+            self.kept[held.want.task] = (value, held.want.agent, held.epoch)
+        return Answer("lease", epoch=held.epoch, outcome="checkpointed")
+
+    def park(self, held: Held, *, parked: bool) -> Answer:
+        """The TTL stands still, or runs on."""
+        answer = Answer("lease", epoch=held.epoch, outcome="parked" if parked else "resumed")
+        if held.parked == parked:
+            return answer
+        self.pull("lease.parked" if parked else "lease.resumed", epoch=held.epoch)
+        held.parked = parked
+        if parked:
+            held.left, held.tie = max(0, held.deadline - self.now), None
+            held.deadline, held.reason = self.now + self.parked_ms_max, "parked"
+        else:
+            left = held.ttl_ms if held.left is None else held.left
+            held.deadline, held.reason, held.left = self.now + left, "ttl", None
+        return answer
+
+    def is_offline(self, agent: str) -> bool:
+        """Neither connected nor active within five minutes."""
+        return not self.online.get(agent) and (agent not in self.seen or self.now - self.seen[agent] >= 300_000)
+
+    def hand_off(self, held: Held, to: str) -> Answer:
+        """To another agent, or an offer."""
+        if to == held.want.agent:
+            return Answer("refused", "bad_request")
+        if not self.is_offline(to):
+            return self.pass_on(held, to)
+        if held.offered_to != to:
+            self.pull("lease.offered", epoch=held.epoch)
+            held.offered_to = to
+        return Answer("lease", epoch=held.epoch, outcome="offered")
+
+    def pass_on(self, held: Held, to: str, *, is_accepted: bool = False) -> Answer:
+        """One event, checked against everybody else."""
+        want = replace(held.want, agent=to, reentrant=True)
+        if self.leases_against(want, held) or self.own(want) is not None:
+            return Answer("refused", "lease_held")
+        fulfilled = self.mine_waiting(to, want.task)
+        if self.closes((to, 0), minus=[held], plus=want, without=fulfilled):
+            return Answer("refused", "deadlock")
+        row = self.pull_ask("lease.handed_off", want, previous=held.epoch, sender=held.want.agent)
+        assert (row.get("delivery") is None) is is_accepted
+        self.end(held)
+        new = Held(row["seq"], want, held.ttl_ms, self.now + held.ttl_ms, note=held.note, parked=held.parked)
+        if held.parked:
+            new.left = held.ttl_ms if held.left is None else held.left
+            new.deadline, new.reason = self.now + self.parked_ms_max, "parked"
+        self.leases[new.epoch] = new
+        for p in fulfilled:
+            self.unqueue(p, "handed_off", "withdrawn")
+        self.serve()
+        return Answer("lease", epoch=new.epoch, outcome="handed_off")
+
+    def withdraw(self, agent: str, task: str) -> Answer:
+        """All places of an agent for a task end."""
+        mine = [p for p in self.places.values() if p.want.agent == agent and p.want.task == task]
+        for p in mine:
+            self.unqueue(p, "withdrawn", "withdrawn")
+        self.serve()
+        return Answer("done") if mine else Answer("refused", "not_found")
+
+    def set_pool(self, name: str, capacity: int) -> Answer:
+        """More or less of a pool."""
+        if self.pools[name] != capacity:
+            self.pull("pool.set", name=name, capacity=capacity)
+            self.pools[name] = capacity
+            self.serve()
+        return Answer("done")
+
+    # Time, connections, restarts.
+
+    def tick(self) -> None:
+        """Whatever is due ends, the earliest first; of equals the one that the journal names first."""
+        while True:
+            due = [(h.deadline, "lease", h.epoch) for h in self.leases.values() if h.deadline <= self.now]
+            due += [
+                (p.deadline, "place", p.seq)
+                for p in self.places.values()
+                if p.deadline is not None and p.deadline <= self.now
+            ]
+            if not due:
+                return
+            first = min(due)[0]
+            equals = {(kind, key) for at, kind, key in due if at == first}
+            kind, key = min(equals, key=self._named_at)
+            if kind == "lease":
+                held = self.leases[key]
+                self.pull("lease.expired", epoch=held.epoch, reason=held.reason)
+                self.end(held)
+            else:
+                p = self.places[key]
+                reason = "gone" if p.connection is None else "deadline"
+                self.unqueue(p, reason, "deadline")
+            self.serve()
+
+    def _named_at(self, due: tuple[str, int]) -> int:
+        kind, key = due
+        for at, row in enumerate(self.rows):
+            if row.get("epoch" if kind == "lease" else "place") == key:
+                return at
+        return len(self.rows)
+
+    def disconnect(self, agent: str, connection: int) -> None:
+        """A connection is gone."""
+        self.online.get(agent, set()).discard(connection)
+        self.seen[agent] = self.now
+        for held in self.leases.values():
+            if held.tie == connection:
+                held.tie = None
+                if self.now + self.tie_grace_ms < held.deadline and not held.parked:
+                    held.deadline, held.reason = self.now + self.tie_grace_ms, "connection"
+        for p in self.places.values():
+            if p.connection == connection:
+                p.connection = p.request = None
+                self._expect(p)
+
+    def _expect(self, p: Waiter) -> None:
+        p.deadline = self.now + self.reattach_ms
+        if p.until is not None:
+            p.deadline = min(p.deadline, p.until)
+
+    def restart(self) -> None:
+        """The hub was killed: deadlines are full again, nobody is there."""
+        self.now = 0
+        self.online.clear()
+        self.seen.clear()
+        for held in self.leases.values():
+            held.tie = held.left = None
+            held.reason = "parked" if held.parked else "ttl"
+            held.deadline = self.parked_ms_max if held.parked else held.ttl_ms
+        for p in self.places.values():
+            p.connection = p.request = None
+            p.until = p.wait_ms
+            self._expect(p)
+
+    # What must always hold.
+
+    def check(self) -> None:
+        """Promises 1 to 3, and that nobody waits in vain."""
+        held = list(self.leases.values())
+        for at, one in enumerate(held):
+            for other in held[:at]:
+                assert not contend(one.want, other.want), f"{one} and {other}"
+        for pool, capacity in self.pools.items():
+            assert sum(dict(h.want.pools).get(pool, 0) for h in held) <= max(capacity, 3)
+        for p in self.places.values():
+            own = self.own(p.want)
+            assert p.connection is None or not self.is_free(p.want, p.rank, p.seq, own), f"{p} could be granted"
+        assert not self.has_circle(), "agents wait for each other"
