@@ -1,12 +1,10 @@
 """Who a client is to a hub: its name, its secret, its card, and the hello that says so."""
 
-import os
-import pwd
-
 import msgspec
 
 from synapse import __version__
 from synapse.client.home import Surroundings
+from synapse.client.person import local_person
 from synapse.client.secrets import Secrets
 from synapse.protocol.commands import Hello
 
@@ -80,14 +78,4 @@ def own_name(around: Surroundings, name: str | None) -> tuple[str, bool]:
     named = name or around.get("name") or around.environ.get("SYN_IDENTITY")
     if named:
         return named, False
-    try:
-        user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a container runs under a uid without a name
-        user = around.environ.get("USER") or f"uid{os.getuid()}"
-    return f"{_segment(user, 'user')}@{_segment(os.uname().nodename, 'host')}", True
-
-
-def _segment(text: str, otherwise: str) -> str:
-    """A text made to fit a name's segment; the command line makes the same of it."""
-    fit = "".join(char if char.isascii() and (char.isalnum() or char in "._-") else "-" for char in text.lower())
-    return fit.lstrip("._-")[:64] or otherwise
+    return local_person(around.environ), True

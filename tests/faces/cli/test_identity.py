@@ -6,7 +6,8 @@ import pwd
 import pytest
 
 from synapse.client.home import Surroundings
-from synapse.faces.cli.identity import segment, who_am_i
+from synapse.client.person import segment
+from synapse.faces.cli.identity import who_am_i
 from synapse.protocol.names import is_agent_name
 
 

@@ -1,6 +1,6 @@
 """Who am I: --name > SYNAPSE_NAME > SYN_IDENTITY > the local user as `user@host`, of kind human."""
 
-import os
+from synapse.client.person import local_person
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
@@ -25,19 +25,4 @@ def who_am_i(around: "Surroundings") -> Identity:
         named = around.environ.get("SYN_IDENTITY") or None
     if named is not None:
         return Identity(named, None, is_named=True)
-    return Identity(f"{segment(_user(), 'user')}@{segment(os.uname().nodename, 'host')}", "human", is_named=False)
-
-
-def segment(text: str, otherwise: str) -> str:
-    """A text made to fit a name's segment: lower case, `-` for what is not allowed, at most 64 characters."""
-    fit = "".join(char if char.isascii() and (char.isalnum() or char in "._-") else "-" for char in text.lower())
-    return fit.lstrip("._-")[:64] or otherwise
-
-
-def _user() -> str:
-    import pwd
-
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:  # a container runs under a uid without a name
-        return os.environ.get("USER") or f"uid{os.getuid()}"
+    return Identity(local_person(around.environ), "human", is_named=False)
