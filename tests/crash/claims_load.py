@@ -115,8 +115,9 @@ class Holder:
     def step(self) -> None:
         """Something that an agent may do."""
         turn = self.chance.random()
-        if self.dead and turn < 0.06:
-            epoch, task = self.chance.choice(self.dead)
+        if self.dead and turn < 0.08:
+            mine = [(epoch, task) for epoch, task in self.dead if task in self.held.values()]
+            epoch, task = self.chance.choice(mine or self.dead)
             self.ask(
                 *self.chance.choice(
                     (
@@ -126,7 +127,7 @@ class Holder:
                     )
                 )
             )
-        elif turn < 0.09:
+        elif turn < 0.11:
             self.look()
         elif not self.held or (len(self.held) < 3 and turn < 0.3):
             self.claim()
@@ -162,7 +163,9 @@ class Holder:
 
     def wanted(self) -> Frame:
         chance = self.chance
-        body: Frame = {"task": chance.choice(TASKS), "ttl_ms": TTL_MS, "wait_ms": 0}
+        again = [task for _, task in self.dead]  # so that an old epoch and a new one of one holder meet
+        task = chance.choice(again) if again and chance.random() < 0.4 else chance.choice(TASKS)
+        body: Frame = {"task": task, "ttl_ms": TTL_MS, "wait_ms": 0}
         if chance.random() < 0.35:
             body["wait_ms"] = chance.randrange(100, 1_500)
         kind = chance.random()
@@ -179,7 +182,7 @@ class Holder:
             body["mode"] = "shared"
         if chance.random() < 0.15:
             body["reentrant"] = False
-        if chance.random() < 0.25:
+        if chance.random() < 0.4:
             body["tied"] = True
         return body
 
@@ -194,7 +197,7 @@ class Holder:
             self.change("lease.release", epoch)
         elif turn < 0.91:
             self.change("lease.hand_off", epoch)
-        elif turn < 0.96:
+        elif turn < 0.94:
             self.dead.append((epoch, self.held.pop(epoch)))  # forgotten: it lapses
         else:
             self.line.leave()

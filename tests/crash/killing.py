@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.crash.history import Frame
 from tests.crash.load import CHANNELS, Line
 
 from synapse.core.events import Recorded
@@ -143,12 +144,15 @@ class Hubs:
         self.kill(is_stopping=True)
 
     def _kill_at_an_answer(self, witness: Line, number: int) -> None:
+        mark = f"witness.{number}"
+        self.kill_at_the_answer(witness, "message.send", {"channel": CHANNELS[0], "body": {"mark": mark}}, mark)
+
+    def kill_at_the_answer(self, witness: Line, type_: str, body: Frame, key: str) -> None:
         """The moment at which an answer that came too early is a lie: a microsecond after it was heard."""
         assert self._process is not None
         witness.open()
         witness.on_bytes = self._process.kill
-        mark = f"witness.{number}"
-        answer = witness.ask("message.send", {"channel": CHANNELS[0], "body": {"mark": mark}}, mark)
+        answer = witness.ask(type_, body, key)
         witness.on_bytes = None
         witness.leave()
         assert answer is not None

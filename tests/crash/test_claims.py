@@ -27,8 +27,9 @@ from tests.crash.claims_checker import (
     latest_expiry_ms,
     load_claims,
 )
-from tests.crash.claims_load import CONFIG, ENDED, HOLDERS, TTL_MS
+from tests.crash.claims_load import CONFIG, ENDED, HOLDERS, TTL_MS, Diary
 from tests.crash.killing import ROOT, Failed, Hubs, journal_of
+from tests.crash.load import Line
 
 from synapse.core.events import LeaseExpired, LeaseGranted, LeaseHandedOff, LeaseQueued, LeaseUnqueued, Recorded
 
@@ -41,6 +42,7 @@ class Done:
     """What was done to them."""
 
     hub_kills: int = 0
+    at_an_answer: int = 0
     hub_stops: int = 0
     holder_stops: int = 0
     holder_kills: int = 0
@@ -59,6 +61,8 @@ class Unrest:
         self._stopped: set[str] = set()
         self._later: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
+        self._record = Diary(run / "witness.jsonl")
+        self._witness = Line(home, self._record, "witness")
         self._watcher = self._spawn(WATCHER)
         for number in range(1, HOLDERS + 1):
             self._begin(f"holder-{number}")
@@ -116,6 +120,10 @@ class Unrest:
         return "\n".join(texts)[-2_000:]
 
     def _kill_hub(self) -> None:
+        if self.chance.random() < 0.5:
+            task = f"W{self.done.hub_kills}"
+            self._hubs.kill_at_the_answer(self._witness, "lease.claim", {"task": task, "ttl_ms": TTL_MS}, task)
+            self.done.at_an_answer += 1
         self._hubs.kill()
         self.done.hub_kills += 1
         away_s = self.chance.choice((0.0, 0.0, 0.0, 0.1, 0.4, 1.5 * TTL_MS / 1000))
@@ -161,6 +169,7 @@ class Unrest:
 
     def end(self) -> None:
         """Leave nobody behind."""
+        self._record.close()
         for process in (self._watcher, *self._holders.values()):
             process.kill()
             process.wait()
@@ -196,7 +205,8 @@ def figures(done: Done, history: ClaimHistory, journal: list[Recorded]) -> str:
     again = sum(1 for op in ops if op.is_ok and not is_fresh(op))
     ready = sorted(done.ready_ms)
     return (
-        f"\n{done.hub_kills} kills of the hub (ready after {ready[len(ready) // 2]} ms, at most {ready[-1]} ms), "
+        f"\n{done.hub_kills} kills of the hub, {done.at_an_answer} of them the instant of an answer "
+        f"(ready after {ready[len(ready) // 2]} ms, at most {ready[-1]} ms), "
         f"{done.hub_stops} stops of it, {done.holder_stops} stops and {done.holder_kills} kills of {HOLDERS} holders\n"
         f"{events['LeaseGranted']} grants, {waited} of them from {events['LeaseQueued']} places in line; "
         f"{events['LeaseHandedOff']} hand-offs, {events['LeaseReleased']} releases, "
