@@ -463,7 +463,6 @@ async def test_two_processes_of_one_agent_exclude_each_other(world: World) -> No
         assert await hold(two.lease("T1"), [], forever=False)
 
 
-@pytest.mark.xfail(strict=True, reason="the hub takes two processes of one agent for one, and refuses with deadlock")
 async def test_a_second_process_of_an_agent_stands_in_line_behind_who_waits_for_the_first(world: World) -> None:
     async with world.client("ada") as one, world.client("ada") as two, world.client("bob") as bob:
         log: list[str] = []

@@ -86,7 +86,7 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
     view = NOTHING_YET if own is None and not command.preempt else View(set() if own is None else {own.epoch})
     require_room_for_lease(state, rules, ask.agent, own)
     if command.preempt:
-        return _preempt(state, ask, command, own, view)
+        return _preempt(state, ask, command, own, view, by)
     first = next(leases.leases_against(ask, view), None)
     if first is not None and own is not None and own.ask.mode == SHARED and ask.mode == EXCLUSIVE:
         readers = [item for item in leases.leases_against(ask, view) if isinstance(item, Lease)]
@@ -100,7 +100,7 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
             ahead = next(leases.places_against(ask, rank, _LAST, view), None)
         if ahead is None:
             if leases.places:
-                _require_no_cycle(state, ask, rank, view, is_wait=False)
+                _require_no_cycle(state, ask, by.connection, rank, view, is_wait=False)
             return _grant(state, ask, command, own, view)
     if command.wait_ms == 0:
         holders = [item for item in leases.leases_against(ask, view) if isinstance(item, Lease)]
@@ -108,7 +108,7 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
             raise held(state, ask, holders, by)
         raise queued(state, ask, list(leases.places_against(ask, rank, _LAST, view)), by)
     _require_may_wait(state, rules, command, ask)
-    _require_no_cycle(state, ask, rank, NOTHING_YET, is_wait=True)  # `own` stays while it waits
+    _require_no_cycle(state, ask, by.connection, rank, NOTHING_YET, is_wait=True)  # `own` stays while it waits
     return [
         LeaseQueued(
             ask=ask,
@@ -141,7 +141,7 @@ def _grant(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, vie
     return [granted, *grants_after(state, view, [own.ask], 1)]
 
 
-def _preempt(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, view: View) -> list[Event]:
+def _preempt(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, view: View, by: By) -> list[Event]:
     """Revoke what stands in the way, and grant. Of a pool's holders the latest goes first, until there is room."""
     leases = state.leases
     revoked: list[Lease] = []
@@ -153,7 +153,7 @@ def _preempt(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, v
         revoked.append(last)
         view.gone_leases.add(last.epoch)
     fulfilled = _fulfilled(state, ask, view)
-    cycle = cycle_of_grant(leases, ask, len(PRIORITIES), _LAST, view)
+    cycle = cycle_of_grant(state, ask, by.connection, len(PRIORITIES), _LAST, view)
     if cycle is not None:
         raise deadlocked(ask, cycle, "preemption", [])
     events: list[Event] = [revocation(lease, "preempted") for lease in revoked]
@@ -444,10 +444,10 @@ def _require_may_wait(state: "State", rules: Rules, command: ClaimLease, ask: As
             raise Rejected("limit", f"{have} claims of {most} wait already ({name})", {"limit": name, "value": most})
 
 
-def _require_no_cycle(state: "State", ask: Ask, rank: int, view: View, *, is_wait: bool) -> None:
+def _require_no_cycle(state: "State", ask: Ask, process: int, rank: int, view: View, *, is_wait: bool) -> None:
     """Raises `Rejected(deadlock)` when this wait, or this grant past others that wait, closes a cycle."""
     find = cycle_of_wait if is_wait else cycle_of_grant
-    cycle = find(state.leases, ask, rank, _LAST, view)
+    cycle = find(state, ask, process, rank, _LAST, view)
     if cycle is not None:
         raise deadlocked(ask, cycle, "wait" if is_wait else "grant", [])
 
@@ -468,7 +468,7 @@ def hand_over(state: "State", rules: Rules, lease: Lease, to: Agent, delivery: D
     if against:
         raise held(state, ask, against, by)
     fulfilled = _fulfilled(state, ask, view)
-    cycle = cycle_of_grant(leases, ask, len(PRIORITIES), _LAST, view)
+    cycle = cycle_of_grant(state, ask, by.connection, len(PRIORITIES), _LAST, view)
     if cycle is not None:
         raise deadlocked(ask, cycle, "hand-off", [])
     handed = LeaseHandedOff(ask=ask, previous=lease.epoch, sender=old.owner, delivery=delivery)

@@ -1,72 +1,106 @@
 """Deadlocks: who waits for whom, and whether one more wait or grant would close a circle.
 
-An agent waits for the holders of leases, and for the agents of places ahead, that stand in the way of what it waits
-for. Units of pools larger than one do not count: any holder may free one, so such waits need a deadline instead.
+Who holds is a party: an agent, or one process of it. What was asked for reentrantly is the agent's, whichever process
+asked; a non-reentrant lease (`lock`, `client.lease()`) is its process's, which is told by the connection. A process
+that waits holds up its agent, so an agent waits for all that its processes wait for; but no process waits for what
+another one of its agent waits for. Units of pools larger than one do not count: any holder may free one, so such waits
+need a deadline instead.
 """
 
 from collections import deque
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
 from synapse.core.events import Ask
-from synapse.core.leases import Lease, Leases, View
+from synapse.core.leases import Lease, Leases, Place, View
+
+if TYPE_CHECKING:
+    from synapse.core.leasing import Leasing
+    from synapse.core.state import State
+
+Party: TypeAlias = tuple[int, int]
+"""An agent id, and 0 for the agent itself, the connection of a process, or the negative seq of what no connection is
+known for."""
 
 
-def cycle_of_wait(leases: Leases, ask: Ask, rank: int, seq: int, view: View) -> list[str] | None:
+def cycle_of_wait(state: "State", ask: Ask, process: int, rank: int, seq: int, view: View) -> list[str] | None:
     """The circle of agent names, the first one again at the end, that would close if `ask` waited with `rank` behind
-    the places before `seq`; None when there is none."""
-    first = [*_in_the_way(leases, ask, rank, seq, view), *_blockers(leases, ask.agent, view)]
-    return _search(leases, ask, first, _passed(leases, ask, rank, seq, view), view)
+    the places before `seq`; None when there is none. process: the connection that asks."""
+    first = [*_in_the_way(state, ask, rank, seq, view), *_blockers(state, _party(ask, process), view)]
+    return _search(state, ask, process, first, _passed(state, ask, rank, seq, view), view)
 
 
-def cycle_of_grant(leases: Leases, ask: Ask, rank: int, seq: int, view: View) -> list[str] | None:
+def cycle_of_grant(state: "State", ask: Ask, process: int, rank: int, seq: int, view: View) -> list[str] | None:
     """As `cycle_of_wait`, if `ask` were granted past the places that are not ahead of it."""
-    first = list(_blockers(leases, ask.agent, view))
-    return _search(leases, ask, first, _passed(leases, ask, rank, seq, view), view) if first else None
+    first = list(_blockers(state, _party(ask, process), view))
+    return _search(state, ask, process, first, _passed(state, ask, rank, seq, view), view) if first else None
 
 
-def _passed(leases: Leases, ask: Ask, rank: int, seq: int, view: View) -> set[int]:
-    """Agents that will wait for `ask` too: those of conflicting places that are not ahead of it."""
-    return {place.ask.agent for place in leases.places_behind(ask, rank, seq, view)} - {ask.agent}
+def _party(ask: Ask, process: int) -> Party:
+    return ask.agent, 0 if ask.reentrant else process
 
 
-def _search(leases: Leases, ask: Ask, first: list[tuple[int, str]], passed: set[int], view: View) -> list[str] | None:
-    """Breadth first from the agent of `ask` along who waits for whom, until it comes back to it."""
-    paths: dict[int, list[str]] = {}
-    queue: deque[int] = deque()
+def _party_of_place(soft: "Leasing", place: Place) -> Party:
+    return _party(place.ask, soft.attached.get(place.seq, -place.seq))
 
-    def reach(agent: int, name: str, path: list[str]) -> None:
-        if agent not in paths and agent != ask.agent:
-            paths[agent] = [*path, name]
-            queue.append(agent)
 
-    for agent, name in first:
-        reach(agent, name, [ask.owner])
+def _party_of_lease(soft: "Leasing", lease: Lease) -> Party:
+    return _party(lease.ask, soft.tied.get(lease.epoch, -lease.epoch))
+
+
+def _passed(state: "State", ask: Ask, rank: int, seq: int, view: View) -> set[Party]:
+    """Parties that will wait for `ask` too: those of conflicting places that are not ahead of it."""
+    soft = state.soft.leasing
+    behind = state.leases.places_behind(ask, rank, seq, view)
+    return {_party_of_place(soft, place) for place in behind if place.ask.agent != ask.agent}
+
+
+def _search(
+    state: "State", ask: Ask, process: int, first: list[tuple[Party, str]], passed: set[Party], view: View
+) -> list[str] | None:
+    """Breadth first from who asks along who waits for whom, until it comes back to its agent or its process."""
+    mine = {(ask.agent, 0), (ask.agent, process)}
+    paths: dict[Party, list[str]] = {}
+    queue: deque[Party] = deque()
+
+    def reach(party: Party, name: str, path: list[str]) -> None:
+        if party not in paths and party not in mine:
+            paths[party] = [*path, name]
+            queue.append(party)
+
+    for party, name in first:
+        reach(party, name, [ask.owner])
     while queue:
-        agent = queue.popleft()
-        if agent in passed:
-            return [*paths[agent], ask.owner]
-        for other, name in _blockers(leases, agent, view):
-            if other == ask.agent:
-                return [*paths[agent], ask.owner]
-            reach(other, name, paths[agent])
+        party = queue.popleft()
+        if party in passed or (party[1] == 0 and any(agent == party[0] for agent, _ in passed)):
+            return [*paths[party], ask.owner]
+        for other, name in _blockers(state, party, view):
+            if other in mine:
+                return [*paths[party], ask.owner]
+            reach(other, name, paths[party])
     return None
 
 
-def _blockers(leases: Leases, agent: int, view: View) -> Iterator[tuple[int, str]]:
-    """Whom an agent waits for, by all its places."""
-    for place in leases.places_of_agent.get(agent, {}).values():
-        if place.seq not in view.gone_places:
-            yield from _in_the_way(leases, place.ask, place.rank, place.seq, view)
+def _blockers(state: "State", party: Party, view: View) -> Iterator[tuple[Party, str]]:
+    """Whom a party waits for: an agent by all its places, a process by those on its connection."""
+    attached, (agent, process) = state.soft.leasing.attached, party
+    for place in state.leases.places_of_agent.get(agent, {}).values():
+        if place.seq not in view.gone_places and process in (0, attached.get(place.seq, -place.seq)):
+            yield from _in_the_way(state, place.ask, place.rank, place.seq, view)
 
 
-def _in_the_way(leases: Leases, ask: Ask, rank: int, seq: int, view: View) -> Iterator[tuple[int, str]]:
+def _in_the_way(state: "State", ask: Ask, rank: int, seq: int, view: View) -> Iterator[tuple[Party, str]]:
+    leases: Leases = state.leases
+    soft = state.soft.leasing
     single = tuple([(name, units) for name, units in ask.pools if leases.pools[name].capacity == 1])
     if single != ask.pools:
         ask = msgspec.structs.replace(ask, pools=single)
     for item in leases.leases_against(ask, view):
-        other = item.ask if isinstance(item, Lease) else item
-        yield other.agent, other.owner
+        if isinstance(item, Lease):
+            yield _party_of_lease(soft, item), item.ask.owner
+        else:
+            yield _party(item, -1), item.owner
     for place in leases.places_against(ask, rank, seq, view):
-        yield place.ask.agent, place.ask.owner
+        yield _party_of_place(soft, place), place.ask.owner
