@@ -6,7 +6,16 @@ from functools import partial
 from benchmarks.bench import Bench, clients
 from benchmarks.claims import CONNECTIONS, WINDOWS, shape
 from benchmarks.generator import SUBSCRIBE_LEASES, Generator, build
-from benchmarks.peers import REDIS_CLIENT, SYNAPSE_CHANNEL, Missing, Peer, Redis, SynapseChannel, program
+from benchmarks.peers import (
+    REDIS_CLIENT,
+    REDIS_CLIENT_IN_C,
+    SYNAPSE_CHANNEL,
+    Missing,
+    Peer,
+    Redis,
+    SynapseChannel,
+    program,
+)
 from benchmarks.servers import require_leases
 
 
@@ -16,7 +25,7 @@ def redis(bench: Bench) -> None:
     """
     try:
         program("redis-server")
-        python = program(REDIS_CLIENT)
+        python, with_hiredis = program(REDIS_CLIENT), program(REDIS_CLIENT_IN_C)
     except Missing as missing:
         bench.note(f"not compared with Redis: {missing}")
         return
@@ -33,6 +42,10 @@ def redis(bench: Bench) -> None:
                 "redis, Python": (
                     partial(ours, hub.unix_path, "--home", str(home), *people),
                     partial(theirs, str(peer.socket), *people),
+                ),
+                "redis, hiredis": (
+                    partial(ours, hub.unix_path, "--home", str(home), *people, share=0.5),
+                    partial(bench.python_client, with_hiredis, "redis", str(peer.socket), *people, share=0.5),
                 ),
                 "redis, Python TCP": (
                     partial(ours, f"127.0.0.1:{hub.port}", "--home", str(home), *people, share=0.5),

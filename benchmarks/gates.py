@@ -63,6 +63,7 @@ GATES: Final = (
         is_search=True,
     ),
     Gate("redis, Python", "redis", AT_LEAST, 1.2, "claims and releases/s ÷ SET NX and DEL/s, 32x1, Unix sockets"),
+    Gate("redis, hiredis", "redis", SHOWN, 0.0, "the same with redis[hiredis], which parses answers in C"),
     Gate("redis, Python TCP", "redis", SHOWN, 0.0, "the same over TCP"),
     Gate("redis, C 32x1", "redis", SHOWN, 0.0, "the same from clients in C, over TCP"),
     Gate("redis, C 32x16", "redis", SHOWN, 0.0, "the same, 16 in flight each"),
