@@ -60,7 +60,6 @@ def test_a_text_with_a_blank_is_no_option() -> None:
     [
         ("", "which verb"),
         ("sned hi", r"no verb 'sned'; did you mean send\?"),
-        ("claim x", "no verb 'claim'"),
         ("board", "no verb 'board'"),
         ("room", r"room what\? list, create"),
         ("room lsit", "did you mean room list"),

@@ -59,6 +59,23 @@ class Call:
         return self._identity
 
     @property
+    def worker(self) -> Identity:
+        """As `me`, for what holds work or waits for it. Raises `UsageError` for the local user, who is no agent."""
+        if not self.me.is_named:
+            verb = self.parsed.verb
+            raise UsageError(
+                f"{verb.name if verb else 'this'} is for an agent with a name of its own: "
+                "export SYNAPSE_NAME=$(synapse agent new), or give --name NAME"
+            )
+        return self.me
+
+    @property
+    def room(self) -> "Json":
+        """The room in force, as a field of a request; nothing where none is named, which means the home's."""
+        room = self.around.get("room")
+        return {} if room is None else {"room": room}
+
+    @property
     def home_channel(self) -> str:
         """The address of what names none: `general` of the room in force."""
         return f"{self.around.get('room') or MAIN}:{GENERAL}"
@@ -104,17 +121,7 @@ class Call:
 
     def pages(self, kind: str, body: "Json", lists: tuple[str, ...]) -> "Json":
         """All pages of a list in one answer: the first one's, with what the others have in `lists` appended."""
-        link = self.open()
-        answer = link.ask(kind, {**body, "limit": PAGE})
-        following = answer.pop("next", None)
-        while isinstance(following, str):
-            page = link.ask(kind, {**body, "limit": PAGE, "after": following})
-            for key in lists:
-                more, kept = page.get(key), answer.get(key)
-                if isinstance(more, list) and isinstance(kept, list):
-                    kept.extend(more)
-            following = page.get("next")
-        return answer
+        return pages(self.open(), kind, body, lists)
 
     def show(self, answer: "Json", text: str) -> None:
         """Print an answer, or what it says to people."""
@@ -122,6 +129,20 @@ class Call:
             print_json(answer)
         else:
             print_text(text)
+
+
+def pages(link: Link, kind: str, body: "Json", lists: tuple[str, ...]) -> "Json":
+    """As `Call.pages`, on a connection that is open."""
+    answer = link.ask(kind, {**body, "limit": PAGE})
+    following = answer.pop("next", None)
+    while isinstance(following, str):
+        page = link.ask(kind, {**body, "limit": PAGE, "after": following})
+        for key in lists:
+            more, kept = page.get(key), answer.get(key)
+            if isinstance(more, list) and isinstance(kept, list):
+                kept.extend(more)
+        following = page.get("next")
+    return answer
 
 
 def is_passing(error: Exception) -> bool:

@@ -1,7 +1,5 @@
 """Who am I: --name > SYNAPSE_NAME > SYN_IDENTITY > the local user as `user@host`, of kind human."""
 
-from synapse.client.person import local_person
-
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
     from synapse.client.home import Surroundings
@@ -25,4 +23,6 @@ def who_am_i(around: "Surroundings") -> Identity:
         named = around.environ.get("SYN_IDENTITY") or None
     if named is not None:
         return Identity(named, None, is_named=True)
+    from synapse.client.person import local_person
+
     return Identity(local_person(around.environ), "human", is_named=False)

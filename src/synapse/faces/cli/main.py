@@ -54,8 +54,9 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
             "locked" if isinstance(error, JournalLocked) else "journal" if isinstance(error, JournalError) else "local"
         )
         return _end(as_json, kind, str(error), getattr(error, "exit_code", EXIT_FAILED))
-    except KeyboardInterrupt:
-        return SIGINT_EXIT
+    except KeyboardInterrupt as end:
+        own: int = getattr(end, "exit_code", SIGINT_EXIT)
+        return own
     except BrokenPipeError:
         _give_up_stdout()
         return SIGPIPE_EXIT
@@ -140,11 +141,18 @@ def _refused(as_json: bool, error: Rejected) -> int:
             refusal["retry_after_ms"] = error.retry_after_ms
         print_json({"error": refusal})
     else:
-        from synapse.faces.cli.render import print_words
+        from time import time
 
-        later = "" if error.retry_after_ms is None else f"; try again in {error.retry_after_ms / 1000:g} s"
+        from synapse.faces.cli.render import clock, print_words
+
+        later = ""
+        if error.code == "lease_held" and error.retry_after_ms is not None:
+            later = f"; its time is over at {clock(int(time() * 1000) + error.retry_after_ms)}"
+        elif error.retry_after_ms is not None:
+            later = f"; try again in {error.retry_after_ms / 1000:g} s"
         print_words(f"{error.code}: {error.detail}{later}")
-    return exit_code_of(error.code)
+    own: int | None = getattr(error, "exit_code", None)
+    return exit_code_of(error.code) if own is None else own
 
 
 def _end(as_json: bool, code: str, detail: str, exit_code: int) -> int:

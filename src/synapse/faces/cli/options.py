@@ -1,7 +1,8 @@
 """Arguments to options: a small parser over a static table, because argparse costs more than a whole call may.
 
 Common flags stand before or after the verb. `--name value` and `--name=value` are the same; `--wait` takes a value only
-as `--wait=S`. `--` ends options, `-` alone is an argument, and so is what has a blank before any `=`.
+as `--wait=S`. `--` ends options, `-` alone is an argument, and so is what has a blank before any `=`. Behind the `--`
+of a verb that runs a command stands that command, as it is.
 """
 
 from synapse.errors import SynapseError
@@ -19,6 +20,8 @@ WAIT = "wait"  # `--wait`: no end; `--wait=S`: a duration
 SWITCH = "switch"  # `--flag` is yes; `--flag=no`
 
 NO_END = float("inf")
+NUMBER_MAX = 2**53 - 1
+"""The largest whole number that JSON keeps exact; an epoch may come near it."""
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -53,10 +56,11 @@ class Option:
 class Verb:
     """One verb: its arguments as shown, how many there may be, its own options, and one sentence.
 
-    module: the module of this room that carries it out, in a function named like the verb.
+    module: the module of this room that carries it out, in a function named like the verb. has_command: it runs what
+    stands behind `--`.
     """
 
-    __slots__ = ("arguments", "doc", "least", "module", "most", "name", "options")
+    __slots__ = ("arguments", "doc", "has_command", "least", "module", "most", "name", "options")
 
     def __init__(
         self,
@@ -66,7 +70,9 @@ class Verb:
         count: tuple[int, int],
         doc: str,
         *options: Option,
+        has_command: bool = False,
     ) -> None:
+        self.has_command = has_command
         self.name = name
         self.module = module
         self.arguments = arguments
@@ -76,14 +82,16 @@ class Verb:
 
 
 class Parsed:
-    """A command line that was understood. verb: None when only `--help` or `--version` was asked for."""
+    """A command line that was understood. verb: None when only `--help` or `--version` was asked for. command: what
+    stands behind `--`, of a verb that runs one."""
 
-    __slots__ = ("arguments", "options", "verb")
+    __slots__ = ("arguments", "command", "options", "verb")
 
     def __init__(self, verb: Verb | None, options: "dict[str, object]", arguments: list[str]) -> None:
         self.verb = verb
         self.options = options
         self.arguments = arguments
+        self.command: list[str] = []
 
     def text(self, key: str) -> str | None:
         """The value of a TEXT option, or None."""
@@ -105,6 +113,11 @@ class Parsed:
         value = self.options.get(key)
         return value if isinstance(value, int) else default
 
+    def whole(self, key: str) -> int | None:
+        """The value of a NUMBER option, or None."""
+        value = self.options.get(key)
+        return value if isinstance(value, int) else None
+
     def has(self, key: str) -> bool:
         """True when the option was given."""
         return key in self.options
@@ -118,6 +131,7 @@ def parse(arguments: "Iterable[str]", verbs: "Mapping[str, Verb]", common: "Mapp
     words = list(arguments)
     options: dict[str, object] = {}
     found: list[str] = []
+    command: list[str] = []
     verb: Verb | None = None
     group = ""
     at = 0
@@ -125,6 +139,9 @@ def parse(arguments: "Iterable[str]", verbs: "Mapping[str, Verb]", common: "Mapp
     while at < len(words):
         word = words[at]
         at += 1
+        if word == "--" and verb is not None and verb.has_command:
+            command = words[at:]
+            break
         if word == "--":
             for rest in words[at:]:
                 verb, group = _positional(rest, verb, group, found, verbs)
@@ -150,7 +167,9 @@ def parse(arguments: "Iterable[str]", verbs: "Mapping[str, Verb]", common: "Mapp
         raise _wrong_count(verb, found)
     for text in found:
         _require_utf8(text, "an argument")
-    return Parsed(verb, options, found)
+    parsed = Parsed(verb, options, found)
+    parsed.command = command
+    return parsed
 
 
 def _is_option(word: str) -> bool:
@@ -209,13 +228,18 @@ def _put(options: dict[str, object], option: Option, value: str | None) -> None:
             assert isinstance(kept, list)
             kept.append(value)
         case ("number", str()):
-            if not value.isascii() or not value.isdecimal() or len(value) > 15 or int(value) < 1:
-                raise UsageError(f"--{option.name} takes a whole number from 1, not {value!a}")
-            options[option.key] = int(value)
+            options[option.key] = whole_number(value, f"--{option.name}")
         case ("seconds" | "wait", str()):
             options[option.key] = duration(value, f"--{option.name}")
         case _:
             options[option.key] = value
+
+
+def whole_number(text: str, place: str, least: int = 1) -> int:
+    """A whole number that JSON keeps exact. Raises `UsageError` that names `place`."""
+    if not text.isascii() or not text.isdecimal() or len(text) > 16 or not least <= int(text) <= NUMBER_MAX:
+        raise UsageError(f"{place} takes a whole number from {least}, not {text!a}")
+    return int(text)
 
 
 def duration(text: str, place: str) -> float:

@@ -106,6 +106,16 @@ def clock(at_ms: object) -> str:
     return strftime("%H:%M:%S" if then[:3] == localtime()[:3] else "%Y-%m-%d %H:%M:%S", then)
 
 
+def span(ms: int) -> str:
+    """A length of time for people, as the hub writes it: `42 s`, `14 min 5 s`, `3 h 20 min`."""
+    seconds = -(-ms // 1000)
+    if seconds < 120:
+        return f"{seconds} s"
+    if seconds < 7200:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
 def table(rows: list[list[str]]) -> str:
     """Columns side by side, the last one ragged."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]

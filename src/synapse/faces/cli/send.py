@@ -1,7 +1,6 @@
 """`send`: one durable message, exactly once even where the answer was cut off."""
 
 import os
-import sys
 from time import monotonic, time
 
 from synapse.client.link import Link, NoAnswer
@@ -9,7 +8,6 @@ from synapse.errors import Disconnected, HubUnreachable, Rejected
 from synapse.faces.cli.call import Call, come_back, is_passing, longest_wait_s
 from synapse.faces.cli.options import NO_END, UsageError
 from synapse.faces.cli.render import field, print_text, print_words, safe
-from synapse.lean import loads
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
 
     Json: TypeAlias = dict[str, object]
 
-STDIN_BYTES_MAX = 1 << 20
 PIPELINED_CHARS_MAX = 4 * 1024
 """Longer texts wait for the welcome, because the hub's limit is told there and a longer frame ends the connection."""
 
@@ -70,23 +67,10 @@ def _message(call: Call) -> "Json":
 
 
 def _content(call: Call) -> object:
-    text = call.parsed.arguments[0]
-    if text == "-":
-        data = sys.stdin.buffer.read(STDIN_BYTES_MAX + 1)
-        if len(data) > STDIN_BYTES_MAX:
-            raise UsageError(f"more than {STDIN_BYTES_MAX} bytes on stdin: send a reference to a file instead")
-        try:
-            text = data.decode().removesuffix("\n")
-        except UnicodeDecodeError as error:
-            raise UsageError(f"stdin is not UTF-8 (byte {error.start})") from error
-    if not call.parsed.has("body_json"):
-        return text
-    try:
-        return loads(text)
-    except ValueError as error:
-        raise UsageError(f"TEXT is not JSON: {error}") from error
-    except RecursionError:
-        raise UsageError("TEXT is JSON nested too deep") from None
+    from synapse.faces.cli.given import given_json, given_text
+
+    text = given_text(call.parsed.arguments[0], "send a reference to a file instead")
+    return given_json(text, "TEXT") if call.parsed.has("body_json") else text
 
 
 def _send(call: Call, link: Link, body: "Json", key: str) -> "tuple[Link, Json]":

@@ -1,0 +1,211 @@
+"""The life of a lease by one-shot calls: `claim`, `renew`, `release`, `checkpoint`, `handoff`, `withdraw`, and the
+checks of guards, `lease check` and `claims check`.
+
+Rule: the epoch is sent where one is known: `--epoch`, else SYNAPSE_EPOCH when SYNAPSE_TASK names the same task, as
+`lock` sets both. Without one the hub takes the lease on the task that this agent got last.
+"""
+
+import os
+from time import time
+
+from synapse.client.worktree import files_of
+from synapse.errors import EXIT_OK, EXIT_REFUSED
+from synapse.faces.cli.call import Call
+from synapse.faces.cli.given import given_json, given_text
+from synapse.faces.cli.options import UsageError, whole_number
+from synapse.faces.cli.render import clock, field, print_words, safe, span
+from synapse.faces.cli.terms import claim_body, milliseconds, require_quoted
+from synapse.faces.cli.waiting import Claim
+from synapse.lean import dumps
+
+TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Json: TypeAlias = dict[str, object]
+
+FILES_A_CALL = 100
+"""How many paths one request asks about: with the longest of names they fit a frame."""
+
+
+def claim(call: Call) -> int:
+    """Get a lease, or wait in line for it."""
+    parsed = call.parsed
+    who = call.worker
+    require_quoted(parsed.arguments[1:], "synapse claim TASK")
+    body, key = claim_body(call, parsed.arguments[0]), parsed.text("idem_key")
+    if parsed.has("preempt"):
+        call.open_as(who).await_welcome()  # so that the agent exists
+        body |= {"preempt": True, "claimant": who.name, "wait_ms": 0}
+        lease = call.open_as_operator().ask("lease.claim", body, idem_key=key)
+    else:
+        lease = Claim(call, body, key).grant().lease
+    call.show(lease, described(lease))
+    if lease.get("live") is False:
+        print_words(f"this key got {field(lease, 'task')} before, and that lease has ended: claim with another key")
+        return EXIT_REFUSED
+    return EXIT_OK
+
+
+def renew(call: Call) -> int:
+    """Move the deadline to the full TTL from now."""
+    body = _of_task(call)
+    ttl_s, note = call.parsed.seconds("ttl"), call.parsed.text("note")
+    if ttl_s is not None:
+        body["ttl_ms"] = milliseconds(ttl_s)
+    if note is not None:
+        body["note"] = note
+    return _held(call, "lease.renew", body)
+
+
+def release(call: Call) -> int:
+    """Give a lease back."""
+    body = _of_task(call)
+    answer = call.open_as(call.worker).ask("lease.release", body)
+    call.show(answer, f"{field(answer, 'task')} is free, epoch {field(answer, 'epoch')} is over")
+    return EXIT_OK
+
+
+def withdraw(call: Call) -> int:
+    """Leave the line."""
+    body: Json = {"task": call.parsed.arguments[0], **call.room}
+    answer = call.open_as(call.worker).ask("lease.withdraw", body)
+    call.show(answer, f"{field(answer, 'task')}: {field(answer, 'withdrawn')} waits ended")
+    return EXIT_OK
+
+
+def checkpoint(call: Call) -> int:
+    """Leave something for the next holder of the task."""
+    parsed = call.parsed
+    given = parsed.arguments[1:]
+    files = [_artefact(path) for path in parsed.texts("artefact")]
+    if not given and not files:
+        raise UsageError("what to keep? synapse checkpoint TASK JSON, or - to read it from stdin; null removes it")
+    body = {**_of_task(call), "data": _value(given[0]) if given else None}
+    if files:
+        body["artefacts"] = files
+    return _held(call, "lease.checkpoint", body)
+
+
+def handoff(call: Call) -> int:
+    """Pass a lease on, or offer it."""
+    to = call.parsed.text("to")
+    if to is None:
+        raise UsageError("to whom? synapse handoff TASK --to AGENT")
+    return _held(call, "lease.hand_off", {**_of_task(call), "to": to})
+
+
+def lease_check(call: Call) -> int:
+    """Is an epoch the live grant of a task?"""
+    body = _of_task(call)
+    if "epoch" not in body:
+        raise UsageError("which grant? synapse lease check TASK --epoch N; within synapse lock it is known")
+    answer = call.ask("lease.check", body)
+    call.show(answer, described(answer))
+    return EXIT_OK
+
+
+def claims_check(call: Call) -> int:
+    """Is each file covered by a live lease of mine?"""
+    parsed = call.parsed
+    worktree, paths = files_of(parsed.arguments, parsed.text("worktree"), os.getcwd(), os.environ)
+    link = call.open()
+    answer: Json = {}
+    covered: list[Json] = []
+    for start in range(0, len(paths), FILES_A_CALL):
+        body: Json = {"worktree": worktree, "paths": list(paths[start : start + FILES_A_CALL])}
+        if parsed.text("mode") is not None:
+            body["mode"] = parsed.text("mode")
+        answer = link.ask("lease.covers", body)
+        found = answer.get("paths")
+        covered += found if isinstance(found, list) else []
+    answer["paths"] = covered
+    lines = (
+        f"{field(item, 'path')}  {field(item, 'task')}  epoch {field(item, 'epoch')}{_left(item)}" for item in covered
+    )
+    call.show(answer, "\n".join(lines))
+    return EXIT_OK
+
+
+def described(lease: "Json") -> str:
+    """A lease for people: what, until when, and what its last holder left."""
+    words = [field(lease, "task"), f"epoch {field(lease, 'epoch')}", scope_words(lease)]
+    if lease.get("mode") == "shared":
+        words.append("shared")
+    match lease.get("outcome"):
+        case "offered":
+            words.append(f"offered to {field(lease, 'offered_to')}, yours until it is claimed there")
+        case "handed_off":
+            words.append(f"is {field(lease, 'owner')}'s now")
+    expires = lease.get("expires_at_ms")
+    if lease.get("status") != "held":
+        words.append(field(lease, "status"))
+    elif isinstance(expires, int):
+        words.append(f"until {clock(expires)} ({span(max(0, expires - int(time() * 1000)))})")
+    lines = ["  ".join(word for word in words if word)]
+    kept = lease.get("checkpoint")
+    if isinstance(kept, dict):
+        lines.append(
+            f"  checkpoint of {field(kept, 'by')}, {clock(kept.get('at_ms'))}: {safe(dumps(kept.get('data')))}"
+        )
+        artefacts = kept.get("artefacts")
+        lines += [f"  {_file(item)}" for item in artefacts] if isinstance(artefacts, list) else []
+    return "\n".join(lines)
+
+
+def scope_words(lease: "Json") -> str:
+    """What a lease covers, for people; '' when it is the task alone."""
+    paths, pools = lease.get("paths"), lease.get("pools")
+    words = [safe(str(path)) for path in paths] if isinstance(paths, list) else []
+    if lease.get("whole_worktree"):
+        words = [f"all of {field(lease, 'worktree')}"]
+    if isinstance(pools, dict):
+        words += [f"pool {safe(name)}={units}" for name, units in pools.items()]
+    return ", ".join(words)
+
+
+def _left(item: "Json") -> str:
+    left_ms = item.get("remaining_ms")
+    return f"  {span(left_ms)} left" if isinstance(left_ms, int) else "  parked"
+
+
+def _file(artefact: "Json") -> str:
+    size, digest = field(artefact, "bytes"), field(artefact, "sha256")
+    return f"{field(artefact, 'path')}{f'  {size} bytes' if size else ''}{f'  sha256 {digest}' if digest else ''}"
+
+
+def _held(call: Call, kind: str, body: "Json") -> int:
+    answer = call.open_as(call.worker).ask(kind, body)
+    call.show(answer, described(answer))
+    return EXIT_OK
+
+
+def _of_task(call: Call) -> "Json":
+    """Task, room, and the epoch where it is known. Raises `UsageError`."""
+    task = call.parsed.arguments[0] if call.parsed.arguments else os.environ.get("SYNAPSE_TASK")
+    if not task:
+        verb = call.parsed.verb
+        raise UsageError(f"which task? synapse {verb.name if verb else ''} TASK; within synapse lock it is known")
+    body: Json = {"task": task, **call.room}
+    epoch = call.parsed.whole("epoch")
+    if epoch is None and os.environ.get("SYNAPSE_TASK") == task and os.environ.get("SYNAPSE_EPOCH"):
+        epoch = whole_number(os.environ["SYNAPSE_EPOCH"], "SYNAPSE_EPOCH")
+    return body if epoch is None else {**body, "epoch": epoch}
+
+
+def _value(argument: str) -> object:
+    return given_json(given_text(argument, "keep a reference to a file, with --artefact"), "a checkpoint")
+
+
+def _artefact(path: str) -> "Json":
+    """A file by where it lies, its size and its hash. Raises `UsageError` for what is no file, OSError."""
+    from hashlib import sha256
+
+    digest, size = sha256(), 0
+    if not os.path.isfile(path):
+        raise UsageError(f"--artefact {path}: there is no such file")
+    with open(path, "rb") as file:
+        while data := file.read(1 << 20):
+            digest.update(data)
+            size += len(data)
+    return {"path": os.path.abspath(path), "sha256": digest.hexdigest(), "bytes": size}
