@@ -43,8 +43,11 @@ def test_what_a_decision_has_granted_stands_in_the_way_and_what_it_ended_does_no
     other = ask(2, "U", "a")
     assert [item.epoch for item in leases.leases_against(other, NOTHING_YET) if isinstance(item, Held)] == [5]
     assert list(leases.leases_against(other, View({5}))) == []
-    new = ask(3, "V", "a")
-    assert list(leases.leases_against(other, View({5}, new={6: new}))) == [new]
+    new, view = ask(3, "V", "a"), View({5})
+    view.grant(6, new)
+    assert list(leases.leases_against(other, view)) == [new]
+    view.take_back(6)
+    assert list(leases.leases_against(other, view)) == []
 
 
 def test_the_queue_is_served_by_priority_then_age() -> None:

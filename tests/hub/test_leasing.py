@@ -23,6 +23,8 @@ from tests.hub.conftest import (
     voice,
 )
 
+from synapse.core import leases, scope_index
+from synapse.core.scopes import Pattern, overlaps
 from synapse.core.state import digest
 from synapse.hub import feeds, leasing, turn
 from synapse.protocol.commands import (
@@ -1096,3 +1098,25 @@ async def test_a_parked_lease_is_handed_off_parked_with_what_it_had_left() -> No
         assert (await bob.ask(ParkLease(task="T1", parked=False), Lease)).remaining_ms == 6_000
         await hub.advance(6_000)
         assert await lost(bob) == [(handed.epoch, "ttl")]
+
+
+async def test_a_release_that_many_waited_for_does_not_compare_each_with_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+
+    def counted(a: Pattern, b: Pattern) -> bool:
+        nonlocal compared
+        compared += 1
+        return overlaps(a, b)
+
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        await ada.ask(ClaimLease(task="A", worktree="box:/repo", whole_worktree=True), Lease)
+        for number in range(64):
+            who = await voice(hub, f"w{number % 4}")
+            paths = tuple(f"{number}/{path}" for path in range(30))
+            await wait(who, ClaimLease(task=f"T{number}", worktree="box:/repo", paths=paths, wait_ms=None))
+        monkeypatch.setattr(leases, "overlaps", counted)
+        monkeypatch.setattr(scope_index, "overlaps", counted)
+        await ada.ask(ReleaseLease(task="A"), Released)
+        assert len(hub.state.leases.live) == 64
+        assert compared <= 64 * 30 * 4

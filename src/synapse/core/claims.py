@@ -137,7 +137,7 @@ def _grant(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, vie
     granted = _granted(ask, command, own)
     if own is None or not state.leases.places:
         return [granted]
-    view.new[state.seq + 1] = ask
+    view.grant(state.seq + 1, ask)
     return [granted, *grants_after(state, view, [own.ask], 1)]
 
 
@@ -158,7 +158,7 @@ def _preempt(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, v
         raise deadlocked(ask, cycle, "preemption", [])
     events: list[Event] = [revocation(lease, "preempted") for lease in revoked]
     events.append(_granted(ask, command, own))
-    view.new[state.seq + len(events)] = ask
+    view.grant(state.seq + len(events), ask)
     events += [unqueued(place, "preempted") for place in fulfilled]
     ended = [lease.ask for lease in revoked] + [place.ask for place in fulfilled] + ([] if own is None else [own.ask])
     return [*events, *grants_after(state, view, ended, len(events))]
@@ -219,7 +219,7 @@ def grants(state: "State", view: View, places: Sequence[Place], said: int) -> li
         epoch, own = _own_now(state, ask, view)
         if epoch is not None:
             view.gone_leases.add(epoch)
-            view.new.pop(epoch, None)
+            view.take_back(epoch)
         if (
             next(leases.leases_against(ask, view), None) is not None
             or next(leases.places_against(ask, place.rank, place.seq, view), None) is not None
@@ -227,10 +227,10 @@ def grants(state: "State", view: View, places: Sequence[Place], said: int) -> li
             if epoch is not None and own is not None:
                 view.gone_leases.discard(epoch)
                 if epoch not in leases.live:
-                    view.new[epoch] = own
+                    view.grant(epoch, own)
             continue
         view.gone_places.add(place.seq)
-        view.new[state.seq + said + len(events) + 1] = ask
+        view.grant(state.seq + said + len(events) + 1, ask)
         if own is not None:
             replaced.append(own)
         events.append(
@@ -250,8 +250,8 @@ def grants(state: "State", view: View, places: Sequence[Place], said: int) -> li
 def _own_now(state: "State", ask: Ask, view: View) -> tuple[int | None, Ask | None]:
     """Epoch and ask of what a grant of `ask` would replace, with what this decision has granted already."""
     if ask.reentrant:
-        for epoch, new in view.new.items():
-            if new.reentrant and (new.agent, new.room, new.task) == (ask.agent, ask.room, ask.task):
+        for epoch, new in view.of_task(ask):
+            if new.reentrant and new.agent == ask.agent:
                 return epoch, new
     own = own_reentrant(state, ask)
     return (None, None) if own is None or own.epoch in view.gone_leases else (own.epoch, own.ask)
@@ -472,7 +472,7 @@ def hand_over(state: "State", rules: Rules, lease: Lease, to: Agent, delivery: D
     if cycle is not None:
         raise deadlocked(ask, cycle, "hand-off", [])
     handed = LeaseHandedOff(ask=ask, previous=lease.epoch, sender=old.owner, delivery=delivery)
-    view.new[state.seq + 1] = ask
+    view.grant(state.seq + 1, ask)
     ended: list[Event] = [unqueued(place, "handed_off") for place in fulfilled]
     freed = [old, *(place.ask for place in fulfilled)]
     return [handed, *ended, *grants_after(state, view, freed, 1 + len(ended))]

@@ -97,24 +97,63 @@ class Pool:
     waiting: dict[int, int] = field(default_factory=dict)
 
 
+TaskKey: TypeAlias = tuple[int, str]
+"""Room id and task id."""
+
+
 @dataclass(slots=True)
 class View:
     """What a decision has already made up its mind about, on top of the state, which it must not change.
 
-    new: what it has granted, by the epoch that each grant will have.
+    new: what it has granted, by the epoch that each grant will have; filed, because one release may grant a thousand.
     """
 
     gone_leases: set[int] = field(default_factory=set)
     gone_places: set[int] = field(default_factory=set)
-    new: dict[int, Ask] = field(default_factory=dict)
+    new: dict[int, Ask] = field(default_factory=dict, init=False)
     capacity: dict[str, int] = field(default_factory=dict)
+    _of_task: dict[TaskKey, dict[int, Ask]] = field(default_factory=dict, init=False)
+    _scopes: ScopeIndex | None = field(default=None, init=False)
 
+    def grant(self, epoch: int, ask: Ask) -> None:
+        """The decision grants this."""
+        self.new[epoch] = ask
+        self._of_task.setdefault((ask.room, ask.task), {})[epoch] = ask
+        if ask.worktree is not None:
+            if self._scopes is None:
+                self._scopes = ScopeIndex()
+            self._scopes.add(epoch, ask.worktree, patterns_of(ask), whole=ask.whole)
+
+    def take_back(self, epoch: int) -> None:
+        """The decision does not grant this any more, if it did."""
+        ask = self.new.pop(epoch, None)
+        if ask is None:
+            return
+        del self._of_task[ask.room, ask.task][epoch]
+        if ask.worktree is not None:
+            assert self._scopes is not None, "it was filed when it was granted"
+            self._scopes.remove(epoch)
+
+    def of_task(self, ask: Ask) -> Iterable[tuple[int, Ask]]:
+        """What it has granted for the same task."""
+        return self._of_task.get((ask.room, ask.task), _NO_ASKS).items()
+
+    def against(self, ask: Ask) -> Iterator[Ask]:
+        """What it has granted that `ask` conflicts with; pools aside."""
+        if not self.new:
+            return
+        same = self._of_task.get((ask.room, ask.task), _NO_ASKS)
+        yield from (new for new in same.values() if _contends(ask, new))
+        if ask.worktree is not None and self._scopes is not None:
+            for epoch in self._scopes.overlapping(ask.worktree, patterns_of(ask), whole=ask.whole):
+                if epoch not in same and _contends(ask, self.new[epoch]):
+                    yield self.new[epoch]
+
+
+_NO_ASKS: Final[dict[int, Ask]] = {}
 
 NOTHING_YET: Final = View()
 """For a first look; not to be changed."""
-
-TaskKey: TypeAlias = tuple[int, str]
-"""Room id and task id."""
 
 
 class Leases:
@@ -237,9 +276,7 @@ class Leases:
                     if epoch not in gone and epoch not in seen and _contends(ask, self.live[epoch].ask):
                         seen.add(epoch)
                         yield self.live[epoch]
-        for new in view.new.values():
-            if conflicts(ask, new):
-                yield new
+        yield from view.against(ask)
         for name, units in ask.pools:
             pool = self.pools[name]
             if self._free(pool, view) < units:
