@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from time import monotonic
 from typing import Any, TypeAlias
 
 import pytest
@@ -133,20 +134,21 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 class RealHub:
-    """`synapse hub` as a process in one home, and commands against it."""
+    """`synapse hub` as a process in one home, and commands against it. cwd: where commands run, if not here."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self.cwd: Path | None = None
         self.process: subprocess.Popen[str] | None = None
         self.ready_line = ""
         self._begun: list[subprocess.Popen[str]] = []
 
-    def start(self, *flags: str) -> None:
+    def start(self, *flags: str, **env: str) -> None:
         """Start it and wait until it says that it is ready."""
         command = [sys.executable, "-m", "synapse", "hub", "--port", "0", *flags]
         self.process = subprocess.Popen(
             command,
-            env=environment(self.home),
+            env=environment(self.home, **env),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -176,7 +178,13 @@ class RealHub:
         """One command to its end."""
         command = [sys.executable, "-m", "synapse", *words]
         return subprocess.run(
-            command, env=environment(self.home, **env), input=text or "", capture_output=True, text=True, timeout=30
+            command,
+            env=environment(self.home, **env),
+            cwd=self.cwd,
+            input=text or "",
+            capture_output=True,
+            text=True,
+            timeout=30,
         )
 
     def json(self, *words: str, code: int = 0, **env: str) -> Any:
@@ -191,18 +199,27 @@ class RealHub:
         assert done.returncode == 0, (done.stdout, done.stderr)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
-    def begin(self, *words: str) -> "subprocess.Popen[str]":
+    def begin(self, *words: str, **env: str) -> "subprocess.Popen[str]":
         """A command that stays."""
         self._begun.append(
             subprocess.Popen(
                 [sys.executable, "-m", "synapse", *words],
-                env=environment(self.home),
+                env=environment(self.home, **env),
+                cwd=self.cwd,
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
             )
         )
         return self._begun[-1]
+
+    def until(self, holds: "Callable[[Any], bool]", *words: str) -> Any:
+        """Ask until the answer is as it should be; that answer. words: of the command, `state` without any."""
+        deadline_s = monotonic() + 15
+        while not holds(answer := self.json(*(words or ("state",)))):
+            assert monotonic() < deadline_s, answer
+        return answer
 
     def end_all(self) -> None:
         """End the hub, and what a failed test has left behind."""

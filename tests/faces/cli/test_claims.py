@@ -1,0 +1,269 @@
+"""The verbs of a lease against a real hub: their objects, their words, their exit codes."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.faces.conftest import RealHub
+
+from synapse.faces.cli.claims import described
+
+LEASE = {
+    "task",
+    "room",
+    "owner",
+    "epoch",
+    "worktree",
+    "paths",
+    "mode",
+    "ttl_ms",
+    "expires_at_ms",
+    "checkpoint",
+    "cursor",
+}
+
+
+@pytest.fixture
+def root(hub: RealHub, tmp_path: Path) -> Path:
+    """A worktree in which commands run."""
+    root = tmp_path.resolve() / "repo"
+    (root / ".git").mkdir(parents=True)
+    (root / ".git" / "HEAD").write_text("ref: refs/heads/trunk\n")
+    (root / "sub").mkdir()
+    hub.cwd = root
+    return root
+
+
+def claim(hub: RealHub, name: str, *words: str, code: int = 0, **env: str) -> Any:
+    return hub.json("--name", name, "claim", *words, code=code, **env)
+
+
+def test_a_claim_is_granted_and_renewed(hub: RealHub, root: Path) -> None:
+    lease = claim(hub, "ada", "T1", "--paths", "src/**", "--ttl", "60", "--note", "n")
+    assert set(lease) >= LEASE
+    assert (lease["task"], lease["room"], lease["owner"], lease["mode"]) == ("T1", "main", "ada", "exclusive")
+    assert (lease["worktree"], lease["paths"]) == (f"{os.uname().nodename}:{root}", ["src/**"])
+    assert (lease["ttl_ms"], lease["branch"], lease["note"], lease["checkpoint"]) == (60_000, "trunk", "n", None)
+    again = claim(hub, "ada", "T1", "--paths", "src/**")
+    assert (again["epoch"], again["outcome"], again["ttl_ms"]) == (lease["epoch"], "renewed", 900_000)
+    other = claim(hub, "ada", "T1", "--paths", "doc/**")
+    assert (other["epoch"] > lease["epoch"], other["outcome"]) == (True, "granted")
+    assert claim(hub, "bob", "T2", "--paths", "src/x")["epoch"] > other["epoch"]
+
+
+def test_a_claim_says_what_it_got(hub: RealHub, root: Path) -> None:
+    done = hub.run("--name", "ada", "claim", "T1", "--paths", "src/**", "--paths", "x", "--mode", "shared")
+    assert done.returncode == 0
+    assert re.fullmatch(r"T1  epoch \d+  src/\*\*, x  shared  until [\d:-]+( [\d:]+)? \(15 min 0 s\)\n", done.stdout)
+    assert done.stderr == ""
+
+
+def test_a_refused_claim_names_holder_epoch_time_and_what_to_do(hub: RealHub, root: Path) -> None:
+    epoch = claim(hub, "ada", "T1", "--paths", "src/**", "--ttl", "100")["epoch"]
+    error = claim(hub, "bob", "T2", "--paths", "src/core/x.py", code=3)["error"]
+    (holder,) = error["facts"]["holders"]
+    assert (error["code"], holder["owner"], holder["task"], holder["epoch"]) == ("lease_held", "ada", "T1", epoch)
+    assert (holder["paths"], 90_000 < holder["expires_in_ms"] <= 100_000) == (["src/**"], True)
+    done = hub.run("--name", "bob", "claim", "T2", "--paths", "src/core/x.py")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert re.match(
+        rf"synapse: lease_held: .*ada holds T1 \(src/\*\*\) with epoch {epoch} for another \d+ s", done.stderr
+    )
+    assert re.search(r"--wait.*its time is over at [\d:-]+", done.stderr)
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["claim T1", "lock x -- true", "renew T1", "release T1", "checkpoint T1 null", "handoff T1 --to b", "withdraw T1"],
+)
+def test_the_local_user_holds_nothing(hub: RealHub, words: str) -> None:
+    done = hub.run(*words.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "export SYNAPSE_NAME=$(synapse agent new), or give --name NAME" in done.stderr
+    assert hub.run(*words.split(), SYN_IDENTITY="ada").returncode != 2
+
+
+def test_what_leaves_the_worktree_is_refused_by_the_hub(hub: RealHub, root: Path) -> None:
+    hub.cwd = root / "sub"
+    for path in ("../../x", "/etc", "a\\b", "~/x"):
+        assert claim(hub, "ada", "T1", "--paths", path, code=3)["error"]["code"] == "bad_scope"
+    assert claim(hub, "ada", "T1", "--paths", ".")["paths"] == ["sub"]
+    hub.cwd = root
+    error = claim(hub, "ada", "T2", "--paths", ".", code=3)["error"]
+    assert (error["code"], "--whole-worktree" in error["detail"]) == ("bad_scope", True)
+    assert claim(hub, "bob", "T2", "--whole-worktree", code=3)["error"]["code"] == "lease_held"
+    assert claim(hub, "bob", "T2", "--whole-worktree", "--worktree", "W")["whole_worktree"] is True
+    assert claim(hub, "bob", "T3", "--worktree", "W", code=3)["error"]["code"] == "bad_scope"
+    assert claim(hub, "bob", "T3", "--paths", "x", "y", "z", code=2)["error"]["code"] == "usage"
+
+
+def test_a_key_claims_once_and_a_dead_repeat_is_3(hub: RealHub) -> None:
+    lease = claim(hub, "ada", "T1", "--idem-key", "k")
+    assert (claim(hub, "ada", "T1", "--idem-key", "k")["epoch"], lease["live"]) == (lease["epoch"], True)
+    assert claim(hub, "ada", "T1", "--idem-key", "k", "--note", "x", code=3)["error"]["code"] == "idem_conflict"
+    hub.json("--name", "ada", "release", "T1")
+    again = claim(hub, "ada", "T1", "--idem-key", "k", code=3)
+    assert (again["epoch"], again["live"]) == (lease["epoch"], False)
+
+
+def test_an_operator_takes_it_away_for_somebody(hub: RealHub) -> None:
+    epoch = claim(hub, "ada", "T1")["epoch"]
+    lease = claim(hub, "bob", "T1", "--preempt", "--wait")
+    assert (lease["owner"], lease["epoch"] > epoch) == ("bob", True)
+    assert hub.json("--name", "ada", "renew", "T1", "--epoch", str(epoch), code=3)["error"]["code"] == "stale_epoch"
+    refused = hub.json("--uri", hub.websocket, "--name", "ada", "claim", "T1", "--preempt", code=77)
+    assert refused["error"]["code"] == "not_permitted"
+
+
+def test_a_room_of_its_own(hub: RealHub) -> None:
+    hub.json("--name", "ada", "room", "create", "lab")
+    assert claim(hub, "ada", "T1", "--room", "lab")["room"] == "lab"
+    assert claim(hub, "bob", "T1")["room"] == "main"
+    assert claim(hub, "bob", "T2", SYNAPSE_ROOM="lab")["room"] == "lab"
+    assert claim(hub, "bob", "T1", "--room", "lab", "--preempt")["room"] == "lab"
+    assert hub.json("--name", "bob", "release", "T1", "--room", "lab")["room"] == "lab"
+
+
+def test_renew_release_and_their_epochs(hub: RealHub) -> None:
+    epoch = claim(hub, "ada", "T1")["epoch"]
+    renewed = hub.json("--name", "ada", "renew", "T1", "--epoch", str(epoch), "--ttl", "20m", "--note", "more")
+    assert (set(renewed) >= LEASE - {"checkpoint"}, renewed["ttl_ms"], renewed["note"]) == (True, 1_200_000, "more")
+    assert hub.json("--name", "bob", "renew", "T1", code=3)["error"]["code"] == "not_holder"
+    assert (
+        hub.json("--name", "ada", "release", "T1", "--epoch", str(epoch - 1), code=3)["error"]["code"] == "stale_epoch"
+    )
+    released = hub.json("--name", "ada", "release", "T1")
+    assert (released["task"], released["released"], "cursor" in released) == ("T1", True, True)
+    assert hub.json("--name", "ada", "release", "T1", code=4)["error"]["code"] == "not_found"
+
+
+def test_task_and_epoch_come_from_the_environment_of_a_lock(hub: RealHub) -> None:
+    epoch = claim(hub, "ada", "T1")["epoch"]
+
+    def within(epoch: object, *words: str, code: int = 0) -> Any:
+        return hub.json(*words, code=code, SYNAPSE_NAME="ada", SYNAPSE_TASK="T1", SYNAPSE_EPOCH=str(epoch))
+
+    assert within(epoch, "renew")["epoch"] == epoch
+    assert within(epoch, "lease", "check")["epoch"] == epoch
+    assert within(epoch - 1, "renew", code=3)["error"]["code"] == "stale_epoch"
+    assert within(1, "checkpoint", "T1", "1", code=3)["error"]["code"] == "stale_epoch"
+    assert within(1, "renew", "--epoch", str(epoch))["epoch"] == epoch
+    other = claim(hub, "ada", "T2")["epoch"]
+    assert within(1, "renew", "T2")["epoch"] == other
+    assert within("soon", "renew", code=2)["error"]["code"] == "usage"
+    assert within("", "release")["epoch"] == epoch
+    assert hub.json("renew", SYNAPSE_NAME="ada", code=2)["error"]["code"] == "usage"
+
+
+def test_a_checkpoint_is_inherited(hub: RealHub, root: Path) -> None:
+    epoch = claim(hub, "ada", "T1")["epoch"]
+    (root / "sub" / "report").write_bytes(b"r" * 3_000_000)
+    hub.cwd = root / "sub"
+    kept = hub.json("--name", "ada", "checkpoint", "T1", '{"done": [1]}', "--artefact", "report")["checkpoint"]
+    assert (kept["data"], kept["by"], kept["epoch"]) == ({"done": [1]}, "ada", epoch)
+    digest = hashlib.sha256(b"r" * 3_000_000).hexdigest()
+    assert kept["artefacts"] == [{"path": str(root / "sub" / "report"), "sha256": digest, "bytes": 3_000_000}]
+    hub.json("--name", "ada", "release", "T1")
+    assert claim(hub, "bob", "T1")["checkpoint"] == kept
+    shown = hub.run("--name", "bob", "renew", "T1").stdout
+    assert "checkpoint of ada" in shown
+    assert f"3000000 bytes  sha256 {digest}" in shown
+    assert hub.run("--name", "bob", "checkpoint", "T1", "-", text="[7]\n").returncode == 0
+    assert hub.json("--name", "bob", "renew", "T1")["checkpoint"]["data"] == [7]
+    assert hub.json("--name", "bob", "checkpoint", "T1", "null")["checkpoint"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("checkpoint T1", "what to keep?"),
+        ("checkpoint T1 {a", "a checkpoint is not JSON"),
+        ("checkpoint T1 --artefact nowhere", "there is no such file"),
+        ("handoff T1", "to whom?"),
+        ("renew", "which task?"),
+        ("lease check T1", "which grant?"),
+        ("lock x", "what is to be run?"),
+        ("lock x y -- true", "'y' is one argument too many"),
+        ("lock x --conflict-exit-code 256 -- true", "0 to 255"),
+        ("claim T1 --wait 5", "'5' is one argument too many"),
+        ("claim", "something is missing"),
+        ("pool set gpu many", "CAPACITY takes a whole number from 0"),
+        ("why", "which task?"),
+    ],
+)
+def test_usage_is_2_and_says_the_way_out(hub: RealHub, words: str, complaint: str) -> None:
+    done = hub.run("--name", "ada", *words.split())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert complaint in done.stderr
+
+
+def test_a_hand_off_and_an_offer(hub: RealHub) -> None:
+    epoch = claim(hub, "ada", "T1")["epoch"]
+    assert hub.json("--name", "ada", "handoff", "T1", "--to", "bob", code=4)["error"]["code"] == "not_found"
+    hub.json("--name", "bob", "inbox", "--ack-all")
+    lease = hub.json("--name", "ada", "handoff", "T1", "--to", "bob", "--epoch", str(epoch))
+    assert (lease["owner"], lease["epoch"] > epoch, lease["outcome"]) == ("bob", True, "handed_off")
+    assert hub.json("--name", "ada", "renew", "T1", "--epoch", str(epoch), code=3)["error"]["code"] == "stale_epoch"
+    (told,) = hub.lines("--name", "bob", "inbox")
+    assert told["body"]["type"] == "lease.handed_off"
+    done = hub.run("--name", "bob", "handoff", "T1", "--to", "ada")
+    assert "is ada's now" in done.stdout
+
+
+def test_guards_ask_for_an_epoch(hub: RealHub) -> None:
+    epoch = claim(hub, "ada", "T1")["epoch"]
+    assert hub.json("lease", "check", "T1", "--epoch", str(epoch))["owner"] == "ada"
+    error = hub.json("lease", "check", "T1", "--epoch", str(epoch + 1), code=3)["error"]
+    assert (error["code"], error["facts"]["holders"][0]["epoch"]) == ("stale_epoch", epoch)
+
+
+def test_guards_ask_for_files(hub: RealHub, root: Path) -> None:
+    epoch = claim(hub, "ada", "T1", "--paths", "sub/**", "--mode", "shared")["epoch"]
+    hub.cwd = root / "sub"
+    answer = hub.json("--name", "ada", "claims", "check", "a b", "c/d")
+    assert [(p["path"], p["task"], p["epoch"]) for p in answer["paths"]] == [
+        ("sub/a b", "T1", epoch),
+        ("sub/c/d", "T1", epoch),
+    ]
+    assert "cursor" in answer
+    assert hub.run("--name", "ada", "claims", "check", "a").stdout.startswith(f"sub/a  T1  epoch {epoch}  ")
+    error = hub.json("--name", "ada", "claims", "check", "a", "../b", code=3)["error"]
+    assert (error["code"], error["facts"]["paths"]) == ("not_covered", [{"path": "b", "holders": []}])
+    assert "nobody holds it" in error["detail"]
+    error = hub.json("--name", "bob", "claims", "check", "a", code=3)["error"]
+    assert error["facts"]["paths"][0]["holders"][0]["owner"] == "ada"
+    assert "ada holds it as T1" in error["detail"]
+    exclusive = hub.json("--name", "ada", "claims", "check", "a", "--mode", "exclusive", code=3)["error"]
+    assert exclusive["code"] == "not_covered"
+    assert (
+        hub.json("--name", "ada", "claims", "check", "sub/a", "--worktree", "W", code=3)["error"]["code"]
+        == "not_covered"
+    )
+    many = hub.json("--name", "ada", "claims", "check", *(f"f{n}" for n in range(250)))
+    assert [p["path"] for p in many["paths"]] == [f"sub/f{n}" for n in range(250)]
+
+
+def test_over_the_websocket_too(hub: RealHub, root: Path) -> None:
+    lease = claim(hub, "ada", "T1", "--paths", "x", "--uri", hub.websocket)
+    assert hub.json("--name", "ada", "release", "T1", "--uri", hub.websocket)["epoch"] == lease["epoch"]
+
+
+def test_text_of_others_is_harmless_for_people(hub: RealHub) -> None:
+    claim(hub, "ada", "T1", "--note", "n\x1b[2J")
+    hub.json("--name", "ada", "checkpoint", "T1", '"\\u001b[2J\\u202e"')
+    shown = hub.run("--name", "ada", "renew", "T1").stdout + hub.run("state").stdout
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+
+
+def test_a_lease_in_words() -> None:
+    lease: dict[str, object] = {"task": "T1", "epoch": 7, "status": "parked", "whole_worktree": True, "worktree": "W"}
+    assert described(lease) == "T1  epoch 7  all of W  parked"
+    offered = {**lease, "outcome": "offered", "offered_to": "bob", "paths": [], "pools": {"gpu": 2}, "mode": "shared"}
+    assert described({**offered, "whole_worktree": False}) == (
+        "T1  epoch 7  pool gpu=2  shared  offered to bob, yours until it is claimed there  parked"
+    )
