@@ -1120,3 +1120,26 @@ async def test_a_release_that_many_waited_for_does_not_compare_each_with_each(mo
         await ada.ask(ReleaseLease(task="A"), Released)
         assert len(hub.state.leases.live) == 64
         assert compared <= 64 * 30 * 4
+
+
+async def test_a_release_that_serves_more_than_one_turn_may_hold_goes_on_with_the_tick(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("synapse.core.claims.GRANT_BYTES_MAX", 3_000)
+    monkeypatch.setattr("synapse.hub.leasing.GRANT_BYTES_MAX", 3_000)
+    async with MemoryHub() as hub:
+        ada, names = await voice(hub, "ada"), [f"n{i}" for i in range(8)]
+        await ada.ask(ClaimLease(task="all", worktree="w", whole_worktree=True), Lease)
+        for name in names:
+            who = await voice(hub, name)
+            await who.say(ClaimLease(task=name, worktree="w", paths=(f"{name}/**",), wait_ms=10 * MINUTE))
+        await hub.settle()
+        assert len(hub.state.leases.places) == 8
+        await ada.ask(ReleaseLease(task="all"), Released)
+        served = [8 - len(hub.state.leases.places)]
+        while hub.state.leases.places:
+            await hub.advance(100)
+            served.append(8 - len(hub.state.leases.places))
+            assert served[-1] > served[-2], "each tick serves some more"
+        assert served[0] < 8
+        assert sorted(lease.ask.owner for lease in hub.state.leases.live.values()) == names

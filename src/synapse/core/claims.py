@@ -40,6 +40,8 @@ from synapse.protocol.names import require_task, shown
 if TYPE_CHECKING:
     from synapse.core.state import State
 
+GRANT_BYTES_MAX: Final = 256 * 1024
+"""One decision grants places up to about this many bytes of events, and one more."""
 _LAST: Final = 1 << 62
 """The seq of a place that is not taken yet: behind all others of its priority."""
 
@@ -208,11 +210,17 @@ def grants_after(state: "State", view: View, ended: Iterable[Ask], said: int) ->
 
 
 def grants(state: "State", view: View, places: Sequence[Place], said: int) -> list[Event]:
-    """The grants among these places, which are in the order of the queue; `view` takes them in. said: see above."""
+    """The grants among these places, which are in the order of the queue; `view` takes them in. said: see above.
+
+    They end at `GRANT_BYTES_MAX`, so that a turn stays within what its transaction may hold: `decide_serve` goes on.
+    """
     leases, attached = state.leases, state.soft.leasing.attached
     events: list[Event] = []
     replaced: list[Ask] = []
+    size = 0
     for place in places:
+        if size > GRANT_BYTES_MAX:
+            break
         if place.seq in view.gone_places or place.seq not in attached:
             continue
         ask = place.ask
@@ -229,6 +237,7 @@ def grants(state: "State", view: View, places: Sequence[Place], said: int) -> li
                 if epoch not in leases.live:
                     view.grant(epoch, own)
             continue
+        size += _bytes(ask)
         view.gone_places.add(place.seq)
         view.grant(state.seq + said + len(events) + 1, ask)
         if own is not None:
@@ -245,6 +254,11 @@ def grants(state: "State", view: View, places: Sequence[Place], said: int) -> li
             )
         )
     return [*events, *grants_after(state, view, replaced, said + len(events))] if replaced else events
+
+
+def _bytes(ask: Ask) -> int:
+    """About as many as the event of its grant has."""
+    return 1024 + sum(len(path.encode()) for path in ask.paths)
 
 
 def _own_now(state: "State", ask: Ask, view: View) -> tuple[int | None, Ask | None]:
@@ -270,6 +284,12 @@ def own_reentrant(state: "State", ask: Ask) -> Lease | None:
 def decide_attach(state: "State", place: Place) -> list[Event]:
     """Somebody came back for a place: it may be its turn already."""
     return grants(state, View(), [place], 0)
+
+
+def decide_serve(state: "State") -> list[Event]:
+    """The grants that the queue waits for, where an earlier decision had to end before all were made."""
+    places = [state.leases.places[seq] for seq in state.soft.leasing.attached]
+    return grants(state, View(), in_line(places), 0)
 
 
 # What a claim says.

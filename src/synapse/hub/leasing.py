@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from synapse.core.claims import decide_attach, room_of
+from synapse.core.claims import GRANT_BYTES_MAX, decide_attach, decide_serve, room_of
 from synapse.core.events import (
     Event,
     LeaseExpired,
@@ -61,6 +61,8 @@ class Leasing:
         self._limits = turns.rules.limits
         self._soft = turns.state.soft.leasing
         self._claimers: dict[int, Claimer] = {}
+        self._has_more = False
+        """A decision that granted places may have had to end early."""
 
     @property
     def count(self) -> int:
@@ -213,6 +215,7 @@ class Leasing:
             self._say_lost(ask.owner, lost)
         if event.place is None:
             return
+        self._has_more = self._has_more or turns.event_bytes > GRANT_BYTES_MAX
         soft.forget(event.place)
         claimer = self._claimers.pop(event.place, None)
         if claimer is None:
@@ -264,6 +267,9 @@ class Leasing:
     def tick(self) -> None:
         """Whose deadline has passed is expired; who waited long enough, or did not come back, waits no more."""
         turns, soft, leases = self._turns, self._soft, self._state.leases
+        if self._has_more:
+            self._has_more = False
+            turns.record(decide_serve(self._state), "hub")
         for key in soft.due(turns.lease_clock.now_ms, EXPIRIES_MAX):
             if not turns.has_room:
                 break

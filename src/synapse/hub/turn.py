@@ -364,6 +364,11 @@ class Turns:
         self._turn.notices.append((connection, payload))
 
     @property
+    def event_bytes(self) -> int:
+        """How many bytes of events this turn has made so far."""
+        return self._turn.bytes
+
+    @property
     def has_room(self) -> bool:
         """False when this turn has as many bytes of events as a turn takes."""
         return self._turn.bytes < TURN_BYTES_MAX
