@@ -257,7 +257,7 @@ def grants(state: "State", view: View, places: Sequence[Place], said: int) -> li
 
 
 def _bytes(ask: Ask) -> int:
-    """About as many as the event of its grant has."""
+    """At least as many as the event of its grant has, at most five times as many."""
     return 1024 + sum(len(path.encode()) for path in ask.paths)
 
 

@@ -215,7 +215,7 @@ class Leasing:
             self._say_lost(ask.owner, lost)
         if event.place is None:
             return
-        self._has_more = self._has_more or turns.event_bytes > GRANT_BYTES_MAX
+        self._has_more = self._has_more or turns.event_bytes > GRANT_BYTES_MAX // 5  # what it estimates, at least
         soft.forget(event.place)
         claimer = self._claimers.pop(event.place, None)
         if claimer is None:
