@@ -141,7 +141,8 @@ class Claim:
 
     def _hear(self, link: Link) -> None:
         """Say in which place it stands, and behind whom."""
-        for notice in link.notices:
+        while link.notices:
+            notice = link.notices.pop(0)
             if notice.kind == "claim.queued" and notice.body.get("request") == self._request:
                 self._place, self._holders = notice.body.get("place"), notice.body.get("holders")
                 behind = _held(self._holders)
@@ -149,7 +150,6 @@ class Claim:
                     f"{field(notice.body, 'task')}: waiting in line, position {field(notice.body, 'position')}"
                     + (f"; {behind}" if behind else "")
                 )
-        link.notices.clear()
 
     def _leave(self, link: Link) -> None:
         """Leave the line, and give back what was granted in the same moment. Never raises."""
