@@ -46,7 +46,7 @@ class Bench:
         assert answer["type"] == "reply", answer
         self.epochs[f"{who} {task}"] = answer["body"]["epoch"]
 
-    async def refused(self, who: str, kind: str, body: Mapping[str, object] | str, code: str, words: str) -> Any:
+    async def assert_refused(self, who: str, kind: str, body: Mapping[str, object] | str, code: str, words: str) -> Any:
         """The facts of a refusal that has changed nothing. body: as text when no JSON library would write it."""
         before, seq = digest(self.hub.state), self.hub.state.seq
         soft = dict(self.hub.state.soft.leasing.deadlines)
@@ -101,7 +101,7 @@ OUTSIDE: Final = [
 @pytest.mark.bad_input("BI-30")
 @pytest.mark.parametrize(("path", "words"), OUTSIDE, ids=[ascii(path) for path, _ in OUTSIDE])
 async def test_a_path_that_leaves_the_worktree_or_is_none_is_refused(bench: Bench, path: str, words: str) -> None:
-    facts = await bench.refused(
+    facts = await bench.assert_refused(
         "bob", "lease.claim", {"task": "T9", "worktree": REPO, "paths": ["free", path]}, "bad_scope", words
     )
     assert "path" in facts
@@ -111,7 +111,7 @@ async def test_a_path_that_leaves_the_worktree_or_is_none_is_refused(bench: Benc
 @pytest.mark.parametrize("text", ["a\\u0000b", "a\\ud800b"])
 async def test_what_is_no_text_is_malformed_before_it_is_a_path(bench: Bench, text: str) -> None:
     body = f'{{"task":"T9","worktree":"{REPO}","paths":["{text}"]}}'
-    await bench.refused("bob", "lease.claim", body, "malformed", "")
+    await bench.assert_refused("bob", "lease.claim", body, "malformed", "")
 
 
 ODD: Final = [
@@ -129,30 +129,36 @@ ODD: Final = [
 async def test_a_pattern_that_git_cannot_match_or_reads_in_two_ways_is_refused(
     bench: Bench, path: str, words: str
 ) -> None:
-    await bench.refused("bob", "lease.claim", {"task": "T9", "worktree": REPO, "paths": [path]}, "bad_scope", words)
+    await bench.assert_refused(
+        "bob", "lease.claim", {"task": "T9", "worktree": REPO, "paths": [path]}, "bad_scope", words
+    )
 
 
 @pytest.mark.bad_input("BI-32")
 async def test_too_much_of_a_scope_is_refused_with_the_numbers(bench: Bench) -> None:
     claim = {"task": "T9", "worktree": REPO}
-    facts = await bench.refused("bob", "lease.claim", {**claim, "paths": ["a" * 513]}, "bad_scope", "513 characters")
+    facts = await bench.assert_refused(
+        "bob", "lease.claim", {**claim, "paths": ["a" * 513]}, "bad_scope", "513 characters"
+    )
     assert (facts["chars"], facts["path_chars_max"]) == (513, 512)
-    facts = await bench.refused("bob", "lease.claim", {**claim, "paths": ["a*/" * 17 + "a"]}, "bad_scope", "17 wild")
+    facts = await bench.assert_refused(
+        "bob", "lease.claim", {**claim, "paths": ["a*/" * 17 + "a"]}, "bad_scope", "17 wild"
+    )
     assert (facts["wildcards"], facts["path_wildcards_max"]) == (17, 16)
-    facts = await bench.refused("bob", "lease.claim", {**claim, "paths": list("abcd")}, "too_large", "4 paths")
+    facts = await bench.assert_refused("bob", "lease.claim", {**claim, "paths": list("abcd")}, "too_large", "4 paths")
     assert (facts["paths"], facts["paths_max"]) == (4, 3)
-    await bench.refused(
+    await bench.assert_refused(
         "bob", "lease.claim", {"task": "T9", "worktree": "w" * 513, "paths": ["a"]}, "bad_request", "worktree"
     )
 
 
 @pytest.mark.bad_input("BI-33")
 async def test_half_a_scope_is_refused_and_never_completed(bench: Bench) -> None:
-    await bench.refused("bob", "lease.claim", {"task": "T9", "paths": ["a"]}, "bad_request", "worktree")
-    await bench.refused("bob", "lease.claim", {"task": "T9", "whole_worktree": True}, "bad_request", "worktree")
-    await bench.refused("bob", "lease.claim", {"task": "T9", "worktree": REPO}, "bad_scope", "whole_worktree")
+    await bench.assert_refused("bob", "lease.claim", {"task": "T9", "paths": ["a"]}, "bad_request", "worktree")
+    await bench.assert_refused("bob", "lease.claim", {"task": "T9", "whole_worktree": True}, "bad_request", "worktree")
+    await bench.assert_refused("bob", "lease.claim", {"task": "T9", "worktree": REPO}, "bad_scope", "whole_worktree")
     both = {"task": "T9", "worktree": REPO, "paths": ["a"], "whole_worktree": True}
-    await bench.refused("bob", "lease.claim", both, "bad_request", "not both")
+    await bench.assert_refused("bob", "lease.claim", both, "bad_request", "not both")
 
 
 TTLS: Final = [
@@ -174,8 +180,8 @@ TTLS: Final = [
 @pytest.mark.bad_input("BI-11", "BI-34")
 @pytest.mark.parametrize(("ttl", "code"), TTLS, ids=[ttl for ttl, _ in TTLS])
 async def test_a_ttl_that_is_no_time_is_refused(bench: Bench, ttl: str, code: str) -> None:
-    await bench.refused("bob", "lease.claim", f'{{"task":"T9","ttl_ms":{ttl}}}', code, "")
-    facts = await bench.refused("bob", "lease.renew", f'{{"task":"T2","ttl_ms":{ttl}}}', code, "")
+    await bench.assert_refused("bob", "lease.claim", f'{{"task":"T9","ttl_ms":{ttl}}}', code, "")
+    facts = await bench.assert_refused("bob", "lease.renew", f'{{"task":"T2","ttl_ms":{ttl}}}', code, "")
     if ttl in ("0", "-1", "4999", "86400001"):
         assert (facts["min"], facts["max"]) == (5_000, 24 * 3600 * 1000)
 
@@ -194,7 +200,7 @@ async def test_a_task_outside_its_grammar_is_refused_by_every_command(bench: Ben
         ("lease.check", {"epoch": 1}),
         ("task.explain", {}),
     ):
-        facts = await bench.refused("bob", kind, {"task": task, **more}, "bad_name", "task id")
+        facts = await bench.assert_refused("bob", kind, {"task": task, **more}, "bad_name", "task id")
         assert "pattern" in facts
 
 
@@ -210,7 +216,7 @@ async def test_words_that_a_claim_does_not_know_are_refused(bench: Bench) -> Non
         ("branch", "b" * 513, "branch"),
         ("tll_ms", 60_000, "tll_ms"),
     ):
-        await bench.refused("bob", "lease.claim", {"task": "T9", field: value}, "bad_request", words)
+        await bench.assert_refused("bob", "lease.claim", {"task": "T9", field: value}, "bad_request", words)
 
 
 @pytest.mark.bad_input("BI-37")
@@ -222,15 +228,15 @@ async def test_units_that_a_pool_does_not_have_are_refused(bench: Bench) -> None
         ({"gpu": 3}, "bad_request", "it has 2"),
         ({f"p{number}": 1 for number in range(9)}, "too_large", "9 pools"),
     ):
-        await bench.refused("bob", "lease.claim", {"task": "T9", "pools": pools}, code, words)
+        await bench.assert_refused("bob", "lease.claim", {"task": "T9", "pools": pools}, code, words)
     await bench.claim("ada", "T3", pools={"gpu": 2})
     forever = {"task": "T9", "pools": {"gpu": 1}, "wait_ms": None}
-    await bench.refused("bob", "lease.claim", forever, "bad_request", "deadline")
+    await bench.assert_refused("bob", "lease.claim", forever, "bad_request", "deadline")
     for capacity in (0, -1, 1_000_001):
-        await bench.refused("boss", "pool.set", {"pool": "gpu", "capacity": capacity}, "bad_request", "capacity")
-    await bench.refused("boss", "pool.set", {"pool": "GPU", "capacity": 1}, "bad_name", "pool")
-    await bench.refused("boss", "pool.delete", {"pool": "gpu"}, "not_empty", "1 leases")
-    await bench.refused("ada", "pool.set", {"pool": "gpu", "capacity": 9}, "not_permitted", "operator")
+        await bench.assert_refused("boss", "pool.set", {"pool": "gpu", "capacity": capacity}, "bad_request", "capacity")
+    await bench.assert_refused("boss", "pool.set", {"pool": "GPU", "capacity": 1}, "bad_name", "pool")
+    await bench.assert_refused("boss", "pool.delete", {"pool": "gpu"}, "not_empty", "1 leases")
+    await bench.assert_refused("ada", "pool.set", {"pool": "gpu", "capacity": 9}, "not_permitted", "operator")
 
 
 @pytest.mark.bad_input("BI-38")
@@ -248,11 +254,11 @@ async def test_an_epoch_that_is_not_mine_or_not_live_is_refused_and_the_live_one
             ("lease.park", {"parked": True}),
             ("lease.check", {}),
         ):
-            facts = await bench.refused(
+            facts = await bench.assert_refused(
                 "bob", kind, {"task": "T2", "epoch": epoch, **more}, "stale_epoch", "bob holds it now"
             )
             assert [holder["epoch"] for holder in facts["holders"]] == [now]
-    facts = await bench.refused("ada", "lease.release", {"task": "T2", "epoch": now}, "stale_epoch", "bob")
+    facts = await bench.assert_refused("ada", "lease.release", {"task": "T2", "epoch": now}, "stale_epoch", "bob")
     assert facts["holders"][0]["owner"] == "bob"
 
 
@@ -266,41 +272,43 @@ async def test_a_hand_off_to_oneself_to_nobody_or_of_what_one_does_not_hold_is_r
         ({"task": "T2", "to": "bob"}, "not_holder"),
         ({"task": "T9", "to": "bob"}, "not_found"),
     ):
-        await bench.refused("ada", "lease.hand_off", body, code, "")
+        await bench.assert_refused("ada", "lease.hand_off", body, code, "")
 
 
 @pytest.mark.bad_input("BI-40")
 async def test_an_upgrade_with_other_readers_and_a_circle_of_waits_are_refused_with_the_names(bench: Bench) -> None:
     upgrade = {"task": "read", "mode": "exclusive", "wait_ms": 60_000}
-    facts = await bench.refused("ada", "lease.claim", upgrade, "deadlock", "upgrade")
+    facts = await bench.assert_refused("ada", "lease.claim", upgrade, "deadlock", "upgrade")
     assert facts["cycle"] == ["ada", "bob", "ada"]
     await bench.ask("ada", "lease.claim", {"task": "T2", "wait_ms": 60_000})
     circle = {"task": "T1", "wait_ms": 60_000}
-    facts = await bench.refused("bob", "lease.claim", circle, "deadlock", "bob waits for ada waits for bob")
+    facts = await bench.assert_refused("bob", "lease.claim", circle, "deadlock", "bob waits for ada waits for bob")
     assert facts["cycle"] == ["bob", "ada", "bob"]
 
 
 @pytest.mark.bad_input("BI-41")
 async def test_one_lease_one_wait_or_one_byte_too_many_is_refused_with_the_limit(bench: Bench) -> None:
     for body in ({"data": "x" * 64}, {"data": None, "artefacts": [{"path": "a"}, {"path": "b"}]}):
-        await bench.refused("ada", "lease.checkpoint", {"task": "T1", **body}, "too_large", "at most")
+        await bench.assert_refused("ada", "lease.checkpoint", {"task": "T1", **body}, "too_large", "at most")
     for task in ("T5", "T6"):
         await bench.claim("ada", task)
-    facts = await bench.refused("ada", "lease.claim", {"task": "T7"}, "limit", "leases_per_agent_max")
+    facts = await bench.assert_refused("ada", "lease.claim", {"task": "T7"}, "limit", "leases_per_agent_max")
     assert facts == {"limit": "leases_per_agent_max", "value": 4}
     await bench.ask("bob", "lease.claim", {"task": "T5", "wait_ms": 60_000})
-    facts = await bench.refused("bob", "lease.claim", {"task": "T6", "wait_ms": 60_000}, "limit", "waits_per_agent_max")
+    facts = await bench.assert_refused(
+        "bob", "lease.claim", {"task": "T6", "wait_ms": 60_000}, "limit", "waits_per_agent_max"
+    )
     assert facts == {"limit": "waits_per_agent_max", "value": 1}
 
 
 @pytest.mark.bad_input("BI-42")
 async def test_taking_what_another_holds_needs_a_person_or_an_operator_with_a_claimant(bench: Bench) -> None:
     claim = {"task": "T1", "preempt": True}
-    await bench.refused("bob", "lease.claim", claim, "not_permitted", "of kind human")
-    await bench.refused("bob", "lease.claim", {"task": "T1", "claimant": "ada"}, "not_permitted", "operator")
-    await bench.refused("boss", "lease.claim", claim, "bad_request", "claimant")
-    await bench.refused("boss", "lease.claim", {"task": "T1", "claimant": "bob"}, "bad_request", "preempt")
-    await bench.refused("boss", "lease.claim", {**claim, "claimant": "nobody"}, "not_found", "nobody")
+    await bench.assert_refused("bob", "lease.claim", claim, "not_permitted", "of kind human")
+    await bench.assert_refused("bob", "lease.claim", {"task": "T1", "claimant": "ada"}, "not_permitted", "operator")
+    await bench.assert_refused("boss", "lease.claim", claim, "bad_request", "claimant")
+    await bench.assert_refused("boss", "lease.claim", {"task": "T1", "claimant": "bob"}, "bad_request", "preempt")
+    await bench.assert_refused("boss", "lease.claim", {**claim, "claimant": "nobody"}, "not_found", "nobody")
     for kind in ("lease.renew", "lease.release"):
-        await bench.refused("boss", kind, {"task": "T1"}, "anonymous", "agent")
-        await bench.refused("bob", kind, {"task": "T1"}, "not_holder", "ada")
+        await bench.assert_refused("boss", kind, {"task": "T1"}, "anonymous", "agent")
+        await bench.assert_refused("bob", kind, {"task": "T1"}, "not_holder", "ada")

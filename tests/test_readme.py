@@ -6,8 +6,10 @@
     ```bash        not run: it needs what a test has not (a clone, a service manager, another machine)
 
 A command exits 0, or N where it ends in `# exit N`. `synapse hub` and `synapse listen` stay in the foreground of their
-terminal: their output is awaited while others go on, and `^C` ends them. In shown output, `…` stands for anything;
-`/home/ada` for the home directory; ids, positions, ports, pids, times and widths of columns may differ.
+terminal: their output is awaited while others go on, and `^C` ends them. A `synapse claim … --wait`, without end or of
+ten seconds and more, has its terminal too until it is granted: its first line is awaited, then others go on, and the
+rest must have come by the next command there. In shown output, `…` stands for anything; `/home/ada` for the home
+directory, `box` for the machine; ids, positions, ports, pids, times and widths of columns may differ.
 """
 
 import os
@@ -36,8 +38,10 @@ FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROMPT = re.compile(r"([a-z]*)\$ (.*)")
 EXIT = re.compile(r"#\s*exit (\d+)\s*$")
 STAYS = re.compile(r"synapse (--\S+ \S+ )*(hub|listen)\b")
+IN_LINE = re.compile(r"synapse (--\S+ \S+ )*claim .*--wait(=\d\d+)?")
 VARYING = (
-    (re.compile("/home/ada"), r"\S*"),
+    (re.compile("(box:)?/home/ada"), r"\S*"),
+    (re.compile(r"\d+\\ min\\ \d+\\ s"), r"\d+ min \d+ s"),
     (re.compile(r"\d\d:\d\d:\d\d"), r"\d\d:\d\d:\d\d"),
     (re.compile(r"127\\\.0\\\.0\\\.1:\d+"), r"127\.0\.0\.1:\d+"),
     (re.compile(r"pid\\ \d+"), r"pid\ \d+"),
@@ -66,8 +70,13 @@ class Step:
 
     @property
     def stays(self) -> bool:
-        """True for what keeps its terminal until `^C`."""
-        return STAYS.match(self.command) is not None
+        """True for what keeps its terminal until `^C`, or until it is granted what it waits for."""
+        return STAYS.match(self.command) is not None or self.is_in_line
+
+    @property
+    def is_in_line(self) -> bool:
+        """True for a claim that others must act to grant."""
+        return IN_LINE.fullmatch(self.command) is not None
 
 
 def steps_of(text: str) -> Iterator[Step]:
@@ -128,6 +137,8 @@ class Terminal:
 
     def run(self, step: Step) -> None:
         """Type a command, and compare what comes out."""
+        if self._staying is not None and self._staying[0].is_in_line:
+            self.finish()
         assert self._staying is None, f"{self._staying} still has the terminal"
         if step.stays:
             self._stay(step)
@@ -160,8 +171,12 @@ class Terminal:
         code, pid = self._type(f"{command} >{path} 2>&1 & echo $!")
         assert code == 0, pid
         self._staying = (step, int(pid.strip()), path)
-        first = ["synapse hub ready …" if STAYS.match(step.command)[2] == "hub" else "synapse: listening as …"]  # type: ignore[index]  # it stays
-        self._await(first)
+        if step.is_in_line:
+            assert step.expected, f"{step.command} says that it waits: show it"
+            first = step.expected[0]
+        else:
+            first = "synapse hub ready …" if STAYS.match(step.command)[2] == "hub" else "synapse: listening as …"  # type: ignore[index]  # it stays
+        self._await([first])
 
     def _await(self, expected: list[str]) -> None:
         assert self._staying is not None
@@ -170,6 +185,15 @@ class Terminal:
         while (wanted := missing(expected, path.read_text())) is not None:
             assert time.monotonic() < deadline_s, f"{step.command}\ndid not print {wanted!r} but\n{path.read_text()}"
             time.sleep(0.02)
+
+    def finish(self) -> None:
+        """The claim that waited here is granted, and ends by itself."""
+        assert self._staying is not None, "nothing waits"
+        step, pid, path = self._staying
+        self._await(step.expected)
+        code, _ = self._type(f"wait {pid}")
+        assert code == 0, f"{step.command}\nexit {code}:\n{path.read_text()}"
+        self._staying = None
 
     def interrupt(self) -> None:
         """`^C`: end what stays, after everything it was said to print. A shell's `&` ignores SIGINT, hence SIGTERM."""

@@ -1,4 +1,4 @@
-"""`make demo`: a hub, three agents and some accidents, told as a story that is counted at the end.
+"""`make demo`: agents that want the same files, and some accidents, told as a story that is counted at the end.
 
 Every process is real and everything goes through the command line, as an agent or a script would use it. Rule: what is
 printed as a fact was observed in this run; a claim that does not hold is printed as FAILED and the exit code is 1.
@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,23 +18,27 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from time import monotonic, sleep
 from types import FrameType
 from typing import IO, Final, TypeAlias
 
-from synapse.errors import EXIT_DEADLINE, EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE, SynapseError
+from synapse.errors import EXIT_FAILED, EXIT_LOCKED, EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, SynapseError
+from synapse.faces.demo_counter import Store
 
 Json: TypeAlias = dict[str, object]
 
 CHANNEL: Final = "main:general"
-TALK = 24
-"""Messages that each of the two speakers posts to the channel while the hub is killed."""
-LETTERS = 16
-"""Direct messages that ada sends to bob meanwhile."""
+COUNTERS: Final = ("ada", "bob", "cleo", "dora")
+COUNTS = 6
+"""How often each of them adds one while the hub is killed."""
+TTL: Final = "3"
+"""Seconds, of their leases: one whose holder is done while there is no hub is waited for so long."""
 HUB_KILLS = 3
-REPORT_CHARS: Final = 120_000
-"""More than a pipe holds, so that whoever prints it to a reader that stops is stuck half-way."""
+SHORT: Final = {"SYNAPSE_LIMIT_TTL_MS_MIN": "1000"}
+"""The hub of the demo allows leases of one second, so that nobody has to wait for a real one to end."""
+CHECKPOINT: Final = {"done": ["parser"], "next": "tests"}
 PATIENCE_S: Final = 60.0
 """How long one step may take on a busy machine before the demo gives up."""
 PAUSE_S: Final = 0.05
@@ -48,63 +53,72 @@ class StoryBroken(SynapseError):
 class Seen:
     """What happened, as its witnesses reported it.
 
-    acked: id by text, of each channel message whose sender got an answer. heard, kept: the `n` and id of each channel
-    message, in the order in which the listener printed it and in which history has it. sent, read: ids of direct
-    messages, as ada's `send` and bob's `wait` printed them. lent, returned: the message bob died with, and what he was
-    given next. left: messages in bob's inbox at the end. retries: calls that found no hub. verdict: `journal verify`.
+    epochs: of every grant that was told, in order. refused: the code and the holder's epoch that bob was told.
+    passed_on_ms, crashed_ms: until who waited had it, from a release and from the kill of a holder. fenced: the codes
+    for the old epoch. handed, taken, left: the epochs of a hand-off, and what the receiver found; overtaken: who waited
+    was granted meanwhile. kept: the epoch of a lease before and after the kills of the hub. counted: number and epoch
+    of each addition; crowded: those that were not alone; unwritten: those that the store refused; total: the number in
+    the end. retries: calls that found no hub. acked, heard, kept_messages: ids of messages, as senders, listener and
+    history have them. verdict: `journal verify`.
     """
 
-    acked: dict[str, str] = field(default_factory=dict)
-    heard: list[tuple[int, str]] = field(default_factory=list)
-    kept: list[tuple[int, str]] = field(default_factory=list)
-    sent: list[str] = field(default_factory=list)
-    read: list[str] = field(default_factory=list)
-    lent: str = ""
-    returned: str = ""
-    left: int = -1
+    epochs: list[int] = field(default_factory=list)
+    refused: tuple[str, int] = ("", 0)
+    passed_on_ms: int = -1
+    crashed_ms: int = -1
+    fenced: list[str] = field(default_factory=list)
+    handed: int = 0
+    taken: int = 0
+    left: object = None
+    overtaken: bool = True
+    kept: tuple[int, int] = (0, -1)
+    counted: list[tuple[int, int]] = field(default_factory=list)
+    crowded: int = 0
+    unwritten: int = 0
+    retries: int = 0
+    total: int = -1
+    acked: list[str] = field(default_factory=list)
+    heard: list[str] = field(default_factory=list)
+    kept_messages: list[str] = field(default_factory=list)
     agent_kills: int = 0
     hub_kills: int = 0
-    retries: int = 0
     ready_ms: list[int] = field(default_factory=list)
     events: int = 0
     verdict: str = ""
 
-    @property
-    def lost(self) -> int:
-        """Acknowledged messages that are not there any more, or never reached their reader."""
-        in_channel = set(self.acked.values())
-        kept, heard = {id_ for _, id_ in self.kept}, {id_ for _, id_ in self.heard}
-        return len(in_channel - kept) + len(in_channel - heard) + len(set(self.sent) - set(self.read))
-
-    @property
-    def repeated(self) -> int:
-        """Messages that are kept twice, or that a reader was given twice."""
-        lists = ([id_ for _, id_ in self.kept], [id_ for _, id_ in self.heard], self.read)
-        return sum(len(ids) - len(set(ids)) for ids in lists)
-
 
 def claims(seen: Seen) -> list[tuple[str, bool]]:
     """What the demo claims, each with whether it is true of this run."""
-    count = len(seen.acked)
-    gapless = list(range(1, count + 1))
+    ordered = sorted(seen.counted)
+    epochs = [epoch for _, epoch in ordered]
     return [
-        (f"all {count} channel messages were acknowledged to their senders", count == 2 + 2 * TALK),
-        (f"the channel's numbers are 1 to {count}, no gap and none twice", [n for n, _ in seen.kept] == gapless),
         (
-            "the history has exactly the acknowledged messages",
-            sorted(seen.acked.values()) == sorted(id_ for _, id_ in seen.kept),
+            "an overlapping claim was refused, naming the holder's epoch",
+            seen.refused[0] == "lease_held" and bool(seen.epochs) and seen.refused[1] == seen.epochs[0],
         ),
-        ("the listener printed exactly the history, in its order", bool(seen.heard) and seen.heard == seen.kept),
+        ("who waited had it after the release", seen.passed_on_ms >= 0),
+        ("who waited had it after the holder was killed", seen.crashed_ms >= 0),
+        ("the one that came back was fenced, at the guard too", seen.fenced == ["stale_epoch", "stale_epoch"]),
         (
-            f"bob read all {len(seen.sent)} direct messages once each, in order",
-            len(seen.sent) == 2 + LETTERS and seen.read == seen.sent,
+            "a hand-off went past who waited, with a new epoch and the checkpoint",
+            0 < seen.handed < seen.taken and seen.left == CHECKPOINT and not seen.overtaken,
         ),
-        ("the message bob died with came back under the same id", bool(seen.lent) and seen.lent == seen.returned),
-        ("bob's inbox is empty", seen.left == 0),
         (f"the hub was killed {HUB_KILLS} times and came back", seen.hub_kills == HUB_KILLS == len(seen.ready_ms) - 1),
-        (f"the journal proves itself: {seen.events} events", seen.verdict.startswith("whole") and seen.events > count),
-        ("nothing acknowledged was lost", seen.lost == 0),
-        ("nothing was repeated", seen.repeated == 0),
+        ("a lease that was held all the while kept its epoch", seen.kept[0] == seen.kept[1] > 0),
+        (
+            f"{len(COUNTERS)} agents made {len(COUNTERS) * COUNTS} additions, and none is missing",
+            len(ordered) == len(COUNTERS) * COUNTS
+            and [n for n, _ in ordered] == list(range(1, seen.total + 1))
+            and not seen.unwritten,
+        ),
+        ("no two counters were ever at it at once", seen.crowded == 0 and bool(ordered)),
+        ("each addition was made under a larger epoch", bool(epochs) and all(a < b for a, b in pairwise(epochs))),
+        ("so was every other grant", len(seen.epochs) > 4 and all(a < b for a, b in pairwise(seen.epochs))),
+        (
+            "the channel has exactly the acknowledged messages, and the listener printed them in its order",
+            bool(seen.acked) and sorted(seen.acked) == sorted(seen.heard) and seen.heard == seen.kept_messages,
+        ),
+        (f"the journal proves itself: {seen.events} events", seen.verdict.startswith("whole") and seen.events > 0),
     ]
 
 
@@ -112,6 +126,7 @@ class Cast:
     """The processes of the demo: started, heard and ended here, so that none outlives it."""
 
     def __init__(self, root: Path) -> None:
+        self.root = root
         self.home = root / "home"
         self.log = root / "hub.log"
         self.hub: subprocess.Popen[str] | None = None
@@ -120,7 +135,7 @@ class Cast:
         self._lock = threading.Lock()
         mine = ("SYNAPSE_", "SYN_IDENTITY")
         self._environ = {key: text for key, text in os.environ.items() if not key.startswith(mine)}
-        self._environ |= {"SYNAPSE_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
+        self._environ |= {"SYNAPSE_HOME": str(self.home), "PYTHONUNBUFFERED": "1", "SYNAPSE_WORKTREE": "demo", **SHORT}
 
     def start(self, *words: str, name: str = "", stderr: "IO[str] | int | None" = None) -> "subprocess.Popen[str]":
         """`synapse WORDS` as `name`, in a session of its own: Ctrl-C ends the demo, and the demo ends the rest."""
@@ -217,108 +232,183 @@ class Story:
 
     def tell(self) -> None:
         """All of it. Raises `StoryBroken`."""
-        self._talk()
-        self._die_with_a_message()
+        self._want_the_same()
+        self._die()
+        self._come_back()
+        self._hand_over()
         self._kill_the_hub()
         self._count()
 
-    def _talk(self) -> None:
-        say("1  A hub, and agents that talk")
+    # What agents type.
+
+    def _claim(self, name: str, *words: str) -> Json:
+        """A claim that is granted."""
+        shown(name, shlex.join(("claim", *words)))
+        return self._granted(name, self.cast.must("claim", *words, "--json", name=name))
+
+    def _granted(self, name: str, out: str) -> Json:
+        lease: Json = json.loads(out.splitlines()[-1])
+        self.seen.epochs.append(int(str(lease["epoch"])))
+        seconds = int(str(lease["ttl_ms"])) // 1000
+        output(f"{name} holds {lease['task']} with epoch {lease['epoch']}, for {seconds} s from each renewal")
+        return lease
+
+    def _refused(self, name: str, *words: str) -> Json:
+        """A call that is refused, and what it says."""
+        shown(name, shlex.join(words))
+        code, out, err = self.cast.run(*words, "--json", name=name)
+        if code != EXIT_REFUSED:
+            raise StoryBroken(f"synapse {' '.join(words)} exited {code}, not {EXIT_REFUSED}: {err.strip() or out}")
+        error: Json = json.loads(out)["error"]
+        is_known = error["code"] in self.seen.fenced
+        output(str(error["code"]) if is_known else f"{error['code']}: {error['detail']}")
+        return error
+
+    def _wait_in_line(self, name: str, *words: str) -> "subprocess.Popen[str]":
+        """A claim that waits; it has its place when this returns."""
+        shown(name, f"{shlex.join(('claim', *words))} &")
+        before = self._waiting()
+        waiter = self.cast.start("claim", *words, "--json", name=name)
+        self._await(lambda: self._waiting() > before, f"{name}'s place in line")
+        return waiter
+
+    def _waiting(self) -> int:
+        return int(json.loads(self.cast.must("status", "--json"))["counts"]["claims_waiting"])
+
+    def _served(self, name: str, waiter: "subprocess.Popen[str]", since_s: float) -> int:
+        """Whoever waits is granted; the milliseconds since then."""
+        try:
+            out, err = waiter.communicate(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired as error:
+            raise StoryBroken(f"{name} waited longer than {PATIENCE_S:g} s") from error
+        passed_ms = round((monotonic() - since_s) * 1000)
+        self.cast.forget(waiter)
+        if waiter.returncode:
+            raise StoryBroken(f"{name}'s claim exited {waiter.returncode}: {err.strip() or out.strip()}")
+        self._granted(name, out)
+        return passed_ms
+
+    # The parts.
+
+    def _want_the_same(self) -> None:
+        seen = self.seen
+        say("1  Two agents want the same files")
         shown("", "hub --port 0")
         line, ready_ms = self.cast.start_hub()
-        self.seen.ready_ms.append(ready_ms)
+        seen.ready_ms.append(ready_ms)
         output(line)
-        joined = [self.cast.must("channel", "join", CHANNEL, "--json", name=name) for name in ("ada", "bob", "cleo")]
-        since = str(json.loads(joined[-1])["cursor"])
-        shown("cleo", f"listen {CHANNEL} --since {since} &")
-        self._listener = self.cast.start(
-            "listen", CHANNEL, "--since", since, "--json", name="cleo", stderr=subprocess.DEVNULL
-        )
-        self._begin(self._hear)
-        for name, text in (("ada", "I take the parser."), ("bob", "Then I take the tests.")):
-            shown(name, f'send "{text}"')
-            reply = json.loads(self.cast.must("send", "--json", text, name=name))
-            self.seen.acked[text] = reply["id"]
-            output(f"{reply['id']}  {reply['room']}:{reply['channel']} #{reply['n']}")
-        shown("ada", 'send --to bob "Mind the tabs."')
-        self.seen.sent.append(
-            json.loads(self.cast.must("send", "--json", "--to", "bob", "Mind the tabs.", name="ada"))["id"]
-        )
-        shown("bob", "wait")
-        block = self.cast.must("wait", "--wait=5", name="bob").rstrip()
-        self.seen.read.append(block.splitlines()[0].split()[-1])
-        output(block)
+        mine = self._claim("ada", "T1", "--paths", "src/**", "--ttl", "60")
+        error = self._refused("bob", "claim", "T2", "--paths", "src/core/state.py")
+        holders = dict(error["facts"])["holders"]  # type: ignore[call-overload]  # the facts of lease_held, as documented
+        seen.refused = (str(error["code"]), int(holders[0]["epoch"]))
+        waiter = self._wait_in_line("bob", "T2", "--paths", "src/core/state.py", "--wait=30")
+        shown("ada", f"release T1 --epoch {mine['epoch']}")
+        typed_s = monotonic()
+        self.cast.must("release", "T1", "--epoch", str(mine["epoch"]), name="ada")
+        seen.passed_on_ms = self._served("bob", waiter, typed_s)
+        output(f"{seen.passed_on_ms} ms after ada's command was begun")
+        self.cast.must("release", "T2", name="bob")
 
-    def _die_with_a_message(self) -> None:
-        say("2  An agent dies with a message in its hands")
-        shown("ada", f"send --to bob - < report    ({REPORT_CHARS} characters)")
-        text = "x" * REPORT_CHARS
-        sent = json.loads(self.cast.must("send", "--json", "--to", "bob", "-", name="ada", stdin=text))["id"]
-        self.seen.sent.append(sent)
-        shown("bob", "wait &")
-        reader = self.cast.start("wait", "--json", name="bob")
-        assert reader.stdout is not None
-        reader.stdout.read(1)  # it has the message and prints it; the pipe is full long before the end
-        entry = json.loads(self.cast.must("inbox", "--json", name="bob"))
-        output(f"{entry['id']} is {entry['delivery']}, not acked; bob has begun to print it")
-        shown("", f"kill -9 {reader.pid}        (bob's wait)", is_synapse=False)
-        if reader.poll() is not None:
-            raise StoryBroken("bob's wait ended before it could be killed")
-        self.cast.kill(reader)
-        self.seen.agent_kills += 1
-        self.seen.lent = str(entry["id"])
+    def _die(self) -> None:
+        seen = self.seen
+        say("2  A holder dies at work")
+        shown("bob", "lock build --ttl 2 -- cat &        (cat: work without an end)")
+        holder = self.cast.start("lock", "build", "--ttl", "2", "--", "cat", name="bob", stderr=subprocess.DEVNULL)
+        self._await(lambda: self._epoch_of("lock/build") > 0, "bob's lease")
+        seen.epochs.append(self._epoch_of("lock/build"))
+        output(f"bob holds lock/build with epoch {seen.epochs[-1]}, for 2 s from each renewal")
+        waiter = self._wait_in_line("cleo", "lock/build", "--wait=30")
+        shown("", f"kill -9 {holder.pid}        (bob's lock)", is_synapse=False)
+        killed_s = monotonic()
+        self.cast.kill(holder)
+        seen.agent_kills += 1
+        seen.crashed_ms = self._served("cleo", waiter, killed_s)
+        output(f"{seen.crashed_ms} ms after the kill")
+        self.cast.must("release", "lock/build", name="cleo")
+
+    def _come_back(self) -> None:
+        seen = self.seen
+        say("3  One comes back from the dead")
+        old = self._claim("bob", "deploy", "--ttl", "1")
+        output("and falls asleep")
+        waiter = self._wait_in_line("ada", "deploy", "--wait=30")
+        self._served("ada", waiter, monotonic())
+        output("bob wakes up. Before anything is deployed, a guard asks:")
+        for words in (("lease", "check", "deploy"), ("renew", "deploy")):
+            error = self._refused("bob", *words, "--epoch", str(old["epoch"]))
+            seen.fenced.append(str(error["code"]))
+
+    def _hand_over(self) -> None:
+        seen = self.seen
+        say("4  Work is handed over, past who waits for it")
+        waiter = self._wait_in_line("cleo", "deploy", "--wait=30")
+        data = json.dumps(CHECKPOINT)
+        shown("ada", f"checkpoint deploy '{data}'")
+        self.cast.must("checkpoint", "deploy", data, name="ada")
+        shown("ada", "handoff deploy --to bob")
+        seen.handed = seen.epochs[-1]
+        lease = json.loads(self.cast.must("handoff", "deploy", "--to", "bob", "--json", name="ada"))
+        seen.taken = lease["epoch"]
+        seen.epochs.append(seen.taken)
+        output(f"{lease['owner']} holds deploy with epoch {lease['epoch']}, and cleo still waits")
+        seen.overtaken = waiter.poll() is not None
         shown("bob", "wait")
-        again = json.loads(self.cast.must("wait", "--wait=5", "--json", name="bob"))
-        self.seen.returned = again["id"]
-        self.seen.read.append(again["id"])
-        output(f"{again['id']} again, {len(again['body'])} characters, acked now")
-        if sent != self.seen.lent or again["body"] != text:
-            raise StoryBroken(f"ada sent {sent}, bob was given {self.seen.lent} and then another text")
+        output(self.cast.must("wait", "--wait=5", name="bob").rstrip().splitlines()[0])
+        shown("bob", "renew deploy")
+        seen.left = json.loads(self.cast.must("renew", "deploy", "--json", name="bob"))["checkpoint"]["data"]
+        output(f"with what ada left: {json.dumps(seen.left)}")
+        shown("", "state")
+        output(self.cast.must("state").rstrip())
+        self.cast.must("release", "deploy", name="bob")
+        self._served("cleo", waiter, monotonic())
 
     def _kill_the_hub(self) -> None:
-        say(f"3  The hub is killed {HUB_KILLS} times while everybody talks")
-        say(f"   ada and bob post {TALK} messages each, ada sends bob {LETTERS} letters, bob reads them with `wait`,")
-        say("   cleo's `listen` goes on. A `send` that finds no hub is repeated with its --idem-key.")
-        speakers = [
-            self._begin(lambda: self._speak("ada")),
-            self._begin(lambda: self._speak("bob")),
-            self._begin(self._write_letters),
-        ]
-        reader = self._begin(self._read_letters)
-        total = 2 * TALK + LETTERS
+        seen = self.seen
+        say(f"5  The hub is killed {HUB_KILLS} times while {len(COUNTERS)} agents add to one number")
+        say(
+            f"   {COUNTS} times each: `lock counter --wait -- COMMAND`, which reads, thinks and writes, then a message."
+        )
+        say("   Only the lease keeps them apart. cleo holds `deploy` all the while, and a `listen` goes on.")
+        for name in COUNTERS:
+            self.cast.must("channel", "join", CHANNEL, name=name)
+        self._listener = self.cast.start("listen", CHANNEL, "--json", name="ear", stderr=subprocess.PIPE)
+        assert self._listener.stderr is not None
+        self._listener.stderr.readline()  # it listens
+        self._begin(self._hear)
+        held = self._epoch_of("deploy")
+        place = self.cast.root / "store"
+        place.mkdir()
+        counters = [self._begin(lambda name=name: self._add(name, place)) for name in COUNTERS]  # type: ignore[misc]  # bound per loop
+        total = len(COUNTERS) * COUNTS
         for kill in range(1, HUB_KILLS + 1):
-            self._await_answers(total * kill // (HUB_KILLS + 1))
+            self._await(lambda kill=kill: len(seen.counted) >= total * kill // (HUB_KILLS + 1), "additions")  # type: ignore[misc]  # bound per loop
             hub = self.cast.hub
             assert hub is not None
-            shown(
-                "", f"kill -9 {hub.pid}        (the hub, after {self._answered()} of {total} answers)", is_synapse=False
-            )
+            shown("", f"kill -9 {hub.pid}        (the hub, at {len(seen.counted)} of {total})", is_synapse=False)
             self.cast.kill(hub)
-            self.seen.hub_kills += 1
+            seen.hub_kills += 1
             _, ready_ms = self.cast.start_hub()
-            self.seen.ready_ms.append(ready_ms)
+            seen.ready_ms.append(ready_ms)
             output(f"ready again after {ready_ms} ms")
-        for thread in (*speakers, reader):
-            self._join(thread)
-        count = len(self.seen.acked)
-        self._await(lambda: len(self.seen.heard) >= count, f"the listener's {count} messages")
+        for thread in counters:
+            self._await(lambda thread=thread: not thread.is_alive(), "a counter")  # type: ignore[misc]  # bound per loop
+        seen.kept = (held, self._epoch_of("deploy"))
+        seen.total = Store(place).read()[0]
+        self._await(lambda: len(seen.heard) >= len(seen.acked), f"the listener's {len(seen.acked)} messages")
         sleep(2 * PAUSE_S)  # a repeat would come now
-
-    def _await_answers(self, goal: int) -> None:
-        self._await(lambda: self._answered() >= goal, f"{goal} messages")
-
-    def _answered(self) -> int:
-        """Answers in the third part: four messages were sent before."""
-        return len(self.seen.acked) + len(self.seen.sent) - 4
 
     def _count(self) -> None:
         seen = self.seen
-        seen.kept = read_history(self.cast)
-        seen.left = len(self.cast.must("inbox", "--json", name="bob").splitlines())
+        seen.kept_messages = read_history(self.cast)
         code, out, err = self.cast.run("journal", "verify", "--json")
         seen.verdict = "whole" if code == EXIT_OK else err.strip() or out.strip()
         if code == EXIT_OK:
             seen.events = json.loads(out)["events"]
+
+    def _epoch_of(self, task: str) -> int:
+        """Of the live lease on a task; 0 when there is none."""
+        found = json.loads(self.cast.must("state", "--json"))["leases"]
+        return next((int(lease["epoch"]) for lease in found if lease["task"] == task), 0)
 
     def end(self, *, but_hub: bool) -> None:
         """End all processes, and what this one did beside them; `but_hub` spares the hub."""
@@ -343,9 +433,6 @@ class Story:
         thread.start()
         return thread
 
-    def _join(self, thread: threading.Thread) -> None:
-        self._await(lambda: not thread.is_alive(), "an agent")
-
     def _await(self, is_so: Callable[[], bool], what: str) -> None:
         """Wait until something is so. Raises `StoryBroken` when it takes too long or an agent is in trouble."""
         deadline_s = monotonic() + PATIENCE_S
@@ -359,66 +446,56 @@ class Story:
             if self._troubles:
                 raise StoryBroken(str(self._troubles[0])) from self._troubles[0]
 
-    def _speak(self, name: str) -> None:
-        for turn in range(1, TALK + 1):
-            text = f"{name}: step {turn} is done"
-            reply = self._send(name, text)
+    def _add(self, name: str, place: Path) -> None:
+        """One counter: add one so many times, and tell the channel of each."""
+        step = (sys.executable, "-m", "synapse.faces.demo_counter", str(place))
+        for _ in range(COUNTS):
+            out = self._insist(name, "lock", "counter", "--paths", "number.json", "--ttl", TTL, "--wait", "--", *step)
+            number, epoch, is_alone, is_written = json.loads(out.splitlines()[-1])
             with self._changed:
-                self.seen.acked[text] = str(reply["id"])
+                self.seen.counted.append((number, epoch))
+                self.seen.crowded += not is_alone
+                self.seen.unwritten += not is_written
                 self._changed.notify_all()
-
-    def _write_letters(self) -> None:
-        for turn in range(1, LETTERS + 1):
-            reply = self._send("ada", f"letter {turn}", "--to", "bob")
+            text = f"{name} made it {number}"
+            sent = json.loads(self._insist(name, "send", "--json", "--idem-key", text, text))
             with self._changed:
-                self.seen.sent.append(str(reply["id"]))
-                self._changed.notify_all()
+                self.seen.acked.append(sent["id"])
 
-    def _send(self, name: str, text: str, *options: str) -> Json:
-        """Send until there is an answer, under one key."""
-        key = f"{name} {text}"
+    def _insist(self, name: str, *words: str) -> str:
+        """Type it until there is a hub and it is done; what it printed."""
         deadline_s = monotonic() + PATIENCE_S
         while True:
-            code, out, err = self.cast.run("send", "--json", "--idem-key", key, *options, text, name=name)
-            if code == EXIT_OK:
-                reply: Json = json.loads(out)
-                return reply
-            if code != EXIT_UNREACHABLE or monotonic() > deadline_s:
-                raise StoryBroken(f"{name}'s send exited {code}: {err.strip()}")
-            self._retry()
-
-    def _read_letters(self) -> None:
-        while len(self.seen.read) < 2 + LETTERS:
-            code, out, err = self.cast.run("wait", "--wait=10", "--json", name="bob")
-            if code == EXIT_OK:
-                self.seen.read.append(json.loads(out)["id"])
-            elif code == EXIT_UNREACHABLE:
-                self._retry()
-            elif code != EXIT_DEADLINE:
-                raise StoryBroken(f"bob's wait exited {code}: {err.strip()}")
-
-    def _retry(self) -> None:
-        with self._changed:
-            self.seen.retries += 1
-        sleep(PAUSE_S)
+            code, out, err = self.cast.run(*words, name=name)
+            if code == EXIT_OK or (code == EXIT_LOCKED and out.strip()):  # the lease was lost once the work was done
+                return out
+            if code not in (EXIT_LOCKED, EXIT_UNREACHABLE) or monotonic() > deadline_s:
+                raise StoryBroken(f"{name}'s {words[0]} exited {code}: {err.strip() or out.strip()}")
+            with self._changed:
+                self.seen.retries += 1
+            sleep(PAUSE_S)
 
     def _hear(self) -> None:
         """Read what the listener prints until it ends."""
         listener = self._listener
-        assert listener is not None and listener.stdout is not None
+        assert listener is not None
+        assert listener.stdout is not None
         for line in listener.stdout:
             message = json.loads(line)
             with self._changed:
-                self.seen.heard.append((message["n"], message["id"]))
+                self.seen.heard.append(message["id"])
                 self._changed.notify_all()
         if not self.cast.is_over.is_set():
             raise StoryBroken("the listener ended")
 
 
-def read_history(cast: Cast) -> list[tuple[int, str]]:
-    """Number and id of each message of the channel, oldest first."""
-    lines = cast.must("history", CHANNEL, "--limit", "1000", "--json", name="cleo").splitlines()
-    return [(message["n"], message["id"]) for message in map(json.loads, lines)]
+def read_history(cast: Cast) -> list[str]:
+    """Id of each message of the channel, oldest first. Raises `StoryBroken` unless they are numbered without a gap."""
+    lines = cast.must("history", CHANNEL, "--limit", "1000", "--json", name="ear").splitlines()
+    messages = [json.loads(line) for line in lines]
+    if [message["n"] for message in messages] != list(range(1, len(messages) + 1)):
+        raise StoryBroken("the numbers of the channel have a gap")
+    return [message["id"] for message in messages]
 
 
 def say(text: str) -> None:
@@ -439,7 +516,7 @@ def output(text: str) -> None:
 
 def report(seen: Seen) -> bool:
     """Print the claims and the figures; True when every claim holds."""
-    say("4  Counted")
+    say("6  Counted")
     is_right = True
     for text, holds in claims(seen):
         print(f"   {'ok    ' if holds else 'FAILED'}  {text}")
@@ -448,13 +525,17 @@ def report(seen: Seen) -> bool:
         print(f"   journal verify: {seen.verdict}")
     restarts = ", ".join(map(str, seen.ready_ms[1:]))
     print()
-    print(f"   messages acknowledged   {len(seen.acked) + len(seen.sent)}")
-    print(f"   messages read           {len(seen.heard)} heard by the listener, {len(seen.read)} taken from the inbox")
-    print(f"   processes killed        {seen.hub_kills} times the hub, {seen.agent_kills} agent")
-    print(f"   start to ready, ms      {seen.ready_ms[0] if seen.ready_ms else '-'} first, then {restarts or '-'}")
+    print(f"   grants                  {len(seen.epochs) + len(seen.counted)}, each with a larger epoch")
+    print(f"   additions               {len(seen.counted)} by {len(COUNTERS)} agents; the number is {seen.total}")
+    print(f"   at it at once           {seen.crowded}")
     print(f"   calls repeated          {seen.retries} (they found no hub)")
-    print(f"   lost                    {seen.lost}")
-    print(f"   repeated                {seen.repeated}", flush=True)
+    print(f"   passed on, ms           {seen.passed_on_ms} after a release, {seen.crashed_ms} after a crash")
+    print(f"   messages acknowledged   {len(seen.acked)}, heard {len(seen.heard)}, kept {len(seen.kept_messages)}")
+    print(f"   processes killed        {seen.hub_kills} times the hub, {seen.agent_kills} agent")
+    print(
+        f"   start to ready, ms      {seen.ready_ms[0] if seen.ready_ms else '-'} first, then {restarts or '-'}",
+        flush=True,
+    )
     return is_right
 
 
@@ -465,9 +546,9 @@ def farewell(cast: Cast) -> None:
     command = os.path.relpath(script) if script.exists() else f"{sys.executable} -m synapse"
     print(f"\nThe hub stays up (pid {cast.hub.pid}). Talk to it:")
     print(f"   export SYNAPSE_HOME={cast.home}")
-    print(f"   {command} who")
-    print(f"   {command} --name bob wait &")
-    print(f"   {command} --name ada send --to bob hello")
+    print(f"   {command} state")
+    print(f"   {command} --name ada claim T1 --paths 'src/**'")
+    print(f"   {command} --name bob claim T2 --paths src/core/state.py")
     print("Stop it, and remove what it kept:")
     print(f"   kill {cast.hub.pid}")
     print(f"   rm -r {cast.home.parent}    # once it has ended", flush=True)
@@ -475,7 +556,9 @@ def farewell(cast: Cast) -> None:
 
 def main(arguments: "Sequence[str] | None" = None) -> int:
     """Run the demo; 0 when every claim holds, 1 when one does not, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="make demo", description="A hub, three agents and some accidents.")
+    parser = argparse.ArgumentParser(
+        prog="make demo", description="Agents that want the same files, and some accidents."
+    )
     parser.add_argument("--keep", action="store_true", help="leave the hub up, and say how to talk to it")
     is_keeping = bool(parser.parse_args(arguments).keep)
     root = Path(tempfile.mkdtemp(prefix="synapse-demo-"))
