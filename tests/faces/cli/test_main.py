@@ -33,8 +33,10 @@ def answering(hub: PaperHub, request: Frame) -> list[Frame]:
             return [reply(request, messages=[message(1)], next=None, previous=None, unacked=1)]
         case "agent.list":
             return [reply(request, agents=[], next=None)]
+        case "lease.list" | "pool.list" | "task.explain":
+            return [reply(request, leases=[], pools=[], events=[], next=None)]
         case _:
-            return [reply(request, health="green", reasons=[], name="x")]
+            return [reply(request, health="green", reasons=[], name="x", task="T1", paths=[])]
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,16 @@ def answering(hub: PaperHub, request: Frame) -> list[Frame]:
         ["status"],
         ["health", "--json"],
         ["agent", "status", "busy"],
+        ["--name", "ada", "claim", "T1", "--paths", "src/**", "--pool", "gpu=2"],
+        ["--name", "ada", "renew", "T1", "--json"],
+        ["--name", "ada", "release", "T1"],
+        ["--name", "ada", "checkpoint", "T1", "[1]"],
+        ["--name", "ada", "handoff", "T1", "--to", "bob"],
+        ["lease", "check", "T1", "--epoch", "7"],
+        ["claims", "check", "a"],
+        ["state"],
+        ["why", "T1"],
+        ["pool", "list"],
         ["--help"],
         ["send", "--help"],
         ["--version"],

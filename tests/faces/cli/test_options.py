@@ -30,6 +30,7 @@ from synapse.faces.cli.verbs import COMMON, VERBS
         ("listen a:b c:d", "listen", {}, ["a:b", "c:d"]),
         ("history --limit 5 --from ada", "history", {"limit": 5, "from": "ada"}, []),
         ("-- who", "who", {}, []),
+        ("renew T1 --epoch 9007199254740991", "renew", {"epoch": 9007199254740991}, ["T1"]),
         ("--help", None, {"help": True}, []),
         ("-h", None, {"help": True}, []),
         ("--version", None, {"version": True}, []),
@@ -78,6 +79,7 @@ def test_a_text_with_a_blank_is_no_option() -> None:
         ("history --limit 0", "whole number from 1, not '0'"),
         ("history --limit -5", "whole number"),
         ("history --limit 1e3", "whole number"),
+        ("history --limit 9007199254740992", "whole number"),
         ("history --limit ٣", "whole number"),
         ("--timeout x who", "--timeout takes a duration"),
     ],
@@ -85,6 +87,14 @@ def test_a_text_with_a_blank_is_no_option() -> None:
 def test_what_is_not_understood_names_the_way_out(words: str, complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
         parse(words.split(), VERBS, COMMON)
+
+
+def test_what_stands_behind_two_dashes_is_the_command_of_a_verb_that_runs_one() -> None:
+    parsed = parse([*"lock x --json -- make -j --name y --".split(), "\udcff"], VERBS, COMMON)
+    assert (parsed.arguments, parsed.options) == (["x"], {"json": True})
+    assert parsed.command == ["make", "-j", "--name", "y", "--", "\udcff"]
+    assert parse(["lock", "x", "y"], VERBS, COMMON).command == []
+    assert parse(["lock", "x", "--help", "--", "--version"], VERBS, COMMON).options == {"help": True}
 
 
 @pytest.mark.parametrize("words", [["send", "\udcff"], ["send", "x", "--subject", "\udcff"]])
