@@ -1143,3 +1143,15 @@ async def test_a_release_that_serves_more_than_one_turn_may_hold_goes_on_with_th
             assert served[-1] > served[-2], "each tick serves some more"
         assert served[0] < 8
         assert sorted(lease.ask.owner for lease in hub.state.leases.live.values()) == names
+
+
+async def test_who_waits_for_what_is_handed_to_it_is_answered_with_the_lease() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, doing = await voice(hub, "ada"), await voice(hub, "bob"), await voice(hub, "bob")
+        await hold(ada)
+        await bob.say(WAIT)
+        await hub.settle()
+        handed = await ada.ask(HandOffLease(task="T1", to="bob"), Lease)
+        lease = reply_of(next(frame for frame in await bob.listen() if frame.type == "reply"), Lease)
+        assert (lease.owner, lease.epoch, lease.outcome) == ("bob", handed.epoch, "granted")
+        assert (await doing.ask(RenewLease(task="T1", epoch=lease.epoch), Lease)).epoch == handed.epoch

@@ -18,6 +18,8 @@ CONNECTION = "connection"
 PARKED = "parked"
 DEADLINE = "deadline"
 GONE = "gone"
+HANDED_OFF = "handed_off"
+PREEMPTED = "preempted"
 
 _VOID_MIN: Final = 1_024
 """The heap may hold so many void entries before it is made anew."""

@@ -25,7 +25,7 @@ from synapse.core.idempotency import conflict
 from synapse.core.lease_answers import claimed_lease, lease_info, position_of
 from synapse.core.lease_events import in_a_sentence, shown_change
 from synapse.core.leases import Lease, Place, View, in_line
-from synapse.core.leasing import PARKED, TTL, arm_all
+from synapse.core.leasing import HANDED_OFF, PARKED, PREEMPTED, TTL, arm_all
 from synapse.core.refusals import holder_facts, in_words
 from synapse.errors import Rejected
 from synapse.hub.connection import Connection
@@ -89,9 +89,10 @@ class Leasing:
 
         Raises `Rejected(idem_conflict)` when the key waits there with another payload.
         """
-        if command.place is None and key is None:
+        agent = connection.by.agent
+        if agent is None or (command.place is None and key is None):
             return None
-        for place in self._state.leases.places_of_agent.get(connection.by.require_agent(), {}).values():
+        for place in self._state.leases.places_of_agent.get(agent, {}).values():
             if key is not None and place.key == key:
                 if place.hash != digest and place.seq != command.place:
                     raise conflict(place.queued_at_ms, place.seq)
@@ -235,6 +236,15 @@ class Leasing:
         if claimer is None:
             return
         self._unpark(claimer)
+        if event.reason in (HANDED_OFF, PREEMPTED):  # the lease came to it by another way
+            for lease in self._state.leases.of_task[event.room, event.task].values():
+                if lease.ask.owner == event.owner and lease.ask.reentrant:
+                    by = claimer.connection.by
+                    by.at_ms, by.lease_ms = self._turns.now_at_ms, self._turns.lease_clock.now_ms
+                    cursor = cursor_of(self._state.journal_id, self._state.seq)
+                    info = lease_info(self._state, lease, by, outcome="granted", cursor=cursor)
+                    self._turns.reply(claimer.connection, claimer.request_id, info)
+                    return
         if event.reason == "deadline":
             refusal = Rejected(
                 "deadline", f"{event.task} was not free in the time given for waiting; the place in line is given up"

@@ -283,8 +283,9 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
 
     status: held, parked, or ended (in a repeated answer, when the lease is not live any more). expires_at_ms: wall
     clock, an estimate; remaining_ms: on the hub's lease clock, which decides. Both null while parked or ended.
-    outcome, only in answers: granted, renewed, handed_off, offered. offered_to: an offline agent that may take it over.
-    live: false in the answer to a repeat when the lease has ended since. checkpoint: in answers to a claim.
+    outcome, only in answers: granted, renewed, handed_off, offered, checkpointed, parked, resumed. offered_to: an
+    offline agent that may take it over. live: false in the answer to a repeat when the lease has ended since.
+    checkpoint: null without one.
     """
 
     task: str
