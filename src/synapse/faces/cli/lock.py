@@ -16,7 +16,7 @@ import threading
 from time import monotonic
 
 from synapse.client.link import Link, NoAnswer
-from synapse.errors import EXIT_LOCKED, EXIT_REFUSED, Disconnected, LeaseLost, Rejected, SynapseError
+from synapse.errors import EXIT_LOCKED, EXIT_REFUSED, Disconnected, HubUnreachable, LeaseLost, Rejected, SynapseError
 from synapse.faces.cli.call import Call, come_back, is_passing
 from synapse.faces.cli.options import UsageError, whole_number
 from synapse.faces.cli.render import print_json, print_words
@@ -318,13 +318,14 @@ class Held:
         call = Call(self._call.parsed)
         call.timeout_s = min(call.timeout_s, RELEASE_S)
         deadline_s, key = monotonic() + RELEASE_S, os.urandom(12).hex()
+        link: Link | None = None
         try:
-            link = call.open()
             while True:
                 try:
+                    link = call.open() if link is None else link
                     link.ask("lease.release", self._body, idem_key=key)
                     return None
-                except (Disconnected, NoAnswer, Rejected) as error:
+                except (Disconnected, HubUnreachable, NoAnswer, Rejected) as error:
                     if not is_passing(error) or monotonic() >= deadline_s:
                         raise
                 link = come_back(call, deadline_s)
