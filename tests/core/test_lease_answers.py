@@ -125,7 +125,7 @@ def test_paths_are_covered_by_my_leases_and_by_nobody_elses() -> None:
         (("top", "src/a.py"), "shared", [[], ["ada"]]),
     ]:
         refused = not_covered(world, CheckPaths(worktree=TREE, paths=paths, mode=mode), "bob")
-        found = [[it["owner"] for it in path["holders"]] for path in named(refused, "paths")]  # type: ignore[attr-defined]  # a list
+        found = [[it["owner"] for it in path["holders"]] for path in named(refused, "paths")]  # type: ignore[attr-defined]  # the answer is a lease  # a list
         assert found == holders
     refused = not_covered(world, CheckPaths(worktree=TREE, paths=("docs/x",), mode="exclusive"), "ada")
     assert refused.facts["paths_count"] == 1
@@ -139,7 +139,7 @@ def test_a_file_with_the_letters_of_a_pattern_is_an_ordinary_file(name: str) -> 
     assert world.look(PathsCovered, CheckPaths(worktree=TREE, paths=(f"d/{name}",)), "ada").paths[0].path == f"d/{name}"
     refused = not_covered(world, CheckPaths(worktree=TREE, paths=(f"d/{name}",)), "bob")
     [path] = named(refused, "paths")
-    assert [holder["owner"] for holder in path["holders"]] == ["ada"]  # type: ignore[attr-defined]  # a list
+    assert [holder["owner"] for holder in path["holders"]] == ["ada"]  # type: ignore[attr-defined]  # the answer is a lease  # a list
 
 
 def test_a_check_of_paths_has_bounds() -> None:

@@ -75,7 +75,7 @@ def test_a_holder_with_many_paths_is_cut_and_counted() -> None:
     world = LeaseWorld()
     world.take("ada", "T1", *[f"p{at}" for at in range(PATHS_MAX + 1)])
     [holder] = named(world.refused("bob", "T2", "p0"))
-    assert (len(holder["paths"]), holder["paths_count"]) == (PATHS_MAX, PATHS_MAX + 1)  # type: ignore[arg-type]  # a list
+    assert (len(holder["paths"]), holder["paths_count"]) == (PATHS_MAX, PATHS_MAX + 1)  # type: ignore[arg-type]  # facts are plain data  # a list
     world.release("ada", "T1")
     world.take("ada", "T1", *[f"p{at}" for at in range(PATHS_MAX)])
     [holder] = named(world.refused("bob", "T2", "p0"))
