@@ -328,15 +328,32 @@ def test_what_the_claim_says(paper: Start) -> None:
     assert release["body"] == {"task": "lock/x", "room": "main", "epoch": 7}
 
 
+def lost(epoch: int) -> Frame:
+    body = {"task": "lock/x", "room": "main", "epoch": epoch, "reason": "ttl", "by": "hub"}
+    return {"type": "lease.lost", "seq": 8, "body": body}
+
+
+def test_the_loss_of_another_grant_is_not_this_ones(paper: Start) -> None:
+    def renewed(hub: PaperHub, request: Frame) -> list[Frame]:
+        (hub.home / "go").touch()
+        return [lease(request, 300)]
+
+    hub = paper(holding(claim=lambda hub, request: [lease(request, 300), lost(6)], renew=renewed))
+    assert main(["lock", "x", "--", "sh", "-c", f"until [ -e {hub.home}/go ]; do sleep 0.05; done"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"), [("lease_held", 9), ("lease_queued", 9), ("deadlock", 3), ("deadline", 5)]
+)
+def test_the_conflict_code_is_for_what_others_hold_or_wait_for(paper: Start, code: str, exit_code: int) -> None:
+    paper(holding(claim=lambda hub, request: [refusal(request, code)]))
+    assert main(["lock", "x", "--conflict-exit-code", "9", "--", "true"]) == exit_code
+
+
 def test_a_command_that_heeds_no_sigterm_is_killed(paper: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock_module, "GRACE_S", 0.2)
 
-    def lost(hub: PaperHub, request: Frame) -> list[Frame]:
-        notice = {"type": "lease.lost", "seq": 8, "body": {"task": "lock/x", "epoch": 7, "reason": "ttl", "by": "hub"}}
-        other = {**notice, "body": {"task": "lock/x", "epoch": 6, "reason": "ttl", "by": "hub"}}
-        return [lease(request), other, notice]
-
-    hub = paper(holding(claim=lost))
+    hub = paper(holding(claim=lambda hub, request: [lease(request), lost(7)]))
     assert main(["lock", "x", "--", "sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"]) == 75
     assert asked(hub, "lease.release") == []
 

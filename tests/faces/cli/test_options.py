@@ -90,7 +90,7 @@ def test_what_is_not_understood_names_the_way_out(words: str, complaint: str) ->
 
 
 def test_what_stands_behind_two_dashes_is_the_command_of_a_verb_that_runs_one() -> None:
-    parsed = parse([*"lock x --json -- make -j --name y --".split(), "\udcff"], VERBS, COMMON)
+    parsed = parse([*["lock", "x", "--json", "--", "make", "-j", "--name", "y", "--"], "\udcff"], VERBS, COMMON)
     assert (parsed.arguments, parsed.options) == (["x"], {"json": True})
     assert parsed.command == ["make", "-j", "--name", "y", "--", "\udcff"]
     assert parse(["lock", "x", "y"], VERBS, COMMON).command == []
