@@ -302,8 +302,6 @@ class Journal:
         """
         try:
             if not self._has_failed:
-                if self._tasks_waiting:
-                    self._index_tasks()
                 self._checkpoint("TRUNCATE")
         except sqlite3.Error:
             pass
