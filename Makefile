@@ -34,6 +34,7 @@ bench: $(VENV)/.dev ## run the benchmarks
 
 prove: $(VENV)/.dev ## run the long proofs
 	$(PY) -m pytest -m prove --timeout 3600 tests $(ARGS)
+	$(PY) -m tests.planted
 
 clean: ## remove .venv, caches and build products
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

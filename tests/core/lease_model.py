@@ -247,10 +247,10 @@ class Model:
             if h not in without
         ]
 
-    def line(self, without: Iterable[Waiter]) -> list[tuple[int, int, Party, Want]]:
-        """Places: rank, seq, whose, what."""
+    def line(self, without: Iterable[Waiter]) -> list[tuple[int, int, int, Want]]:
+        """Places: rank, seq, the process that waits there, what."""
         return [
-            (p.rank, p.seq, party(p.want, -p.seq if p.connection is None else p.connection), p.want)
+            (p.rank, p.seq, -p.seq if p.connection is None else p.connection, p.want)
             for p in self.places.values()
             if p not in without
         ]
@@ -261,36 +261,40 @@ class Model:
 
     def closes(
         self,
-        me: Party,
+        agent: str,
+        process: int,
         *,
         minus: Iterable[Held] = (),
         plus: Want | None = None,
         without: Iterable[Waiter] = (),
         queue: tuple[int, Want] | None = None,
     ) -> bool:
-        """Whether `me` would be in a circle if it held `plus`, or waited in the queue with this rank."""
+        """Whether who asks would be in a circle if it held `plus`, or waited in the queue with this rank."""
         held, places = self.holders(list(minus)), self.line(list(without))
         new = 1 << 60
+        asked = plus if queue is None else queue[1]
+        assert asked is not None
         if plus is not None:
-            held.append((me, plus))
+            held.append((party(plus, process), plus))
         if queue is not None:
-            places.append((queue[0], new, me, queue[1]))
+            places.append((queue[0], new, process, queue[1]))
 
         def waits_for(who: Party) -> set[Party]:
             found: set[Party] = set()
-            for rank, seq, whose, want in places:
-                if want.agent != who[0] or (who[1] != 0 and whose != who):
+            for rank, seq, at_process, want in places:
+                if want.agent != who[0] or who[1] not in (0, at_process):
                     continue
                 others = [(other, it) for other, it in held if not (it is plus and want.agent == it.agent)]
                 others += [
-                    (other, it)
+                    (party(it, other), it)
                     for at, number, other, it in places
                     if (at > rank or (at == rank and number < seq)) and not (number == new and want.agent == it.agent)
                 ]
                 found |= {other for other, it in others if contend(want, it) or self.needs_same_unit(want, it)}
             return found
 
-        mine = {me, (me[0], 0)}
+        mine = {(agent, 0), (agent, process)}
+        me = party(asked, process)
         seen: set[Party] = set()
         todo = [other for other in waits_for(me) if other not in mine]
         while todo:
@@ -349,11 +353,16 @@ class Model:
                 self.out.append((p.connection, p.request, replace(answer, held=replace(held))))
 
     def unqueue(self, p: Waiter, reason: str, code: str) -> None:
-        """A wait ends without a grant."""
+        """A wait ends without a grant of its own. Who has got the lease in another way is answered with that."""
         self.pull("lease.unqueued", place=p.seq, reason=reason)
         del self.places[p.seq]
         if p.connection is not None and p.request is not None:
-            self.out.append((p.connection, p.request, Answer("refused", code)))
+            answer = Answer("refused", code)
+            if not code:
+                held = self.own(p.want)
+                assert held is not None
+                answer = Answer("lease", epoch=held.epoch, outcome="granted", held=replace(held))
+            self.out.append((p.connection, p.request, answer))
 
     # Claims.
 
@@ -459,14 +468,14 @@ class Model:
             and all(units <= dict(own.want.pools).get(pool, 0) for pool, units in want.pools)
         )
         if not against and not self.is_short(want, own) and (is_narrower or not ahead):
-            if self.closes(party(want, connection), minus=[] if own is None else [own], plus=want):
+            if self.closes(want.agent, connection, minus=[] if own is None else [own], plus=want):
                 return Answer("refused", "deadlock")
             return self._granted(want, claim, own)
         if claim.wait_ms == 0:
             return Answer("refused", "lease_held" if against else "lease_queued")
         if claim.wait_ms is None and any(self.pools[pool] > 1 for pool, _ in want.pools):
             return Answer("refused", "bad_request")
-        if self.closes(party(want, connection), queue=(rank, want)):
+        if self.closes(want.agent, connection, queue=(rank, want)):
             return Answer("refused", "deadlock")
         row = self.pull_ask("lease.queued", want, ttl_ms=claim.ttl_ms)
         until = None if claim.wait_ms is None else self.now + claim.wait_ms
@@ -476,13 +485,15 @@ class Model:
         assert answer.kind == "queued", "what was queued is not free"
         return answer
 
-    def _granted(self, want: Want, claim: Claim, own: Held | None) -> Answer:
+    def _granted(self, want: Want, claim: Claim, own: Held | None, fulfilled: Iterable[Waiter] = ()) -> Answer:
         row = self.pull_ask("lease.granted", want, ttl_ms=claim.ttl_ms, place=None)
         assert row.get("replaces") == (None if own is None else own.epoch)
         if own is not None:
             self.end(own)
         held = Held(row["seq"], want, claim.ttl_ms, self.now + claim.ttl_ms, claim.tied, claim.note)
         self.leases[held.epoch] = held
+        for p in fulfilled:
+            self.unqueue(p, "preempted", "")
         self.serve()
         return Answer("lease", epoch=held.epoch, outcome="granted")
 
@@ -499,15 +510,13 @@ class Model:
         fulfilled = self.mine_waiting(want.agent, want.task) if want.reentrant else []
         minus = [] if own is None else [own]
         # Past the queue: whoever needs the same waits for it, ahead or not.
-        is_closed = self.closes(party(want, connection), minus=minus, plus=want, without=fulfilled)
+        is_closed = self.closes(want.agent, connection, minus=minus, plus=want, without=fulfilled)
         if is_closed:
             self.leases = kept
             return Answer("refused", "deadlock")
         for victim in victims:
             self.pull("lease.revoked", epoch=victim.epoch, reason="preempted")
-        for p in fulfilled:
-            self.unqueue(p, "preempted", "withdrawn")
-        return self._granted(want, claim, own)
+        return self._granted(want, claim, own, fulfilled)
 
     # Under a lease.
 
@@ -585,7 +594,7 @@ class Model:
         if self.leases_against(want, held) or self.own(want) is not None:
             return Answer("refused", "lease_held")
         fulfilled = self.mine_waiting(to, want.task)
-        if self.closes((to, 0), minus=[held], plus=want, without=fulfilled):
+        if self.closes(to, 0, minus=[held], plus=want, without=fulfilled):
             return Answer("refused", "deadlock")
         row = self.pull_ask("lease.handed_off", want, previous=held.epoch, sender=held.want.agent)
         assert (row.get("delivery") is None) is is_accepted
@@ -596,7 +605,7 @@ class Model:
             new.deadline, new.reason = self.now + self.parked_ms_max, "parked"
         self.leases[new.epoch] = new
         for p in fulfilled:
-            self.unqueue(p, "handed_off", "withdrawn")
+            self.unqueue(p, "handed_off", "")
         self.serve()
         return Answer("lease", epoch=new.epoch, outcome="handed_off")
 

@@ -378,10 +378,11 @@ def in_a_sentence(recorded: Recorded) -> str:
 
 
 def _scope(ask: Ask) -> str:
-    parts: list[str] = [ask.mode] if ask.mode == "shared" else []
+    parts: list[str] = []
     if ask.whole:
         parts.append("the whole worktree")
     elif ask.paths:
         parts.append(", ".join(ask.paths[:3]) + (f" and {len(ask.paths) - 3} more" if len(ask.paths) > 3 else ""))
     parts += [f"{units} of pool {name}" for name, units in ask.pools]
-    return " ".join(parts) if parts else "the task alone"
+    words = ", with ".join(parts) if parts else "the task alone"
+    return f"{ask.mode} {words}" if ask.mode == "shared" else words

@@ -1,0 +1,19 @@
+"""The planted faults fit the source of today; `make prove` shows that each is caught."""
+
+from pathlib import Path
+
+import pytest
+from tests.planted.faults import FAULTS, Fault
+
+SOURCE = Path(__file__).resolve().parents[2] / "src" / "synapse"
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_each_fault_fits_the_source_in_one_place(fault: Fault) -> None:
+    text = (SOURCE / fault.file).read_text(encoding="utf-8")
+    assert text.count(fault.old) == 1, "the source has changed: plant the fault anew"
+    compile(text.replace(fault.old, fault.new), fault.file, "exec")
+
+
+def test_each_fault_has_its_own_name() -> None:
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 12
