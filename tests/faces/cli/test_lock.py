@@ -358,10 +358,29 @@ def test_a_command_that_heeds_no_sigterm_is_killed(paper: Start, monkeypatch: py
     assert asked(hub, "lease.release") == []
 
 
-def test_a_stopped_command_is_ended_too(paper: Start) -> None:
+def test_what_it_started_gets_sigterm_too_and_is_killed_if_it_stays(
+    paper: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(lock_module, "GRACE_S", 0.3)
+    child = f"trap 'touch {tmp_path}/told' TERM; touch {tmp_path}/ready; while :; do sleep 0.05; done"
+    script = f'sh -c "$0" & echo $! > {tmp_path}/pid; trap "exit 0" TERM; while :; do sleep 0.05; done'
+
+    def renewed(hub: PaperHub, request: Frame) -> list[Frame]:
+        return [refusal(request, "stale_epoch") if (tmp_path / "ready").exists() else lease(request, 900)]
+
+    paper(holding(renew=renewed, ttl_ms=900))
+    assert main(["lock", "x", "--", "sh", "-c", script, child]) == 75
+    assert (tmp_path / "told").exists()
+    await_end(int((tmp_path / "pid").read_text()))
+
+
+def test_a_stopped_command_is_ended_too(paper: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock_module, "GRACE_S", 60)
+    began_s = monotonic()
     hub = paper(holding(renew=lambda hub, request: [refusal(request, "stale_epoch")], ttl_ms=300))
     assert main(["lock", "x", "--", "sh", "-c", "kill -STOP $$; sleep 600"]) == 75
     assert hub.kinds().count("lease.renew") == 1
+    assert monotonic() - began_s < 30
 
 
 def test_a_hub_that_does_not_answer_is_not_waited_for_longer_than_the_lease(paper: Start) -> None:
@@ -393,7 +412,7 @@ def test_a_new_connection_is_tied_at_once(paper: Start) -> None:
         return [lease(request)]
 
     closing: Frame = {"type": "closing", "seq": 7, "body": {"code": 1012, "reason": "restart"}}
-    hub = paper(holding(claim=lambda hub, request: [lease(request), closing], renew=renewed))
+    hub = paper(holding(claim=lambda hub, request: [lease(request, 3_600_000), closing], renew=renewed))
     assert main(["lock", "x", "--", "sh", "-c", f"until [ -e {hub.home}/go ]; do sleep 0.05; done"]) == 0
     assert hub.kinds() == ["hello", "lease.claim", "hello", "lease.renew", "hello", "lease.release"]
 
