@@ -456,6 +456,24 @@ def test_a_release_is_repeated_and_its_failure_is_said(
     assert "the lease is not given back, and ends by itself" in capsys.readouterr().err
 
 
+def test_a_parent_that_ignored_its_children_changes_nothing(paper: Start) -> None:
+    paper(holding())
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert main(["lock", "x", "--", "sh", "-c", "exit 6"]) == 6
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def test_files_that_flags_name_are_found_from_anywhere(
+    paper: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper(holding())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SYNAPSE_HOME")
+    assert main(["--home", "home", "lock", "x", "--", "sh", "-c", f'[ "$SYNAPSE_HOME" = {tmp_path}/home ]']) == 0
+
+
 def test_what_is_ignored_stays_ignored(paper: Start) -> None:
     paper(holding())
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -60,6 +60,9 @@ _EXPORTED = {
 }
 
 
+_FILES = {"SYNAPSE_HOME", "SYNAPSE_TOKEN_FILE"}
+
+
 class Conflict(Rejected):
     """It is held by another. exit_code: what --conflict-exit-code says."""
 
@@ -183,6 +186,7 @@ class Held:
         """Run it to its end; the exit code of `lock`."""
         numbers = [int(getattr(signal, name)) for name in _FORWARDED]
         handlers = {number: signal.signal(number, self._forward) for number in numbers if _is_heeded(number)}
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # who started this may ignore it, and then nobody is waited for
         try:
             if not self._pending:
                 code = self._run(program, command)
@@ -225,11 +229,10 @@ class Held:
 
     def _environment(self) -> dict[str, str]:
         """What the command inherits: the task and its epoch, and what flags said about the hub and who acts."""
-        named = {
-            variable: text
-            for key, variable in _EXPORTED.items()
-            if (text := self._call.parsed.text(key)) is not None and text
-        }
+        parsed = self._call.parsed
+        named = {variable: text for key, variable in _EXPORTED.items() if (text := parsed.text(key))}
+        for variable in _FILES & named.keys():
+            named[variable] = os.path.abspath(os.path.expanduser(named[variable]))
         lease = {"SYNAPSE_TASK": str(self.lease["task"]), "SYNAPSE_EPOCH": str(self.lease["epoch"])}
         return {**os.environ, **named, **lease}
 
