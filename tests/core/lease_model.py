@@ -13,7 +13,18 @@ from typing import Any, TypeAlias
 NAMES = "abcxyz"
 UNIVERSE = ["/".join(parts) for depth in (1, 2, 3) for parts in product(NAMES, repeat=depth)]
 """All paths there are. Deep enough: whichever two of the scopes below overlap, they do so within."""
-SCOPES: list[tuple[str, ...]] = [(), (), ("a",), ("b",), ("a/x",), ("a", "b"), ("*/x",), ("a/**",), ("**/y", "c")]
+SCOPES: list[tuple[str, ...]] = [
+    (),
+    (),
+    ("a",),
+    ("b",),
+    ("a/x",),
+    ("a", "b"),
+    ("c", "b/y"),
+    ("*/x",),
+    ("a/**",),
+    ("**/y", "c"),
+]
 AGENTS = ("ada", "bob", "cy", "hal")
 PRIORITIES = ("low", "normal", "high", "urgent")
 TREE = "box:/repo"
@@ -100,6 +111,7 @@ class Held:
     tie: int | None = None
     left: int | None = None
     offered_to: str | None = None
+    offer: int | None = None
 
 
 @dataclass
@@ -165,6 +177,7 @@ class Model:
     online: dict[str, set[int]] = field(default_factory=dict)
     seen: dict[str, int] = field(default_factory=dict)
     done: dict[tuple[str, str], tuple[object, Answer]] = field(default_factory=dict)
+    handed: dict[str, set[int]] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     out: list[tuple[int, int, Answer]] = field(default_factory=list)
 
@@ -573,6 +586,11 @@ class Model:
             held.deadline, held.reason, held.left = self.now + left, "ttl", None
         return answer
 
+    def mail(self, agent: str) -> set[int]:
+        """What the hub put into its inbox: leases that were handed to it, and the offers that still stand."""
+        offers = {h.offer for h in self.leases.values() if h.offered_to == agent and h.offer is not None}
+        return self.handed.get(agent, set()) | offers
+
     def is_offline(self, agent: str) -> bool:
         """Neither connected nor active within five minutes."""
         return not self.online.get(agent) and (agent not in self.seen or self.now - self.seen[agent] >= 300_000)
@@ -584,7 +602,7 @@ class Model:
         if not self.is_offline(to):
             return self.pass_on(held, to)
         if held.offered_to != to:
-            self.pull("lease.offered", epoch=held.epoch)
+            held.offer = self.pull("lease.offered", epoch=held.epoch)["seq"]
             held.offered_to = to
         return Answer("lease", epoch=held.epoch, outcome="offered")
 
@@ -598,6 +616,8 @@ class Model:
             return Answer("refused", "deadlock")
         row = self.pull_ask("lease.handed_off", want, previous=held.epoch, sender=held.want.agent)
         assert (row.get("delivery") is None) is is_accepted
+        if not is_accepted:
+            self.handed.setdefault(to, set()).add(row["seq"])
         self.end(held)
         new = Held(row["seq"], want, held.ttl_ms, self.now + held.ttl_ms, note=held.note, parked=held.parked)
         if held.parked:

@@ -156,3 +156,13 @@ def test_waiting_for_another_process_of_the_same_agent_is_no_circle() -> None:
     world.wait("ada", "lock/x", reentrant=False)
     world.wait("ada", "lock/x", reentrant=False)
     assert world.waiting == [("ada", "lock/x")] * 2
+
+
+def test_a_process_that_waits_twice_is_passed_and_stood_behind() -> None:
+    world = LeaseWorld()
+    world.take("ada", "T1")
+    world.wait("cy", "T1", priority="high", reentrant=False)
+    world.wait("cy", "T1")
+    refused = world.refused("bob", "T1", priority="high", wait_ms=None)
+    assert (refused.code, refused.facts["cycle"]) == ("deadlock", ["bob", "cy", "bob"])
+    world.wait("bob", "T1", priority="urgent")

@@ -5,12 +5,13 @@ The real hub in memory (turns, kernel, journal) on a clock that stands still; se
 
 import asyncio
 import json
+import os
 from collections import Counter
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -333,6 +334,19 @@ class LeaseMachine(RuleBasedStateMachine):
     ) -> None:
         self.ask(agent, slot, Claim(Want(agent, task, scope, mode=mode), 12_000, wait_ms, priority), None)
 
+    @rule(
+        agent=names,
+        task=tasks,
+        pools=st.sampled_from([(("one", 1),), (("two", 1),), (("two", 2),), (("one", 1), ("two", 1))]),
+        wait_ms=st.sampled_from([0, 15_000, 15_000]),
+        priority=st.sampled_from(["low", "normal", "normal"]),
+    )
+    def pool_claim(
+        self, agent: str, task: str, pools: tuple[tuple[str, int], ...], wait_ms: int, priority: str
+    ) -> None:
+        want = Want(agent, f"{task}-{agent}", pools=pools)
+        self.ask(agent, 0, Claim(want, 12_000, wait_ms, priority), None)
+
     def ask(self, agent: str, slot: int, claim: Claim, key: str | None) -> None:
         want = claim.want
         command = ClaimLease(
@@ -408,35 +422,39 @@ class LeaseMachine(RuleBasedStateMachine):
 
         self.run(agent, slot, command, act, key)
 
+    def one_of_the_leases(self, draw: int, choice: str, other: str) -> tuple[str, str, int | None]:
+        """Agent, task and epoch of a live lease; now and then another agent's, or a stale or no epoch."""
+        held = list(self.model.leases.values())[draw % len(self.model.leases)]
+        agent = other if choice == "other" else held.want.agent
+        return agent, held.want.task, self.epoch({"other": "live"}.get(choice, choice), held.want.task, draw)
+
+    @precondition(lambda self: self.model.leases)
     @rule(
-        agent=names,
         slot=slots,
-        task=tasks,
-        choice=which,
         draw=st.integers(0, 99),
+        choice=st.sampled_from(["none", "live", "live", "old", "other"]),
+        other=names,
         ttl_ms=st.sampled_from([None, None, 5_000, 12_000]),
         note=st.sampled_from([None, "m"]),
     )
-    def renew(
-        self, agent: str, slot: int, task: str, choice: str, draw: int, ttl_ms: int | None, note: str | None
-    ) -> None:
-        epoch = self.epoch(choice, task, draw)
+    def renew(self, slot: int, draw: int, choice: str, other: str, ttl_ms: int | None, note: str | None) -> None:
+        agent, task, epoch = self.one_of_the_leases(draw, choice, other)
 
         def act(number: int, _: int) -> Answer:
             return self.model.under(agent, task, epoch, lambda held: self.model.renew(held, number, ttl_ms, note))
 
         self.run(agent, slot, RenewLease(task=task, epoch=epoch, ttl_ms=ttl_ms, note=note), act)
 
+    @precondition(lambda self: self.model.leases)
     @rule(
-        agent=names,
         slot=slots,
-        task=tasks,
-        choice=which,
         draw=st.integers(0, 99),
+        choice=st.sampled_from(["none", "live", "live", "old", "other"]),
+        other=names,
         value=st.sampled_from([None, 1, 2]),
     )
-    def checkpoint(self, agent: str, slot: int, task: str, choice: str, draw: int, value: int | None) -> None:
-        epoch = self.epoch(choice, task, draw)
+    def checkpoint(self, slot: int, draw: int, choice: str, other: str, value: int | None) -> None:
+        agent, task, epoch = self.one_of_the_leases(draw, choice, other)
 
         def act(_: int, __: int) -> Answer:
             return self.model.under(agent, task, epoch, lambda held: self.model.checkpoint(held, value))
@@ -546,6 +564,8 @@ class LeaseMachine(RuleBasedStateMachine):
             seq: (place.ask.owner, place.ask.task, soft.attached.get(seq), soft.deadlines.get(seq))
             for seq, place in leases.places.items()
         } == {p.seq: (p.want.agent, p.want.task, p.connection, p.deadline) for p in model.places.values()}
+        mail = {agent.name: set(state.agents.inboxes[agent.id].entries) for agent in state.agents.by_id.values()}
+        assert mail == {name: model.mail(name) for name in mail}
         assert soft.tied == {h.epoch: h.tie for h in model.leases.values() if h.tie is not None}
 
     @invariant()
@@ -588,6 +608,7 @@ def check_machine(examples: int, steps: int, *, derandomize: bool, missed_max: i
         database=None,
         deadline=None,
         suppress_health_check=checks,
+        phases=[Phase.generate] if "SYNAPSE_PLANTED" in os.environ else [Phase.generate, Phase.shrink],
     )
     run_state_machine_as_test(LeaseMachine, settings=profile)
     missed = INTERESTING - REACHED.keys()

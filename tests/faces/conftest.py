@@ -231,6 +231,16 @@ class RealHub:
             self.end()
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heeded() -> Iterator[None]:
+    """Commands heed SIGINT also when the tests run in the background of a script, whose shell lets them ignore it."""
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[RealHub]:
     """A running hub."""

@@ -41,7 +41,7 @@ def planted(fault: Fault, folder: Path) -> Path:
 def is_caught_by(tests: list[str], copy: Path) -> bool:
     """Whether one of the tests fails against the copy. Raises `AssertionError` when the tests did not run at all."""
     there = [test for test in tests if (ROOT / test).exists()]
-    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "SYNAPSE_PLANTED": "1"}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not prove", *there]
     where = "import synapse, sys; sys.exit(not synapse.__file__.startswith(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", where, str(copy)], env=environment, cwd=ROOT, check=True)

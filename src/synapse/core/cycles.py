@@ -51,10 +51,13 @@ def _party_of_lease(soft: "Leasing", lease: Lease) -> Party:
 
 
 def _passed(state: "State", ask: Ask, rank: int, seq: int, view: View) -> set[Party]:
-    """Parties that will wait for `ask` too: those of conflicting places that are not ahead of it."""
-    soft = state.soft.leasing
-    behind = state.leases.places_behind(ask, rank, seq, view)
-    return {_party_of_place(soft, place) for place in behind if place.ask.agent != ask.agent}
+    """Parties that will wait for `ask` too: the agents and the processes of conflicting places not ahead of it."""
+    attached, found = state.soft.leasing.attached, set[Party]()
+    for place in state.leases.places_behind(ask, rank, seq, view):
+        agent = place.ask.agent
+        if agent != ask.agent:
+            found |= {(agent, 0), (agent, attached.get(place.seq, -place.seq))}
+    return found
 
 
 def _search(
@@ -74,7 +77,7 @@ def _search(
         reach(party, name, [ask.owner])
     while queue:
         party = queue.popleft()
-        if party in passed or (party[1] == 0 and any(agent == party[0] for agent, _ in passed)):
+        if party in passed:
             return [*paths[party], ask.owner]
         for other, name in _blockers(state, party, view):
             if other in mine:
