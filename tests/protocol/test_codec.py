@@ -13,7 +13,7 @@ from synapse.errors import PeerError, Rejected
 from synapse.protocol import codec
 from synapse.protocol.codec import BadFrame, decode_request, encode_request
 from synapse.protocol.codes import ERRORS
-from synapse.protocol.commands import COMMANDS, Command, Ping, SendMessage
+from synapse.protocol.commands import COMMANDS, Command, Int, Ping, SendMessage
 from synapse.protocol.notices import NOTICES
 from synapse.protocol.replies import REPLY_TO, Reply
 
@@ -137,7 +137,7 @@ def _filler(kind: Any) -> object:
         return True
     if kind == tuple[str, ...]:
         return ["x"]
-    return 1 if kind is int else "x"
+    return 1 if kind is Int else "x"
 
 
 # hostile leaves: each is refused `malformed` under the id of its frame
@@ -209,17 +209,40 @@ def test_a_hostile_leaf_is_malformed_also_in_the_shape_that_is_sent_all_day(leaf
     assert refusal_of(escaped).rejected.code == "malformed"
 
 
+INTEGERS = [
+    (name, field.encode_name)
+    for name, kind in COMMANDS.items()
+    for field in msgspec.structs.fields(kind)
+    if field.type in (Int, Int | None)
+]
+
+
 @pytest.mark.bad_input("BI-11")
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_bool_is_no_integer_in_any_command(name: str) -> None:
-    for field in msgspec.structs.fields(COMMANDS[name]):
-        if field.type not in (int, int | None):
-            continue
-        frame = f'{{"type":"{name}","id":7,"body":{{"{field.encode_name}":true}}}}'.encode()
-        refused = refusal_of(frame)
-        assert (refused.id, refused.rejected.code) == (7, "malformed")
-        assert refused.rejected.facts == {"path": f"$.body.{field.encode_name}"}
-    assert name in COMMANDS
+@pytest.mark.parametrize(("name", "field"), INTEGERS)
+def test_a_bool_is_no_integer_in_any_command(name: str, field: str) -> None:
+    refused = refusal_of(f'{{"type":"{name}","id":7,"body":{{"{field}":true}}}}'.encode())
+    assert (refused.id, refused.rejected.code) == (7, "malformed")
+    assert refused.rejected.facts == {"path": f"$.body.{field}"}
+
+
+@pytest.mark.bad_input("BI-10")
+@pytest.mark.parametrize("value", [2**53, -(2**53), 2**63, 2**64, 10**40])
+@pytest.mark.parametrize(("name", "field"), INTEGERS)
+def test_an_integer_beyond_a_double_is_malformed_in_any_command(name: str, field: str, value: int) -> None:
+    refused = refusal_of(f'{{"type":"{name}","id":7,"body":{{"{field}":{value}}}}}'.encode())
+    assert (refused.id, refused.rejected.code) == (7, "malformed")
+
+
+def test_every_integer_of_a_command_is_bounded() -> None:
+    found: list[dict[str, Any]] = []
+    stack: list[Any] = [msgspec.json.schema_components(COMMANDS.values())]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, dict) and item.get("type") == "integer":
+            found.append(item)
+        stack += item.values() if isinstance(item, dict) else item if isinstance(item, list | tuple) else []
+    assert len(found) >= len(INTEGERS) > 20
+    assert all(item.get("maximum") == 2**53 - 1 for item in found), "write Int: nothing else looks at how large it is"
 
 
 WRONG_ENVELOPES: dict[str, tuple[bytes, str | int | None]] = {

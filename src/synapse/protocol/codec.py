@@ -176,9 +176,8 @@ def _require_id(request_id: str | int, limits: Limits) -> str | int:
 
 
 def _checked(request_id: str | int, command: Command, key: str | None, data: bytes, limits: Limits) -> Request:
-    """What the types do not say: size of id and key, depth, integers, NUL, and free JSON in our own bytes. The scans of
-    the whole frame are left out for the one shape that is sent all day and cannot need them: a message whose body is a
-    text. (An id that is a number was checked by itself.)"""
+    """What the types do not say: size of id and key, NUL, and free JSON in our own bytes. Only free JSON can be too deep
+    or hold an integer that is too large, and a message's body not when it is a text: nearly no frame is scanned."""
     try:
         _require_id(request_id, limits)
     except Rejected as error:
@@ -187,17 +186,18 @@ def _checked(request_id: str | int, command: Command, key: str | None, data: byt
         if type(command) is SendMessage:
             theirs = bytes(command.body)
             is_text = theirs[:1] == b'"'
-            if not is_text or command.expires_at_ms is not None or b"\\u0000" in data:
+            if not is_text or b"\\u0000" in data:
                 _require_plain_json(data, limits)
             is_ours = is_text and b"\\" not in theirs and theirs.isascii()  # there is one way to write such a text
             ours = theirs if is_ours else _encode(_decode_any(theirs))
             if ours != theirs or len(ours) > limits.message_bytes_max:
                 command = _with_body(command, ours, limits)
-        else:
+        elif type(command) is SaveCheckpoint:
             _require_plain_json(data, limits)
-            if type(command) is SaveCheckpoint:
-                ours = _encode(_decode_any(bytes(command.data)))
-                command = msgspec.structs.replace(command, data=msgspec.Raw(ours))
+            ours = _encode(_decode_any(bytes(command.data)))
+            command = msgspec.structs.replace(command, data=msgspec.Raw(ours))
+        elif b"\\u0000" in data:
+            _require_plain_json(data, limits)
         if key is not None and not 0 < len(key) <= limits.idem_key_chars_max:
             raise Rejected(
                 "bad_request",

@@ -4,11 +4,15 @@ Each class is the `body` of one request; `COMMANDS` gives its wire type. A comma
 `idem_key` in its envelope.
 """
 
-from typing import Final, TypeAlias, get_args
+from typing import Annotated, Final, TypeAlias, get_args
 
 import msgspec
 
 from synapse.protocol.codes import PROTOCOL_VERSION
+
+INT_MAX: Final = 2**53 - 1
+"""The largest integer that a double holds exactly, and so every JSON parser."""
+Int: TypeAlias = Annotated[int, msgspec.Meta(ge=-INT_MAX, le=INT_MAX)]
 
 PRIORITIES: Final = ("low", "normal", "high", "urgent")
 STATUSES: Final = ("idle", "busy", "waiting_for_input")
@@ -32,7 +36,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     operator: no agent, but the hub's own user on the Unix socket. home: `room:channel` for messages without address.
     """
 
-    protocol: tuple[int, int] = (PROTOCOL_VERSION, PROTOCOL_VERSION)
+    protocol: tuple[Int, Int] = (PROTOCOL_VERSION, PROTOCOL_VERSION)
     token: str | None = None
     name: str | None = None
     secret: str | None = None
@@ -66,7 +70,7 @@ class SendMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     thread: str | None = None
     reply_to: str | None = None
     priority: str = "normal"
-    expires_at_ms: int | None = None
+    expires_at_ms: Int | None = None
 
 
 class Subscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,7 +90,7 @@ class Subscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Unsubscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """End a subscription of this connection."""
 
-    subscription: int
+    subscription: Int
 
 
 class ReadHistory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -102,11 +106,11 @@ class ReadHistory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     inbox: bool = False
     since: str | None = None
     before: str | None = None
-    limit: int = 50
+    limit: Int = 50
     sender: str | None = None
     text: str | None = None
-    from_ms: int | None = None
-    until_ms: int | None = None
+    from_ms: Int | None = None
+    until_ms: Int | None = None
 
 
 class TakeInbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -115,7 +119,7 @@ class TakeInbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     wait_ms: how long to wait for one (0: not at all). directed_only: leave messages to `all` and mentions in place.
     """
 
-    wait_ms: int = 0
+    wait_ms: Int = 0
     directed_only: bool = False
 
 
@@ -129,7 +133,7 @@ class AckInbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class ListInbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One page of my unacked and dead messages, oldest first. after: the `next` of the page before."""
 
-    limit: int = 50
+    limit: Int = 50
     after: str | None = None
 
 
@@ -137,14 +141,14 @@ class WaitReceipt(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Wait until one recipient has acked a direct message that I sent."""
 
     id: str
-    wait_ms: int = 0
+    wait_ms: Int = 0
 
 
 class ListAgents(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One page of agents by name, with presence. room: only its members."""
 
     room: str | None = None
-    limit: int = 200
+    limit: Int = 200
     after: str | None = None
 
 
@@ -169,7 +173,7 @@ class ForgetAgent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class ListRooms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One page of rooms by name, with counts."""
 
-    limit: int = 200
+    limit: Int = 200
     after: str | None = None
 
 
@@ -190,7 +194,7 @@ class ShowRoom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """A room's metadata, channels and members."""
 
     room: str
-    limit: int = 200
+    limit: Int = 200
     after: str | None = None
 
 
@@ -210,7 +214,7 @@ class ListChannels(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """One page of channels by address, with counts. room: only this one's."""
 
     room: str | None = None
-    limit: int = 200
+    limit: Int = 200
     after: str | None = None
 
 
@@ -231,7 +235,7 @@ class ShowChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """A channel's metadata and members."""
 
     channel: str
-    limit: int = 200
+    limit: Int = 200
     after: str | None = None
 
 
@@ -266,11 +270,11 @@ class ClaimLease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     paths: tuple[str, ...] = ()
     whole_worktree: bool = False
     folds_case: bool = False
-    pools: dict[str, int] = {}
+    pools: dict[str, Int] = {}
     mode: str = "exclusive"
-    ttl_ms: int = 900_000
-    wait_ms: int | None = 0
-    place: int | None = None
+    ttl_ms: Int = 900_000
+    wait_ms: Int | None = 0
+    place: Int | None = None
     priority: str = "normal"
     reentrant: bool = True
     tied: bool = False
@@ -287,8 +291,8 @@ class RenewLease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     task: str
     room: str | None = None
-    epoch: int | None = None
-    ttl_ms: int | None = None
+    epoch: Int | None = None
+    ttl_ms: Int | None = None
     note: str | None = None
 
 
@@ -297,7 +301,7 @@ class ReleaseLease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     task: str
     room: str | None = None
-    epoch: int | None = None
+    epoch: Int | None = None
 
 
 class WithdrawClaim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -306,7 +310,7 @@ class WithdrawClaim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     task: str
     room: str | None = None
-    place: int | None = None
+    place: Int | None = None
 
 
 class Artefact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -314,7 +318,7 @@ class Artefact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     path: str
     sha256: str | None = None
-    bytes: int | None = None
+    bytes: Int | None = None
 
 
 class SaveCheckpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -325,7 +329,7 @@ class SaveCheckpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     data: msgspec.Raw
     artefacts: tuple[Artefact, ...] = ()
     room: str | None = None
-    epoch: int | None = None
+    epoch: Int | None = None
 
 
 class HandOffLease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -335,7 +339,7 @@ class HandOffLease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     task: str
     to: str
     room: str | None = None
-    epoch: int | None = None
+    epoch: Int | None = None
 
 
 class ParkLease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -345,14 +349,14 @@ class ParkLease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     task: str
     parked: bool
     room: str | None = None
-    epoch: int | None = None
+    epoch: Int | None = None
 
 
 class CheckLease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """For guards: is `epoch` the live grant of the task, whoever holds it? Refused `stale_epoch` when not."""
 
     task: str
-    epoch: int
+    epoch: Int
     room: str | None = None
 
 
@@ -373,7 +377,7 @@ class ListLeases(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     owner: str | None = None
     worktree: str | None = None
     task: str | None = None
-    limit: int = 200
+    limit: Int = 200
     after: str | None = None
 
 
@@ -382,7 +386,7 @@ class ExplainTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     task: str
     room: str | None = None
-    limit: int = 100
+    limit: Int = 100
     after: str | None = None
 
 
@@ -390,7 +394,7 @@ class SetPool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Operator: make a pool of `capacity` units, or change its capacity. What is held above it is not taken away."""
 
     pool: str
-    capacity: int
+    capacity: Int
 
 
 class DeletePool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -402,7 +406,7 @@ class DeletePool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class ListPools(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One page of pools by name."""
 
-    limit: int = 200
+    limit: Int = 200
     after: str | None = None
 
 
