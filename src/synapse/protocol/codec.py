@@ -176,8 +176,8 @@ def _require_id(request_id: str | int, limits: Limits) -> str | int:
 
 
 def _checked(request_id: str | int, command: Command, key: str | None, data: bytes, limits: Limits) -> Request:
-    """What the types do not say: size of id and key, NUL, and free JSON in our own bytes. Only free JSON can be too deep
-    or hold an integer that is too large, and a message's body not when it is a text: nearly no frame is scanned."""
+    """What the types do not say: size of id and key, NUL, and free JSON in our own bytes. Only free JSON can be too
+    deep or hold too large an integer, and a message's body not when it is a text: nearly no frame is scanned."""
     try:
         _require_id(request_id, limits)
     except Rejected as error:
