@@ -8,20 +8,15 @@ is a witness, and checking costs O(n log n) instead of a search for an order tha
 import json
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from tests.crash.history import Frame, History, Op, Segment, brief
+from tests.crash.history import Frame, History, Op, Segment
+from tests.crash.ledger import Ledger, body_of, mark_of, seq_of
 
 from synapse.core.events import (
-    AgentCreated,
     ChannelJoined,
     ChannelLeft,
-    Delivery,
-    HubStarted,
-    Idem,
-    MessageDied,
-    MessageLent,
     MessagePosted,
     MessagesAcked,
     MessageSent,
@@ -64,105 +59,6 @@ class Finding(NamedTuple):
     text: str
 
 
-class Effect(NamedTuple):
-    """The events of one request: `events` of them from `first` on."""
-
-    first: int
-    events: int
-
-    @property
-    def last(self) -> int:
-        return self.first + self.events - 1
-
-
-class Ledger:
-    """The journal at the end, with what the rules look up in it."""
-
-    def __init__(self, journal: Sequence[Recorded]) -> None:
-        self.journal = journal
-        self.events = {recorded.seq: recorded for recorded in journal}
-        self.head = journal[-1].seq
-        self.starts: list[int] = []
-        self.names: dict[int, str] = {}
-        self.posted: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        self.arrived: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        self.effects: dict[tuple[str, str], list[Effect]] = defaultdict(list)
-        self.marks: dict[str, list[int]] = defaultdict(list)
-        self.lent: dict[tuple[str, int], list[int]] = defaultdict(list)
-        self.acked: dict[tuple[str, int], list[int]] = defaultdict(list)
-        self.died: dict[tuple[str, int], int] = {}
-        for recorded in journal:
-            self._enter(recorded)
-
-    def _enter(self, recorded: Recorded) -> None:
-        seq, _, actor, event = recorded
-        if isinstance(event.idem, Idem):
-            self.effects[actor, event.idem.key].append(Effect(seq, event.idem.count))
-        match event:
-            case HubStarted():
-                self.starts.append(seq)
-            case AgentCreated():
-                self.names[seq] = event.name
-            case MessagePosted():
-                self.posted[event.address].append((seq, event.n))
-                self._arrive(seq, event.mentions)
-                self.marks[mark_of(body_of(event))].append(seq)
-            case MessageSent():
-                self._arrive(seq, event.to)
-                self.marks[mark_of(body_of(event))].append(seq)
-            case MessageLent():
-                self.lent[self.names[event.agent], event.message].append(seq)
-            case MessagesAcked():
-                for message in event.messages:
-                    self.acked[self.names[event.agent], message].append(seq)
-            case MessageDied():
-                self.died[self.names[event.agent], event.message] = seq
-            case _:
-                pass
-
-    def _arrive(self, seq: int, deliveries: Iterable[Delivery]) -> None:
-        for delivery in deliveries:
-            self.arrived[delivery.name].append((seq, delivery.n))
-
-    def run_of(self, seq: int) -> int:
-        """Which process of the hub wrote or reflected this position."""
-        return bisect_right(self.starts, seq)
-
-    def shown(self, seq: int, agent: str) -> Frame | None:
-        """What this agent must be told of the message at `seq`; None when there is none that it may see."""
-        recorded = self.events.get(seq)
-        if recorded is None:
-            return None
-        event = recorded.event
-        match event:
-            case MessagePosted():
-                room, _, channel = event.address.partition(":")
-                place: Frame = {"room": room, "channel": channel, "n": event.n, "to": None, "kind": event.kind}
-            case MessageSent():
-                numbers = [delivery.n for delivery in event.to if delivery.name == agent]
-                if not numbers:
-                    return None
-                names = ["all"] if event.room is not None else [delivery.name for delivery in event.to]
-                place = {"room": None, "channel": f"@{agent}", "n": numbers[0], "to": names, "kind": "direct"}
-            case _:
-                return None
-        return {
-            **place,
-            "id": f"m{seq}",
-            "from": recorded.actor,
-            "body": body_of(event),
-            "subject": event.subject,
-            "sent_at_ms": recorded.at_ms,
-        }
-
-    def feed(self, channels: Iterable[str], inbox_of: str | None) -> list[int]:
-        """The seqs of all messages in these channels and this inbox, in order."""
-        seqs = {seq for channel in channels for seq, _ in self.posted.get(channel, ())}
-        if inbox_of is not None:
-            seqs.update(seq for seq, _ in self.arrived.get(inbox_of, ()))
-        return sorted(seqs)
-
-
 def check(history: History, journal: Sequence[Recorded]) -> list[Finding]:
     """Everything that is wrong; empty when the hub kept its promises."""
     ledger = Ledger(journal)
@@ -181,21 +77,6 @@ def check(history: History, journal: Sequence[Recorded]) -> list[Finding]:
         inboxes_are_drained(history, ledger),
     )
     return [finding for rule in rules for finding in rule]
-
-
-def mark_of(body: object) -> str:
-    """What names a message of the load: its body's `mark`, or the first word of a text."""
-    return str(body["mark"]) if isinstance(body, dict) else str(body).partition(" ")[0]
-
-
-def body_of(event: MessagePosted | MessageSent) -> object:
-    """A journalled body as the history records it."""
-    body: object = brief(json.loads(bytes(event.body)))
-    return body
-
-
-def seq_of(cursor: str) -> int:
-    return int(cursor.partition(":")[2])
 
 
 def journal_is_sound(ledger: Ledger) -> Iterator[Finding]:
@@ -306,12 +187,21 @@ def _effect_of(op: Op) -> int | None:
 
 
 def order_of_sending_is_kept(history: History, ledger: Ledger) -> Iterator[Finding]:
-    """What one process sent first stands first. (It repeats what was cut off before it sends anything new.)"""
-    marks: dict[str, dict[str, None]] = defaultdict(dict)
+    """What one process sent first stands first. (It repeats what was cut off before it sends anything new.)
+
+    Behind the proxy this holds for each connection: what was sent over one may arrive later than what was sent over
+    the next.
+    """
+    lines: dict[str, dict[tuple[str, int], None]] = defaultdict(dict)
     for op in sorted(history.ops, key=lambda op: op.number):
         if op.type == "message.send":
-            marks[op.client].setdefault(mark_of(op.body["body"]))
-    for client, sent in marks.items():
+            line = op.connection if op.client in history.proxied else 0
+            lines[mark_of(op.body["body"])].setdefault((op.client, line))
+    marks: dict[tuple[str, int], dict[str, None]] = defaultdict(dict)
+    for mark, sent_over in lines.items():
+        if len(sent_over) == 1:
+            marks[next(iter(sent_over))].setdefault(mark)
+    for (client, _), sent in marks.items():
         last, last_mark = 0, ""
         for mark in sent:
             for seq in ledger.marks.get(mark, ())[:1]:
@@ -344,6 +234,7 @@ def acks_are_kept(history: History, ledger: Ledger) -> Iterator[Finding]:
 def takes_are_lawful(history: History, ledger: Ledger) -> Iterator[Finding]:
     """Each lend is in the journal, of a message for this agent, not acked before, and to one connection at a time."""
     acked_at: dict[tuple[str, str], int] = {}
+    alive_at = _alive_at(history)
     for op in history.ops:
         if op.type == "inbox.ack" and op.is_ok and op.returned_ns is not None:
             for text in op.reply["acked"]:
@@ -365,20 +256,36 @@ def takes_are_lawful(history: History, ledger: Ledger) -> Iterator[Finding]:
         if is_late or any(acked < at for acked in ledger.acked.get((op.agent, seq), ())):
             yield Finding("acked came again", f"{op.name} lent {message['id']} at {at}")
         before = last.get((op.agent, seq))
-        if before is not None and not _was_returned(before, op, history, ledger):
+        if before is not None and not _was_returned(before, op, history, ledger, alive_at):
             yield Finding("lent twice", f"{before.name} and {op.name} of {op.client} both hold {message['id']}")
         last[op.agent, seq] = op
 
 
-def _was_returned(first: Op, second: Op, history: History, ledger: Ledger) -> bool:
-    """True when the first lend had ended: its hub was killed, its process closed the connection, or 30 s passed."""
+def _alive_at(history: History) -> dict[tuple[str, int], int]:
+    """By process behind the proxy and connection, the last position at which the hub answered over it."""
+    found: dict[tuple[str, int], int] = {}
+    for op in history.ops:
+        if op.client in history.proxied and op.frame is not None:
+            found[op.client, op.connection] = max(found.get((op.client, op.connection), 0), op.frame["seq"])
+    return found
+
+
+def _was_returned(
+    first: Op, second: Op, history: History, ledger: Ledger, alive_at: dict[tuple[str, int], int]
+) -> bool:
+    """True when the first lend had ended: its hub was killed, its connection closed, or 30 s passed.
+
+    Nobody knows when the proxy closed a connection to the hub, but an answer over it shows that it was still open.
+    """
     assert second.returned_ns is not None
     if ledger.run_of(seq_of(first.reply["cursor"])) != ledger.run_of(seq_of(second.reply["cursor"])):
         return True
+    if second.returned_ns - first.invoked_ns >= LEND_NS:
+        return True
+    if first.client in history.proxied:
+        return alive_at[first.client, first.connection] <= seq_of(second.reply["cursor"])
     closed_ns = history.closed.get((first.client, first.connection))
-    return (closed_ns is not None and closed_ns < second.returned_ns) or (
-        second.returned_ns - first.invoked_ns >= LEND_NS
-    )
+    return closed_ns is not None and closed_ns < second.returned_ns
 
 
 def _told_rightly(who: str, message: Frame, seq: int, agent: str, ledger: Ledger) -> Iterator[Finding]:

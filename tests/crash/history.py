@@ -3,7 +3,7 @@
 One JSON object a line, one file a process. Standard library only, and nothing of synapse: the load is independent of
 what it tests.
 
-    open     a connection was welcomed                     conn, agent
+    open     a connection was made                         conn, agent, way
     invoke   a request is about to be written              conn, op, type, key, body
     ok, fail its reply or error was read                   op, frame
     unknown  the connection ended before an answer came    op
@@ -91,12 +91,14 @@ class Segment:
 @dataclass(slots=True)
 class History:
     """Everything that was recorded. closed: when a process itself closed a connection. ends: by process, the seq up
-    to which its feed was complete when it left."""
+    to which its feed was complete when it left. proxied: the processes whose connections may end on one side and
+    live on on the other, so that what they sent arrives later than what they sent over the next one."""
 
     ops: list[Op] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
     closed: dict[tuple[str, int], int] = field(default_factory=dict)
     ends: dict[str, int] = field(default_factory=dict)
+    proxied: set[str] = field(default_factory=set)
 
 
 class Recorder:
@@ -143,6 +145,8 @@ def add(history: History, client: str, lines: Iterable[Frame]) -> None:
         match line["what"]:
             case "open":
                 agents[line["conn"]] = line["agent"]
+                if line.get("way", "direct") != "direct":
+                    history.proxied.add(client)
             case "invoke":
                 conn, number = line["conn"], line["op"]
                 open_ops[number] = Op(

@@ -1,19 +1,21 @@
-"""One hub after another on one home, each killed with SIGKILL, and the load that goes on meanwhile."""
+"""One hub after another on one home, each killed with SIGKILL or stopped for a while, and the load meanwhile."""
 
 import contextlib
+import json
 import os
 import random
 import select
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.crash.history import Frame
-from tests.crash.load import CHANNELS, Line
+from tests.crash.load import CHANNELS, DIRECT, UNIX, WS, Line
 
 from synapse.core.events import Recorded
 from synapse.journal.reader import JournalReader
@@ -21,16 +23,24 @@ from synapse.journal.upcast import decode
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_S_MAX = 30.0
-LOAD = (
-    "writer-1",
-    "writer-2",
-    "writer-3",
-    "reader-1",
-    "reader-2",
-    "worker-1",
-    "worker-2",
-    "historian-1",
+LOAD = dict.fromkeys(
+    ("writer-1", "writer-2", "writer-3", "reader-1", "reader-2", "worker-1", "worker-2", "historian-1"), DIRECT
 )
+"""The processes of the load, and which way each takes."""
+PROXIED = {
+    "writer-1": DIRECT,
+    "writer-2": WS,
+    "writer-3": UNIX,
+    "writer-4": WS,
+    "reader-1": UNIX,
+    "reader-2": WS,
+    "reader-3": WS,
+    "worker-1": WS,
+    "worker-2": UNIX,
+    "worker-3": DIRECT,
+    "historian-1": WS,
+    "historian-2": UNIX,
+}
 
 
 class Failed(AssertionError):
@@ -132,9 +142,18 @@ class Hubs:
             else:
                 time.sleep(chance.uniform(0.1, 2.0) if moment < 0.94 else chance.uniform(3.0, 4.0))
                 done.under_load += 1
+                if chance.random() < 0.35:
+                    self._stop_for(chance.uniform(0.1, 3.0))
+                    done.stops += 1
+                    time.sleep(chance.choice((0.0, 0.01, 0.5)))
             self.kill()
         self.start()
         return done
+
+    def _stop_for(self, seconds: float) -> None:
+        self.signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        self.signal(signal.SIGCONT)
 
     def _end_in_a_hurry(self, patience_s: float) -> None:
         """SIGTERM, and SIGKILL before it has said goodbye to everybody."""
@@ -171,13 +190,14 @@ def journal_of(home: Path) -> list[Recorded]:
 
 @dataclass(slots=True)
 class Kills:
-    """How often the hub was killed, by the moment."""
+    """How often the hub was killed, by the moment. stops: how often it was stopped for up to 3 s, and woken."""
 
     at_start: int = 0
     when_ready: int = 0
     while_stopping: int = 0
     at_an_answer: int = 0
     under_load: int = 0
+    stops: int = 0
     ready_ms: list[int] = field(default_factory=list)
 
     @property
@@ -186,9 +206,9 @@ class Kills:
 
 
 @contextlib.contextmanager
-def load_of(home: Path, run: Path, names: Sequence[str], seed: int) -> Iterator["Load"]:
-    """Start the processes of the load; whatever is left of them at the end is killed."""
-    load = Load(home, run, names, seed)
+def load_of(home: Path, run: Path, ways: Mapping[str, str], seed: int) -> Iterator["Load"]:
+    """Start the processes of the load, each with its way to the hub; whatever is left of them at the end is killed."""
+    load = Load(home, run, ways, seed)
     try:
         yield load
     finally:
@@ -196,42 +216,119 @@ def load_of(home: Path, run: Path, names: Sequence[str], seed: int) -> Iterator[
 
 
 class Load:
-    """The processes of the load."""
+    """The processes of the load. stops: how often one of them was stopped for a while."""
 
-    def __init__(self, home: Path, run: Path, names: Sequence[str], seed: int) -> None:
+    def __init__(self, home: Path, run: Path, ways: Mapping[str, str], seed: int) -> None:
+        self.stops = 0
         self._run = run
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        for name in names:
-            with (run / f"{name}.err").open("wb") as errors:
-                self._processes[name] = subprocess.Popen(
-                    [sys.executable, "-m", "tests.crash.load", str(home), str(run), name, str(seed)],
-                    stderr=errors,
-                    cwd=ROOT,
-                    env={**os.environ, "PYTHONPATH": str(ROOT)},
-                )
+        self._chance = random.Random(f"{seed}:stops")
+        self._processes = {
+            name: spawn(run, name, "tests.crash.load", str(home), str(run), name, str(seed), way)
+            for name, way in ways.items()
+        }
+
+    @contextlib.contextmanager
+    def disturbed(self) -> Iterator[None]:
+        """Meanwhile one process after another is stopped for up to 2.5 s."""
+        is_over = threading.Event()
+
+        def stop_and_wake() -> None:
+            while not is_over.wait(self._chance.uniform(0.1, 1.5)):
+                process = self._processes[self._chance.choice(sorted(self._processes))]
+                process.send_signal(signal.SIGSTOP)
+                self.stops += 1
+                is_over.wait(self._chance.uniform(0.02, 2.5))
+                process.send_signal(signal.SIGCONT)
+
+        thread = threading.Thread(target=stop_and_wake)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()
 
     def raise_flag(self, flag: str, *roles: str) -> None:
         """Tell everybody, and wait for those of these roles to end. Raises `Failed` when one does not end well."""
         (self._run / flag).touch()
         for name, process in self._processes.items():
             if name.partition("-")[0] in roles:
-                try:
-                    code = process.wait(timeout=60)
-                except subprocess.TimeoutExpired:
-                    raise Failed(f"{name} did not end after {flag}: {self._words(name)}") from None
-                if code != 0:
-                    raise Failed(f"{name} ended with {code}: {self._words(name)}")
+                join(self._run, name, process, why=flag)
 
     def require_alive(self) -> None:
         """Raises `Failed` when a process has ended."""
         for name, process in self._processes.items():
             if process.poll() is not None:
-                raise Failed(f"{name} ended with {process.returncode}: {self._words(name)}")
-
-    def _words(self, name: str) -> str:
-        return (self._run / f"{name}.err").read_text(encoding="utf-8", errors="replace")[-2_000:]
+                raise Failed(f"{name} ended with {process.returncode}: {words_of(self._run, name)}")
 
     def kill(self) -> None:
-        for process in self._processes.values():
-            process.kill()
-            process.wait()
+        end(self._processes.values())
+
+
+@contextlib.contextmanager
+def proxy_of(home: Path, run: Path, seed: int) -> Iterator["Proxy"]:
+    """The proxy between the load and the hubs; it listens when the block begins."""
+    proxy = Proxy(home, run, seed)
+    try:
+        proxy.await_file("proxy.json")
+        yield proxy
+    finally:
+        proxy.kill()
+
+
+class Proxy:
+    """A process of `tests.crash.proxy`."""
+
+    def __init__(self, home: Path, run: Path, seed: int) -> None:
+        self._run = run
+        self._process = spawn(run, "proxy", "tests.crash.proxy", str(home), str(run), str(seed))
+
+    def calm(self) -> dict[str, int]:
+        """From now on it only carries; how many connections had met which fate."""
+        (self._run / "calm").touch()
+        counts: dict[str, int] = json.loads(self.await_file("calmed.json"))
+        return counts
+
+    def await_file(self, name: str) -> bytes:
+        path, deadline = self._run / name, time.monotonic() + READY_S_MAX
+        while not path.exists():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise Failed(f"the proxy did not write {name}: {words_of(self._run, 'proxy')}")
+            time.sleep(0.02)
+        return path.read_bytes()
+
+    def kill(self) -> None:
+        end([self._process])
+
+
+def spawn(run: Path, name: str, module: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """A process of the load; what it complains of is in the run's directory."""
+    with (run / f"{name}.err").open("wb") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stderr=errors,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+
+
+def join(run: Path, name: str, process: subprocess.Popen[bytes], why: str) -> None:
+    """Wait for its end. Raises `Failed` when it does not end well."""
+    try:
+        code = process.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"{name} did not end after {why}: {words_of(run, name)}") from None
+    if code != 0:
+        raise Failed(f"{name} ended with {code}: {words_of(run, name)}")
+
+
+def words_of(run: Path, name: str) -> str:
+    """The last words of a process."""
+    return (run / f"{name}.err").read_text(encoding="utf-8", errors="replace")[-2_000:]
+
+
+def end(processes: Iterable[subprocess.Popen[bytes]]) -> None:
+    """Leave none of them behind, stopped ones neither."""
+    for process in processes:
+        process.kill()
+        process.wait()

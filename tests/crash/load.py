@@ -8,8 +8,12 @@
     waiter     one `synapse wait` after another, some of them killed
 
 Everything ends by files in the run's directory: `stop` ends who writes, `drain` the others once they have it all.
+
+A process takes one of three ways to the hub: `direct` over its Unix socket, or through the proxy, `unix` or `ws`.
+Behind the proxy a silent hub is nothing to complain of: the process gives up, and comes back over a new connection.
 """
 
+import contextlib
 import json
 import random
 import select
@@ -20,13 +24,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.crash import websocket
 from tests.crash.history import Frame, Recorder
 
 CHANNELS = ("load:a", "load:b")
 WORKER = "worker"
 WAITER = "waiter"
 READERS = ("reader-1", "reader-2")
+DIRECT, UNIX, WS = "direct", "unix", "ws"
 ANSWER_S_MAX = 20.0
+PATIENCE_S = 2.0
+"""After so long, who is behind the proxy gives up."""
 KEYS_PER_AGENT = 8_000
 """An agent may have 10 000 live keys; a writer goes on under another name before that."""
 
@@ -37,6 +45,9 @@ class Cut(Exception):
 
 class Line:
     """One connection after another to the hub of a home, found as every client finds it."""
+
+    way = DIRECT
+    answer_s_max = ANSWER_S_MAX
 
     def __init__(self, home: Path, record: Recorder, agent: str) -> None:
         self.agent = agent
@@ -54,15 +65,12 @@ class Line:
         """Connect and say hello, however long the hub is away."""
         while True:
             try:
-                path = self._path()
-                if path is None:
+                self._rest, self._notices = b"", []
+                if not self._dial():
                     time.sleep(0.02)
                     continue
-                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                self._socket.connect(path)
-                self._rest, self._notices = b"", []
                 self.conn += 1
-                self._record.note("open", conn=self.conn, agent=self.agent)
+                self._record.note("open", conn=self.conn, agent=self.agent, way=self.way)
                 secret = f"{self.agent}:".ljust(40, "s")
                 [hello] = self.burst([("hello", {"name": self.agent, "secret": secret, "lasting": True}, None)])
                 if hello is not None and not is_draining(hello):
@@ -73,6 +81,23 @@ class Line:
                 pass
             self._drop()
             time.sleep(0.02)
+
+    def _dial(self) -> bool:
+        """Connect; False when nobody says where to. Raises OSError when nobody is there."""
+        path = self._path()
+        if path is not None:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self._socket.settimeout(self.answer_s_max)
+            self._socket.connect(path)
+        return path is not None
+
+    def _pack(self, payload: bytes) -> bytes:
+        return payload + b"\n"
+
+    def _unpack(self, data: bytes) -> list[bytes]:
+        """The whole payloads among what was heard so far; what is left is kept for the next time."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return lines
 
     def _path(self) -> str | None:
         try:
@@ -101,7 +126,7 @@ class Line:
         try:
             self._write(numbers, requests)
             while self._pending:
-                for frame in self._read(ANSWER_S_MAX):
+                for frame in self._read(self.answer_s_max):
                     number = frame["id"]
                     del self._pending[number]
                     answers[number] = frame
@@ -125,7 +150,7 @@ class Line:
             frame: Frame = {"type": type_, "id": number, "body": body}
             if key is not None:
                 frame["idem_key"] = key
-            data.append(json.dumps(frame).encode() + b"\n")
+            data.append(self._pack(json.dumps(frame).encode()))
         try:
             self._socket.sendall(b"".join(data))
         except OSError:
@@ -135,6 +160,8 @@ class Line:
         """The answers among the next frames; notices are recorded and kept for `notices`."""
         assert self._socket is not None
         if not select.select([self._socket], [], [], wait_s)[0]:
+            if self._pending and self.way != DIRECT:
+                raise Cut
             if self._pending:
                 raise SystemExit(f"{self.agent}: the hub is silent: no answer in {wait_s} s")
             return
@@ -146,8 +173,7 @@ class Line:
             raise Cut
         if self.on_bytes is not None:
             self.on_bytes()
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
+        for line in self._unpack(data):
             frame: Frame = json.loads(line)
             if frame["type"] in ("reply", "error"):
                 yield frame
@@ -171,16 +197,58 @@ class Line:
         return self._socket is not None
 
 
+class ProxiedLine(Line):
+    """Through the proxy to the hub's Unix socket."""
+
+    way = UNIX
+    answer_s_max = PATIENCE_S
+
+    def __init__(self, home: Path, run: Path, record: Recorder, agent: str) -> None:
+        super().__init__(home, record, agent)
+        self._proxy = run / "proxy.json"
+
+    def _path(self) -> str:
+        path: str = json.loads(self._proxy.read_bytes())["unix"]
+        return path
+
+
+class WebLine(ProxiedLine):
+    """Through the proxy to the hub's port, as a WebSocket."""
+
+    way = WS
+
+    def __init__(self, home: Path, run: Path, record: Recorder, agent: str) -> None:
+        super().__init__(home, run, record, agent)
+        self._token = home / "token"
+
+    def _dial(self) -> bool:
+        address = ("127.0.0.1", json.loads(self._proxy.read_bytes())["tcp"])
+        self._socket = socket.create_connection(address, timeout=PATIENCE_S)
+        self._rest = websocket.shake_hands(self._socket, self._token.read_text(encoding="utf-8").strip())
+        return True
+
+    def _pack(self, payload: bytes) -> bytes:
+        return websocket.masked(payload)
+
+    def _unpack(self, data: bytes) -> list[bytes]:
+        frames, self._rest = websocket.frames_in(self._rest + data)
+        for opcode, payload in frames:
+            if opcode == websocket.PING and self._socket is not None:
+                with contextlib.suppress(OSError):  # whoever reads next finds the end
+                    self._socket.sendall(websocket.masked(payload, websocket.PONG))
+        return [payload for opcode, payload in frames if opcode == websocket.TEXT]
+
+
 def is_draining(answer: Frame) -> bool:
     """The hub was told to stop; another one comes."""
     return bool(answer["type"] == "error" and answer["error"]["code"] == "draining")
 
 
 class Run:
-    """Where and how one process runs."""
+    """Where and how one process runs. way: `direct`, or through the proxy, `unix` or `ws`."""
 
-    def __init__(self, home: Path, run: Path, name: str, seed: int) -> None:
-        self.home, self.run, self.name = home, run, name
+    def __init__(self, home: Path, run: Path, name: str, seed: int, way: str = DIRECT) -> None:
+        self.home, self.run, self.name, self.way = home, run, name, way
         self.chance = random.Random(f"{seed}:{name}")
         self.record = Recorder(run / f"{name}.jsonl")
 
@@ -188,7 +256,10 @@ class Run:
         return (self.run / flag).exists()
 
     def line(self, agent: str) -> Line:
-        return Line(self.home, self.record, agent)
+        if self.way == DIRECT:
+            return Line(self.home, self.record, agent)
+        kind = WebLine if self.way == WS else ProxiedLine
+        return kind(self.home, self.run, self.record, agent)
 
 
 def write(run: Run) -> None:
@@ -404,8 +475,8 @@ ROLES: dict[str, Callable[[Run], None]] = {
 }
 
 
-def main(home: str, run: str, name: str, seed: str) -> None:
-    where = Run(Path(home), Path(run), name, int(seed))
+def main(home: str, run: str, name: str, seed: str, way: str) -> None:
+    where = Run(Path(home), Path(run), name, int(seed), way)
     try:
         ROLES[name.partition("-")[0]](where)
     finally:

@@ -498,6 +498,24 @@ def one_message_was_lent_to_two_connections(history: History, journal: Journal) 
     blank(journal, next(r.seq for r in reversed(journal) if isinstance(r.event, HubStarted)))
 
 
+@lie("out of send order")
+def a_sender_behind_the_proxy_was_overtaken_on_one_connection(history: History, journal: Journal) -> None:
+    history.proxied.add("writer-1")
+    a_sender_was_overtaken_by_itself(history, journal)
+
+
+@lie("lent twice")
+def one_message_was_lent_again_while_its_proxied_connection_lived(history: History, journal: Journal) -> None:
+    history.proxied.add("worker-1")
+    one_message_was_lent_to_two_connections(history, journal)
+    first, second = (
+        op for op in history.ops if op.type == "inbox.take" and op.reply["message"]["body"]["mark"] == "d.2"
+    )
+    assert second.frame is not None
+    pong = {"type": "reply", "seq": second.frame["seq"] + 1, "body": {}}
+    history.ops.append(replace(first, number=99, type="ping", body={}, frame=pong))
+
+
 @lie("never acked")
 def a_message_stayed_in_an_inbox(history: History, journal: Journal) -> None:
     left = MessageSent(to=(Delivery("worker", 105, 3),), body=msgspec.Raw(b'{"mark":"b.4"}'))
@@ -517,6 +535,25 @@ def test_a_planted_lie_is_named(rule: str, plant: Lie) -> None:
     plant(history, journal)
     findings = findings_of(history, journal)
     assert rule in {finding.rule for finding in findings}, findings
+
+
+def test_what_the_proxy_may_do_is_no_finding() -> None:
+    """It holds back what a process has sent that has given up, and closes the hub's side when it likes."""
+    story = honest()
+    late = story.invoke("writer-2", "message.send", {"channel": CHANNEL, "body": {"mark": "late"}})
+    story.unknown("writer-2", late)
+    story.open("writer-2", "writer-2")
+    story.send_ok("writer-2", "soon")
+    story.numbers[CHANNEL] += 1
+    body = msgspec.Raw(b'{"mark":"late"}')
+    posted = MessagePosted(channel=story.channel, address=CHANNEL, n=story.numbers[CHANNEL], body=body)
+    story.write("writer-2", posted)
+    history, journal = story.history(), list(story.journal)
+    history.ends.clear()
+    blank(journal, next(r.seq for r in reversed(journal) if isinstance(r.event, HubStarted)))
+    assert {finding.rule for finding in findings_of(history, journal)} == {"out of send order", "lent twice"}
+    history.proxied = {"writer-2", "worker-1"}
+    assert findings_of(history, journal) == []
 
 
 def test_every_rule_has_a_planted_lie() -> None:

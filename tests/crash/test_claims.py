@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from tests.crash.claims_checker import (
     load_claims,
 )
 from tests.crash.claims_load import CONFIG, ENDED, HOLDERS, TTL_MS, Diary
-from tests.crash.killing import ROOT, Failed, Hubs, journal_of
+from tests.crash.killing import Failed, Hubs, end, join, journal_of, spawn
 from tests.crash.load import Line
 
 from synapse.core.events import LeaseExpired, LeaseGranted, LeaseHandedOff, LeaseQueued, LeaseUnqueued, Recorded
@@ -68,13 +67,7 @@ class Unrest:
             self._begin(f"holder-{number}")
 
     def _spawn(self, name: str) -> subprocess.Popen[bytes]:
-        with (self._run / f"{name}.err").open("wb") as errors:
-            return subprocess.Popen(
-                [sys.executable, "-m", "tests.crash.claims_load", str(self._home), str(self._run), name, str(SEED)],
-                stderr=errors,
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-            )
+        return spawn(self._run, name, "tests.crash.claims_load", str(self._home), str(self._run), name, str(SEED))
 
     def _begin(self, agent: str) -> None:
         self._lives[agent] += 1
@@ -87,33 +80,25 @@ class Unrest:
 
     def last(self, seconds: float, *, is_hub_stopped: bool) -> None:
         """Disturb everybody for so long, and then bring it to its end."""
-        end = time.monotonic() + seconds
+        end_s = time.monotonic() + seconds
         self._in(1.5, self._kill_hub)
         self._in(0.7, self._stop_holder)
         self._in(1.5, self._kill_holder)
         if is_hub_stopped:
             self._in(seconds / 2, self._stop_hub)
-        while self._later and (self._later[0][0] < end or self._stopped):
+        while self._later and (self._later[0][0] < end_s or self._stopped):
             at, _, act = heappop(self._later)
             time.sleep(max(0.0, at - time.monotonic()))
-            if at < end or act.__name__ == "wake":
+            if at < end_s or act.__name__ == "wake":
                 act()
         for name, process in self._holders.items():
             if process.poll() is not None:
                 raise Failed(f"{name} ended with {process.returncode}: {self._words(name)}")
         (self._run / "stop").touch()
         for name, process in self._holders.items():
-            self._join(name, process)
+            join(self._run, name, process, why="stop")
         (self._run / "drain").touch()
-        self._join(WATCHER, self._watcher)
-
-    def _join(self, name: str, process: subprocess.Popen[bytes]) -> None:
-        try:
-            code = process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            raise Failed(f"{name} did not end: {self._words(name)}") from None
-        if code != 0:
-            raise Failed(f"{name} ended with {code}: {self._words(name)}")
+        join(self._run, WATCHER, self._watcher, why="drain")
 
     def _words(self, name: str) -> str:
         texts = [path.read_text(encoding="utf-8", errors="replace") for path in self._run.glob(f"{name}*.err")]
@@ -170,9 +155,7 @@ class Unrest:
     def end(self) -> None:
         """Leave nobody behind."""
         self._record.close()
-        for process in (self._watcher, *self._holders.values()):
-            process.kill()
-            process.wait()
+        end([self._watcher, *self._holders.values()])
 
 
 def contend(home: Path, run: Path, seconds: float) -> tuple[Done, ClaimHistory, list[Recorded]]:

@@ -4,10 +4,11 @@ import random
 from pathlib import Path
 
 import pytest
-from tests.crash.checker import Ledger, check
+from tests.crash.checker import check
 from tests.crash.history import History, add, lines_of
 from tests.crash.killing import Hubs, journal_of, load_of
-from tests.crash.load import WAITER
+from tests.crash.ledger import Ledger
+from tests.crash.load import DIRECT, WAITER
 
 from synapse.core.events import MessagesAcked
 
@@ -22,7 +23,7 @@ def test_a_loop_of_wait_loses_nothing_and_repeats_only_what_was_not_acked(tmp_pa
     run.mkdir()
     with (
         Hubs(home, run / "hub.log") as hubs,
-        load_of(home, run, ("postie-1", "waiter-1"), seed=1) as processes,
+        load_of(home, run, {"postie-1": DIRECT, "waiter-1": DIRECT}, seed=1) as processes,
     ):
         hubs.start()
         hubs.kill()
