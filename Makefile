@@ -8,10 +8,10 @@ ARGS ?=
 KEEP ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench prove clean
+.PHONY: help demo test check format bench prove prove-planted clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/.runtime ## set up and show the main job done (KEEP=1 leaves its hub up)
 	@$(PY) -m synapse.faces.demo $(if $(filter-out 0 no,$(KEEP)),--keep) $(ARGS)
@@ -32,9 +32,11 @@ bench: $(VENV)/.dev ## run the benchmarks
 	@$(PY) -m compileall -q src/synapse
 	$(PY) -m benchmarks $(ARGS)
 
-prove: $(VENV)/.dev ## run the long proofs
-	$(PY) -m pytest -m prove --timeout 3600 tests $(ARGS)
-	$(PY) -m tests.planted
+prove: $(VENV)/.dev ## run the long proofs, and print their table (ARGS='"power cuts"' for a part)
+	@$(PY) -m tests.prove $(ARGS)
+
+prove-planted: $(VENV)/.dev ## plant one fault after the other, and print which test catches it
+	@$(PY) -m tests.planted $(ARGS)
 
 clean: ## remove .venv, caches and build products
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

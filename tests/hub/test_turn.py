@@ -25,7 +25,7 @@ from tests.hub.conftest import (
 )
 
 from synapse.core.state import digest
-from synapse.errors import StoreFailed
+from synapse.errors import JournalError, StoreFailed
 from synapse.protocol.codec import encode_request
 from synapse.protocol.codes import CLOSE_BAD_HELLO, CLOSE_FLOOD, CLOSE_NAME_TAKEN, CLOSE_REVOKED
 from synapse.protocol.commands import (
@@ -317,6 +317,25 @@ async def test_a_second_full_disk_in_one_turn_is_fatal_and_nothing_is_answered()
         assert hub.failure.exit_code == 74
         assert ada.peer.received_now() == []
         assert not await ada.is_open()
+
+
+async def test_a_failed_commit_is_not_answered_while_the_connections_are_still_there() -> None:
+    hub, disk = hub_on_small_disk()
+    async with hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        await bob.follow()
+        bob.heard.clear()
+        failures: list[JournalError] = []
+        hub.turns._fatal = failures.append  # as in the process, which only then begins to stop
+        disk.is_full, disk.has_reserve = True, False
+        await ada.say(message("of unknown outcome"))
+        await hub.settle()
+        assert [failure.exit_code for failure in failures] == [74]
+        assert ada.peer.received_now() == bob.peer.received_now() == []
+        disk.is_full = False
+        await ada.say(Ping())
+        await steps()
+        assert ada.peer.received_now() == []
 
 
 async def test_who_waits_when_the_disk_fills_up_is_served_when_it_is_writable_again() -> None:

@@ -374,10 +374,10 @@ async def rest_of(reader: asyncio.StreamReader) -> bytes:
 
 async def test_a_line_over_the_bound_closes_with_1009_also_without_its_end(tmp_path: Path) -> None:
     async with MemoryHub() as hub, doors(hub, tmp_path) as listeners:
-        for end in (b"", b"\n"):
+        for over, end in ((20_000, b""), (20_000, b"\n"), (1, b"\n")):
             reader, writer = await line(listeners)
             await greeted(reader, writer)
-            writer.write(b"x" * (hub.rules.limits.frame_bytes_max + 20_000) + end)
+            writer.write(b"x" * (hub.rules.limits.frame_bytes_max + over) + end)
             frame = decode_hub_frame(await reader.readline())
             assert msgspec.json.decode(frame.body, type=Closing).code == 1009
             assert await rest_of(reader) == b""

@@ -1,84 +1,111 @@
-"""Plants one fault at a time in a copy of src and runs the tests of leases against it.
+"""Plants one fault at a time in a copy of src and runs the tests against it, those first that should notice.
 
-`python -m tests.planted [WORD…]`
+`python -m tests.planted [WORD…]` (WORD: only the faults whose name or file holds one of the words)
 
-Prints who caught it and, at the end, how many were caught. Exits with 1 when one was not, or does not fit the source.
-WORD: only the faults whose name holds one of the words. `--machine`: by the state machine alone.
+Prints which test caught each, in what time, and how many were caught. Exits with 1 when one was not, or does not fit.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from tests.planted.faults import FAULTS, Fault
+from tests.figures import tell
+from tests.planted import FAULTS
+from tests.planted.fault import Fault
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src"
-UNIT = [
-    *(f"tests/core/test_{name}.py" for name in ("claims", "holding", "cycles", "leases", "leasing", "idempotency")),
-    *(f"tests/core/test_{name}.py" for name in ("scope_index", "refusals", "lease_events", "lease_answers")),
-    *("tests/hub/test_leasing.py", "tests/hub/test_turn.py", "tests/hub/test_disk.py"),
-]
-MACHINE = ["tests/core/test_lease_machine.py"]
+MACHINE = "tests/core/test_lease_machine.py"
+ROOMS = {"client": ("tests/client",), "core": ("tests/core",), "hub": ("tests/hub",), "journal": ("tests/journal",)}
+"""Who is asked when the named tests notice nothing: the tests of the room the fault is in."""
 SECONDS_MAX = 240
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 
 
-def planted(fault: Fault, folder: Path) -> Path:
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Which test failed first; None when none did. by_name: it is in a file that the fault names."""
+
+    by: str | None
+    by_name: bool
+    seconds: float
+
+
+def planted(fault: Fault | None, folder: Path) -> Path:
     """A copy of src with the fault in it. Raises `AssertionError` when the fault does not fit."""
     copy = folder / "src"
     shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    file = copy / "synapse" / fault.file
-    text = file.read_text(encoding="utf-8")
-    assert text.count(fault.old) == 1, f"{fault.name}: {fault.file} holds {fault.old!r} {text.count(fault.old)} times"
-    file.write_text(text.replace(fault.old, fault.new), encoding="utf-8")
+    if fault is not None:
+        file = copy / "synapse" / fault.file
+        text = file.read_text(encoding="utf-8")
+        found = text.count(fault.old)
+        assert found == 1, f"{fault.name}: {fault.file} holds {fault.old!r} {found} times"
+        file.write_text(text.replace(fault.old, fault.new), encoding="utf-8")
     return copy
 
 
-def is_caught_by(tests: list[str], copy: Path) -> bool:
-    """Whether one of the tests fails against the copy. Raises `AssertionError` when the tests did not run at all."""
-    there = [test for test in tests if (ROOT / test).exists()]
+def first_failure(tests: tuple[str, ...], copy: Path) -> str | None:
+    """The test that fails first against the copy, None when all pass. Raises `AssertionError` when they do not run."""
     environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "SYNAPSE_PLANTED": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not prove", *there]
     where = "import synapse, sys; sys.exit(not synapse.__file__.startswith(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", where, str(copy)], env=environment, cwd=ROOT, check=True)
+    options = ("-x", "-q", "-p", "no:cacheprovider", "-m", "not prove", "--basetemp", str(copy.parent / "tests"))
+    command = [sys.executable, "-m", "pytest", *options, *tests]
     try:
         done = subprocess.run(
             command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=SECONDS_MAX, check=False
         )
     except subprocess.TimeoutExpired:
-        return True  # it hangs: a fault that a run in .ci would show too
-    assert done.returncode in (0, 1), f"the tests did not run: {done.stdout[-2_000:]}{done.stderr[-2_000:]}"
-    return done.returncode != 0
+        return f"{tests[0]} (it hangs)"  # a fault that a run in .ci would show too
+    if done.returncode == 0:
+        return None
+    failed = _FAILED.search(done.stdout)
+    assert failed is not None, f"the tests did not run: {done.stdout[-2_000:]}{done.stderr[-2_000:]}"
+    return failed[1]
 
 
-def main(arguments: list[str]) -> int:
-    """Plant them all. Returns the exit code."""
-    suites = (
-        [("the machine", MACHINE)] if "--machine" in arguments else [("unit tests", UNIT), ("the machine", MACHINE)]
-    )
-    words = [word for word in arguments if not word.startswith("--")]
-    faults = [fault for fault in FAULTS if not words or any(word in fault.name for word in words)]
-    caught, started_s = 0, time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="synapse-sound-") as folder:
-        copy = Path(folder) / "src"
-        shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-        for name, tests in suites:
-            if is_caught_by(tests, copy):
-                print(f"{name} fail without any fault: nothing is proved", flush=True)
-                return 1
-    for fault in faults:
-        with tempfile.TemporaryDirectory(prefix="synapse-planted-") as folder:
-            copy = planted(fault, Path(folder))
-            by = next((name for name, tests in suites if is_caught_by(tests, copy)), None)
-        caught += by is not None
-        print(f"{'caught by ' + by if by else 'SURVIVED':24}{fault.file:24}{fault.name}", flush=True)
-    print(
-        f"planted faults in leases: caught {caught}/{len(faults)} in {time.monotonic() - started_s:.0f} s", flush=True
-    )
+def outcome_of(fault: Fault, parent: Path) -> Outcome:
+    """Plant it and ask the named tests, then those of its room, then the machine."""
+    started_s = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=parent) as folder:
+        copy = planted(fault, Path(folder))
+        rest = ROOMS.get(fault.file.partition("/")[0], ("tests/protocol",))
+        for tests in (fault.tests, rest, (MACHINE,)):
+            by = first_failure(tests, copy) if tests else None
+            if by is not None:
+                return Outcome(by, tests is fault.tests, time.monotonic() - started_s)
+    return Outcome(None, False, time.monotonic() - started_s)
+
+
+def main(words: list[str]) -> int:
+    """Plant them all, as many at once as there are cores. Returns the exit code."""
+    faults = [fault for fault in FAULTS if not words or any(word in fault.name or word in fault.file for word in words)]
+    started_s = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="synapse-planted-") as folder:
+        sound = planted(None, Path(folder))
+        named = tuple(sorted({test for fault in faults for test in fault.tests}))
+        failed = first_failure(named, sound) if named else None
+        if failed is not None:
+            print(f"{failed} fails without any fault: nothing is proved", flush=True)
+            return 1
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            outcomes = []
+            for fault, outcome in zip(faults, pool.map(partial(outcome_of, parent=Path(folder)), faults), strict=True):
+                outcomes.append(outcome)
+                note = "" if outcome.by_name or outcome.by is None else "  (not by the tests it names)"
+                by = outcome.by or "SURVIVED"
+                print(f"{outcome.seconds:5.1f} s  {fault.file:24}{fault.name}\n{'':9}{by}{note}", flush=True)
+    caught = sum(outcome.by is not None for outcome in outcomes)
+    tell("planted faults", f"caught of {len(faults)}", caught, bound=f"= {len(faults)}", is_kept=caught == len(faults))
+    tell("planted faults", "time", round(time.monotonic() - started_s), unit="s", bound="<= 1800")
     return 0 if caught == len(faults) else 1
 
 

@@ -1,19 +1,22 @@
-"""The planted faults fit the source of today; `make prove` shows that each is caught."""
+"""The planted faults fit the source of today; `make prove-planted` shows that each is caught."""
 
 from pathlib import Path
 
 import pytest
-from tests.planted.faults import FAULTS, Fault
+from tests.planted import FAULTS
+from tests.planted.fault import Fault
 
-SOURCE = Path(__file__).resolve().parents[2] / "src" / "synapse"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_each_fault_fits_the_source_in_one_place(fault: Fault) -> None:
-    text = (SOURCE / fault.file).read_text(encoding="utf-8")
+    text = (ROOT / "src" / "synapse" / fault.file).read_text(encoding="utf-8")
     assert text.count(fault.old) == 1, "the source has changed: plant the fault anew"
     compile(text.replace(fault.old, fault.new), fault.file, "exec")
+    assert fault.tests, "name the tests that should notice"
+    assert all((ROOT / test).exists() for test in fault.tests)
 
 
 def test_each_fault_has_its_own_name() -> None:
-    assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 12
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS) >= 20

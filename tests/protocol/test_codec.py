@@ -233,6 +233,14 @@ def test_an_integer_beyond_a_double_is_malformed_in_any_command(name: str, field
     assert (refused.id, refused.rejected.code) == (7, "malformed")
 
 
+@pytest.mark.bad_input("BI-12")
+@pytest.mark.parametrize("leaf", ['"a\\u0000b"', '["\\u0000"]', '{"\\u0000":1}'])
+def test_a_nul_is_malformed_in_any_text_of_a_command(leaf: str) -> None:
+    field = {'"': "note", "[": "paths", "{": "pools"}[leaf[0]]
+    refused = refusal_of(f'{{"type":"lease.claim","id":7,"body":{{"task":"t","{field}":{leaf}}}}}'.encode())
+    assert (refused.id, refused.rejected.code) == (7, "malformed")
+
+
 def test_every_integer_of_a_command_is_bounded() -> None:
     found: list[dict[str, Any]] = []
     stack: list[Any] = [msgspec.json.schema_components(COMMANDS.values())]

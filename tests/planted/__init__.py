@@ -1,0 +1,6 @@
+"""One-line faults, each of which a test must notice: shown by `make prove-planted`."""
+
+from tests.planted.leases import LEASE_FAULTS
+from tests.planted.spine import SPINE_FAULTS
+
+FAULTS = [*SPINE_FAULTS, *LEASE_FAULTS]
