@@ -121,7 +121,12 @@ UNMIRRORED = (
     "tests/core/test_lease_machine.py",
     "tests/test_tidy.py",
     "tests/test_transcripts.py",
-    "tests/prove/*",
+    "tests/prove.py",
+    "tests/figures.py",
+    "tests/simulation/*",
+    "tests/power/*",
+    "tests/hostile/*",
+    "tests/lifecycle/*",
 )
 
 FILE_LINES_MAX = 600
