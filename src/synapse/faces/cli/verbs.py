@@ -221,6 +221,14 @@ VERBS = {
         Verb("journal compact", "journal", "", (0, 9), "Not offered by this release."),
         Verb("journal export", "journal", "[ARGUMENT …]", (0, 9), "Not offered by this release."),
         Verb("journal import", "journal", "[ARGUMENT …]", (0, 9), "Not offered by this release."),
+        Verb(
+            "instructions",
+            "instructions",
+            "",
+            (0, 0),
+            "Print the lines for AGENTS.md or CLAUDE.md that let an agent use the hub.",
+            Option("for", TEXT, "CLIENT", "For claude-code, codex, cursor, gemini or opencode; else for any agent."),
+        ),
         Verb("schema", "schema", "", (0, 0), "Print the JSON Schema of the protocol."),
         Verb("config show", "hub", "", (0, 0), "Show every setting, and where its value came from."),
     )
