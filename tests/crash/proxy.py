@@ -4,7 +4,9 @@ It listens on a TCP port and on a Unix socket and carries bytes to the same kind
 home. Every connection has a fate, which the seed decides by its number:
 
     clear    everything is passed on
-    slow     in small pieces, each late; also what a client sent that has given up meanwhile
+    slow     in small pieces, each a little late
+    late     from some moment on what the client sends is held for a second or two, and then delivered all the same,
+             also when the client has given up meanwhile and said it again over another connection
     cut      both ends are closed at some moment
     reset    both ends are aborted: RST over TCP; over a Unix socket what a killed process leaves
     half     one direction ends, the other goes on for a moment
@@ -26,8 +28,8 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
-FATES = ("clear", "slow", "cut", "reset", "half", "hole", "deaf")
-WEIGHTS = (2, 5, 4, 4, 3, 4, 1)
+FATES = ("clear", "slow", "late", "cut", "reset", "half", "hole", "deaf")
+WEIGHTS = (2, 4, 4, 4, 4, 3, 4, 1)
 PIECES_MAX = 6
 CHUNK_BYTES = 1 << 16
 POLL_S = 0.05
@@ -103,6 +105,8 @@ class Ways:
         self._writers = [client]
         self._chance, self._fate = chance, fate
         self._swallows: set[asyncio.StreamWriter] = set()
+        self._held: set[asyncio.StreamWriter] = set()
+        self._is_due = asyncio.Event()
 
     async def live(
         self,
@@ -142,6 +146,11 @@ class Ways:
                 with contextlib.suppress(OSError, RuntimeError):
                     chosen[0].write_eof()
                 await asyncio.wait(both, timeout=self._chance.uniform(0.1, 2.5))
+            case "late":
+                self._held = {self._writers[1]}
+                await asyncio.wait(both, timeout=self._chance.uniform(0.6, 2.0))
+                self._is_due.set()
+                await asyncio.wait(both, timeout=self._chance.uniform(0.1, 2.0))
             case "hole":
                 self._swallows = set(chosen)
                 await asyncio.wait(both, timeout=self._chance.uniform(0.5, 4.0))
@@ -155,6 +164,8 @@ class Ways:
                 for piece in self._pieces(data):
                     if self._fate == "slow":
                         await asyncio.sleep(self._chance.uniform(0.0, 0.4) ** 3)
+                    if sink in self._held:
+                        await self._is_due.wait()
                     if sink not in self._swallows:
                         sink.write(piece)
                         await sink.drain()
