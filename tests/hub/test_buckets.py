@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synapse.hub.buckets import Bucket, Buckets
+from synapse.hub.buckets import REMEMBER_MS, Bucket, Buckets
 
 
 @given(st.integers(1, 5_000), st.integers(1, 50), st.lists(st.integers(0, 300), min_size=1, max_size=100))
@@ -38,7 +38,17 @@ def test_a_name_keeps_its_bucket_until_it_is_full_and_gone() -> None:
 
 
 def test_the_refusal_names_who_the_rate_and_the_setting() -> None:
-    refusal = Buckets("host", 10, 20).refusal("127.0.0.1", 100)
+    refusal = Buckets("host", 10, 20).refusal("127.0.0.1", 100, 0)
     assert (refusal.code, refusal.retry_after_ms) == ("rate_limited", 100)
     assert refusal.facts == {"who": "127.0.0.1", "per_s": 10, "burst": 20}
     assert "rate_host_burst" in refusal.detail
+
+
+def test_who_was_refused_is_remembered_for_a_minute() -> None:
+    buckets = Buckets("agent", 1, 2)
+    buckets.refusal("ada", 100, 1_000)
+    buckets.refusal("bob", 100, 30_000)
+    assert buckets.refused_since(1_000) == ["ada", "bob"]
+    assert buckets.refused_since(1_001) == ["bob"]
+    buckets.sweep(1_000 + REMEMBER_MS, ())
+    assert buckets.refused_since(0) == ["bob"]

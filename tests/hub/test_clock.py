@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synapse.hub.clock import INBOX_FULL_MS_MAX, LeaseClock, SystemClock
+from synapse.hub.clock import INBOX_FULL_MS_MAX, JUMP_MS_MIN, LeaseClock, SystemClock, WallWatch
 from synapse.testing import ManualClock
 
 
@@ -65,3 +65,23 @@ def test_the_machines_clock_says_unix_time_and_never_goes_back() -> None:
     clock = SystemClock()
     assert clock.wall_ms() > 1_700_000_000_000
     assert clock.monotonic_ms() <= clock.monotonic_ms()
+
+
+def test_a_jump_of_the_wall_clock_is_noticed_once_and_passing_time_is_none() -> None:
+    manual = ManualClock()
+    watch = WallWatch(manual)
+    manual.advance(3_600_000)
+    assert watch.look() == 0
+    manual.jump(-3_600_000)
+    assert [watch.look(), watch.look()] == [-3_600_000, 0]
+    manual.jump(JUMP_MS_MIN)
+    assert (watch.look(), watch.jumps, watch.last_ms) == (JUMP_MS_MIN, 2, JUMP_MS_MIN)
+
+
+def test_small_corrections_of_the_wall_clock_are_none_however_many() -> None:
+    manual = ManualClock()
+    watch = WallWatch(manual)
+    for _ in range(10):
+        manual.jump(JUMP_MS_MIN - 1)
+        assert watch.look() == 0
+    assert watch.jumps == 0

@@ -4,6 +4,9 @@ from collections.abc import Container
 
 from synapse.errors import Rejected
 
+REMEMBER_MS = 60_000
+"""How long it is known who asked too fast."""
+
 
 class Bucket:
     """`rate` tokens a second, at most `burst` saved up. Times in milliseconds."""
@@ -39,6 +42,7 @@ class Buckets:
         self._rate = rate
         self._burst = burst
         self._by_name: dict[str, Bucket] = {}
+        self._refused: dict[str, int] = {}
 
     def of(self, name: str, now_ms: int) -> Bucket:
         """The bucket of an agent or host."""
@@ -47,8 +51,13 @@ class Buckets:
             bucket = self._by_name[name] = Bucket(self._rate, self._burst, now_ms)
         return bucket
 
-    def refusal(self, name: str, wait_ms: int) -> Rejected:
+    def refused_since(self, at_ms: int) -> list[str]:
+        """Who was told that it asks too fast, by name. at_ms: monotonic; a minute back is remembered."""
+        return sorted(name for name, last_ms in self._refused.items() if last_ms >= at_ms)
+
+    def refusal(self, name: str, wait_ms: int, now_ms: int) -> Rejected:
         """What an empty bucket says."""
+        self._refused[name] = now_ms
         return Rejected(
             "rate_limited",
             f"the {self._what} {name} asks faster than {self._rate} a second (burst {self._burst}): "
@@ -58,6 +67,7 @@ class Buckets:
         )
 
     def sweep(self, now_ms: int, kept: Container[str | None]) -> None:
-        """Forget full buckets, except those of names in `kept`."""
+        """Forget full buckets, except those of names in `kept`, and who was refused longer than a minute ago."""
+        self._refused = {name: last_ms for name, last_ms in self._refused.items() if last_ms > now_ms - REMEMBER_MS}
         for name in [name for name, bucket in self._by_name.items() if name not in kept and bucket.is_full(now_ms)]:
             del self._by_name[name]

@@ -33,6 +33,31 @@ class SystemClock:
         return time.monotonic_ns() // 1_000_000
 
 
+JUMP_MS_MIN: Final = 2_000
+"""From here on a change of the wall clock is a jump; less is how time servers correct it."""
+
+
+class WallWatch:
+    """Notices when the wall clock is set, or the machine sleeps: it moves and the monotonic clock does not."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.jumps = 0
+        self.last_ms = 0
+        """By how much it was moved last; negative: back."""
+        self._clock = clock
+        self._ahead_ms = clock.wall_ms() - clock.monotonic_ms()
+
+    def look(self) -> int:
+        """By how much the wall clock was moved since the last look; 0 when it was not."""
+        ahead_ms = self._clock.wall_ms() - self._clock.monotonic_ms()
+        moved_ms, self._ahead_ms = ahead_ms - self._ahead_ms, ahead_ms
+        if abs(moved_ms) < JUMP_MS_MIN:
+            return 0
+        self.jumps += 1
+        self.last_ms = moved_ms
+        return moved_ms
+
+
 class LeaseClock:
     """Monotonic time minus every stall of the hub; zero at start, never journalled."""
 

@@ -133,6 +133,9 @@ class Listeners:
             "hub_id": self.turns.state.hub_id,
             "read_only": self.turns.is_read_only,
             "lease_clock_lag_ms": self.turns.lease_clock.lag_ms,
+            "verified_through": self.turns.verified_through,
+            "head": self.turns.feeds.durable,
+            "stuck": self.turns.peers.stuck,
         }
         return not reasons, facts
 

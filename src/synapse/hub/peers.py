@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from synapse.errors import Rejected
-from synapse.hub.buckets import Buckets
+from synapse.hub.buckets import REMEMBER_MS, Buckets
 from synapse.hub.clock import Clock
 from synapse.hub.connection import Connection
 from synapse.protocol.codec import Request
@@ -40,6 +40,16 @@ class Peers:
         self._let_go = let_go
         self._stuck: dict[Connection, None] = {}
 
+    @property
+    def stuck(self) -> int:
+        """How many do not read what the hub has for them."""
+        return len(self._stuck)
+
+    def limited(self) -> tuple[str, ...]:
+        """Agents, then hosts, that were refused within the last minute because they ask too fast."""
+        since_ms = self._clock.monotonic_ms() - REMEMBER_MS
+        return (*self.agent_buckets.refused_since(since_ms), *self.host_buckets.refused_since(since_ms))
+
     def now_ms(self) -> int:
         """The monotonic clock, to be read once for all frames that came together."""
         return self._clock.monotonic_ms()
@@ -59,11 +69,11 @@ class Peers:
         """Count a frame against the rates and bounds of its peer, and queue it."""
         wait_ms = connection.host_bucket.take(now_ms)
         if wait_ms:
-            heard = _limited(connection, heard, self.host_buckets.refusal(connection.host, wait_ms))
+            heard = _limited(connection, heard, self.host_buckets.refusal(connection.host, wait_ms, now_ms))
         elif connection.agent_bucket is not None:
             wait_ms = connection.agent_bucket.take(now_ms)
             if wait_ms:
-                heard = _limited(connection, heard, self.agent_buckets.refusal(connection.by.actor, wait_ms))
+                heard = _limited(connection, heard, self.agent_buckets.refusal(connection.by.actor, wait_ms, now_ms))
         connection.in_flight += 1
         waiting = self._turns.put(connection, heard)
         if connection.in_flight >= self._limits.in_flight_max or waiting >= INBOX_MAX:

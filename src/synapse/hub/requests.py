@@ -386,6 +386,11 @@ class Requests:
             read_only=turns.is_read_only,
             verified_through=turns.verified_through,
             lease_clock_lag_ms=turns.lease_clock.lag_ms,
+            clock_jumps=turns.wall_watch.jumps,
+            clock_jumped_ms=turns.wall_watch.last_ms,
+            limited=turns.peers.limited()[:100],
+            stuck=turns.peers.stuck,
+            engine=turns.log.engine,
             counts=Counts(
                 connections=len(turns.peers.connections),
                 connections_total=turns.peers.total,

@@ -190,6 +190,9 @@ class _Hub:
         said_s = asyncio.get_running_loop().time()
         while True:
             await asyncio.sleep(TICK_S)
+            moved_ms = turns.wall_watch.look()
+            if moved_ms:
+                log("clock.jumped", "the wall clock was set, or the machine slept", moved_ms=moved_ms)
             turns.tick()
             events = turns.state.events
             if events - self._snapshot_at >= settings.snapshot_events and not turns.is_read_only:

@@ -32,7 +32,7 @@ from synapse.core.kernel import MUTATIONS, REPEATABLE, payload_hash, record, sta
 from synapse.core.lease_events import LEASE_EVENTS
 from synapse.core.state import State
 from synapse.errors import JournalError, Rejected
-from synapse.hub.clock import Clock, LeaseClock
+from synapse.hub.clock import Clock, LeaseClock, WallWatch
 from synapse.hub.connection import Connection
 from synapse.hub.disk import Disk
 from synapse.hub.feeds import Feeds, Told
@@ -90,6 +90,7 @@ class Turns:
         self.pages = pages
         self.clock = clock
         self.lease_clock = LeaseClock(clock)
+        self.wall_watch = WallWatch(clock)
         self.totals = Totals(clock.monotonic_ms())
         self.of_agent: dict[str, set[Connection]] = {}
         self.is_read_only = log.is_read_only

@@ -40,6 +40,10 @@ class Log(Protocol):
     def is_read_only(self) -> bool:
         """True when it was opened on a full disk: write nothing before `try_restore_reserve` answers True."""
 
+    @property
+    def engine(self) -> str:
+        """What keeps the rows, with its version."""
+
     def append(self, rows: Sequence[Row]) -> None:
         """Make the rows durable in one transaction, all or none."""
 

@@ -60,6 +60,11 @@ class MemoryJournal:
         self.is_read_only = False
         return True
 
+    @property
+    def engine(self) -> str:
+        """No database."""
+        return "memory"
+
     def size_bytes(self) -> int:
         """The bytes of all bodies."""
         return sum(len(row.body) for row in self._rows)

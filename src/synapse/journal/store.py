@@ -291,6 +291,11 @@ class Journal:
             self.is_read_only = False
         return is_restored
 
+    @property
+    def engine(self) -> str:
+        """SQLite with its version."""
+        return f"SQLite {sqlite3.sqlite_version}"
+
     def size_bytes(self) -> int:
         """How much the database and its WAL take on disk, without the reserve."""
         return sum(path.stat().st_size for path in (self._files.database, self._files.wal) if path.exists())

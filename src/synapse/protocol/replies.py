@@ -408,7 +408,10 @@ class Pools(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """The hub in one object. health: `green` or `red` with reasons. head and base: seqs."""
+    """The hub in one object. health: `green` or `red` with reasons. head and base: seqs. verified_through: so far every
+    row was proved since the start. clock_jumps: how often the wall clock was set since then, and by how much last.
+    limited: agents and hosts that asked too fast within the last minute. stuck: connections that do not read. engine:
+    what keeps the journal, `SQLite 3.40.1`."""
 
     health: str
     reasons: tuple[str, ...]
@@ -424,6 +427,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     read_only: bool
     verified_through: int
     lease_clock_lag_ms: int
+    clock_jumps: int
+    clock_jumped_ms: int
+    limited: tuple[str, ...]
+    stuck: int
+    engine: str
     counts: Counts
     cursor: str
 
