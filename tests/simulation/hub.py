@@ -1,0 +1,325 @@
+"""The real hub on the simulated disk and network: it starts from a snapshot and its tail, is killed, and is stopped.
+
+Whenever it can be told, the state that the journal alone gives, the state of a snapshot and its tail, and the hub's own
+must have one digest.
+"""
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Final
+
+from tests.simulation.disk import DelayedWorker, SimulatedJournal
+from tests.simulation.ledger import Ledger, Sometimes
+from tests.simulation.network import Learns, Link
+from tests.simulation.terms import Violation
+from tests.simulation.virtual_time import Clock, VirtualLoop
+from tests.simulation.witness import Witness
+
+from synapse.core import kernel
+from synapse.core.by import Rules
+from synapse.core.events import Row
+from synapse.core.state import State, decode_state, encode_state, new_state
+from synapse.errors import JournalError, StoreFailed
+from synapse.hub.connection import Connection
+from synapse.hub.reads import recorded_of
+from synapse.hub.server import TICK_S, begin
+from synapse.hub.threads import Store
+from synapse.hub.turn import Turns
+from synapse.protocol.limits import Limits
+from synapse.protocol.names import GENERAL, MAIN_ROOM
+from synapse.protocol.session import Session
+
+STEPS_PER_CHECK: Final = 500
+DUMP_BYTES_PER_STEP: Final = 2_048
+"""A dump that grows with the day is compared less often: after so many more steps for each of its bytes."""
+SNAPSHOT_ROWS: Final = 3_000
+
+LIMITS: Final = Limits(
+    outbox_bytes_max=96 * 1024, lends_max=5, parked_ms_max=240_000, page_items_max=100, inbox_unacked_max=40
+)
+ROOMS: Final = {MAIN_ROOM: [GENERAL, "build", "review"], "crew": [GENERAL]}
+POOLS: Final = {"gpu": 3, "port": 1}
+
+
+class Replay:
+    """The journal folded by the kernel alone, row by row as they come; and a snapshot of it from time to time."""
+
+    def __init__(self, journal: SimulatedJournal) -> None:
+        self.state = new_state()
+        self.snapshot = encode_state(self.state)
+        self._journal = journal
+        self._snapshot_seq = journal.base
+
+    def catch_up(self) -> State:
+        """The state at the end of the journal."""
+        done = max(self.state.seq, self._journal.base)
+        for row in self._journal.rows(done + 1, self._journal.head):
+            kernel.apply(self.state, recorded_of(row))
+        if self.state.seq - self._snapshot_seq >= SNAPSHOT_ROWS:
+            self.snapshot, self._snapshot_seq = encode_state(self.state), self.state.seq
+        return self.state
+
+    def start(self) -> State:
+        """What a new process makes of the snapshot and the rows behind it."""
+        state = decode_state(self.snapshot)
+        for row in self._journal.rows(self._snapshot_seq + 1, self._journal.head):
+            kernel.apply(state, recorded_of(row))
+        return state
+
+
+class Life:
+    """One process of the hub, as its connections see it (`network.HubSide`)."""
+
+    def __init__(self, hub: "SimulatedHub", turns: Turns, writer: DelayedWorker, reader: DelayedWorker) -> None:
+        self.is_dead = False
+        self.stopped_until_s = 0.0
+        self.turns = turns
+        self.writer = writer
+        self.reader = reader
+        self.links: dict[int, Link] = {}
+        self._hub = hub
+
+    def hear(self, link: Link, frame: bytes) -> None:
+        """A frame arrived."""
+        assert link.connection is not None
+        self._hub.witness.hear(link, frame)
+        self._hub.trace(link.number, frame)
+        self.turns.peers.hear(link.connection, frame, self._hub.clock.monotonic_ms())
+        self._hub.step()
+
+    def tell(self, link: Link, payloads: Sequence[bytes]) -> None:
+        """The hub wrote these frames."""
+        self._hub.trace(-link.number, *payloads)
+        self._hub.witness.tell(link, payloads)
+
+    def lost(self, link: Link) -> None:
+        """The hub learned that a connection is gone."""
+        self.links.pop(link.number, None)
+        assert link.connection is not None
+        self._hub.witness.lose(link)
+        self.turns.peers.on_closed(link.connection)
+        self._hub.step()
+
+    def stuck(self, link: Link, *, is_stuck: bool) -> None:
+        """An outbox is half full, or down to a quarter."""
+        assert link.connection is not None
+        if is_stuck:
+            self._hub.sometimes("a peer did not keep up")
+            self.turns.peers.on_stuck(link.connection)
+        else:
+            self._hub.sometimes("a peer that had fallen behind caught up")
+            self.turns.peers.on_drained(link.connection)
+
+    def durable(self) -> int:
+        """The seq of the last durable event."""
+        return self.turns.feeds.durable
+
+
+class SimulatedHub:
+    """The hub over all its lives. on_end: called when a life ends by itself, with why."""
+
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        clock: Clock,
+        chance: Random,
+        make_ledger: Callable[[SimulatedJournal], tuple[Ledger, Witness]],
+        sometimes: Sometimes,
+        trace: Callable[..., None],
+    ) -> None:
+        self.clock = clock
+        self.steps = 0
+        self.lives = 0
+        self.checks = 0
+        self.journal = SimulatedJournal(self._on_durable)
+        self.ledger, self.witness = make_ledger(self.journal)
+        self.sometimes = sometimes
+        self.trace = trace
+        self.life: Life | None = None
+        self.on_end: Callable[[str], None] = lambda why: None
+        self.slow_commits_until_s = 0.0
+        self._replay = Replay(self.journal)
+        self._loop = loop
+        self._chance = chance
+        self._rules = Rules(LIMITS)
+        self._next_check = STEPS_PER_CHECK
+        self._next_link = 1
+        self._down_since_ms = 0
+        self._read_only_since_ms: int | None = None
+
+    # Its lives.
+
+    def start(self) -> None:
+        """Replay what is on the disk, and open the doors."""
+        assert self.life is None, "one hub at a time"
+        self.lives += 1
+        journal, loop = self.journal, self._loop
+        journal.open_again()
+        state = self._replay.start()
+        replayed = encode_state(self._replay.catch_up())
+        if encode_state(state) != replayed:
+            raise Violation("digest", f"a snapshot and its tail give another state than the journal, at {journal.head}")
+        writer = DelayedWorker(loop, self._commit_delays, self._on_commit)
+        reader = DelayedWorker(loop, self._read_delays)
+        turns = Turns(
+            state=state,
+            rules=self._rules,
+            store=Store(journal, journal, writer, reader, None),
+            clock=self.clock,
+            loop=loop,
+            token="simulated",
+            version="simulated",
+            fatal=self._on_fatal,
+        )
+        self.clock.excused_ms += self.clock.now_ms - self._down_since_ms
+        begin(state, journal, self._rules, ROOMS, self.clock.wall_ms(), POOLS)
+        turns.begin()
+        self.life = Life(self, turns, writer, reader)
+        self._read_only_since_ms = self.clock.now_ms if journal.is_read_only else None
+        if journal.is_read_only:
+            self.ledger.restart(self.clock.now_ms)  # without an event that says so
+            self.sometimes("the hub started on a full disk")
+        self.trace(0, b"start")
+        loop.call_later(TICK_S, self._tick, self.life)
+
+    def crash(self, why: str) -> None:
+        """Kill the process: what it had not written is lost, or was written just in time; every connection is cut."""
+        life, head = self.life, self.journal.head
+        if life is None:
+            return
+        self.life, life.is_dead = None, True
+        self._down_since_ms = self.clock.now_ms
+        life.turns.broken = StoreFailed(why)
+        outcome = life.writer.die(keep=self._chance.random() < 0.4)
+        life.reader.die(keep=False)
+        if outcome == "lost":
+            self.sometimes("a commit was lost with the hub")
+        elif outcome == "unheard" or self.journal.head != head:
+            self.sometimes("a commit survived the hub, and nobody had been told")
+        self.trace(0, b"crash")
+        self.witness.restart()
+        for link in life.links.values():
+            late = self._chance.random() < 0.05
+            link.cut(Learns(0.0, self._chance.uniform(1.0, 20.0) if late else self._chance.uniform(0.0, 0.3)))
+        self._count_read_only(life)
+
+    def stop_for(self, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT after a while."""
+        life = self.life
+        if life is not None:
+            until_s = self._loop.now_s + seconds
+            life.stopped_until_s = life.writer.stopped_until_s = life.reader.stopped_until_s = until_s
+            self.clock.excused_ms += int(seconds * 1000) + 1
+
+    def _on_fatal(self, error: JournalError) -> None:
+        self.sometimes("the store failed and the hub ended")
+        self.crash(str(error))
+        self.on_end(str(error))
+
+    def _tick(self, life: Life) -> None:
+        if life.is_dead:
+            return
+        now_s = self._loop.now_s
+        if now_s < life.stopped_until_s:
+            self._loop.call_at(life.stopped_until_s, self._tick, life)
+            return
+        life.turns.tick()
+        self._loop.call_later(TICK_S, self._tick, life)
+
+    def _count_read_only(self, life: Life) -> None:
+        if self._read_only_since_ms is not None:
+            self.clock.excused_ms += self.clock.now_ms - self._read_only_since_ms
+        self._read_only_since_ms = self.clock.now_ms if life.turns.is_read_only else None
+
+    # Its disk.
+
+    def _commit_delays(self) -> tuple[float, float]:
+        chance = self._chance.random()
+        if self._loop.now_s < self.slow_commits_until_s:
+            return 0.5 + chance * 3, 0.01
+        if chance < 0.99:
+            return 0.0005 + chance * 0.004, 0.0002
+        return 0.02 + (chance - 0.99) * 20, 0.005
+
+    def _read_delays(self) -> tuple[float, float]:
+        chance = self._chance.random()
+        return (0.0002 + chance * 0.003 if chance < 0.98 else 0.3), 0.0
+
+    def _on_durable(self, rows: Sequence[Row]) -> None:
+        life = self.life
+        decided_ms = self.clock.now_ms if life is None else int(life.writer.since_s * 1000)
+        for row in rows:
+            self.trace(row.seq, row.body)
+        self.ledger.fold(rows, decided_ms)
+        self.step()
+
+    def _on_commit(self, took_s: float) -> None:
+        if took_s > 0.9:
+            self.sometimes("a commit took so long that the lease clock stood still")
+            self.clock.excused_ms += int(took_s * 1000) + 1
+        life = self.life
+        if life is None:
+            return
+        self._count_read_only(life)
+        if self.steps >= self._next_check:
+            self.check()
+
+    # Its doors.
+
+    def connect(self, owner: str, chance: Random) -> Link:
+        """A new connection to the living hub."""
+        life, turns = self.life, self.life.turns if self.life is not None else None
+        assert life is not None
+        assert turns is not None
+        number = self._next_link
+        self._next_link += 1
+        link = Link(number, owner, life, self._loop, chance, LIMITS.outbox_bytes_max)
+        now_ms = self.clock.monotonic_ms()
+        link.connection = Connection(
+            turns.peers.total + 1,
+            link,
+            Session(LIMITS),
+            kind=link.kind,
+            host="simulated",
+            host_bucket=turns.peers.host_buckets.of("simulated", now_ms),
+            opened_ms=now_ms,
+            is_owner=True,
+            has_token=False,
+        )
+        life.links[number] = link
+        turns.peers.open(link.connection)
+        return link
+
+    # What is checked.
+
+    def step(self) -> None:
+        """Something happened at the hub's door or on its disk."""
+        self.steps += 1
+
+    def check(self) -> None:
+        """Everything at once, between two turns. Raises `Violation`."""
+        assert self.life is not None
+        self.checks += 1
+        live = self.life.turns.state
+        dump = encode_state(live)
+        replayed = encode_state(self._replay.catch_up())
+        if live.seq != self.journal.head or dump != replayed:
+            raise Violation("digest", f"the hub's state at {live.seq} is not the journal's at {self.journal.head}")
+        self._next_check = self.steps + max(STEPS_PER_CHECK, len(dump) // DUMP_BYTES_PER_STEP)
+        ledger, terms = self.ledger, self.ledger.terms
+        terms.check_times()
+        terms.check_circles()
+        if live.leases.live.keys() != terms.live.keys() or live.leases.places.keys() != terms.places.keys():
+            raise Violation("altered", f"the hub has leases {list(live.leases.live)}, there are {list(terms.live)}")
+        for agent in live.agents.by_id.values():
+            inbox, entries = live.agents.inboxes[agent.id], ledger.inboxes[agent.name]
+            if inbox.entries.keys() != entries.keys() or inbox.last_n != ledger.numbers[f"@{agent.name}"]:
+                raise Violation("altered", f"the inbox of {agent.name} is {inbox}, there are {entries}", agent.name)
+
+    def check_replay(self) -> None:
+        """The whole journal from its first event on gives the state that there is. Raises `Violation`."""
+        state = new_state()
+        for row in self.journal.rows(self.journal.base + 1, self.journal.head):
+            kernel.apply(state, recorded_of(row))
+        if encode_state(state) != encode_state(self._replay.catch_up()):
+            raise Violation("digest", "the whole journal gives another state than its parts")

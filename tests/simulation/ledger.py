@@ -1,0 +1,313 @@
+"""The journal as a list of facts: numbers without gaps, inboxes, keys, and who asked for what.
+
+It knows the events and nothing of how the hub comes to them. What comes in is what the disk has; the rest is not
+durable.
+"""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from tests.simulation.terms import Term, Terms, Violation
+
+from synapse.core.events import (
+    AgentCreated,
+    AgentForgotten,
+    Delivery,
+    Event,
+    HubStarted,
+    JournalWritable,
+    LeaseExpired,
+    LeaseGranted,
+    LeaseHandedOff,
+    LeaseOffered,
+    LeaseQueued,
+    LeaseReleased,
+    LeaseRevoked,
+    LeaseUnqueued,
+    MessageDied,
+    MessageLent,
+    MessagePosted,
+    MessagesAcked,
+    MessageSent,
+    Recorded,
+    Row,
+    from_row,
+)
+
+KEEP_MS: Final = 24 * 3600 * 1000
+Sometimes = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Entry:
+    """An unacked message of an inbox. lent_ms, link: when it was lent last, and on which connection as far as told."""
+
+    lends: int = 0
+    is_dead: bool = False
+    lent_ms: int = 0
+    link: int | None = None
+
+
+@dataclass(slots=True)
+class Key:
+    """The effect of an idempotency key: the seq of its first event, when, and the answer that was given."""
+
+    seq: int
+    at_ms: int
+    answer: object = None
+
+
+@dataclass(slots=True)
+class Asked:
+    """What the hub heard agents ask for, before it did anything."""
+
+    marks: dict[str, str] = field(default_factory=dict)
+    acks: set[tuple[str, int]] = field(default_factory=set)
+    acks_of_all: set[str] = field(default_factory=set)
+    claims: set[tuple[object, ...]] = field(default_factory=set)
+    under: set[tuple[str, str, int]] = field(default_factory=set)
+
+
+class Ledger:
+    """The fold of the journal. streams: seqs by `room:channel`, `@agent` and `leases`, in order."""
+
+    def __init__(self, terms: Terms, sometimes: Sometimes, *, base: int, lends_max: int, lend_ms: int) -> None:
+        self.head = base
+        self.terms = terms
+        self.asked = Asked()
+        self.messages: dict[int, Recorded] = {}
+        self.streams: dict[str, list[int]] = defaultdict(list)
+        self.numbers: dict[str, int] = defaultdict(int)
+        self.inboxes: dict[str, dict[int, Entry]] = defaultdict(dict)
+        self.names: dict[int, str] = {}
+        self.keys: dict[tuple[str, str], Key] = {}
+        self.marks: dict[str, int] = {}
+        self._offers: dict[int, tuple[str, int]] = {}
+        self._sometimes = sometimes
+        self._lends_max = lends_max
+        self._lend_ms = lend_ms
+        self._queued_before_start: set[int] = set()
+        self._ended_by_time = False
+
+    def fold(self, rows: Sequence[Row], decided_ms: int) -> list[Recorded]:
+        """Take in one durable transaction. Raises `Violation`."""
+        found: list[Recorded] = []
+        self._ended_by_time = False
+        for row in rows:
+            if row.seq != self.head + 1:
+                raise Violation("hole in the journal", f"{row.seq} follows {self.head}")
+            self.head = row.seq
+            entry = Recorded(row.seq, row.at_ms, row.actor, from_row(row.type, row.body))
+            self._enter(entry, decided_ms)
+            found.append(entry)
+        return found
+
+    def _enter(self, entry: Recorded, decided_ms: int) -> None:
+        seq, _, actor, event = entry
+        if event.idem is not None and not isinstance(event, LeaseQueued):
+            self._take_key(actor, event.idem.key, seq, decided_ms)
+        match event:
+            case MessagePosted():
+                self._number(event.address, seq, event.n)
+                self._arrive(seq, event.mentions)
+                self._post(entry, event)
+            case MessageSent():
+                self._arrive(seq, event.to)
+                self._post(entry, event)
+            case MessageLent() | MessagesAcked() | MessageDied():
+                self._inbox(seq, actor, event, decided_ms)
+            case AgentCreated():
+                self.names[seq] = event.name
+            case AgentForgotten():
+                raise Violation("unasked", "nobody forgets agents here")
+            case HubStarted():
+                self.restart(decided_ms)
+            case JournalWritable():
+                self._sometimes("the disk was full and had room again")
+            case _:
+                self._lease(entry, decided_ms)
+
+    def _number(self, key: str, seq: int, n: int) -> None:
+        if n != self.numbers[key] + 1:
+            raise Violation("numbers have a gap", f"{key} goes from {self.numbers[key]} to {n} at {seq}")
+        self.numbers[key] = n
+        self.streams[key].append(seq)
+
+    def _arrive(self, seq: int, deliveries: Iterable[Delivery]) -> None:
+        for delivery in deliveries:
+            if self.names.get(delivery.agent) != delivery.name:
+                raise Violation("altered", f"{seq} arrives at {delivery.name}, agent {delivery.agent}", delivery.name)
+            self._number(f"@{delivery.name}", seq, delivery.n)
+            self.inboxes[delivery.name][seq] = Entry()
+
+    def _post(self, entry: Recorded, event: MessagePosted | MessageSent) -> None:
+        mark = mark_of(bytes(event.body))
+        if self.asked.marks.get(mark) != entry.actor:
+            raise Violation("unasked", f"{entry.actor} never sent {mark!r}, at {entry.seq}", entry.actor)
+        if mark in self.marks:
+            raise Violation("applied twice", f"{mark!r} at {self.marks[mark]} and {entry.seq}", entry.actor)
+        self.marks[mark] = entry.seq
+        self.messages[entry.seq] = entry
+
+    def _take_key(self, actor: str, key: str, seq: int, decided_ms: int) -> None:
+        known = self.keys.get((actor, key))
+        if known is not None and decided_ms - known.at_ms < KEEP_MS:
+            raise Violation("applied twice", f"key {key} of {actor} at {known.seq} and {seq}", actor)
+        self.keys[actor, key] = Key(seq, decided_ms)
+
+    # Inboxes.
+
+    def _inbox(self, seq: int, actor: str, event: MessageLent | MessagesAcked | MessageDied, decided_ms: int) -> None:
+        name = self.names[event.agent]
+        entries = self.inboxes[name]
+        if isinstance(event, MessagesAcked):
+            for message in event.messages:
+                is_asked = (name, message) in self.asked.acks or name in self.asked.acks_of_all
+                if actor != name or not is_asked:
+                    raise Violation("unasked", f"{name} never acked {message}, at {seq}", name)
+                if entries.pop(message, None) is None:
+                    raise Violation("acked came again", f"{name} acks {message} at {seq} once more", name)
+            return
+        entry = entries.get(event.message)
+        if entry is None or entry.is_dead:
+            what = "lent" if isinstance(event, MessageLent) else "dies"
+            raise Violation("acked came again", f"{event.message} of {name} is {what} at {seq}, and not there", name)
+        if isinstance(event, MessageDied):
+            if entry.lends < self._lends_max:
+                raise Violation("died early", f"{event.message} of {name} died after {entry.lends} lends", name)
+            entry.is_dead = True
+            self._sometimes("a message died of being lent too often")
+            return
+        if entry.link is not None and decided_ms < entry.lent_ms + self._lend_ms:
+            raise Violation("lent twice", f"{event.message} of {name} at {seq}, while it is lent", name)
+        if entry.lends:
+            self._sometimes("a message was lent again")
+        entry.lends += 1
+        entry.lent_ms, entry.link = decided_ms, None
+
+    def hand_out(self, name: str, message: int, link: int) -> None:
+        """A lent message was told on a connection. Raises `Violation`."""
+        entry = self.inboxes[name].get(message)
+        if entry is None or not entry.lends:
+            raise Violation("acked came again", f"{name} was handed {message}, which is not lent to it", name)
+        entry.link = link
+
+    def lose(self, link: int) -> None:
+        """The hub learned that a connection is gone: what was lent to it is free."""
+        for entries in self.inboxes.values():
+            for entry in entries.values():
+                if entry.link == link:
+                    entry.link = None
+
+    def restart(self, at_ms: int) -> None:
+        """A new process of the hub: all that is soft begins anew."""
+        self._queued_before_start = set(self.terms.places)
+        self.terms.restart(at_ms)
+        for entries in self.inboxes.values():
+            for entry in entries.values():
+                entry.link = None
+
+    # Leases.
+
+    def _lease(self, entry: Recorded, decided_ms: int) -> None:
+        seq, _, actor, event = entry
+        self._ask_for(seq, actor, event)
+        match event:
+            case LeaseGranted():
+                self._grant(seq, event, decided_ms)
+            case LeaseHandedOff():
+                self._void_offer(event.previous)
+                if event.delivery is not None:
+                    self._arrive(seq, [event.delivery])
+                    self.messages[seq] = entry
+                    self._sometimes("a lease was handed off")
+                else:
+                    self._sometimes("an offered lease was accepted")
+            case LeaseOffered():
+                self._void_offer(event.epoch)
+                self._arrive(seq, [event.to])
+                self.messages[seq] = entry
+                self._offers[event.epoch] = event.to.name, seq
+            case LeaseReleased() | LeaseExpired() | LeaseRevoked():
+                self._void_offer(event.epoch)
+                self._note_end(event)
+            case LeaseQueued() if event.idem is not None:
+                known = self.keys.get((actor, event.idem.key))
+                if known is not None and decided_ms - known.at_ms < KEEP_MS:
+                    raise Violation("applied twice", f"key {event.idem.key} of {actor} waits at {seq}", actor)
+            case LeaseUnqueued():
+                self._sometimes(f"a wait ended: {event.reason}")
+            case _:
+                pass
+        if type(event).__name__.startswith("Lease"):
+            self.streams["leases"].append(seq)
+        self.terms.enter(seq, actor, event, decided_ms)
+
+    def _grant(self, seq: int, event: LeaseGranted, decided_ms: int) -> None:
+        if event.replaces is not None:
+            self._void_offer(event.replaces)
+        if event.place is None:
+            return
+        queued = self.terms.queued.get(event.place)
+        if queued is not None and queued.idem is not None:
+            self._take_key(event.ask.owner, queued.idem.key, seq, decided_ms)
+        if self._ended_by_time:
+            self._sometimes("a waiter was granted what had expired")
+        if event.place in self._queued_before_start:
+            self._sometimes("a waiter was granted after a restart of the hub")
+
+    def _note_end(self, event: LeaseReleased | LeaseExpired | LeaseRevoked) -> None:
+        if isinstance(event, LeaseExpired):
+            self._ended_by_time = True
+            self._sometimes(f"a lease expired: {event.reason}")
+        elif isinstance(event, LeaseRevoked):
+            self._sometimes("an operator took a lease away")
+
+    def _void_offer(self, epoch: int) -> None:
+        offer = self._offers.pop(epoch, None)
+        if offer is not None:
+            name, seq = offer
+            self.inboxes[name].pop(seq, None)
+
+    def _ask_for(self, seq: int, actor: str, event: Event) -> None:
+        """What an agent did, it had asked for. Raises `Violation`."""
+        under = self.asked.under
+        match event:
+            case LeaseGranted() | LeaseQueued():
+                ask = event.ask
+                scope = ask.owner, ask.task, ask.paths, ask.pools, ask.mode
+                is_known = scope in self.asked.claims or (ask.owner, ask.task) in self.asked.claims
+            case LeaseReleased():
+                is_known = ("lease.release", actor, event.epoch) in under
+            case LeaseHandedOff() if event.delivery is not None:
+                is_known = ("lease.hand_off", event.sender, event.previous) in under
+            case LeaseOffered():
+                is_known = ("lease.hand_off", actor, event.epoch) in under
+            case _:
+                return
+        if not is_known:
+            raise Violation("unasked", f"{actor} never asked for {type(event).__name__} at {seq}: {event}", actor)
+
+    # Questions.
+
+    def next_of(self, keys: Iterable[str], after: int, at: dict[str, int]) -> int | None:
+        """The first seq behind `after` in any of these streams. at: an index into each, moved on."""
+        first: int | None = None
+        for key in keys:
+            stream = self.streams[key]
+            index = at[key] = bisect_right(stream, after, at.get(key, 0))
+            if index < len(stream) and (first is None or stream[index] < first):
+                first = stream[index]
+        return first
+
+    def term_of(self, epoch: int) -> Term | None:
+        """The grant with this epoch."""
+        return self.terms.all.get(epoch)
+
+
+def mark_of(body: bytes) -> str:
+    """The first word of a message's text."""
+    return body[1:].split(b" ", 1)[0].decode()

@@ -1,0 +1,118 @@
+"""Who is not one of the crowd: an operator who takes leases away, and watchers of all leases and of who is here."""
+
+import asyncio
+from random import Random
+from typing import TYPE_CHECKING
+
+from tests.simulation.agents import TASKS, TREE, Agent, Process
+from tests.simulation.terms import Violation
+
+from synapse.client.client import Client, Terms
+from synapse.protocol.notices import LeaseChanged
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+class Operator(Agent):
+    """Changes pools, takes leases away for somebody, and compares the list of leases with the journal."""
+
+    def __init__(self, world: "World", number: int) -> None:
+        super().__init__(world, number)
+        self.name = "operator"
+        self._chance = Random(f"{world.seed}/operator")
+
+    async def _run(self, process: Process) -> None:
+        operator = Process(self.world, self, Random(self._chance.getrandbits(64)), operator=True)
+        async with operator.client as client:
+            while not self.world.is_calm:
+                await self.pause(60.0)
+                await self._attempt(self._intervene(client))
+            while self.world.terms.live or self.world.terms.places:
+                await asyncio.sleep(1.0)
+            await self._compare(client)
+            self.is_settled = True
+            while not self.world.is_over:
+                await asyncio.sleep(1.0)
+
+    async def _intervene(self, client: Client) -> None:
+        chance = self._chance.random()
+        if chance < 0.3:
+            await client.set_pool("gpu", self._chance.randint(2, 4))
+        elif chance < 0.6:
+            terms = Terms(preempt=True, claimant=self.world.somebody(self._chance), folds_case=False)
+            await client.claim(self._chance.choice(TASKS), ttl=10.0, paths=("a",), worktree=TREE, terms=terms)
+        else:
+            await self._compare(client)
+
+    async def _compare(self, client: Client) -> None:
+        """A list of one page is a state that the journal had. Raises `Violation`."""
+        listed = await client.leases()
+        epochs, terms = {lease.epoch for lease in listed}, self.world.terms
+        newest = max(epochs, default=0)
+        for lease in listed:
+            term = terms.all.get(lease.epoch)
+            if term is None or term.ask.owner != lease.owner:
+                raise Violation("altered", f"{lease} is listed; the journal has {term}", lease.owner)
+        for term in terms.live.values():
+            if term.epoch < newest and term.epoch not in epochs:
+                raise Violation("lost", f"{term.epoch} of {term.ask.owner} is live and not listed", term.ask.owner)
+
+
+class Watcher(Agent):
+    """Follows all leases and who is here, over every reconnect."""
+
+    def __init__(self, world: "World", number: int) -> None:
+        super().__init__(world, number)
+        self.name = f"watcher{number:02d}"
+        self.secret = f"{self.name}-secret".ljust(40, ".")
+        self.here: dict[str, str] = {}
+        self._chance = Random(f"{world.seed}/{self.name}")
+
+    async def _run(self, process: Process) -> None:
+        async with process.client as client, asyncio.TaskGroup() as group:
+            helpers = [group.create_task(self._watch(client)), group.create_task(self._look_around(client))]
+            ends_s = self._chance.uniform(60.0, 600.0) + self.world.loop.now_s
+            while self.world.loop.now_s < ends_s and not self.world.is_calm:
+                await asyncio.sleep(1.0)
+            if self.world.is_calm:
+                await self._come_to_rest()
+            for helper in helpers:
+                helper.cancel()
+
+    async def _watch(self, client: Client) -> None:
+        async with client.lease_changes(self.memory.cursor) as feed:
+            if self.memory.cursor is None:
+                assert feed.cursor is not None
+                self.memory.heard = int(feed.cursor.partition(":")[2])
+                self.memory.cursor = feed.cursor
+            async for change in feed:
+                self._hear_change(change)
+
+    def _hear_change(self, change: LeaseChanged) -> None:
+        """The next change is the next in the journal. Raises `Violation`."""
+        seq = int(change.cursor.partition(":")[2])
+        due = self.world.ledger.next_of(["leases"], self.memory.heard, self.memory.at)
+        if seq != due:
+            raise Violation("wrong feed", f"{self.name} is told {change}; {due} comes next", self.name, change.task)
+        self.memory.heard, self.memory.cursor = seq, change.cursor
+
+    async def _look_around(self, client: Client) -> None:
+        async with client.presence() as feed:
+            async for update in feed:
+                if update.is_snapshot:
+                    self.here.clear()
+                self.here.update({entry.name: entry.presence for entry in update.agents})
+
+    async def _come_to_rest(self) -> None:
+        world = self.world
+        while (
+            world.ledger.next_of(["leases"], self.memory.heard, self.memory.at) is not None
+            or world.terms.live
+            or world.terms.places
+            or {name for name, presence in self.here.items() if presence == "online"} != world.online()
+        ):
+            await asyncio.sleep(1.0)
+        self.is_settled = True
+        while not world.is_over:
+            await asyncio.sleep(1.0)

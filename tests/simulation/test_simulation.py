@@ -1,0 +1,112 @@
+"""An hour of fifty agents over a hub, a disk and a network that fail all the time: no promise breaks.
+
+`SIM_SEED` chooses another hour. Under `make prove`, `SIMULATED_HOURS` (8) says how many hours, in one world.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import pytest
+from tests.figures import tell
+from tests.simulation.world import Outcome, run
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+SPEED_MIN: Final = 60
+SOMETIMES: Final = (
+    "a commit failed and was kept",
+    "a commit failed and was lost",
+    "a commit survived the hub, and nobody had been told",
+    "a commit took so long that the lease clock stood still",
+    "a commit was lost with the hub",
+    "a connection swallowed everything",
+    "a connection was half open",
+    "a feed was resumed from a cursor",
+    "a lease expired: connection",
+    "a lease expired: ttl",
+    "a lease was handed off",
+    "a lease was offered to somebody offline",
+    "a message was lent again",
+    "a repeat was answered from the journal",
+    "a wait ended: deadline",
+    "a wait ended: gone",
+    "a wait ended: withdrawn",
+    "a waiter was granted after a restart of the hub",
+    "a waiter was granted what had expired",
+    "an old epoch was shown while somebody else held the task",
+    "an operator took a lease away",
+    "an outcome was unknown",
+    "an unknown outcome became known by its key",
+    "frames on their way were lost",
+    "refused: deadlock",
+    "refused: lease_held",
+    "refused: lease_queued",
+    "refused: read_only",
+    "refused: stale_epoch",
+    "the disk was full and had room again",
+    "the hub started on a full disk",
+    "the hub was killed",
+    "the hub was stopped and went on",
+    "the wall clock was set",
+    "two connections used one key at once",
+)
+"""What an hour must have reached, or it shows nothing."""
+
+
+def judge(outcome: Outcome, took_s: float, what: str) -> None:
+    """Tell what a run came to, and then insist."""
+    speed = outcome.simulated_s / took_s
+    missed = [point for point in SOMETIMES if not outcome.counts[point]]
+    seed = outcome.seed
+    broken = int(outcome.violation is not None)
+    part = f"simulation, {what}"
+    tell(part, "violations", broken, bound="= 0", is_kept=not broken, seed=seed)
+    tell(part, "simulated hours", outcome.simulated_s / 3600, unit="h", seed=seed)
+    tell(part, "speed", speed, unit="x", bound=f">= {SPEED_MIN}", is_kept=speed >= SPEED_MIN, seed=seed)
+    tell(part, "turning points reached", len(SOMETIMES) - len(missed), bound=f"= {len(SOMETIMES)}", seed=seed)
+    tell(part, "steps checked", outcome.steps, seed=seed)
+    tell(part, "full checks", outcome.checks, seed=seed)
+    assert outcome.violation is None, outcome.story
+    assert not missed, f"seed {seed} never reached: {missed}"
+
+
+def simulated(hours: float, seed: int) -> tuple[Outcome, float]:
+    """A run, and how long it took."""
+    began_s = time.perf_counter()
+    outcome = run(seed, hours)
+    return outcome, time.perf_counter() - began_s
+
+
+@pytest.mark.timeout(300)
+def test_an_hour_of_fifty_agents_breaks_no_promise() -> None:
+    outcome, took_s = simulated(1.0, int(os.environ.get("SIM_SEED", "1")))
+    judge(outcome, took_s, "one hour")
+    assert outcome.figures["fenced"] > 0
+
+
+@pytest.mark.prove
+def test_many_hours_break_no_promise() -> None:
+    hours = float(os.environ.get("SIMULATED_HOURS", "8"))
+    outcome, took_s = simulated(hours, int(os.environ.get("SIM_SEED", "2")))
+    judge(outcome, took_s, f"{hours:g} hours")
+    assert outcome.simulated_s / took_s >= SPEED_MIN
+
+
+def trace_in_a_process(hash_seed: str) -> str:
+    """The trace of a short run in a process of its own."""
+    command = [sys.executable, "-m", "tests.simulation", "--seed", "3", "--hours", "0.05"]
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.search(r"trace (\w{32})$", done.stdout.strip())
+    assert found is not None, done.stdout
+    return found[1]
+
+
+def test_a_seed_is_the_same_run_in_every_process() -> None:
+    assert trace_in_a_process("1") == trace_in_a_process("77")
+    assert run(4, 0.01).trace != run(5, 0.01).trace

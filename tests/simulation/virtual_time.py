@@ -1,0 +1,72 @@
+"""Time that passes only when nobody has anything to do: an event loop without sockets, and the hub's clock on it.
+
+When nothing is ready the loop jumps to its next timer. So an hour takes as long as its work, and two runs that draw the
+same numbers do the same things in the same order.
+"""
+
+import asyncio
+from typing import Final
+
+START_AT_MS: Final = 1_800_000_000_000
+"""The wall clock when a simulation begins."""
+
+
+class NothingWillHappen(AssertionError):
+    """Everybody waits, and no timer is set."""
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """An event loop on virtual time. It is its own selector, which finds no files ready and lets time pass instead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_s = 0.0
+        self._selector = self
+
+    def time(self) -> float:
+        """Seconds since the simulation began."""
+        return self.now_s
+
+    def select(self, timeout: float | None) -> list[object]:
+        """Asked by the loop for ready files, with how long it may wait."""
+        if timeout is None:
+            raise NothingWillHappen(f"at {self.now_s:.3f} s everybody waits for something that will not come")
+        if timeout > 0:
+            self.now_s += timeout
+        return []
+
+    def _process_events(self, event_list: list[object]) -> None:
+        assert not event_list, "no file is ever ready"
+
+    def _write_to_self(self) -> None:
+        """There is no other thread that could wake the loop."""
+
+
+class Clock:
+    """The hub's clock (`synapse.hub.clock.Clock`), and what an observer must know about lost time.
+
+    excused_ms: how long, all in all, the hub was down, stopped, read-only or stuck in a commit. No lease has to end in
+    such a time.
+    """
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self.excused_ms = 0
+        self._loop = loop
+        self._offset_ms = 0
+
+    @property
+    def now_ms(self) -> int:
+        """Milliseconds since the simulation began."""
+        return int(self._loop.now_s * 1000)
+
+    def monotonic_ms(self) -> int:
+        """The same, for the hub."""
+        return int(self._loop.now_s * 1000)
+
+    def wall_ms(self) -> int:
+        """Unix time in milliseconds; jumps."""
+        return START_AT_MS + self._offset_ms + int(self._loop.now_s * 1000)
+
+    def set_wall(self, offset_ms: int) -> None:
+        """The wall clock is wrong by this much from here on."""
+        self._offset_ms = offset_ms

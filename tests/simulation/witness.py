@@ -1,0 +1,319 @@
+"""Who stands at the hub's door and hears everything that goes in and out, frame by frame, as plain JSON.
+
+Whatever the hub says is held against the ledger at the moment at which it is said: so nothing is told that is not
+durable, nothing is acknowledged that is not there, no dead epoch is accepted and no live one refused, and no answer
+reflects an earlier position than one that was told before the question came.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from tests.simulation.ledger import Asked, Key, Ledger, Sometimes
+from tests.simulation.network import Link
+from tests.simulation.terms import Violation
+from tests.simulation.virtual_time import Clock
+
+from synapse.core.events import LeaseHandedOff, LeaseOffered, LeaseReleased, MessagePosted, MessageSent, Recorded
+
+Json: TypeAlias = dict[str, Any]
+"""A frame or a body: plain JSON, whose shape the other side answers for."""
+
+ENDED: Final = frozenset({"stale_epoch", "not_holder"})
+REMEMBERED_MAX: Final = 4_096
+
+_decode: Final = msgspec.json.Decoder(Json).decode
+
+
+@dataclass(slots=True)
+class Question:
+    """A request that the hub has heard and not answered. floor: what had been told to anybody before it was heard."""
+
+    type: str
+    agent: str
+    key: str | None
+    body: Json
+    heard_ms: int
+    floor: int
+
+
+class Witness:
+    """Hears all frames of all connections. note: called with each, for the story."""
+
+    def __init__(
+        self, ledger: Ledger, clock: Clock, sometimes: Sometimes, note: Callable[[Link, str, Json], None]
+    ) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._sometimes = sometimes
+        self._note = note
+        self._open: dict[tuple[int, str | int], Question] = {}
+        self._newest = 0
+        self._seen: dict[bytes, None] = {}
+        self.answers = 0
+        self.notices = 0
+        self.fenced = 0
+
+    # What goes in.
+
+    def hear(self, link: Link, payload: bytes) -> None:
+        """The hub is about to hear a request."""
+        frame = _decode(payload)
+        body: Json = frame.get("body") or {}
+        kind, agent, key = frame["type"], link.owner, frame.get("idem_key")
+        self._note(link, "asks", frame)
+        self._open[link.number, frame["id"]] = Question(
+            kind, agent, key, body, self._clock.now_ms, self._newest if agent else 0
+        )
+        self._register(link, kind, agent, body)
+
+    def _register(self, link: Link, kind: str, agent: str, body: Json) -> None:
+        asked: Asked = self._ledger.asked
+        match kind:
+            case "message.send":
+                asked.marks[body["body"].split(" ", 1)[0]] = agent
+            case "inbox.ack":
+                asked.acks.update((agent, int(text[1:])) for text in body.get("ids", ()))
+                if body.get("all"):
+                    asked.acks_of_all.add(agent)
+            case "lease.claim":
+                owner, task = body.get("claimant") or agent, body["task"]
+                pools = tuple(sorted(body.get("pools", {}).items()))
+                paths = tuple(body.get("paths", ()))
+                asked.claims.add((owner, task, paths, pools, body.get("mode", "exclusive")))
+                if not paths and not pools:
+                    asked.claims.add((owner, task))
+                self._ledger.terms.may_touch(owner, task, link.number)
+            case "lease.renew":
+                self._ledger.terms.may_touch(agent, body["task"], link.number)
+            case "lease.release" | "lease.hand_off" if body.get("epoch") is not None:
+                asked.under.add((kind, agent, body["epoch"]))
+            case _:
+                pass
+
+    def lose(self, link: Link) -> None:
+        """The hub learned that a connection is gone: it owes no answers there."""
+        self._open = {at: question for at, question in self._open.items() if at[0] != link.number}
+        self._ledger.lose(link.number)
+        self._ledger.terms.lose(link.number)
+
+    def restart(self) -> None:
+        """The hub is gone with all its connections."""
+        self._open.clear()
+
+    # What comes out.
+
+    def tell(self, link: Link, payloads: Sequence[bytes]) -> None:
+        """The hub has written these frames. Raises `Violation`."""
+        for payload in payloads:
+            if payload in self._seen:  # the same notice for another follower; it was true a moment ago
+                self.notices += 1
+                continue
+            frame = _decode(payload)
+            seq, kind = frame["seq"], frame["type"]
+            if seq > self._ledger.head:
+                raise Violation(
+                    "not durable", f"{link.owner} is told {seq}; the disk has {self._ledger.head}: {frame}", link.owner
+                )
+            self._newest = max(self._newest, seq)
+            if kind == "reply" or kind == "error":
+                self._answer(link, frame)
+                continue
+            self.notices += 1
+            self._notice(link, kind, frame)
+            if kind == "message" and frame["body"]["room"] is not None:
+                self._seen[payload] = None
+                if len(self._seen) > REMEMBERED_MAX:
+                    del self._seen[next(iter(self._seen))]
+
+    def _answer(self, link: Link, frame: Json) -> None:
+        self.answers += 1
+        self._note(link, "hears", frame)
+        question = self._open.pop((link.number, frame["id"]), None)
+        if question is None:
+            raise Violation("unasked", f"{link.owner} gets an answer to nothing: {frame}", link.owner)
+        seq = frame["seq"]
+        if 0 < seq < question.floor:
+            raise Violation(
+                "time reversed",
+                f"{question.type} of {link.owner} reflects {seq}; {question.floor} was told before it was asked",
+                link.owner,
+            )
+        if frame["type"] == "error":
+            self._refusal(question, seq, frame["error"])
+            return
+        if frame.get("replayed"):
+            self._sometimes("a repeat was answered from the journal")
+        self._reply(link, question, seq, frame)
+
+    def _refusal(self, question: Question, seq: int, error: Json) -> None:
+        code, epoch = error["code"], question.body.get("epoch")
+        self._sometimes(f"refused: {code}")
+        if code in ENDED and epoch is not None:
+            self.fenced += 1
+            is_own = question.type not in ("lease.check", "lease.claim")
+            if is_own and self._ledger.terms.holds(question.agent, epoch, seq):
+                raise Violation("fenced wrongly", f"{question} is refused {code} at {seq}", question.agent)
+
+    def _reply(self, link: Link, question: Question, seq: int, frame: Json) -> None:
+        reply, replayed = frame["body"], frame.get("replayed", False)
+        match question.type:
+            case "message.send":
+                self._sent(question, reply)
+                self._same_answer(question, reply["id"])
+            case "inbox.take":
+                self._ledger.hand_out(question.agent, int(reply["message"]["id"][1:]), link.number)
+                self._message(question.agent, reply["message"])
+            case "inbox.ack":
+                for text in (*reply["acked"], *reply["already"]):
+                    if int(text[1:]) in self._ledger.inboxes[question.agent]:
+                        raise Violation("lost", f"the ack of {text} by {question.agent}", question.agent)
+            case "lease.claim":
+                self._claimed(link, question, seq, reply, is_fresh=not replayed)
+            case "lease.renew" | "lease.park" | "lease.check":
+                if reply.get("live") is not False:
+                    self._held(link, question, seq, reply, is_fresh=not replayed)
+            case "lease.checkpoint":
+                self._kept(question, reply)
+            case "lease.release":
+                term = self._ledger.term_of(reply["epoch"])
+                if term is None or not isinstance(term.ended_by, LeaseReleased) or term.ask.owner != question.agent:
+                    raise Violation("lost", f"{question.agent} released {reply['epoch']}: {term}", question.agent)
+            case "lease.hand_off":
+                self._handed(question, reply)
+            case "history.read":
+                self._history(question, reply)
+            case _:
+                pass
+
+    def _same_answer(self, question: Question, answer: object) -> None:
+        if question.key is None:
+            return
+        known: Key | None = self._ledger.keys.get((question.agent, question.key))
+        if known is None:
+            raise Violation("lost", f"key {question.key} of {question.agent} has no effect", question.agent)
+        if known.answer is None:
+            known.answer = answer
+        elif known.answer != answer:
+            text = f"key {question.key} of {question.agent}: {answer}, before {known.answer}"
+            raise Violation("answered differently", text, question.agent)
+
+    def _sent(self, question: Question, reply: Json) -> None:
+        entry = self._ledger.messages.get(int(reply["id"][1:]))
+        if entry is None or entry.actor != question.agent:
+            raise Violation("lost", f"{question.agent} was told {reply['id']}; there is {entry}", question.agent)
+        event = entry.event
+        assert isinstance(event, MessagePosted | MessageSent)
+        if msgspec.json.decode(event.body) != question.body["body"]:
+            raise Violation("altered", f"{reply['id']} of {question.agent} has another body", question.agent)
+        if isinstance(event, MessagePosted):
+            told = f"{reply['room']}:{reply['channel']}", reply["n"]
+            if told != (event.address, event.n):
+                raise Violation("altered", f"{reply['id']}: told {told}, is {event.address} {event.n}", question.agent)
+        elif tuple(reply["to"]) not in (tuple(delivery.name for delivery in event.to), ("all",)):
+            raise Violation("altered", f"{reply['id']}: told {reply['to']}, is {event.to}", question.agent)
+
+    # Leases.
+
+    def _claimed(self, link: Link, question: Question, seq: int, reply: Json, *, is_fresh: bool) -> None:
+        epoch, owner = reply["epoch"], question.body.get("claimant") or question.agent
+        term = self._ledger.term_of(epoch)
+        if term is None or (term.ask.owner, term.ask.task) != (owner, question.body["task"]):
+            raise Violation("lost", f"{owner} was told epoch {epoch} of {question.body['task']}: {term}", owner)
+        told = reply["worktree"], tuple(reply["paths"]), reply["pools"], reply["mode"]
+        if told != (term.ask.worktree, term.ask.paths, dict(term.ask.pools), term.ask.mode):
+            raise Violation("altered", f"{owner} was told {told}; {epoch} is {term.ask}", owner)
+        if reply.get("outcome") == "granted" and question.key is not None:
+            known = self._ledger.keys.get((question.agent, question.key))
+            if known is not None:
+                self._same_answer(question, epoch)
+        if reply.get("live") is False:
+            return
+        self._held(link, question, seq, reply, is_fresh=is_fresh)
+
+    def _held(self, link: Link, question: Question, seq: int, reply: Json, *, is_fresh: bool) -> None:
+        epoch, owner = reply["epoch"], question.body.get("claimant") or question.agent
+        term = self._ledger.term_of(epoch)
+        if term is None or (term.ask.owner != owner and question.type != "lease.check") or not term.is_live_at(seq):
+            raise Violation("stale accepted", f"{question.type} of {owner} under {epoch} at {seq}: {term}", owner)
+        if is_fresh and question.type in ("lease.claim", "lease.renew") and owner == question.agent:
+            self._ledger.terms.confirm(term, question.heard_ms, link.number)
+
+    def _kept(self, question: Question, reply: Json) -> None:
+        epoch = reply["epoch"]
+        term = self._ledger.term_of(epoch)
+        kept = [seq for seq, data in term.kept if data == question.body["data"]] if term is not None else []
+        if not kept:
+            raise Violation("lost", f"the checkpoint of {question.agent} under {epoch}", question.agent)
+        if not self._ledger.terms.holds(question.agent, epoch, kept[0]):
+            raise Violation("stale accepted", f"a checkpoint of {question.agent} under {epoch}", question.agent)
+
+    def _handed(self, question: Question, reply: Json) -> None:
+        epoch, previous = reply["epoch"], question.body.get("epoch")
+        if reply["outcome"] == "offered":
+            self._sometimes("a lease was offered to somebody offline")
+            return
+        term = self._ledger.term_of(epoch)
+        old = self._ledger.term_of(previous) if previous is not None else None
+        is_passed = old is not None and isinstance(old.ended_by, LeaseHandedOff) and old.end == epoch
+        if term is None or (previous is not None and not is_passed):
+            raise Violation("lost", f"{question.agent} handed {previous} off as {epoch}: {old}", question.agent)
+        self._same_answer(question, epoch)
+
+    # Messages.
+
+    def _message(self, agent: str, told: Json) -> None:
+        """A message as it was shown to an agent is the one in the journal. Raises `Violation`."""
+        seq = int(told["id"][1:])
+        entry: Recorded | None = self._ledger.messages.get(seq)
+        if entry is None:
+            raise Violation("not durable", f"{agent} is shown {told['id']}, which is not in the journal", agent)
+        event = entry.event
+        if isinstance(event, LeaseHandedOff | LeaseOffered):
+            return
+        assert isinstance(event, MessagePosted | MessageSent)
+        number: int | None
+        if isinstance(event, MessagePosted):
+            place, number = f"{told['room']}:{told['channel']}", event.n
+            is_here = place == event.address
+        else:
+            is_here = told["channel"] == f"@{agent}"
+            number = next((delivery.n for delivery in event.to if delivery.name == agent), None)
+        if not is_here or number is None:
+            raise Violation("foreign", f"{agent} is shown {told}", agent)
+        if told["n"] != number or told["from"] != entry.actor or told["body"] != msgspec.json.decode(event.body):
+            raise Violation("altered", f"{agent} is shown {told}; the journal has {entry}", agent)
+
+    def _history(self, question: Question, reply: Json) -> None:
+        address = question.body.get("channel")
+        if address is None or reply["messages"] == []:
+            return
+        told = [int(message["id"][1:]) for message in reply["messages"]]
+        stream = self._ledger.streams[address]
+        before = question.body.get("before")
+        upto = int((reply["cursor"] if before is None else before).partition(":")[2]) - (before is not None)
+        upto_index = bisect_right(stream, upto)
+        due = stream[max(0, upto_index - len(told)) : upto_index]
+        if told != due or (reply["previous"] is None and len(told) < upto_index):
+            raise Violation("wrong page", f"{question.agent} reads {told} of {address}; there is {due}", question.agent)
+
+    def _notice(self, link: Link, kind: str, frame: Json) -> None:
+        body, terms = frame["body"], self._ledger.terms
+        match kind:
+            case "message":
+                self._message(link.owner, body)
+            case "lease.lost":
+                self._note(link, "hears", frame)
+                if terms.holds(link.owner, body["epoch"], frame["seq"]):
+                    raise Violation("fenced wrongly", f"{link.owner} loses {body['epoch']}, which is live", link.owner)
+            case "claim.queued":
+                self._note(link, "hears", frame)
+                place = terms.places.get(body["place"])
+                if body["place"] not in terms.queued:
+                    raise Violation("not durable", f"{link.owner} waits at {body['place']}", link.owner)
+                if place is not None and (link.number, body["request"]) in self._open:
+                    place.link = link.number
+            case _:
+                pass
