@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 def status(call: Call) -> int:
     """One line, or the hub's own object."""
-    answer = _status(call)
+    answer = ask_status(call)
     call.show(answer, _line(answer))
     return EXIT_OK
 
 
 def health(call: Call) -> int:
     """Exit 0 when green, 1 when red."""
-    answer = _status(call)
+    answer = ask_status(call)
     short: Json = {key: answer.get(key) for key in ("health", "reasons", "read_only", "cursor")}
     reasons = answer.get("reasons")
     why = f": {'; '.join(map(str, reasons))}" if isinstance(reasons, list) and reasons else ""
@@ -31,7 +31,7 @@ def health(call: Call) -> int:
     return EXIT_OK if answer.get("health") == "green" else EXIT_FAILED
 
 
-def _status(call: Call) -> "Json":
+def ask_status(call: Call) -> "Json":
     """Asked without an agent where that is allowed, because a hub that cannot write cannot bind a name either."""
     return call.ask("hub.status", {}, operator=_is_own_socket(call))
 

@@ -207,6 +207,9 @@ VERBS = {
         Verb("pool list", "pools", "", (0, 0), "List the pools."),
         Verb("status", "health", "", (0, 0), "Say in one line how the hub is."),
         Verb("health", "health", "", (0, 0), "Exit 0 when the hub is green, 1 when it is red, 69 when there is none."),
+        Verb(
+            "doctor", "doctor", "", (0, 0), "Look at home, hub and machine; say what is wrong, with its cure; 1 then."
+        ),
         Verb("journal verify", "journal", "", (0, 0), "Prove every row of the journal; 78 with the first bad seq."),
         Verb("journal backup", "journal", "FILE", (1, 1), "Copy the journal into a new file, also while the hub runs."),
         Verb("journal restore", "journal", "FILE", (1, 1), "Put a backup in the journal's place; the old one is kept."),

@@ -1,0 +1,197 @@
+"""`doctor`: each thing that may stand in the way is found, named with its cure, and nothing is changed by looking."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.faces.conftest import Frame, PaperHub, RealHub, Script, environment, reply, welcome
+
+from synapse import __version__
+from synapse.faces.cli.main import main
+from synapse.home import fallback_socket_path
+
+GREEN: dict[str, object] = {
+    "health": "green",
+    "reasons": [],
+    "version": __version__,
+    "pid": 1,
+    "uptime_ms": 60_000,
+    "base": 100,
+    "head": 200,
+    "verified_through": 200,
+    "journal_bytes": 1 << 20,
+    "lease_clock_lag_ms": 0,
+    "clock_jumps": 0,
+    "clock_jumped_ms": 0,
+    "limited": [],
+    "stuck": 0,
+    "engine": "SQLite 3.51.3",
+}
+
+
+def says(**more: object) -> Script:
+    """A hub whose status is this."""
+
+    def script(hub: PaperHub, request: Frame) -> list[Frame]:
+        return [welcome(request) if request["type"] == "hello" else reply(request, **{**GREEN, **more})]
+
+    return script
+
+
+def look(capsys: pytest.CaptureFixture[str], code: int) -> dict[str, list[tuple[str, str, str | None]]]:
+    """Findings by name, of a run in this process."""
+    assert main(["doctor", "--json"]) == code
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert found["healthy"] is (code == 0)
+    named: dict[str, list[tuple[str, str, str | None]]] = {}
+    for item in found["findings"]:
+        named.setdefault(item["name"], []).append((item["level"], item["detail"], item["cure"]))
+    return named
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home of this process, and nothing of ours in its environment."""
+    for name in os.environ:
+        if name.startswith("SYN") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    for name, text in environment(tmp_path / "home", HOME=str(tmp_path)).items():
+        monkeypatch.setenv(name, text)
+    return tmp_path / "home"
+
+
+def test_with_a_hub_that_is_well_all_is_well_in_words_and_as_json(hub: RealHub) -> None:
+    done = hub.run("doctor")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.splitlines()[-1] == "all is well"
+    assert not [line for line in done.stdout.splitlines() if line.startswith("problem")]
+    assert {item["level"] for item in hub.json("doctor")["findings"]} <= {"ok", "note", "warning"}
+
+
+def test_without_a_hub_it_says_how_to_start_one(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    level, detail, cure = look(capsys, 1)["hub"][0]
+    assert (level, "no hub runs" in detail) == ("problem", True)
+    assert cure is not None
+    assert cure.startswith("synapse hub")
+    assert not home.exists(), "looking makes nothing"
+
+
+def test_a_rendezvous_file_of_a_dead_hub_is_called_stale(hub: RealHub) -> None:
+    hub.end(signal.SIGKILL)
+    done = hub.run("doctor", "--json")
+    assert done.returncode == 1
+    (finding,) = [item for item in json.loads(done.stdout)["findings"] if item["name"] == "hub"]
+    assert "is stale" in finding["detail"]
+    assert "synapse hub" in finding["cure"]
+
+
+def test_what_other_users_may_open_is_named_with_the_command_that_closes_it(hub: RealHub) -> None:
+    (hub.home / "token").chmod(0o644)
+    done = hub.run("doctor")
+    assert done.returncode == 1
+    assert f"chmod go= {hub.home}/token" in done.stdout
+    (hub.home / "token").chmod(0o600)
+    assert hub.run("doctor").returncode == 0
+
+
+def test_a_second_journal_where_a_home_may_be_is_named(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], paper: Callable[[Script], PaperHub]
+) -> None:
+    paper(says())
+    other = tmp_path / ".local/state/synapse"
+    other.mkdir(parents=True)
+    assert "homes" not in look(capsys, 0)
+    (other / "journal.db").touch()
+    level, detail, cure = look(capsys, 0)["homes"][0]
+    assert level == "warning"
+    assert str(other) in detail
+    assert "SYNAPSE_HOME" in str(cure)
+
+
+@pytest.mark.parametrize(
+    ("more", "name", "level", "words"),
+    [
+        ({"version": "0.0.9"}, "version", "warning", "the hub is synapse 0.0.9"),
+        ({"reasons": ["read_only: the disk is full"]}, "health", "problem", "the disk is full"),
+        ({"verified_through": 100}, "journal", "note", "still proving"),
+        (
+            {"clock_jumps": 2, "clock_jumped_ms": -3_600_000},
+            "clock",
+            "note",
+            "2 times since the start, last by -3600 s",
+        ),
+        ({"lease_clock_lag_ms": 11_000}, "lease clock", "warning", "11 s in all"),
+        ({"limited": ["ada"]}, "rate", "warning", "ada was refused"),
+        ({"stuck": 3}, "slow peers", "warning", "3 connections"),
+        ({"engine": "SQLite 3.40.1"}, "engine", "note", "WAL-reset bug"),
+        ({"engine": "SQLite 3.51.3"}, "engine", "ok", "SQLite 3.51.3"),
+    ],
+)
+def test_what_the_hub_says_of_itself_is_explained(
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+    paper: Callable[[Script], PaperHub],
+    more: dict[str, object],
+    name: str,
+    level: str,
+    words: str,
+) -> None:
+    paper(says(**more))
+    found = look(capsys, 1 if level == "problem" else 0)[name][0]
+    assert found[0] == level
+    assert words in found[1]
+    assert (found[2] is not None) or level in ("ok", "note")
+
+
+@pytest.mark.parametrize(("free_bytes", "level"), [(1 << 20, "problem"), (100 << 20, "warning"), (1 << 40, "ok")])
+def test_a_disk_that_is_nearly_full_is_seen_before_the_hub_meets_its_end(
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+    paper: Callable[[Script], PaperHub],
+    monkeypatch: pytest.MonkeyPatch,
+    free_bytes: int,
+    level: str,
+) -> None:
+    paper(says())
+    blocks = os.statvfs_result((4096, 4096, 0, 0, free_bytes // 4096, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda path: blocks)
+    assert look(capsys, 1 if level == "problem" else 0)["disk"][0][0] == level
+
+
+def test_proxies_are_mentioned_unless_the_hub_is_spared(
+    home: Path,
+    capsys: pytest.CaptureFixture[str],
+    paper: Callable[[Script], PaperHub],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paper(says())
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:3128")
+    level, detail, _ = look(capsys, 0)["proxy"][0]
+    assert (level, "HTTP_PROXY" in detail) == ("note", True)
+    monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
+    assert "proxy" not in look(capsys, 0)
+
+
+def test_a_home_with_a_long_path_says_where_its_socket_lies(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYNAPSE_HOME", str(tmp_path / ("x" * 100)))
+    assert fallback_socket_path(tmp_path / ("x" * 100)) in look(capsys, 1)["socket"][0][1]
+
+
+def test_a_hub_of_another_protocol_is_a_problem_with_a_cure(
+    home: Path, capsys: pytest.CaptureFixture[str], paper: Callable[[Script], PaperHub]
+) -> None:
+    def script(hub: PaperHub, request: Frame) -> list[Frame]:
+        detail = "the client speaks protocol 1, this hub 2: upgrade the client"
+        error: Frame = {"code": "protocol_version", "detail": detail, "facts": {}, "retry_after_ms": None}
+        return [{"type": "error", "id": request["id"], "seq": 0, "error": error}]
+
+    paper(script)
+    level, detail, cure = look(capsys, 1)["hub"][0]
+    assert (level, cure) == ("problem", "upgrade the client")
+    assert "refuses" in detail
