@@ -2,9 +2,11 @@
 
 Rule 1: a call that may be repeated is sent again after a reconnect, unchanged; if it changes something it does so under
 its idempotency key, so the hub applies it at most once. Rule 2: calls go out in the order in which they were made.
+Rule 3: a call waits for one thing, its answer, and its deadline comes as one; one timer serves all calls.
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
@@ -80,6 +82,10 @@ class OutcomeUnknown(RequestTimeout):
         self.idem_key = idem_key
 
 
+class Overdue(Exception):
+    """A call's deadline has passed; whoever made the call knows what that means."""
+
+
 Heard: TypeAlias = Callable[[HubFrame], None]
 Queued: TypeAlias = Callable[[ClaimQueued], None]
 
@@ -94,6 +100,7 @@ class Call:
     __slots__ = (
         "answer",
         "command",
+        "deadline_s",
         "frame",
         "heard",
         "id",
@@ -124,6 +131,7 @@ class Call:
         self.place: int | None = None
         self.frame = encode_request(request_id, command, idem_key)
         self.answer: asyncio.Future[HubFrame] | None = None
+        self.deadline_s = math.inf
         self.is_out = False
         self.was_sent = False
         self.is_left = False
@@ -161,16 +169,40 @@ class Calls:
 
     def __init__(self) -> None:
         self._open: dict[int, Call] = {}
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_s = math.inf
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def put(self, call: Call) -> asyncio.Future[HubFrame]:
-        """Expect an answer. A call that was left behind is taken up again."""
+    def put(self, call: Call, deadline_s: float = math.inf) -> asyncio.Future[HubFrame]:
+        """Expect an answer until `deadline_s` of the loop's clock; then the answer is `Overdue`.
+
+        A call that was left behind is taken up again.
+        """
         call.is_left = False
-        call.answer = asyncio.get_running_loop().create_future()
+        call.deadline_s = deadline_s
+        answer = call.answer = asyncio.get_running_loop().create_future()
         self._open[call.id] = call
-        return call.answer
+        if deadline_s < self._alarm_s:
+            self._set_alarm(deadline_s)
+        return answer
+
+    def _set_alarm(self, at_s: float) -> None:
+        """Most calls are answered long before their deadline: the alarm stays for them, and finds nothing to do."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_s = at_s
+        self._alarm = None if at_s == math.inf else asyncio.get_running_loop().call_at(at_s, self._on_alarm)
+
+    def _on_alarm(self) -> None:
+        now_s, next_s = asyncio.get_running_loop().time(), math.inf
+        for call in self._open.values():
+            if call.deadline_s > now_s:
+                next_s = min(next_s, call.deadline_s)
+            elif call.answer is not None and not call.answer.done():
+                call.answer.set_exception(Overdue())
+        self._set_alarm(next_s)
 
     def leave(self, call: Call) -> None:
         """Nobody waits any more; with a `leftover` the answer of a call that is out is still looked for."""
@@ -178,6 +210,7 @@ class Calls:
             return
         if call.is_out and call.leftover is not None:
             call.is_left = True
+            call.deadline_s = math.inf
         else:
             del self._open[call.id]
 
@@ -235,6 +268,7 @@ class Calls:
             if call.answer is not None and not call.answer.done():
                 call.answer.set_exception(Disconnected(end.code, end.reason))
         self._open.clear()
+        self._set_alarm(math.inf)
 
 
 def _refusal(frame: HubFrame) -> Rejected | None:

@@ -22,7 +22,7 @@ from synapse.client.bodies import body_as, body_of, data_of, raw_of
 from synapse.client.calls import KEYED, OutcomeUnknown, RequestTimeout
 from synapse.client.home import Surroundings
 from synapse.client.identity import Card, Identity, own_name
-from synapse.client.leases import HeldLease, Mode, Terms, claim, claim_command, milliseconds, texts
+from synapse.client.leases import PLAIN, HeldLease, Mode, Terms, claim, claim_command, milliseconds, texts
 from synapse.client.lifeline import Lifeline, Wiring
 from synapse.client.subscriptions import LeaseFeed, MessageFeed, PresenceFeed, PresenceUpdate
 from synapse.client.takes import Takes, wait_receipt
@@ -355,7 +355,7 @@ class Client:
         It is renewed in the background and given back at the end; another process of this agent is shut out too. When
         it is lost the block is cancelled and `LeaseLost` raised. Arguments, and refusals on entering, as for `claim`.
         """
-        terms = Terms() if terms is None else terms
+        terms = PLAIN if terms is None else terms
         command = claim_command(task, paths, worktree, pools, room, mode, ttl, wait, terms, is_held=True)
         return HeldLease(self._lifeline, command, terms.on_queued)
 
@@ -381,7 +381,7 @@ class Client:
         Raises `Rejected`: `lease_held`, `lease_queued`, `deadline` (the wait is over), `deadlock`, `bad_scope`, …; and
         as `request`.
         """
-        terms = Terms() if terms is None else terms
+        terms = PLAIN if terms is None else terms
         command = claim_command(task, paths, worktree, pools, room, mode, ttl, wait, terms, is_held=False)
         return await claim(self._lifeline, command, idem_key, terms.on_queued)
 

@@ -18,7 +18,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self, TypeAlias
 
@@ -78,6 +77,10 @@ class Terms:
     claimant: str | None = None
 
 
+PLAIN: Final = Terms()
+"""Of a claim that says no more."""
+
+
 def milliseconds(seconds: float, what: str) -> int:
     """Seconds for the wire, rounded up. Raises `Rejected(bad_request)` for what is no number of seconds."""
     if not math.isfinite(seconds):
@@ -111,7 +114,7 @@ def claim_command(
     """The request. Paths without a worktree are relative to the working directory. is_held: for `lease`."""
     patterns, branch, folds = texts(paths), terms.branch, False
     if patterns or terms.whole_worktree:
-        cwd = str(Path.cwd())
+        cwd = os.getcwd()  # noqa: PTH109 - a text is wanted, and claims come often
         is_mine = worktree is None
         if worktree is None:
             worktree, patterns, folds = scope_of(patterns, worktree, cwd, os.environ)

@@ -19,10 +19,10 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from synapse.client.calls import Call, Calls, Heard, OutcomeUnknown, RequestTimeout
+from synapse.client.calls import Call, Calls, Heard, OutcomeUnknown, Overdue, RequestTimeout
 from synapse.client.identity import Identity
 from synapse.client.subscriptions import Feed, Feeds
-from synapse.client.transport import Dial, Transport
+from synapse.client.transport import Dial, PushTransport, Transport, pump
 from synapse.errors import Disconnected, HubUnreachable, PeerError, Rejected, SynapseError
 from synapse.protocol.codec import HubFrame, decode_hub_frame, decode_notice, encode_request
 from synapse.protocol.codes import (
@@ -45,8 +45,6 @@ RETRY_S: Final = 0.25
 """Pause after a refusal that waiting helps against, when the hub named none."""
 PATIENT: Final = frozenset({"rate_limited", "read_only", "draining"})
 """Refusals after which the same request is tried again, as long as its time allows."""
-READS_IN_A_ROW: Final = 64
-"""After so many frames the reader lets consumers run, also when more are there already."""
 
 _CLOSE_OF: Final = {
     "unauthorized": CLOSE_UNAUTHORIZED,
@@ -98,7 +96,11 @@ class Lifeline:
         self._calls = Calls()
         self._feeds = Feeds()
         self._last_id = 0
+        self._is_up = False
         self._transport: Transport | None = None
+        self._post: Callable[[bytes], bool] | None = None
+        self._keys = 0
+        self._key_prefix = ""
         self._group: asyncio.TaskGroup | None = None
         self._runner: asyncio.Task[None] | None = None
         self._errands: set[asyncio.Task[None]] = set()
@@ -109,8 +111,8 @@ class Lifeline:
 
     @property
     def is_up(self) -> bool:
-        """True while a connection stands and everything owed to it was sent."""
-        return self._transport is not None
+        """True while a connection stands, from when everything owed to it was sent."""
+        return self._is_up
 
     @property
     def limits(self) -> Limits:
@@ -162,13 +164,18 @@ class Lifeline:
     def _finish(self, end: Disconnected, *, is_own_wish: bool) -> None:
         if self._end is None:
             self._end = end
-            self._transport = self._group = None
+            self._go_down()
             self._calls.fail(end)
             self._feeds.finish(None if is_own_wish else end)
             for holder in tuple(self.holders.values()):
                 holder(None)
             for errand in tuple(self._errands):
                 errand.cancel()
+
+    def _go_down(self) -> None:
+        """No request goes out any more, until there is another connection."""
+        self._is_up = False
+        self._transport = self._post = self._group = None
 
     def _require_alive(self) -> None:
         end = self._end
@@ -291,7 +298,7 @@ class Lifeline:
         except* PeerError as error:
             broken += error.exceptions
         finally:
-            self._transport = self._group = None
+            self._go_down()
             await transport.aclose()
         if broken:
             raise broken[0]
@@ -301,7 +308,7 @@ class Lifeline:
         return end
 
     async def _send_all(self, transport: Transport) -> None:
-        """Send what waits, oldest first; then new calls go out by themselves."""
+        """Send what waits, oldest first; then new calls go out by themselves, until the peer does not keep up."""
         try:
             while waiting := self._calls.to_send():
                 for call in waiting:
@@ -311,29 +318,35 @@ class Lifeline:
         except Disconnected:
             self._group = None
             raise
+        self._is_up = True
         self._transport = transport
+        self._post = transport.post if isinstance(transport, PushTransport) else None
 
     async def _read(self, transport: Transport) -> None:
         """Give each frame to whom it belongs, until the connection ends."""
-        frames = 0
         try:
-            while True:
-                frame = await self._receive(transport)
-                if frame.type in ("reply", "error"):
-                    self._calls.settle(frame)
-                else:
-                    notice = decode_notice(frame)
-                    if notice is not None:
-                        self._hear(notice, frame)
-                frames += 1
-                if frames % READS_IN_A_ROW == 0:
-                    await asyncio.sleep(0)
+            await pump(transport, self._take)
+        except Disconnected as lost:
+            raise self._closing or lost from None
         finally:
             self.generation += 1  # what was lent to this connection is lent no more
-            self._transport = self._group = None
+            self._go_down()
+
+    def _take(self, data: bytes) -> None:
+        """One frame of the connection. Raises `PeerError`, which ends the client."""
+        frame = decode_hub_frame(data)
+        if frame.type in ("reply", "error"):
+            self._calls.settle(frame)
+            return
+        notice = decode_notice(frame)
+        if notice is not None:
+            self._hear(notice, frame)
 
     def _hear(self, notice: Notice, frame: HubFrame) -> None:
-        """Give a notice to the claim that waits, to the holder of the lease, or to its feed."""
+        """Give a notice to the claim that waits, to the holder of the lease, or to its feed.
+
+        A goodbye's code becomes that of the end.
+        """
         match notice:
             case ClaimQueued():
                 self._calls.on_queued(notice)
@@ -342,7 +355,7 @@ class Lifeline:
                 if holder is not None:
                     holder(notice)
             case Closing():
-                raise AssertionError("the reader keeps goodbyes to itself")
+                self._closing = Disconnected(notice.code, notice.reason)
             case _:
                 self._feeds.hear(notice, frame.seq, len(bytes(frame.body)))
 
@@ -366,8 +379,11 @@ class Lifeline:
     # Requests.
 
     def new_key(self) -> str:
-        """An idempotency key that nobody else has."""
-        return f"{self.chance.getrandbits(128):032x}"
+        """An idempotency key that nobody else has: a number behind 96 bits of chance, which are drawn once."""
+        if not self._key_prefix:
+            self._key_prefix = f"{self.chance.getrandbits(96):024x}"
+        self._keys += 1
+        return f"{self._key_prefix}{self._keys:08x}"
 
     def new_call(
         self, command: Command, key: str | None = None, *, heard: Heard | None = None, leftover: Heard | None = None
@@ -407,33 +423,52 @@ class Lifeline:
         if self._runner is None:
             raise Disconnected(CLOSE_NORMAL, "the client is not connected: `async with client`, or await connect()")
         loop = asyncio.get_running_loop()
-        deadline = None if limit == math.inf else loop.time() + limit
-        clock = asyncio.timeout_at(deadline)
-        try:
-            async with clock:
-                while True:
-                    try:
-                        return _decoded(await self._once(call), kind)
-                    except Rejected as refusal:
-                        await asyncio.sleep(self._pause(call, refusal, deadline))
-        except TimeoutError:
-            if not clock.expired():
-                raise
-            raise self._late(call, limit) from None
+        deadline_s = loop.time() + limit
+        while True:
+            try:
+                return _decoded(await self._once(call, deadline_s), kind)
+            except Rejected as refusal:
+                await asyncio.sleep(self._pause(call, refusal, deadline_s))
+            except Overdue:
+                raise self._late(call, limit) from None
+            if loop.time() >= deadline_s:
+                raise self._late(call, limit)
 
-    async def _once(self, call: Call) -> HubFrame:
-        answer = self._calls.put(call)
+    async def _once(self, call: Call, deadline_s: float) -> HubFrame:
+        """Send a call that is not out, if there is a connection that keeps up, and wait for its answer."""
+        answer = self._calls.put(call, deadline_s)
         try:
-            transport = self._transport
-            if transport is not None and not call.is_out:
-                call.is_out = call.was_sent = True
-                with suppress(Disconnected):  # the reader sees it too; the call waits for the next connection
-                    await transport.send(call.frame)
+            if self._transport is not None and not call.is_out:
+                if self._post is None:
+                    await self._send(call, self._transport)
+                elif self._is_posted(call, self._post):
+                    call.is_out = call.was_sent = True
             return await answer
         finally:
             self._calls.leave(call)
 
-    def _pause(self, call: Call, refusal: Rejected, deadline: float | None) -> float:
+    def _is_posted(self, call: Call, post: Callable[[bytes], bool]) -> bool:
+        """Send without a wait. When the peer does not keep up, this call and all later ones wait in their order."""
+        try:
+            if post(call.frame):
+                return True
+        except Disconnected:  # the reader sees it too; the call waits for the next connection
+            return False
+        transport, self._transport, self._post = self._transport, None, None
+        assert transport is not None, "what posts is up"
+        assert self._group is not None, "what is up has its task group"
+        self._group.create_task(self._send_all(transport), name="synapse sender")
+        return False
+
+    async def _send(self, call: Call, transport: Transport) -> None:
+        """Send over a transport that may make its caller wait, until the deadline at most; the answer tells of it."""
+        call.is_out = call.was_sent = True
+        deadline_s = None if call.deadline_s == math.inf else call.deadline_s
+        with suppress(Disconnected, TimeoutError):  # of the first the reader hears too
+            async with asyncio.timeout_at(deadline_s):
+                await transport.send(call.frame)
+
+    def _pause(self, call: Call, refusal: Rejected, deadline_s: float) -> float:
         """How long to wait before the same again; raises the refusal when that does not help, or does not fit."""
         if refusal.code == "idem_limit" and call.idem_key is not None:
             call.drop_key()
@@ -441,7 +476,7 @@ class Lifeline:
         if refusal.code not in PATIENT:
             raise refusal
         pause = RETRY_S if refusal.retry_after_ms is None else refusal.retry_after_ms / 1000
-        if deadline is not None and asyncio.get_running_loop().time() + pause >= deadline:
+        if asyncio.get_running_loop().time() + pause >= deadline_s:
             raise refusal
         return pause
 

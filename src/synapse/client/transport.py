@@ -1,12 +1,15 @@
-"""Bytes to and from a hub: the seam below the client, and its two real forms, lines and text frames.
+"""Bytes to and from a hub: the seam below the client, and what its two real forms, lines and text frames, share.
 
-A test or a simulation gives the client a `dial` of its own; whatever it returns has the shape of `Transport`.
+A test or a simulation gives the client a `dial` of its own; whatever it returns has the shape of `Transport`. The real
+ones can do more: they need not be asked for each frame, and take one without a wait. That is a `PushTransport`.
 """
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast, runtime_checkable
 
 from synapse import __version__
 from synapse.client.home import UNIX, Surroundings, Whereabouts, find_hub, unreachable
@@ -17,10 +20,17 @@ if TYPE_CHECKING:
 
 FRAME_BYTES_MAX: Final = 1 << 20
 """Four times what a hub sends: beyond it the other side is no hub."""
+READ_BYTES: Final = 32 * 1024
+"""What is read at once: consumers run between two reads."""
+READS_IN_A_ROW: Final = 64
+"""After so many frames of a transport that is asked for each, consumers run, also when more are there already."""
 LOST: Final = 1006
 """The close code of a connection that ended without one (RFC 6455)."""
 CLOSE_S: Final = 1.0
 """How long a goodbye may take before the connection is cut."""
+
+Take: TypeAlias = Callable[[bytes], None]
+"""Is given each frame as it comes."""
 
 
 class Transport(Protocol):
@@ -36,50 +46,226 @@ class Transport(Protocol):
         """Let the connection go. Does not wait for a peer that does not answer."""
 
 
+@runtime_checkable
+class PushTransport(Transport, Protocol):
+    """A transport that spares the client a task switch for each frame, and a wait for each request."""
+
+    def post(self, frame: bytes, /) -> bool:
+        """Send one frame, or do nothing and say False while the peer does not read. Raises `Disconnected`."""
+
+    async def pump(self, take: Take, /) -> None:
+        """Give each frame to `take` as it comes, instead of `receive`. Raises as that does, and what `take` raises."""
+
+
 Dial: TypeAlias = Callable[[], Awaitable[Transport]]
 """Makes a new connection. Raises `HubUnreachable`, or `Disconnected`."""
 
 
-class LineTransport:
-    """Newline-delimited JSON on a Unix socket."""
+async def pump(transport: Transport, take: Take) -> None:
+    """Give each frame of any transport to `take` until there are no more. Raises as `PushTransport.pump`."""
+    if isinstance(transport, PushTransport):
+        await transport.pump(take)
+    frames = 0
+    while True:
+        take(await transport.receive())
+        frames += 1
+        if frames % READS_IN_A_ROW == 0:
+            await asyncio.sleep(0)
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
+
+class Stream(asyncio.BufferedProtocol, ABC):
+    """A socket to a hub. Subclasses say where frames begin and end.
+
+    Rule 1: what comes goes straight to `take`; with nobody to take it, little is kept and then no more is read. Rule 2:
+    while the peer does not read, at most one frame beyond the write buffer's bound is held here.
+    """
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray(READ_BYTES)
+        self._view = memoryview(self._buffer)
+        self._take: Take = self._keep
+        self._kept: deque[bytes] = deque()
+        self._kept_bytes = 0
+        self._is_full = False
+        self._end: Exception | None = None
+        self._came = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+        self._is_over = asyncio.Event()
+        self._is_gone = asyncio.Event()
+
+    # asyncio's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio: the socket is there."""
+        self._transport = cast("asyncio.Transport", transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """asyncio: where to read to."""
+        return self._view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """asyncio: bytes came."""
+        try:
+            self._split(nbytes)
+        except PeerError as error:
+            self._finish(error)
+            self._abort()
+
+    def eof_received(self) -> None:
+        """asyncio: the hub will send no more."""
+        self._finish(self._end_of_input())
+
+    def pause_writing(self) -> None:
+        """asyncio: the peer does not keep up."""
+        self._is_full = True
+        self._has_room.clear()
+
+    def resume_writing(self) -> None:
+        """asyncio: the peer reads again."""
+        self._is_full = False
+        self._has_room.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio: the socket is gone. exc: the socket's, or one that `take` raised."""
+        if exc is None:
+            self._finish(self._end_of_input())
+        elif isinstance(exc, OSError):
+            self._finish(Disconnected(LOST, f"the connection was lost ({exc.strerror or exc})"))
+        else:
+            self._finish(exc)
+        self._is_gone.set()
+
+    # What subclasses fill in.
+
+    @abstractmethod
+    def _split(self, nbytes: int) -> None:
+        """So many bytes came into the buffer: give each frame that is whole to `_take`. Raises `PeerError`."""
+
+    @abstractmethod
+    def _framed(self, frame: bytes) -> bytes:
+        """The bytes of one frame."""
+
+    def _end_of_input(self) -> Disconnected:
+        return Disconnected(LOST, "the hub closed the connection")
+
+    # The client's side (`PushTransport`).
+
+    def post(self, frame: bytes, /) -> bool:
+        """Send one frame unless the peer does not read; see `PushTransport`."""
+        if self._end is not None:
+            raise self._end
+        if self._is_full:
+            return False
+        assert self._transport is not None, "asyncio connects it before it is used"
+        self._transport.write(self._framed(frame))
+        return True
 
     async def send(self, frame: bytes, /) -> None:
-        """Send one line; see `Transport`."""
-        assert b"\n" not in frame, "a frame is one line"
-        try:
-            self._writer.write(frame + b"\n")
-            await self._writer.drain()
-        except OSError as error:
-            raise Disconnected(LOST, f"the connection was lost ({error.strerror or error})") from error
-        if self._writer.is_closing():  # closed from this side while it waited: asyncio calls that drained
-            raise Disconnected(LOST, "the connection was closed from this side")
+        """Send one frame; see `Transport`."""
+        while not self.post(frame):
+            await self._has_room.wait()
+        await self._has_room.wait()
+        if self._end is not None:
+            raise self._end
 
     async def receive(self) -> bytes:
-        """The next line; one that was cut off by the end of the connection is dropped."""
+        """The next frame; one that was cut off by the end of the connection is dropped."""
+        while not self._kept:
+            if self._end is not None:
+                raise self._end
+            self._came.clear()
+            await self._came.wait()
+        frame = self._kept.popleft()
+        self._kept_bytes -= len(frame)
+        if self._kept_bytes <= FRAME_BYTES_MAX // 2:
+            self._hold_reading(hold=False)
+        return frame
+
+    async def pump(self, take: Take, /) -> None:
+        """Give each frame to `take` as it comes; see `PushTransport`."""
+        while self._kept:
+            take(await self.receive())
+        self._take = take
         try:
-            line = await self._reader.readuntil()
-        except asyncio.IncompleteReadError:
-            raise Disconnected(LOST, "the hub closed the connection") from None
-        except asyncio.LimitOverrunError as error:
-            raise PeerError(f"a line longer than {FRAME_BYTES_MAX} bytes: the other side is no hub") from error
-        except OSError as error:
-            raise Disconnected(LOST, f"the connection was lost ({error.strerror or error})") from error
-        return line[:-1]
+            await self._is_over.wait()
+        finally:
+            self._take = self._keep
+        assert self._end is not None, "what is over has an end"
+        raise self._end
 
     async def aclose(self) -> None:
         """Let the connection go; what a stuck peer does not take within a second is dropped."""
-        self._writer.close()
+        self._finish(Disconnected(LOST, "the connection was closed from this side"))
+        assert self._transport is not None, "asyncio connects it before it is used"
+        self._transport.close()
         try:
             async with asyncio.timeout(CLOSE_S):
-                await self._writer.wait_closed()
-        except OSError:  # its own failure, and TimeoutError
+                await self._is_gone.wait()
+        except TimeoutError:
             return
         finally:
-            self._writer.transport.abort()
+            self._transport.abort()
+
+    # Inside.
+
+    def _keep(self, frame: bytes) -> None:
+        """Nobody takes frames now: they wait to be asked for."""
+        self._kept.append(frame)
+        self._kept_bytes += len(frame)
+        self._came.set()
+        if self._kept_bytes > FRAME_BYTES_MAX:
+            self._hold_reading(hold=True)
+
+    def _hold_reading(self, *, hold: bool) -> None:
+        transport = self._transport
+        assert transport is not None, "asyncio connects it before it is used"
+        if transport.is_closing():
+            return
+        if hold:
+            transport.pause_reading()
+        else:
+            transport.resume_reading()
+
+    def _finish(self, end: Exception) -> None:
+        """No more will come: whoever waits is told."""
+        if self._end is None:
+            self._end = end
+            for event in (self._came, self._has_room, self._is_over):
+                event.set()
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class LineTransport(Stream):
+    """Newline-delimited JSON on a Unix socket."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._partial = bytearray()
+
+    def _framed(self, frame: bytes) -> bytes:
+        assert b"\n" not in frame, "a frame is one line"
+        return frame + b"\n"
+
+    def _split(self, nbytes: int) -> None:
+        buffer, view, start = self._buffer, self._view, 0
+        end = buffer.find(b"\n", 0, nbytes)
+        while end >= 0:
+            line = bytes(view[start:end])
+            if self._partial:
+                line = bytes(self._partial) + line
+                self._partial.clear()
+            self._take(line)
+            start = end + 1
+            end = buffer.find(b"\n", start, nbytes) if start < nbytes else -1
+        if start < nbytes:
+            self._partial += view[start:nbytes]
+            if len(self._partial) > FRAME_BYTES_MAX:
+                raise PeerError(f"a line longer than {FRAME_BYTES_MAX} bytes: the other side is no hub")
 
 
 class WebSocketTransport:
@@ -149,9 +335,10 @@ class HubDialer:
             return await self._dial_websocket(where)
         try:
             path = where.uri.removeprefix(UNIX)
-            return LineTransport(*await asyncio.open_unix_connection(path, limit=FRAME_BYTES_MAX))
+            _, lines = await asyncio.get_running_loop().create_unix_connection(LineTransport, path)
         except OSError as error:
             raise unreachable(self._around, where, error.strerror or str(error)) from error
+        return lines
 
     async def _dial_websocket(self, where: Whereabouts) -> Transport:
         from websockets.asyncio.client import connect
