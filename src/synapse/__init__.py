@@ -6,9 +6,10 @@ The public names are loaded on first use, so that a one-shot command line call i
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 
 __version__ = "0.1.0"
-__all__ = ["Card", "Client", "LeaseLost", "Terms", "Wiring", "__version__", "body_as", "body_of", "data_of"]
+__all__ = ["Card", "Client", "LeaseLost", "Terms", "Wiring", "__version__", "body_as", "body_of", "connect", "data_of"]
 
 if TYPE_CHECKING:
+    from synapse.client.blocking import connect as connect
     from synapse.client.client import Card as Card
     from synapse.client.client import Client as Client
     from synapse.client.client import LeaseLost as LeaseLost
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
+    if name == "connect":
+        from synapse.client.blocking import connect
+
+        return connect
     if name in __all__:
         from synapse.client import client
 

@@ -1,0 +1,409 @@
+"""The synchronous client, for scripts: the same names as `Client`, each call blocks until it is answered.
+
+    with synapse.connect(name="ada") as hub:
+        hub.send("hello", channel="main:general")
+        with hub.lease("T1", paths=["src/**"], wait=30) as lease:
+            ...
+
+It is `Client` on an event loop in a thread of its own, so it reconnects, repeats and renews while the script does other
+things. Calls may come from several threads. What is asynchronous there (`async for`, `async with`) is plain here.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack
+from functools import wraps
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
+
+from synapse.client.client import Client
+from synapse.client.identity import Card
+from synapse.client.leases import HeldLease
+from synapse.client.subscriptions import PresenceUpdate
+from synapse.errors import Disconnected, LeaseLost
+from synapse.protocol import replies
+from synapse.protocol.codes import CLOSE_NORMAL
+from synapse.protocol.notices import LeaseChanged, Message
+
+_P = ParamSpec("_P")
+_Result = TypeVar("_Result")
+_Item = TypeVar("_Item")
+_Item_co = TypeVar("_Item_co", covariant=True)
+
+CLOSE_S = 10.0
+"""How long `close` waits for the thread."""
+
+
+class _Loop:
+    """An event loop in a thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="synapse-client", daemon=True)
+        self._thread.start()
+
+    def start(self, work: Coroutine[Any, Any, _Result]) -> "Future[_Result]":
+        """Begin. Raises `Disconnected` when the client was closed."""
+        if self._loop.is_closed():
+            work.close()
+            raise Disconnected(CLOSE_NORMAL, "the client was closed")
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Do it, and wait for it. Ctrl-C here cancels it there."""
+        assert threading.current_thread() is not self._thread, "a callback must not block the client it is called by"
+        doing = self.start(work)
+        try:
+            return doing.result()
+        finally:
+            doing.cancel()  # of no effect once it is done
+
+    def stop(self) -> None:
+        """End the thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(CLOSE_S)
+            self._loop.close()
+
+
+def _blocking(
+    method: Callable[Concatenate[Client, _P], Coroutine[Any, Any, _Result]],
+) -> Callable[Concatenate["BlockingClient", _P], _Result]:
+    """A method of `Client` that waits for its answer."""
+
+    @wraps(method)
+    def call(self: "BlockingClient", /, *args: _P.args, **kwargs: _P.kwargs) -> _Result:
+        return self._loop.run(method(self._client, *args, **kwargs))
+
+    return call
+
+
+def _iterated(
+    method: Callable[Concatenate[Client, _P], AsyncGenerator[_Item, None]],
+) -> Callable[Concatenate["BlockingClient", _P], Iterator[_Item]]:
+    """An asynchronous generator of `Client` as a plain one."""
+
+    @wraps(method)
+    def call(self: "BlockingClient", /, *args: _P.args, **kwargs: _P.kwargs) -> Iterator[_Item]:
+        items = method(self._client, *args, **kwargs)
+        try:
+            yield from _each(self._loop, items)
+        finally:
+            self._loop.run(items.aclose())
+
+    return call
+
+
+async def _next(items: AsyncIterator[_Item]) -> tuple[bool, _Item | None]:
+    """The next item, and whether there was one: a future must not carry StopAsyncIteration."""
+    try:
+        return True, await anext(items)
+    except StopAsyncIteration:
+        return False, None
+
+
+def _each(loop: _Loop, items: AsyncIterator[_Item]) -> Iterator[_Item]:
+    while True:
+        is_there, item = loop.run(_next(items))
+        if not is_there:
+            return
+        yield item  # type: ignore[misc]  # it is there
+
+
+def _leased(
+    method: Callable[Concatenate[Client, _P], HeldLease],
+) -> Callable[Concatenate["BlockingClient", _P], "BlockingLease"]:
+    """`Client.lease` for a plain `with`."""
+
+    @wraps(method)
+    def call(self: "BlockingClient", /, *args: _P.args, **kwargs: _P.kwargs) -> BlockingLease:
+        return BlockingLease(self._loop, lambda: method(self._client, *args, **kwargs))
+
+    return call
+
+
+class _Followed(Protocol[_Item_co]):
+    """What the feeds of `Client` have in common."""
+
+    async def __aenter__(self) -> object: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def __aiter__(self) -> AsyncIterator[_Item_co]: ...
+
+
+class BlockingFeed(Generic[_Item]):
+    """A feed of `Client`: entered with `with`, then iterated; `cursor` as there."""
+
+    def __init__(self, loop: _Loop, open_feed: Callable[[], _Followed[_Item]]) -> None:
+        self._loop = loop
+        self._open_feed = open_feed
+        self._feed: _Followed[_Item] | None = None
+
+    @property
+    def cursor(self) -> str | None:
+        """Position of the last item that was handed out; a presence feed has none."""
+        return getattr(self._feed, "cursor", None)
+
+    def __enter__(self) -> Self:
+        async def enter() -> _Followed[_Item]:
+            feed = self._open_feed()
+            await feed.__aenter__()
+            return feed
+
+        self._feed = self._loop.run(enter())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._feed is not None
+        self._loop.run(self._feed.__aexit__(kind, error, trace))
+
+    def __iter__(self) -> Iterator[_Item]:
+        assert self._feed is not None, "enter the feed first: `with client.subscribe(...) as feed`"
+        return _each(self._loop, aiter(self._feed))
+
+
+class BlockingLease:
+    """A lease that is held while a `with` block runs, renewed in the background, and given back at its end.
+
+    A block of plain Python cannot be stopped from outside: a long one asks `is_live`, or `check()`, before each step
+    that matters. lost: set when the lease is lost; the end of the block raises `LeaseLost` then.
+    """
+
+    def __init__(self, loop: _Loop, make: Callable[[], HeldLease]) -> None:
+        self.lost = threading.Event()
+        self._loop = loop
+        self._make = make
+        self._held: HeldLease | None = None
+        self._holding: Future[None] | None = None
+        self._leave: asyncio.Event | None = None
+
+    @property
+    def _lease(self) -> HeldLease:
+        assert self._held is not None, "enter the lease first: `with client.lease(...) as lease`"
+        return self._held
+
+    @property
+    def info(self) -> replies.Lease:
+        """The answer to the claim."""
+        return self._lease.info
+
+    @property
+    def task(self) -> str:
+        """The task's id."""
+        return self._lease.task
+
+    @property
+    def epoch(self) -> int:
+        """The number of this grant: whoever writes under the lease shows it (a fencing token)."""
+        return self._lease.epoch
+
+    @property
+    def checkpoint(self) -> replies.Checkpoint | None:
+        """What the last holder of the task left, if anything. `data_of` decodes it."""
+        return self._lease.checkpoint
+
+    @property
+    def is_live(self) -> bool:
+        """True while the lease is certainly held."""
+        return self._lease.is_live
+
+    def check(self) -> None:
+        """Raises `LeaseLost` unless the lease is certainly held."""
+        if not self.is_live:
+            raise LeaseLost(self.task, self.epoch, "lost" if self.lost.is_set() else "unconfirmed")
+
+    def save(self, data: object = None) -> replies.Lease:
+        """Leave a checkpoint for the next holder; see `HeldLease.save`."""
+        return self._loop.run(self._lease.save(data))
+
+    def hand_off(self, to: str) -> replies.Lease:
+        """Pass the lease on; see `HeldLease.hand_off`."""
+        return self._loop.run(self._lease.hand_off(to))
+
+    def __enter__(self) -> Self:
+        """Claim, and wait in line. Raises as `Client.claim`."""
+        entered: Future[HeldLease] = Future()
+        self._holding = self._loop.start(self._hold(entered))
+        self._holding.add_done_callback(lambda done: _tell_failure(done, entered))
+        try:
+            self._held = entered.result()
+        finally:
+            if self._held is None:
+                self._holding.cancel()
+        return self
+
+    async def _hold(self, entered: "Future[HeldLease]") -> None:
+        self._leave = asyncio.Event()
+        try:
+            async with self._make() as held:
+                entered.set_result(held)
+                await self._leave.wait()
+        except LeaseLost:
+            self.lost.set()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Give it back. Raises `LeaseLost` when it was lost meanwhile; then another error of the block gets a note."""
+        assert self._holding is not None
+        assert self._leave is not None
+        leave = self._leave
+
+        async def end() -> None:
+            leave.set()
+
+        self._loop.run(end())
+        try:
+            self._holding.result()
+        except LeaseLost as lost:
+            if error is None:
+                raise
+            error.add_note(str(lost))
+
+
+def _tell_failure(done: "Future[None]", entered: "Future[HeldLease]") -> None:
+    """Who waits for the lease hears why it does not come."""
+    if entered.done():
+        return
+    error = None if done.cancelled() else done.exception()
+    entered.set_exception(Disconnected(CLOSE_NORMAL, "the client was closed") if error is None else error)
+
+
+class BlockingClient:
+    """One agent's connection to a hub, for scripts. `synapse.connect` makes it; `close`, or its block, ends it."""
+
+    def __init__(self, make: Callable[[], Client]) -> None:
+        """make: called on the client's own thread. Raises as `Client.connect`."""
+        self._loop = _Loop()
+
+        async def begin() -> Client:
+            client = make()
+            await client.connect()
+            return client
+
+        with ExitStack() as undo:
+            undo.callback(self._loop.stop)
+            self._client = self._loop.run(begin())
+            undo.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End everything; iterations in other threads end. Twice is the same as once."""
+        try:
+            self._loop.run(self._client.close())
+        except Disconnected:
+            return
+        self._loop.stop()
+
+    @property
+    def welcome(self) -> replies.Welcome:
+        """What the hub told at the last hello."""
+        return self._client.welcome
+
+    @property
+    def is_connected(self) -> bool:
+        """True while a connection stands."""
+        return self._client.is_connected
+
+    request = _blocking(Client.request)
+    send = _blocking(Client.send)
+    history = _blocking(Client.history)
+    all_history = _iterated(Client.all_history)
+    messages = _iterated(Client.messages)
+    inbox = _blocking(Client.inbox)
+    take = _blocking(Client.take)
+    ack = _blocking(Client.ack)
+    ack_all = _blocking(Client.ack_all)
+    inbox_messages = _iterated(Client.inbox_messages)
+    wait_receipt = _blocking(Client.wait_receipt)
+    who = _blocking(Client.who)
+    declare_status = _blocking(Client.declare_status)
+    claim = _blocking(Client.claim)
+    renew = _blocking(Client.renew)
+    release = _blocking(Client.release)
+    withdraw = _blocking(Client.withdraw)
+    checkpoint = _blocking(Client.checkpoint)
+    hand_off = _blocking(Client.hand_off)
+    park = _blocking(Client.park)
+    check_lease = _blocking(Client.check_lease)
+    check_paths = _blocking(Client.check_paths)
+    leases = _blocking(Client.leases)
+    why = _blocking(Client.why)
+    pools = _blocking(Client.pools)
+    rooms = _blocking(Client.rooms)
+    channels = _blocking(Client.channels)
+    room_info = _blocking(Client.room_info)
+    channel_info = _blocking(Client.channel_info)
+    join = _blocking(Client.join)
+    leave = _blocking(Client.leave)
+    create_room = _blocking(Client.create_room)
+    create_channel = _blocking(Client.create_channel)
+    ping = _blocking(Client.ping)
+    status = _blocking(Client.status)
+    delete_room = _blocking(Client.delete_room)
+    delete_channel = _blocking(Client.delete_channel)
+    set_pool = _blocking(Client.set_pool)
+    delete_pool = _blocking(Client.delete_pool)
+    rebind_agent = _blocking(Client.rebind_agent)
+    forget_agent = _blocking(Client.forget_agent)
+    verify_journal = _blocking(Client.verify_journal)
+    back_up_journal = _blocking(Client.back_up_journal)
+
+    def subscribe(self, *channels: str, inbox: bool = False, since: str | None = None) -> BlockingFeed[Message]:
+        """Follow channels and my inbox: `with client.subscribe(...) as feed: for message in feed`."""
+        return BlockingFeed(self._loop, lambda: self._client.subscribe(*channels, inbox=inbox, since=since))
+
+    def presence(self) -> BlockingFeed[PresenceUpdate]:
+        """Who is here: a snapshot, then diffs."""
+        return BlockingFeed(self._loop, self._client.presence)
+
+    def lease_changes(self, since: str | None = None) -> BlockingFeed[LeaseChanged]:
+        """What becomes of all leases."""
+        return BlockingFeed(self._loop, lambda: self._client.lease_changes(since))
+
+    lease = _leased(Client.lease)
+
+
+def connect(
+    uri: str | None = None,
+    *,
+    name: str | None = None,
+    card: Card | None = None,
+    room: str | None = None,
+    home: str | os.PathLike[str] | None = None,
+    token: str | None = None,
+    secret: str | None = None,
+    operator: bool = False,
+    timeout: float = 10.0,
+) -> BlockingClient:
+    """Connect to a hub, for scripts: `with synapse.connect(name="ada") as hub`. Arguments as for `Client`.
+
+    Raises `HubUnreachable` when no hub answers, `Rejected` when it refuses, `HomeRefused`.
+    """
+    return BlockingClient(
+        lambda: Client(
+            uri,
+            name=name,
+            card=card,
+            room=room,
+            home=home,
+            token=token,
+            secret=secret,
+            operator=operator,
+            timeout=timeout,
+        )
+    )
