@@ -19,6 +19,7 @@ from tests.hub.conftest import (
     upgrade,
     web,
 )
+from websockets.frames import Opcode
 
 from synapse.hub.listeners import AddressInUse, Listeners
 from synapse.hub.settings import Settings
@@ -137,6 +138,32 @@ async def test_an_address_in_use_is_refused_in_one_line(tmp_path: Path) -> None:
         nowhere = Listeners(hub.turns, Settings(home=tmp_path, host="192.0.2.1", port=0), TOKEN, loop)
         with pytest.raises(AddressInUse, match=r"cannot listen on 192\.0\.2\.1"):
             nowhere.bind()
+
+
+async def test_draining_hears_nothing_new_so_that_all_it_has_heard_is_answered(tmp_path: Path) -> None:
+    """A peer that goes on asking would keep a commit in flight, whose answer nobody waits for when time is up."""
+    async with MemoryHub() as hub, doors(hub, tmp_path) as listeners:
+        reader, writer = await line(listeners)
+        writer.write(encode_request("h", Hello(name="bob", secret=SECRET)) + b"\n")
+        await reader.readline()
+        ada = await web(listeners)
+        worker = slow_writer(hub)
+        writer.write(encode_request("last", message("last")) + b"\n")
+        while not worker.jobs:
+            await asyncio.sleep(0.01)
+        draining = asyncio.ensure_future(listeners.drain())
+        await steps()
+        writer.write(encode_request("late", message("late")) + b"\n")
+        ada.send(Opcode.TEXT, encode_request(2, message("late")))
+        await asyncio.sleep(0.02)
+        worker.finish()
+        assert decode_hub_frame(await reader.readline()).id == "last"
+        assert b"1012" in await reader.readline()
+        assert await ada.close_code() == 1012
+        ada.writer.close()
+        await asyncio.wait_for(draining, 1)
+        assert not worker.jobs
+        assert not listeners.peers
 
 
 async def test_draining_answers_what_was_asked_says_goodbye_and_lets_nobody_in(tmp_path: Path) -> None:

@@ -140,14 +140,16 @@ class Listeners:
         return not reasons, facts
 
     async def drain(self) -> None:
-        """Let nobody in, answer what was asked, say goodbye, and cut who has not gone after 2 s."""
+        """Let nobody in, answer what was heard, say goodbye, and cut who has not gone after 2 s."""
         self._is_draining = True
         for server in self._servers:
             server.close()
+        self.turns.peers.hold_all()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.turns.settle(), DRAIN_S / 2)
         for peer in list(self.peers):
             peer.close(CLOSE_RESTART, "the hub is shutting down; resume from your cursor")
+            peer.hold_reading(hold=False)  # what comes now is not heard, but that it goes is
         if self.peers:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._all_gone.wait(), DRAIN_S)

@@ -39,6 +39,7 @@ class Peers:
         self._clock = clock
         self._let_go = let_go
         self._stuck: dict[Connection, None] = {}
+        self._is_ending = False
 
     @property
     def stuck(self) -> int:
@@ -87,12 +88,19 @@ class Peers:
     def unhold(self, connection: Connection) -> None:
         if (
             connection.is_held
+            and not self._is_ending
             and not connection.is_stuck
             and not connection.postponed
             and connection.in_flight <= self._limits.in_flight_max // 2
         ):
             connection.is_held = False
             connection.wire.hold_reading(hold=False)
+
+    def hold_all(self) -> None:
+        """The hub is shutting down: nobody is read from any more, so that there is an end to what must be answered."""
+        self._is_ending = True
+        for connection in self.connections.values():
+            self._hold(connection)
 
     def on_stuck(self, connection: Connection) -> None:
         """The peer's outbox is half full: no more reading from it, its subscriptions fall back to the disk."""
