@@ -50,7 +50,7 @@ def check_a_jump(tmp_path: Path, jump_s: int) -> list[float]:
             if jump_s < DAY_S:  # keys are dated, and by these dates a day has gone by
                 assert ada.post("before", idem_key="key") == before, "a key that was used a moment ago is remembered"
             after = ada.post("after")
-            assert after.n == before.n + 1
+            assert (before.n, after.n) == (1, 2)
             shown = ada.ask(ReadHistory(channel="main:general"), History).messages
             assert abs(shown[-1].sent_at_ms - shown[0].sent_at_ms - jump_s * 1000) < 60_000, "the clock did jump"
             assert keeper.end() == []
@@ -69,7 +69,7 @@ def check_a_jump(tmp_path: Path, jump_s: int) -> list[float]:
     with HubProcess(home, environ=wall.environ).until_ready() as hub, line_to(home) as ada:
         third = ada.ask(ClaimLease(task="other", ttl_ms=TTL_MS), Lease)
         assert third.epoch > second.epoch
-        assert ada.post("last").n == after.n + 1
+        assert ada.post("last").n == 3
         assert hub.stop().code == 0
     assert run_synapse("journal", "verify", home=home).code == 0
     events = journal_of(home)

@@ -1,0 +1,125 @@
+"""SIGTERM among peers that do not read, do not finish their sentence, or wait: exit 0 in less than 5 s, and what was
+acknowledged is acknowledged and kept."""
+
+import contextlib
+import socket
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.crash import websocket
+from tests.faults.conftest import HubProcess, line_to, message, wait_until
+from tests.figures import tell
+from tests.lifecycle.conftest import journal_of
+
+from synapse.core.events import MessagePosted
+from synapse.protocol.codec import encode_request
+from synapse.protocol.commands import ClaimLease, Hello, Subscribe, TakeInbox
+from synapse.protocol.replies import Lease, Sent
+
+STUCK = 50
+FLOOD_MESSAGES = 80
+PAD_BYTES = 100_000
+IN_FLIGHT = 60
+EXIT_S_MAX = 5.0
+PART = "time and life cycle"
+
+
+def open_lines(stack: ExitStack, path: str) -> socket.socket:
+    raw = stack.enter_context(socket.socket(socket.AF_UNIX))
+    raw.connect(path)
+    return raw
+
+
+def open_web(stack: ExitStack, port: int, token: str) -> socket.socket:
+    raw = stack.enter_context(socket.socket())
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+    raw.connect(("127.0.0.1", port))
+    assert websocket.shake_hands(raw, token) == b""
+    return raw
+
+
+def follow_and_never_read(raw: socket.socket, name: str, *, is_web: bool) -> None:
+    hello = encode_request(1, Hello(name=name, secret=name.ljust(40, "s"), lasting=True))
+    follow = encode_request(2, Subscribe(channels=("main:general",)))
+    for request in (hello, follow):
+        raw.sendall(websocket.masked(request) if is_web else request + b"\n")
+
+
+def received(raw: socket.socket) -> int:
+    """How many bytes reach a stuck peer that reads at last, up to the end or the cut."""
+    raw.settimeout(5)
+    count = 0
+    try:
+        while data := raw.recv(1 << 16):
+            count += len(data)
+    except ConnectionResetError:
+        pass
+    return count
+
+
+class Asker(threading.Thread):
+    """An agent that goes on sending, as many at once as it may. acked: what it was told is sent."""
+
+    def __init__(self, home: Path, name: str) -> None:
+        super().__init__()
+        self.acked: list[str] = []
+        self._line = line_to(home, name)
+
+    def run(self) -> None:
+        sent, in_flight = 100, 0
+        with self._line, contextlib.suppress(EOFError, ConnectionResetError):
+            while True:
+                while in_flight < IN_FLIGHT:
+                    with contextlib.suppress(BrokenPipeError):  # what the hub has said already is still to be read
+                        self._line.send(encode_request(sent, message(f"number {sent}")) + b"\n")
+                    sent, in_flight = sent + 1, in_flight + 1
+                frame = self._line.receive()
+                if frame.id is not None:
+                    in_flight -= 1
+                    if frame.type == "reply":
+                        self.acked.append(msgspec.json.decode(frame.body, type=Sent).id)
+
+
+@pytest.mark.slow
+def test_sigterm_among_fifty_stuck_peers_ends_in_time_and_keeps_what_it_said(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with HubProcess(home).until_ready() as hub, ExitStack() as stack:
+        token, path = (home / "token").read_text().strip(), str(home / "hub.sock")
+        stuck = []
+        for number in range(STUCK):
+            is_web = number % 2 == 1
+            stuck.append(open_web(stack, hub.port, token) if is_web else open_lines(stack, path))
+            follow_and_never_read(stuck[-1], f"stuck-{number}", is_web=is_web)
+        ada, bob, eve = (stack.enter_context(line_to(home, name)) for name in ("ada", "bob", "eve"))
+        open_lines(stack, path).sendall(b'{"type":"hello","id":1,"bo')
+        open_web(stack, hub.port, token).sendall(websocket.masked(b"x" * 100_000)[:50_000])
+        stack.enter_context(socket.create_connection(("127.0.0.1", hub.port))).sendall(b"GET / HTTP/1.1\r\nHo")
+        ada.ask(ClaimLease(task="T1"), Lease)
+        eve.send(encode_request(9, ClaimLease(task="T1", wait_ms=60_000)) + b"\n")
+        bob.send(encode_request(9, TakeInbox(wait_ms=60_000)) + b"\n")
+        posted = [ada.post("x" * PAD_BYTES).id for _ in range(FLOOD_MESSAGES)]
+
+        askers = [Asker(home, f"asker-{number}") for number in range(4)]
+        for asker in askers:
+            asker.start()
+        wait_until("all are at it", lambda: all(len(asker.acked) > 500 for asker in askers))
+        hub.process.terminate()
+        begun_s = time.monotonic()
+        code = hub.process.wait(EXIT_S_MAX + 5)
+        took_s = time.monotonic() - begun_s
+        for asker in askers:
+            asker.join()
+        acked = {message_id for asker in askers for message_id in asker.acked}
+        kept = {f"m{entry.seq}" for entry in journal_of(home) if isinstance(entry.event, MessagePosted)}
+        unsaid, lost = kept - acked - set(posted), {*posted, *acked} - kept
+        tell(PART, "SIGTERM with 50 stuck peers", took_s, unit="s", bound="< 5", is_kept=took_s < EXIT_S_MAX)
+        tell(PART, "committed before SIGTERM and not acknowledged", len(unsaid), bound="= 0", is_kept=not unsaid)
+        assert code == 0
+        assert took_s < EXIT_S_MAX
+        assert max(received(raw) for raw in stuck) < FLOOD_MESSAGES * PAD_BYTES, "they were stuck"
+        assert not unsaid
+        assert not lost
