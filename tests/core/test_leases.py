@@ -37,6 +37,21 @@ def test_two_asks_are_in_each_others_way_or_not(a: Ask, b: Ask, are_in_the_way: 
     assert conflicts(a, b) is conflicts(b, a) is are_in_the_way
 
 
+@pytest.mark.parametrize("held", [ask(2, "U", "a"), ask(2, "U", "a", mode="shared"), ask(2, "U", whole=True)])
+def test_a_first_look_sees_what_may_stand_in_the_way(held: Ask) -> None:
+    leases = Leases()
+    leases.add(Held(epoch=5, ask=held, ttl_ms=1, granted_at_ms=0))
+    for wanted in (ask(1, "T", "a/b"), ask(1, "T", "a/*.py", "b"), ask(1, "T", whole=True), ask(1, "U")):
+        assert not leases.is_clear(wanted)
+    reader = ask(1, "T", "a/b", mode="shared")
+    assert leases.is_clear(reader) is (held.mode == "shared")
+    assert leases.is_clear(ask(1, "T"))
+    assert leases.is_clear(ask(1, "T", "a", worktree="other"))
+    assert not leases.is_clear(ask(1, "T", pools=(("p", 1),))), "pools are counted elsewhere"
+    leases.end(5)
+    assert leases.is_clear(ask(1, "U", "a/b"))
+
+
 def test_what_a_decision_has_granted_stands_in_the_way_and_what_it_ended_does_not() -> None:
     leases = Leases()
     leases.add(Held(epoch=5, ask=ask(1, "T", "a"), ttl_ms=1, granted_at_ms=0))

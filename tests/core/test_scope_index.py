@@ -51,6 +51,8 @@ class ScopesComeAndGo(RuleBasedStateMachine):
     def ask(self, worktree: str, patterns: list[Pattern], whole: bool) -> None:
         found = list(self.index.overlapping(worktree, patterns, whole=whole))
         assert len(found) == len(set(found)), "each key once"
+        if self.index.is_clear(worktree, () if whole else patterns):
+            assert not found, "a first look overlooks nothing"
         assert set(found) == {
             key
             for key, (there, others, all_of_it) in self.table.items()
@@ -146,6 +148,33 @@ def test_case_is_ignored_where_one_side_ignores_it() -> None:
     index.add(2, "tree", [compile_pattern("SRC/**")])
     assert found(index, "src/a") == [1]
     assert sorted(index.overlapping("tree", [compile_pattern("src/a", folded=True)])) == [1, 2]
+
+
+def is_clear(index: ScopeIndex, text: str, worktree: str = "tree") -> bool:
+    return index.is_clear(worktree, [compile_pattern(normal_path(text))])
+
+
+def test_a_first_look_is_enough_where_no_text_begins_another() -> None:
+    index = filed(*(f"src/mod_{n}/**" for n in range(1000)))
+    assert is_clear(index, "src/mod_x/**")
+    assert is_clear(index, "docs")
+    assert not is_clear(index, "src/mod_7/a.py")
+    assert not is_clear(index, "src/*.py")
+    assert not is_clear(index, "**/x")
+    assert is_clear(index, "src/mod_7/**", worktree="other")
+    assert not index.is_clear("tree", ()), "the whole worktree"
+
+
+@pytest.mark.parametrize("held", ["**/x", "**/y/**", "src/a*.py"])
+def test_a_first_look_says_nothing_where_a_name_may_lie_anywhere(held: str) -> None:
+    assert not is_clear(filed("docs/**", held), "src/a/x")
+
+
+def test_a_first_look_sees_a_whole_worktree() -> None:
+    index = ScopeIndex()
+    index.add(1, "tree", (), whole=True)
+    assert not is_clear(index, "src/**")
+    assert is_clear(index, "src/**", worktree="other")
 
 
 @pytest.fixture

@@ -39,6 +39,20 @@ LEASE_FAULTS = [
         ("tests/core/test_claims.py",),
     ),
     Fault(
+        "a first look does not see readers",
+        LEASES,
+        "ask.mode == SHARED or self._shared.is_clear(worktree, patterns)",
+        "True",
+        ("tests/core/test_leases.py",),
+    ),
+    Fault(
+        "a first look does not see what a shorter text begins",
+        "core/scope_index.py",
+        "            if text[:length] in entries:\n                return False\n",
+        "            if text[:length] in entries:\n                return True\n",
+        ("tests/core/test_scope_index.py",),
+    ),
+    Fault(
         "what is not reentrant is ignored",
         LEASES,
         "return a.agent != b.agent or not (a.reentrant and b.reentrant)",
@@ -76,9 +90,8 @@ LEASE_FAULTS = [
     Fault(
         "epochs are counted from the live leases",
         EVENTS,
-        "            epoch=recorded.seq,\n            ask=event.ask,\n            ttl_ms=event.ttl_ms,",
-        "            epoch=max(leases.live, default=0) + 1,\n            ask=event.ask,\n"
-        "            ttl_ms=event.ttl_ms,",
+        "lease = Lease(seq, event.ask, event.ttl_ms, at_ms, event.tied,",
+        "lease = Lease(max(state.leases.live, default=0) + 1, event.ask, event.ttl_ms, at_ms, event.tied,",
         ("tests/core/test_claims.py",),
     ),
     Fault(
@@ -91,15 +104,15 @@ LEASE_FAULTS = [
     Fault(
         "an offer stays in the inbox when the lease ends",
         EVENTS,
-        "            if lease.offer is not None:\n                _withdraw_offer(state, lease)",
-        "            if lease.offer is None:\n                _withdraw_offer(state, lease)",
+        "    if lease.offer is not None:\n        _withdraw_offer(state, lease)",
+        "    if lease.offer is None:\n        _withdraw_offer(state, lease)",
         ("tests/core/test_holding.py",),
     ),
     Fault(
         "a release drops the checkpoint",
         EVENTS,
-        "            lease = leases.end(event.epoch)\n",
-        "            lease = leases.end(event.epoch); leases.keep((event.room, event.task), None)\n",
+        "    lease = state.leases.end(epoch)\n",
+        "    lease = state.leases.end(epoch); state.leases.keep((lease.ask.room, lease.ask.task), None)\n",
         ("tests/core/test_holding.py",),
     ),
     Fault(

@@ -22,7 +22,9 @@ from synapse.core.events import (
 from synapse.core.lease_answers import (
     LeaseMutation,
     LeaseQuery,
+    answer_claim,
     answer_lease,
+    answer_release,
     leases_to_list,
     listed_lease,
     look_lease,
@@ -113,11 +115,13 @@ _encode: Final = msgspec.json.Encoder().encode
 def answer(state: "State", command: Answerable, by: By, events: Sequence[Recorded], seq: int) -> Reply:
     """The reply of a mutation that became `events`; `seq` is the commit it reflects."""
     cursor = cursor_of(state.journal_id, events[-1].seq if events else seq)
+    if type(command) is ClaimLease:
+        return answer_claim(state, command, by, events, cursor)
+    if type(command) is ReleaseLease:
+        return answer_release(events, cursor)
+    if type(command) is SendMessage:
+        return _sent(events, cursor)
     match command:
-        case SendMessage():
-            return _sent(events, cursor)
-        case ClaimLease() | ReleaseLease():
-            return answer_lease(state, command, by, events, cursor)
         case AckInbox():
             return _acked(state, command, by, events, cursor)
         case DeclareStatus():

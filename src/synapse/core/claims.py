@@ -89,7 +89,7 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
     require_room_for_lease(state, rules, ask.agent, own)
     if command.preempt:
         return _preempt(state, ask, command, own, view, by)
-    first = next(leases.leases_against(ask, view), None)
+    first = None if own is None and leases.is_clear(ask) else next(leases.leases_against(ask, view), None)
     if first is not None and own is not None and own.ask.mode == SHARED and ask.mode == EXCLUSIVE:
         readers = [item for item in leases.leases_against(ask, view) if isinstance(item, Lease)]
         readers = [lease for lease in readers if lease.ask.mode == SHARED]

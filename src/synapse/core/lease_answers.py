@@ -46,36 +46,24 @@ from synapse.protocol.names import require_agent_name, require_task
 if TYPE_CHECKING:
     from synapse.core.state import State
 
-LeaseMutation: TypeAlias = (
-    ClaimLease
-    | RenewLease
-    | ReleaseLease
-    | WithdrawClaim
-    | SaveCheckpoint
-    | HandOffLease
-    | ParkLease
-    | SetPool
-    | DeletePool
-)
+_Rare: TypeAlias = RenewLease | WithdrawClaim | SaveCheckpoint | HandOffLease | ParkLease | SetPool | DeletePool
+LeaseMutation: TypeAlias = ClaimLease | ReleaseLease | _Rare
 LeaseQuery: TypeAlias = CheckLease | CheckPaths
 
 WAITERS_MAX = 32
 """How many waiters a listed lease names; `waiting` counts all."""
 
 
-def answer_lease(
-    state: "State", command: LeaseMutation, by: By, events: Sequence[Recorded], cursor: str
-) -> replies.Reply:
-    """The leases' part of `answers.answer`."""
+def answer_release(events: Sequence[Recorded], cursor: str) -> replies.Released:
+    """The reply of a release that became `events`."""
+    event = events[0].event
+    assert type(event) is LeaseReleased
+    return replies.Released(task=event.task, room=event.room_name, epoch=event.epoch, released=True, cursor=cursor)
+
+
+def answer_lease(state: "State", command: _Rare, by: By, events: Sequence[Recorded], cursor: str) -> replies.Reply:
+    """The leases' part of `answers.answer`, but for claims and releases."""
     match command:
-        case ClaimLease():
-            return _claimed(state, command, by, events, cursor)
-        case ReleaseLease():
-            event = events[0].event
-            assert isinstance(event, LeaseReleased)
-            return replies.Released(
-                task=event.task, room=event.room_name, epoch=event.epoch, released=True, cursor=cursor
-            )
         case WithdrawClaim():
             ended = [item.event for item in events if isinstance(item.event, LeaseUnqueued)]
             return replies.Withdrawn(task=command.task, room=ended[0].room_name, withdrawn=len(ended), cursor=cursor)
@@ -113,7 +101,8 @@ def claimed_lease(
     return last.epoch, last.ask, "renewed", None
 
 
-def _claimed(state: "State", command: ClaimLease, by: By, events: Sequence[Recorded], cursor: str) -> replies.Lease:
+def answer_claim(state: "State", command: ClaimLease, by: By, events: Sequence[Recorded], cursor: str) -> replies.Lease:
+    """The reply of a claim that became `events`."""
     if len(events) == 1 and type(events[0].event) is LeaseGranted:
         live = state.leases.live.get(events[0].seq)
         if live is not None:

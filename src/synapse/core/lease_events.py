@@ -47,23 +47,34 @@ LeaseEvent: TypeAlias = (
     | LeaseQueued
     | LeaseUnqueued
 )
-PoolEvent: TypeAlias = PoolSet | PoolDeleted
 
 LEASE_EVENTS: Final = frozenset(get_args(LeaseEvent))
 
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def apply_lease(state: "State", recorded: Recorded, event: LeaseEvent | PoolEvent) -> None:
-    """The leases' part of `kernel.apply`."""
+_Rare: TypeAlias = (
+    LeaseRenewed
+    | LeaseExpired
+    | LeaseRevoked
+    | LeaseHandedOff
+    | LeaseOffered
+    | LeaseParked
+    | LeaseResumed
+    | LeaseCheckpointed
+    | LeaseQueued
+    | LeaseUnqueued
+    | PoolSet
+    | PoolDeleted
+)
+
+
+def apply_lease(state: "State", recorded: Recorded, event: _Rare) -> None:
+    """The leases' part of `kernel.apply`, but for the two usual events, which it calls by name."""
     leases = state.leases
     match event:
-        case LeaseGranted():
-            _grant(state, recorded, event)
-        case LeaseReleased() | LeaseExpired() | LeaseRevoked():
-            lease = leases.end(event.epoch)
-            if lease.offer is not None:
-                _withdraw_offer(state, lease)
+        case LeaseExpired() | LeaseRevoked():
+            apply_end(state, event.epoch)
         case LeaseRenewed():
             lease = leases.live[event.epoch]
             lease.ttl_ms, lease.note, lease.branch = event.ttl_ms, event.note, event.branch
@@ -85,8 +96,8 @@ def apply_lease(state: "State", recorded: Recorded, event: LeaseEvent | PoolEven
         case LeaseUnqueued():
             _dequeue(state, event.place)
         case LeaseHandedOff():
-            old = leases.end(event.previous)
-            _withdraw_offer(state, old)
+            old = leases.live[event.previous]
+            apply_end(state, event.previous)
             leases.add(
                 Lease(
                     epoch=recorded.seq,
@@ -125,27 +136,25 @@ def apply_lease(state: "State", recorded: Recorded, event: LeaseEvent | PoolEven
             assert_never(event)
 
 
-def _grant(state: "State", recorded: Recorded, event: LeaseGranted) -> None:
-    leases = state.leases
+def apply_grant(state: "State", seq: int, at_ms: int, event: LeaseGranted) -> None:
+    """A lease begins; the wait and the earlier grant that it comes from end."""
     if event.place is not None:
         place = _dequeue(state, event.place)
         if place.key is not None and (place.ask.owner, place.key) not in state.idempotency.by_key:
-            key = Remembered(place.ask.owner, place.key, place.hash, recorded.seq, 1, recorded.at_ms)
+            key = Remembered(place.ask.owner, place.key, place.hash, seq, 1, at_ms)
             state.idempotency.remember(key)
     if event.replaces is not None:
-        _withdraw_offer(state, leases.end(event.replaces))
-    leases.add(
-        Lease(
-            epoch=recorded.seq,
-            ask=event.ask,
-            ttl_ms=event.ttl_ms,
-            granted_at_ms=recorded.at_ms,
-            tied=event.tied,
-            note=event.note,
-            branch=event.branch,
-            place=event.place,
-        )
-    )
+        apply_end(state, event.replaces)
+    # By place: with names it costs twice as much.
+    lease = Lease(seq, event.ask, event.ttl_ms, at_ms, event.tied, event.note, event.branch, event.place)
+    state.leases.add(lease)
+
+
+def apply_end(state: "State", epoch: int) -> None:
+    """A lease ends, with what it was offered to somebody for."""
+    lease = state.leases.end(epoch)
+    if lease.offer is not None:
+        _withdraw_offer(state, lease)
 
 
 def enqueue(state: "State", place: Place) -> None:

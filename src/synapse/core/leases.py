@@ -256,6 +256,19 @@ class Leases:
 
     # What stands in the way.
 
+    def is_clear(self, ask: Ask) -> bool:
+        """True when a first look shows that nothing stands in the way of `ask`: nobody has the task, and nothing is
+        near its scope. False says nothing yet: ask `leases_against`."""
+        if (ask.room, ask.task) in self.of_task or ask.pools:
+            return False
+        worktree = ask.worktree
+        if worktree is None:
+            return True
+        patterns = patterns_of(ask)
+        return self._exclusive.is_clear(worktree, patterns) and (
+            ask.mode == SHARED or self._shared.is_clear(worktree, patterns)
+        )
+
     def leases_against(self, ask: Ask, view: View) -> Iterator[Lease | Ask]:
         """Live leases that `ask` conflicts with, and asks that this decision has granted already; pools come last.
 

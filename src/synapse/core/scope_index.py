@@ -65,6 +65,19 @@ class ScopeIndex:
         if not tree.keys:
             del self._worktrees[worktree]
 
+    def is_clear(self, worktree: str, patterns: Sequence[Pattern]) -> bool:
+        """True when a cheap look shows that nothing overlaps; False says nothing yet: ask `overlapping`. patterns: none
+        for the whole worktree."""
+        tree = self._worktrees.get(worktree)
+        if tree is None:
+            return True
+        if not patterns or tree.whole:
+            return False
+        for pattern in patterns:  # noqa: SIM110 - `all` costs a generator
+            if not tree.is_clear(pattern):
+                return False
+        return True
+
     def overlapping(self, worktree: str, patterns: Sequence[Pattern], *, whole: bool = False) -> Iterator[int]:
         """Keys whose scope overlaps this one, each once: whole worktrees first, then as they are found.
 
@@ -128,6 +141,15 @@ class _Worktree:
         else:
             del self.loose[entry]
 
+    def is_clear(self, pattern: Pattern) -> bool:
+        """True when there are no candidates, so far as prefixes tell."""
+        return not (
+            self.loose
+            or (self.by_prefix.texts and not self.by_prefix.is_clear(pattern.prefix))
+            or (self.by_suffix.texts and not self.by_suffix.is_clear(pattern.suffix[::-1]))
+            or (self.both_by_prefix.texts and not self.both_by_prefix.is_clear(pattern.prefix))
+        )
+
     def candidates(self, pattern: Pattern) -> Iterator[_Entry]:
         """Every entry that may overlap, and some that do not."""
         prefix, suffix = pattern.prefix, pattern.suffix[::-1]
@@ -186,6 +208,18 @@ class _Texts:
         """Entries whose text begins this one, then those whose text this one begins."""
         for held in self._held(text):
             yield from held
+
+    def is_clear(self, text: str) -> bool:
+        """True when nothing is `near`."""
+        texts = self.texts
+        at = bisect_left(texts, text)
+        if at < len(texts) and texts[at].startswith(text):
+            return False
+        entries = self.entries
+        for length in self.lengths:  # noqa: SIM110 - as above
+            if text[:length] in entries:
+                return False
+        return True
 
     def spread(self, text: str) -> int:
         """How many texts begin with this one; cheap, and never more than `count`."""

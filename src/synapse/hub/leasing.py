@@ -148,29 +148,34 @@ class Leasing:
 
     # What follows from events, and what does without them.
 
-    def after(self, connection: Connection, command: ClaimLease | RenewLease, recorded: list[Recorded]) -> None:
-        """A claim or a renewal was carried out: the deadline moves, and a tied lease belongs to this connection."""
-        if recorded and isinstance(command, ClaimLease) and type(recorded[-1].event) is LeaseGranted:
-            if command.tied and len(recorded) == 1:  # the usual grant: its deadline is armed
+    def after_claim(self, connection: Connection, command: ClaimLease, recorded: list[Recorded]) -> None:
+        """A claim was carried out: the deadline moves, and a tied lease belongs to this connection."""
+        if len(recorded) == 1 and type(recorded[0].event) is LeaseGranted:  # the usual grant: its deadline is armed
+            if command.tied:
                 self._soft.tie(recorded[0].seq, connection.id)
-            if len(recorded) == 1:
-                return
-        if isinstance(command, RenewLease):
-            lease = lease_of(self._state, command.task, command.room, command.epoch, connection.by)
-        else:
-            epoch = claimed_lease(self._state, command, connection.by, recorded)[0]
-            lease = self._state.leases.live[epoch]
+            return
+        epoch = claimed_lease(self._state, command, connection.by, recorded)[0]
+        self._renew(self._state.leases.live[epoch], connection)
+
+    def after_renewal(self, connection: Connection, command: RenewLease) -> None:
+        """As `after_claim`."""
+        self._renew(lease_of(self._state, command.task, command.room, command.epoch, connection.by), connection)
+
+    def _renew(self, lease: Lease, connection: Connection) -> None:
         owner = connection if lease.ask.agent == connection.by.agent else None
         self._soft.renew(lease, connection.id if owner is not None else 0, self._turns.lease_clock.now_ms)
 
     def on_event(self, entry: Recorded) -> None:
         """An event about a lease was folded in."""
-        soft, lease_ms, event = self._soft, self._turns.lease_clock.now_ms, entry.event
+        soft, event = self._soft, entry.event
+        if type(event) is LeaseReleased:
+            soft.forget(event.epoch)
+            return
+        lease_ms = self._turns.lease_clock.now_ms
+        if type(event) is LeaseGranted:
+            self._granted(entry, event, lease_ms)
+            return
         match event:
-            case LeaseGranted():
-                self._granted(entry, event, lease_ms)
-            case LeaseReleased():
-                soft.forget(event.epoch)
             case LeaseExpired() | LeaseRevoked():
                 soft.forget(event.epoch)
                 lost = LeaseLost(

@@ -4,7 +4,7 @@ Each class is the `body` of one request; `COMMANDS` gives its wire type. A comma
 `idem_key` in its envelope.
 """
 
-from typing import Annotated, Final, TypeAlias, get_args
+from typing import Annotated, Final, TypeAlias, final, get_args
 
 import msgspec
 
@@ -27,6 +27,7 @@ class Ping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Ask for a pong through the same turn as everything else."""
 
 
+@final
 class Hello(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The first command of a connection.
 
@@ -52,6 +53,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     home: str | None = None
 
 
+@final
 class SendMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """Send to a channel, or to inboxes.
 
@@ -251,6 +253,7 @@ class LeaveChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     channel: str
 
 
+@final
 class ClaimLease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """Ask for the lease of a task of a room (null: the home's), all or nothing.
 
@@ -296,6 +299,7 @@ class RenewLease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     note: str | None = None
 
 
+@final
 class ReleaseLease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """Give a lease back. Its checkpoint stays with the task."""
 
