@@ -13,6 +13,8 @@ need fiu-run fiu-utils
 need strace strace
 need faketime faketime
 need eatmydata eatmydata
+need zsh zsh
+need fish fish
 need python3 python3
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 

@@ -232,6 +232,7 @@ VERBS = {
             "Print the lines for AGENTS.md or CLAUDE.md that let an agent use the hub.",
             Option("for", TEXT, "CLIENT", "For claude-code, codex, cursor, gemini or opencode; else for any agent."),
         ),
+        Verb("completions", "completions", "SHELL", (1, 1), "Print the completions for bash, zsh or fish."),
         Verb("schema", "schema", "", (0, 0), "Print the JSON Schema of the protocol."),
         Verb("config show", "hub", "", (0, 0), "Show every setting, and where its value came from."),
     )
