@@ -613,6 +613,27 @@ async def test_while_the_disk_is_full_leases_are_renewed_and_nothing_expires() -
         assert hub.replayed_digest() == digest(hub.state)
 
 
+async def test_a_tick_behind_the_commit_that_fills_the_disk_expires_nobody() -> None:
+    hub, disk = hub_on_small_disk()
+    bugs = bugs_on_loop()
+    async with hub:
+        ada = await voice(hub)
+        held = await hold(ada, ttl_ms=5_000)
+        await hub.advance(4_500)
+        hub.clock.advance(1_000)
+        disk.is_full = True
+        await ada.say(message("the last one"))
+        await steps(1)
+        hub.turns.tick()  # the commit is in flight: nobody knows of the full disk yet
+        await steps()
+        assert hub.turns.is_read_only
+        assert bugs == []
+        assert list(hub.state.leases.live) == [held.epoch]
+        disk.is_full = False
+        await hub.advance(2_000)
+        assert list(hub.state.leases.live) == []
+
+
 async def test_who_comes_back_for_its_turn_while_the_disk_is_full_gets_it_afterwards() -> None:
     hub, disk = hub_on_small_disk()
     async with hub:

@@ -159,7 +159,8 @@ class Agent:
         self.world.say(self.name, text)
 
     async def pause(self, mean_s: float) -> None:
-        """Think."""
+        """Think; be quick about it when there is nothing new to begin."""
+        mean_s = min(mean_s, 1.0) if self.world.is_calm else mean_s
         await asyncio.sleep(min(self._chance.expovariate(1 / mean_s), 6 * mean_s))
 
     # Its runs.
@@ -176,7 +177,15 @@ class Agent:
                 self.say(f"gives up for now: {lost.exceptions[0]}")
             except* Crash:
                 self.say("crashed")
-            await self.pause(2.0 if self.world.is_calm else 12.0)
+            except* Rejected as refused:
+                self._require_full_disk(refused)
+            await self.pause(12.0)
+
+    def _require_full_disk(self, refused: BaseExceptionGroup[Rejected]) -> None:
+        """The only reason not to be let in, or to be told nothing."""
+        for refusal in refused.exceptions:
+            if not isinstance(refusal, Rejected) or refusal.code != "read_only":
+                raise Violation("refused for nothing", f"{self.name}: {refusal}", self.name) from refusal
 
     async def _run(self, process: Process) -> None:
         async with process.client as client, asyncio.TaskGroup() as group:
@@ -408,7 +417,7 @@ class Agent:
         lease = await client.claim(task, ttl=ttl, wait=wait, terms=self._terms(tied=tied), **scope)  # type: ignore[arg-type]  # by name
         self.memory.epochs.append((task, lease.epoch))
         for _ in range(chance.randint(0, 4)):
-            await asyncio.sleep(chance.uniform(0.5, ttl * 0.8))
+            await self.pause(ttl * 0.4)
             await client.renew(task, epoch=lease.epoch, note=chance.choice((None, "busy", "nearly done")))
         await self._end_claim(process, task, lease.epoch)
 
