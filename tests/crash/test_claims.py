@@ -29,6 +29,7 @@ from tests.crash.claims_checker import (
 from tests.crash.claims_load import CONFIG, ENDED, HOLDERS, TTL_MS, Diary
 from tests.crash.killing import Failed, Hubs, end, join, journal_of, spawn
 from tests.crash.load import Line
+from tests.figures import tell
 
 from synapse.core.events import LeaseExpired, LeaseGranted, LeaseHandedOff, LeaseQueued, LeaseUnqueued, Recorded
 
@@ -206,7 +207,13 @@ def contend_and_check(tmp_path: Path, seconds: float) -> tuple[Done, ClaimHistor
     done, history, journal = contend(tmp_path / "home", tmp_path / "run", seconds)
     findings = check_claims(history, journal)
     print(figures(done, history, journal))
-    print(f"{len(findings)} violations")
+    part, kinds = "real processes, claims", Counter(type(entry.event) for entry in journal)
+    lost = sum(1 for finding in findings if finding.rule in ("lost", "not durable"))
+    tell(part, "kills of the hub", done.hub_kills, seed=SEED)
+    tell(part, "stops and kills of holders, stops of the hub", done.holder_stops + done.holder_kills + done.hub_stops)
+    tell(part, "grants, hand-offs and expiries", kinds[LeaseGranted] + kinds[LeaseHandedOff] + kinds[LeaseExpired])
+    tell(part, "acknowledged and lost", lost, bound="= 0", is_kept=not lost, seed=SEED)
+    tell(part, "violations", len(findings), bound="= 0", is_kept=not findings, seed=SEED)
     shown = [f"{finding.rule}: {finding.text}" for finding in findings[:20]]
     assert not findings, "\n".join([f"seed {SEED}, {len(findings)} findings", *shown])
     return done, history, journal
@@ -228,5 +235,5 @@ def test_no_two_hold_what_one_can_have_and_who_comes_back_from_the_dead_is_fence
 @pytest.mark.prove
 @pytest.mark.timeout(7_200)
 def test_minutes_of_kills_and_stops_never_let_two_hold_what_one_can_have(tmp_path: Path) -> None:
-    done, _, _ = contend_and_check(tmp_path, float(os.environ.get("CLAIMS_S", "240")))
+    done, _, _ = contend_and_check(tmp_path, float(os.environ.get("CLAIMS_S", "120")))
     assert done.hub_kills > 20

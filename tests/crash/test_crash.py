@@ -168,7 +168,7 @@ def test_nothing_is_lost_repeated_or_reordered_behind_a_network_that_cuts_and_sw
 @pytest.mark.prove
 @pytest.mark.timeout(3_600)
 def test_hundreds_of_kills_stops_and_cuts_under_load_lose_repeat_and_reorder_nothing(tmp_path: Path) -> None:
-    kills = int(os.environ.get("CRASH_KILLS", "140"))
+    kills = int(os.environ.get("CRASH_KILLS", "150"))
     ended = run_and_check(tmp_path, kills, PROXIED)
     assert ended.done.total >= kills
     assert ended.met.keys() >= set(FATES), "every fate was met"
