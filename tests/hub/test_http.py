@@ -3,7 +3,7 @@
 import h11
 import pytest
 
-from synapse.hub.http import HEAD_BYTES_MAX, Admitted, Exchange, Gate, Head, Refused, plain_response, read_head
+from synapse.hub.http import HEAD_BYTES_MAX, Admitted, Exchange, Gate, Head, Page, Refused, plain_response, read_head
 
 GATE = Gate(8876, "the-token", hosts=("hub.example", "other.example:444"), origins=("https://dash.example",))
 
@@ -126,7 +126,8 @@ def test_no_refusal_quotes_what_was_sent() -> None:
 
 
 def exchange(data: bytes, *, red: bool = False) -> tuple[bytes, Exchange]:
-    found = Exchange(lambda: (not red, {"health": "red" if red else "green"}))
+    page = Page(503 if red else 200, "application/json", b'{"health":"red"}\n' if red else b'{"health":"green"}\n')
+    found = Exchange({"/health": page}.get)
     return found.receive(data), found
 
 
@@ -183,7 +184,7 @@ def test_one_answer_and_then_the_end_whatever_is_pipelined() -> None:
 
 def test_an_answer_waits_for_the_whole_head() -> None:
     data = request()
-    found = Exchange(lambda: (True, {}))
+    found = Exchange({"/health": Page(200, "text/plain", b"x")}.get)
     assert found.receive(data[:-1]) == b""
     assert not found.is_done
     assert parsed(found.receive(data[-1:]))[0] == 200

@@ -11,7 +11,6 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 import h11
-import msgspec
 
 HEAD_BYTES_MAX: Final = 8 * 1024
 _LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
@@ -38,6 +37,14 @@ class Admitted(NamedTuple):
     """The request may go on. has_token: it carried the hub's token."""
 
     has_token: bool
+
+
+class Page(NamedTuple):
+    """An answer to GET."""
+
+    status: int
+    content_type: str
+    body: bytes
 
 
 def read_head(head: bytes) -> Head | None:
@@ -151,9 +158,10 @@ class Exchange:
     """One HTTP request and its answer, by h11. Sans-I/O: `receive` takes bytes and gives bytes to send, and the
     connection ends after the answer."""
 
-    def __init__(self, health: Callable[[], tuple[bool, dict[str, object]]]) -> None:
+    def __init__(self, page: Callable[[str], Page | None]) -> None:
+        """page: what is at a path, without its query; None for nothing."""
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
-        self._health = health
+        self._page = page
         self.is_done = False
 
     def receive(self, data: bytes) -> bytes:
@@ -178,11 +186,10 @@ class Exchange:
         path = request.target.decode("latin-1").partition("?")[0]
         if request.method not in (b"GET", b"HEAD"):
             return self._respond(request, 405, b"only GET and HEAD here\n", [("Allow", "GET, HEAD")])
-        if path != "/health":
-            return self._respond(request, 404, b"nothing here; GET /health, or a WebSocket at /\n")
-        is_green, facts = self._health()
-        body = msgspec.json.encode(facts) + b"\n"
-        return self._respond(request, 200 if is_green else 503, body, [("Content-Type", "application/json")])
+        page = self._page(path)
+        if page is None:
+            return self._respond(request, 404, b"nothing here; GET /health or /metrics, or a WebSocket at /\n")
+        return self._respond(request, page.status, page.body, [("Content-Type", page.content_type)])
 
     def _respond(
         self, request: h11.Request, status: int, body: bytes, headers: list[tuple[str, str]] | None = None

@@ -9,10 +9,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from synapse import home as rendezvous
 from synapse.errors import EXIT_ADDRESS_IN_USE, Rejected, SynapseError
 from synapse.hub.connection import Connection
-from synapse.hub.http import Gate
+from synapse.hub.http import Gate, Page
+from synapse.hub.metrics import CONTENT_TYPE, render
 from synapse.hub.settings import Settings
 from synapse.hub.turn import Turns
 from synapse.hub.wire import LinePeer, Peer, WebPeer
@@ -138,6 +141,15 @@ class Listeners:
             "stuck": self.turns.peers.stuck,
         }
         return not reasons, facts
+
+    def page(self, path: str) -> Page | None:
+        """What is at a path of the port; None when nothing is."""
+        if path == "/health":
+            is_green, facts = self.health()
+            return Page(200 if is_green else 503, "application/json", msgspec.json.encode(facts) + b"\n")
+        if path == "/metrics":
+            return Page(200, CONTENT_TYPE, render(self.turns))
+        return None
 
     async def drain(self) -> None:
         """Let nobody in, answer what was heard, say goodbye, and cut who has not gone after 2 s."""

@@ -98,6 +98,7 @@ class Turns:
         self.broken: JournalError | None = None
         self.version = version
         self.verified_through = log.base
+        self.events_at_start = 0
         self.peers = Peers(self, rules.limits, clock, self._let_go)
         self.waiting = Waiting(self)
         self.disk = Disk(self, store.reader)
@@ -127,7 +128,13 @@ class Turns:
     def begin(self) -> None:
         """The start's own events are durable: followers begin behind them."""
         self.feeds.durable = self.feeds.recent.floor = self.state.seq
+        self.events_at_start = self.state.events
         self.leasing.begin()
+
+    @property
+    def waiting_for_turn(self) -> int:
+        """How many requests wait for a turn."""
+        return len(self._inbox)
 
     def status(self) -> Status:
         """The hub in one object."""
@@ -355,6 +362,7 @@ class Turns:
     def arrived(self, agents: Iterable[int]) -> None:
         """Something came into the inboxes of these agents in this turn."""
         self._turn.arrived.update(agents)
+        self.totals.refused[error.code] += 1
 
     def say(self, connection: Connection, payload: bytes) -> None:
         """Queue a notice about a request in line with the answers: it goes out before the request's own."""
@@ -410,7 +418,7 @@ class Turns:
         self._is_committing = True
         self._commit_since_ms = self.clock.monotonic_ms()
         self.totals.commits += 1
-        rows, log = turn.rows, self.log
+        rows, log, began_s = turn.rows, self.log, self._loop.time()
 
         def done(was_full: bool | None, error: JournalError | None) -> None:
             self._is_committing = False
@@ -421,6 +429,7 @@ class Turns:
                 self._turn_read_only()
             if self.clock.monotonic_ms() - self._commit_since_ms > 1_000:
                 self.lease_clock.advance(is_behind=True, is_inbox_full=False)
+            self.totals.commit_s.observe(self._loop.time() - began_s)
             self._release(turn)
             if self.totals.commits % COMMITS_PER_MAINTENANCE == 0:
                 self._writer.submit(log.maintain, self._maintained)

@@ -308,7 +308,7 @@ class WebPeer(Peer):
         if head.is_upgrade:
             self._upgrade(whole, end + 4, verdict)
         else:
-            self._http = Exchange(self._listeners.health)
+            self._http = Exchange(self._listeners.page)
             self._answer(whole)
 
     def _refuse(self, status: int, reason: str, *headers: tuple[str, str]) -> None:

@@ -1,11 +1,13 @@
 """What a turn works on: what waits in the inbox, what one turn has produced so far, and who waits for longer."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from synapse.core.events import Recorded, Row
 from synapse.hub.connection import Connection
+from synapse.hub.metrics import COMMIT_S, Histogram
 from synapse.protocol.codec import Request, RequestId
 from synapse.protocol.session import Refusal
 
@@ -51,9 +53,12 @@ class Turn:
 
 @dataclass(slots=True)
 class Totals:
-    """Counted since this process started, at `started_ms` on the monotonic clock."""
+    """Counted since this process started, at `started_ms` on the monotonic clock. refused: by error code. commit_s: how
+    long commits took."""
 
     started_ms: int
     connections: int = 0
     commits: int = 0
     requests: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    commit_s: Histogram = field(default_factory=lambda: Histogram(COMMIT_S))
