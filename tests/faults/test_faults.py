@@ -1,17 +1,14 @@
 """The fault table of docs/reference/faults.md: every row is done to the real hub."""
 
 import os
-import re
 import resource
 import shutil
 import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Final, NamedTuple
 
 import msgspec
 import pytest
@@ -34,46 +31,10 @@ from tests.faults.conftest import (
     stopped_home,
     wait_until,
 )
+from tests.faults.table import FAULTS, Promise, fault, fits, promises
 
 from synapse.protocol.commands import CreateRoom, ReadHistory, ShowStatus, Subscribe
 from synapse.protocol.replies import History, Status, Subscribed
-
-DOCS: Final = Path(__file__).resolve().parents[2] / "docs" / "reference" / "faults.md"
-ROW: Final = re.compile(r"^\| ([a-z-]+) \| .+ \| (\d+) \| `(.+)` \|$", re.MULTILINE)
-
-Drive = Callable[[Path], tuple[Path, Outcome]]
-FAULTS: Final[dict[str, Drive]] = {}
-
-
-class Promise(NamedTuple):
-    """One row of the table."""
-
-    fault: str
-    code: int
-    words: str
-
-
-def promises() -> list[Promise]:
-    """The table."""
-    return [Promise(fault, int(code), words) for fault, code, words in ROW.findall(DOCS.read_text("utf-8"))]
-
-
-def fault(name: str) -> Callable[[Drive], Drive]:
-    """Ties a function to the row it drives: it does the fault in a directory and answers the home and the outcome."""
-
-    def keep(drive: Drive) -> Drive:
-        assert name not in FAULTS
-        FAULTS[name] = drive
-        return drive
-
-    return keep
-
-
-def fits(words: str, line: str, home: Path) -> bool:
-    """True when a line begins with the words of a row."""
-    pattern = re.escape(words)
-    pattern = re.sub(r"\bN\b", r"\\d+", pattern).replace("ID", "[0-9a-f]{16}").replace("HOME", re.escape(str(home)))
-    return re.match(pattern, line) is not None
 
 
 @pytest.mark.parametrize("promise", promises(), ids=lambda promise: promise.fault)
@@ -219,6 +180,42 @@ def _mark_deleted(directory: Path) -> tuple[Path, Outcome]:
 def _foreign(directory: Path) -> tuple[Path, Outcome]:
     home, other = stopped_home(directory / "home"), stopped_home(directory / "other")
     shutil.copy(other / "journal.db", home / "journal.db")
+    return refused(home)
+
+
+@fault("other-history")
+def _other_history(directory: Path) -> tuple[Path, Outcome]:
+    home = stopped_home(directory / "home")
+    shutil.copytree(home, directory / "other")
+    for place in (home, directory / "other"):
+        with HubProcess(place).until_ready() as hub, line_to(place) as ada:
+            ada.post(f"said at {place.name}")
+            hub.stop()
+    shutil.copy(directory / "other" / "journal.db", home / "journal.db")
+    return refused(home)
+
+
+@fault("older-copy-behind-a-snapshot")
+def _older_copy_behind_a_snapshot(directory: Path) -> tuple[Path, Outcome]:
+    home = stopped_home(directory / "home")
+    older = {name: (home / name).read_bytes() for name in ("journal.db", "journal.mark")}
+    with_snapshot(home)
+    for name, data in older.items():
+        (home / name).write_bytes(data)
+    return refused(home)
+
+
+@fault("database-unreadable")
+def _unreadable(directory: Path) -> tuple[Path, Outcome]:
+    home = stopped_home(directory / "home")
+    flip_in(home / "journal.db", b"CREATE TABLE")
+    return refused(home)
+
+
+@fault("database-meta-damaged")
+def _meta_damaged(directory: Path) -> tuple[Path, Outcome]:
+    home = stopped_home(directory / "home")
+    flip_in(home / "journal.db", b"schema_version")
     return refused(home)
 
 

@@ -117,7 +117,8 @@ class _Hub:
             log("journal.note", note, level=logging.WARNING)
         writer = ThreadWorker("synapse-writer", loop, self._crash)
         reader = ThreadWorker("synapse-reader", loop, self._crash)
-        pages = JournalReader(settings.home)
+        pages = self._pages = JournalReader(settings.home)
+        pages.trusts_index = False
         self._children = Children(settings.home)
         self._turns = turns = Turns(
             state=state,
@@ -182,6 +183,7 @@ class _Hub:
 
     def _on_verified(self, upto: int) -> None:
         self._turns.verified_through = upto
+        self._pages.trusts_index = True
         log("journal.verified", "every row verified", upto=upto)
 
     async def _tick(self) -> None:

@@ -20,8 +20,13 @@ _WAL_PAGES_MAX = 3900
 _BUSY_WAIT_S = 2.0
 _CACHE_KIB = 16 * 1024
 _WAL_KEPT_BYTES = 16 << 20
+_FOUND_MAX = 200
 
 _FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+READ_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""What reading a database raises. The second comes from the sqlite3 module, when SQLite's message quotes bytes of a
+damaged schema."""
+
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _NOT_WRITABLE = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH})
@@ -68,8 +73,10 @@ def is_full(error: sqlite3.Error) -> bool:
     return _code(error) == sqlite3.SQLITE_FULL
 
 
-def failure(error: sqlite3.Error, path: Path) -> JournalError:
+def failure(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> JournalError:
     """What an error while opening or reading the database at `path` means: the exception to raise from it."""
+    if isinstance(error, UnicodeDecodeError):
+        return damaged(path, "malformed database schema")
     code = _code(error)
     home = path.parent
     if code in _FULL:
@@ -84,8 +91,12 @@ def failure(error: sqlite3.Error, path: Path) -> JournalError:
 
 
 def damaged(path: Path, found: str, *, seq: int | None = None) -> JournalRefused:
-    """The refusal of a database whose content is broken. found: what was seen; seq: where, when that is known."""
+    """The refusal of a database whose content is broken. found: what was seen; seq: where, when that is known.
+
+    SQLite quotes what it could not read, which may be anything: one line of it is kept, and nothing a terminal obeys.
+    """
     home = path.parent
+    found = "".join(letter if letter.isprintable() else "?" for letter in " ".join(found.split()))[:_FOUND_MAX]
     return JournalRefused(
         f"{path}: journal_broken: {found}; `synapse journal restore --home {home} BACKUP` brings a backup back, "
         f"`synapse journal adopt --home {home} --drop` keeps what is whole",

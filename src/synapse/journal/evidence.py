@@ -7,13 +7,14 @@ file, what was found, and the cure.
 
 import re
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from synapse.core.events import Row
 from synapse.errors import JournalRefused
 from synapse.journal.chain import genesis, link, link_over_hole
-from synapse.journal.connection import damaged, failure, open_read_only
+from synapse.journal.connection import READ_ERRORS, damaged, failure, open_read_only
 from synapse.journal.files import Files
 from synapse.journal.mark import Mark, read_mark
 
@@ -87,7 +88,7 @@ def _read_head(files: Files, mark: Mark | None) -> tuple[Identity, int, bytes, b
                 hash_at_mark = line[0] if line else None
         finally:
             connection.close()
-    except sqlite3.Error as error:
+    except READ_ERRORS as error:
         raise failure(error, files.database) from error
     return identity, head, head_hash, hash_at_mark
 
@@ -105,11 +106,12 @@ def read_identity(files: Files, connection: sqlite3.Connection) -> Identity:
     """What the meta table says. Raises `JournalRefused` for a newer or foreign schema, sqlite3.Error."""
     path = files.database
     try:
-        meta: dict[str, str] = dict(connection.execute("SELECT name, value FROM meta"))
+        found: list[tuple[object, object]] = connection.execute("SELECT name, value FROM meta").fetchall()
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
             raise JournalRefused(f"{path}: is a database but not a Synapse journal; choose another --home") from error
         raise
+    meta = {name: value for name, value in found if isinstance(name, str) and isinstance(value, str)}
     version = meta.get("schema_version", "")
     if version.isdecimal() and int(version) > SCHEMA_VERSION:
         raise JournalRefused(
@@ -146,14 +148,15 @@ def check_line(files: Files, line: Line, prev: bytes) -> Row:
     Raises `JournalRefused` (`journal_broken`, with its seq) when the hash does not follow.
     """
     seq, kind, version, at_ms, actor, key, body, body_hash, chain_hash = line
-    if body is not None:
-        row = Row(seq, kind, version, at_ms, actor, key, body)
-        if link(prev, row) == chain_hash:
-            return row
-    elif body_hash is not None:
-        row = Row(seq, kind, version, at_ms, actor, key, b"")
-        if link_over_hole(prev, row, body_hash) == chain_hash:
-            return row
+    with suppress(TypeError):  # in a damaged row a text may have become a number
+        if body is not None:
+            row = Row(seq, kind, version, at_ms, actor, key, body)
+            if link(prev, row) == chain_hash:
+                return row
+        elif body_hash is not None:
+            row = Row(seq, kind, version, at_ms, actor, key, b"")
+            if link_over_hole(prev, row, body_hash) == chain_hash:
+                return row
     raise damaged(files.database, f"the hash of event {seq} does not follow from the event before it", seq=seq)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from synapse.core.events import LEASES, Row, keys_of
 from synapse.journal.chain import genesis, may_follow
-from synapse.journal.connection import IS_OF_A_TASK, damaged, failure, open_read_only, tasks_indexed
+from synapse.journal.connection import IS_OF_A_TASK, READ_ERRORS, damaged, failure, open_read_only, tasks_indexed
 from synapse.journal.evidence import SELECT_EVENTS, Identity, Line, check_line, read_identity, require_some_bytes
 from synapse.journal.files import Files
 from synapse.journal.upcast import decode
@@ -23,6 +23,10 @@ _CHUNK_MIN = 16
 _TOUCHES_UP = "SELECT seq FROM touches WHERE key = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
 _TOUCHES_DOWN = "SELECT seq FROM touches WHERE key = ? AND seq > ? AND seq < ? ORDER BY seq DESC LIMIT ?"
 _SEQS_PER_QUERY = 500
+_ROWS_PER_LOOK = 1024
+_LOOKS_MAX = 16
+_LAST = "SELECT seq FROM events WHERE seq > ? AND seq <= ? ORDER BY seq DESC LIMIT 1"
+_STEP_BACK = "SELECT min(seq), max(seq) FROM (SELECT seq FROM events WHERE seq < ? ORDER BY seq DESC LIMIT ?)"
 
 _SELECT_WITH_PREV = SELECT_EVENTS.replace(
     " FROM", ", (SELECT p.hash FROM events p WHERE p.seq < events.seq ORDER BY p.seq DESC LIMIT 1) FROM"
@@ -34,6 +38,10 @@ def is_task_key(key: str) -> bool:
     return key == LEASES or key.startswith("ta/")
 
 
+def _touches(row: Row, keys: Sequence[str]) -> bool:
+    return row.key in keys or (bool(row.body) and not set(keys).isdisjoint(keys_of(row.seq, decode(row))))
+
+
 # The last task events, not indexed yet. ?1 is the key: one task's, or `leases` for all of them.
 _OF_TASK = f"(key = ?1 OR (?1 = '{LEASES}' AND {IS_OF_A_TASK}))"
 _TASK_EVENTS_UP = f"SELECT seq FROM events WHERE {_OF_TASK} AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT ?4"  # noqa: S608 - our own text
@@ -43,17 +51,22 @@ _TASK_EVENTS_DOWN = f"SELECT seq FROM events WHERE {_OF_TASK} AND seq > ?2 AND s
 class JournalReader:
     """The reading side of a journal on disk. Usable from one thread at a time, also while a hub appends.
 
+    trusts_index: rows are proved by their hashes, the index is not, and where it lost a line a page would lack an
+    event. A hub leaves it False until the index was proved (`verify_older`): pages then come from the rows themselves,
+    as far as 16 384 of them reach.
     Every method raises `JournalRefused` for a row or page that is broken and `StoreFailed` when reading fails.
     """
 
     def __init__(self, home: Path) -> None:
         """Open the journal of `home`. Raises as the methods do, and `JournalRefused` when there is no journal."""
+        self.trusts_index = True
         self._open(Files(home))
 
     @classmethod
     def of_file(cls, path: Path) -> "JournalReader":
         """Open a single database file, such as a backup."""
         reader = cls.__new__(cls)
+        reader.trusts_index = True
         reader._open(Files(path.parent, path.name))
         return reader
 
@@ -68,7 +81,7 @@ class JournalReader:
                 undo.callback(self._connection.close)
                 self.identity: Identity = read_identity(files, self._connection)
                 undo.pop_all()
-        except sqlite3.Error as error:
+        except READ_ERRORS as error:
             raise failure(error, files.database) from error
         self._genesis = genesis(self.identity.hub_id, self.identity.base)
 
@@ -109,10 +122,14 @@ class JournalReader:
         lines: list[Line] = self._all(
             f"{SELECT_EVENTS} WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?", after, upto, limit
         )
-        files, found = self._files, []
+        files = self._files
+        found: list[tuple[Row, Line]] = []
+        # A damaged tree may lead behind `after` or before it: what lies between would be left out, or come twice.
+        if before and last > after:
+            raise damaged(files.database, f"event {last} stands before {after + 1}", seq=after + 1)
         for line in lines:
             row = check_line(files, line, prev)
-            if not may_follow(row.seq, row.type, last):
+            if row.seq <= after or not may_follow(row.seq, row.type, last):
                 raise damaged(files.database, f"after event {last} comes {row.seq}", seq=last + 1)
             last, prev = row.seq, line[8]
             found.append((row, line))
@@ -123,15 +140,36 @@ class JournalReader:
 
         Costs about `limit` index steps and rows, however long the journal is.
         """
+        found: list[Row] = []
+        for _ in range(0 if self.trusts_index else _LOOKS_MAX):
+            rows = self.scan(after, upto, _ROWS_PER_LOOK)
+            found += [row for row in rows if _touches(row, keys)]
+            after = rows[-1].seq if rows else after
+            if len(rows) < _ROWS_PER_LOOK:
+                self._require_none(after, upto)
+                return found[:limit]
+            if len(found) >= limit:
+                return found[:limit]
+        limit -= len(found)
         chunk = max(_CHUNK_MIN, limit // max(len(keys), 1))
         seqs = merge(*(self._seqs_up(key, after, upto, chunk) for key in set(keys)))
-        return self._touching(keys, [seq for seq, _ in islice(groupby(seqs), limit)])
+        return found + self._touching(keys, [seq for seq, _ in islice(groupby(seqs), limit)])
 
     def page_back(self, keys: Sequence[str], before: int, limit: int) -> list[Row]:
         """The last `limit` rows with seq < before that touch one of `keys`; ascending, each once."""
+        found: list[Row] = []
+        for _ in range(0 if self.trusts_index else _LOOKS_MAX):
+            first, last = self._all(_STEP_BACK, before, _ROWS_PER_LOOK)[0]
+            rows = [] if first is None else self.scan(first - 1, last, -1)
+            found = [row for row in rows if _touches(row, keys)] + found
+            self._require_none(rows[-1].seq if rows else self.identity.base, before - 1)
+            if len(rows) < _ROWS_PER_LOOK or len(found) >= limit:
+                return found[max(len(found) - limit, 0) :]
+            before = first
+        limit -= len(found)
         chunk = max(_CHUNK_MIN, limit // max(len(keys), 1))
         seqs = merge(*(self._seqs_down(key, before, chunk) for key in set(keys)), reverse=True)
-        return self._touching(keys, [seq for seq, _ in islice(groupby(seqs), limit)][::-1])
+        return self._touching(keys, [seq for seq, _ in islice(groupby(seqs), limit)][::-1]) + found
 
     def touches(self, after: tuple[str, int], upto: int, limit: int) -> list[tuple[str, int]]:
         """The next `limit` lines of the index behind `after`, of events up to `upto`; to verify the index with."""
@@ -159,8 +197,13 @@ class JournalReader:
         """Up to which seq events about leases have their lines in the index."""
         try:
             return tasks_indexed(self._connection, self.identity.base)
-        except sqlite3.Error as error:
+        except READ_ERRORS as error:
             raise failure(error, self._files.database) from error
+
+    def _require_none(self, after: int, upto: int) -> None:
+        """Raises `JournalRefused` when there are events where a walk through all of them found the end."""
+        if found := self._all(_LAST, after, upto):
+            raise damaged(self.path, f"the events up to {found[0][0]} are not where they should be", seq=after + 1)
 
     def _seqs_up(self, key: str, after: int, upto: int, chunk: int) -> Iterator[int]:
         if is_task_key(key):
@@ -196,11 +239,9 @@ class JournalReader:
 
     def _touching(self, keys: Sequence[str], seqs: list[int]) -> list[Row]:
         """The rows at `seqs`, each of which must exist and touch one of `keys`: the index is not hashed, rows are."""
-        wanted = set(keys)
         rows = self._fetch(seqs)
         for seq, row in zip(seqs, rows, strict=False):
-            touches = row.key in wanted or (bool(row.body) and not wanted.isdisjoint(keys_of(row.seq, decode(row))))
-            if row.seq != seq or not touches:
+            if row.seq != seq or not _touches(row, keys):
                 raise damaged(self._files.database, f"the index names event {seq} under a wrong key", seq=seq)
         if len(rows) != len(seqs):
             raise damaged(self._files.database, "the index names an event that is not there")
@@ -221,5 +262,5 @@ class JournalReader:
         """All lines of the answer, as SQLite types them: the callers name the shape."""
         try:
             return self._connection.execute(query, values).fetchall()
-        except sqlite3.Error as error:
+        except READ_ERRORS as error:
             raise failure(error, self._files.database) from error

@@ -30,21 +30,25 @@ def replay(
     upto: int,
     prev_hash: bytes,
     stop: Callable[[], bool] | None = None,
+    refusal: Callable[[str, int], JournalRefused] = lambda found, seq: JournalRefused(
+        f"journal_broken: {found}", seq=seq
+    ),
 ) -> Replayed:
     """Fold the events with after < seq ≤ upto, in order, verifying the chain on the way.
 
     prev_hash: the chain hash at `after` as the caller knows it (from a snapshot, or the genesis at the base). stop:
-    asked about every thousand events; True ends the replay early.
+    asked about every thousand events; True ends the replay early. refusal: what to raise for what was found at a seq,
+    from who knows the file and the cure.
 
     Raises `JournalRefused` with the seq where the chain breaks, where events are missing, or that cannot be decoded.
     """
     if pages.hash_at(after) != prev_hash:
-        raise JournalRefused(f"journal_broken: event {after} is not the one the replay starts from", seq=after)
+        raise refusal(f"event {after} is not the one the replay starts from", after)
     seq, events = after, 0
     while seq < upto and not (stop is not None and stop()):
         rows = pages.scan(seq, upto, _ROWS_PER_SCAN)
         if not rows:
-            raise JournalRefused(f"journal_broken: the events from {seq + 1} to {upto} are missing", seq=seq + 1)
+            raise refusal(f"the events from {seq + 1} to {upto} are missing", seq + 1)
         for row in rows:
             fold(Recorded(row.seq, row.at_ms, row.actor, decode(row)))
         seq = rows[-1].seq

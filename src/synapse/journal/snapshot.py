@@ -20,6 +20,7 @@ import msgspec
 
 from synapse.core.events import Recorded
 from synapse.errors import DiskFull, JournalError, JournalRefused, StoreFailed
+from synapse.journal.connection import damaged
 from synapse.journal.evidence import Identity
 from synapse.journal.files import NO_SPACE, Files, sync_directory, write_durably
 from synapse.journal.interface import Pages
@@ -213,7 +214,14 @@ def fold_up(
     """
     loaded = load_newest(home, folding, identity=identity, head=head, hash_at=pages.hash_at)
     state, apply = loaded.state, folding.apply
-    done = replay(pages, lambda recorded: apply(state, recorded), after=loaded.seq, upto=head, prev_hash=loaded.hash)
+    done = replay(
+        pages,
+        lambda recorded: apply(state, recorded),
+        after=loaded.seq,
+        upto=head,
+        prev_hash=loaded.hash,
+        refusal=lambda found, seq: damaged(Files(home).database, found, seq=seq),
+    )
     return loaded, done
 
 

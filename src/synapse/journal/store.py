@@ -16,6 +16,7 @@ from synapse.journal.chain import link, may_follow
 from synapse.journal.connection import (
     CHECKPOINT_PAGES,
     IS_OF_A_TASK,
+    READ_ERRORS,
     TASKS_INDEXED,
     failure,
     is_full,
@@ -333,7 +334,7 @@ def _held_index(files: Files) -> Iterator[None]:
     """
     with ExitStack() as held:
         if files.database.exists() and files.database.stat().st_size > 0:  # SQLite drops the WAL of an empty file
-            with suppress(sqlite3.Error):  # what is wrong with the file is for `examine` to say
+            with suppress(*READ_ERRORS):  # what is wrong with the file is for `examine` to say
                 connection = open_read_only(files.database)
                 held.callback(connection.close)
                 connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
