@@ -14,9 +14,17 @@ import time
 from pathlib import Path
 
 from tests.crash.history import Frame, Recorder
-from tests.crash.load import Line, is_draining
+from tests.crash.load import DIRECT, UNIX, WS, Line, is_draining, line_by
 
 HOLDERS = 10
+WAYS = {
+    "holder-2": WS,
+    "holder-4": UNIX,
+    "holder-6": WS,
+    "holder-8": UNIX,
+    "holder-10": WS,
+}
+"""Who is behind the proxy."""
 TASKS = tuple(f"T{number}" for number in range(16))
 WORKTREE = "box:/repo"
 WIDE = ("a/**", "**/x", "b", "*/y", "f/**/b", "d/?")
@@ -64,16 +72,6 @@ class Diary(Recorder):
         self._file.flush()
 
 
-class Phone(Line):
-    """A line that knows the place of its last claim."""
-
-    @property
-    def place(self) -> int | None:
-        """The last place this connection was told."""
-        places = [int(frame["body"]["place"]) for frame in self._notices if frame["type"] == "claim.queued"]
-        return places[-1] if places else None
-
-
 class Holder:
     """One agent. held: tasks by epoch, as far as it knows. dead: what it once held."""
 
@@ -81,7 +79,7 @@ class Holder:
         self.chance = random.Random(f"{seed}:{name}")
         self.record = Diary(run / f"{name}.jsonl")
         self.agent = name.partition(".")[0]
-        self.line = Phone(home, self.record, self.agent)
+        self.line = line_by(WAYS.get(self.agent, DIRECT), home, run, self.record, self.agent)
         self.held: dict[int, str] = {}
         self.dead: list[tuple[int, str]] = []
         self.keys = 0

@@ -182,6 +182,12 @@ class Line:
                 self._record.note("notice", conn=self.conn, frame=frame)
                 self._notices.append(frame)
 
+    @property
+    def place(self) -> int | None:
+        """The last place in line that this connection was told of."""
+        places = [int(frame["body"]["place"]) for frame in self._notices if frame["type"] == "claim.queued"]
+        return places[-1] if places else None
+
     def notices(self, wait_s: float) -> list[Frame] | None:
         """What the hub said unasked, after waiting a while for more; None when it was cut and all is said."""
         try:
@@ -240,6 +246,13 @@ class WebLine(ProxiedLine):
         return [payload for opcode, payload in frames if opcode == websocket.TEXT]
 
 
+def line_by(way: str, home: Path, run: Path, record: Recorder, agent: str) -> Line:
+    """A line that takes this way."""
+    if way == DIRECT:
+        return Line(home, record, agent)
+    return (WebLine if way == WS else ProxiedLine)(home, run, record, agent)
+
+
 def is_draining(answer: Frame) -> bool:
     """The hub was told to stop; another one comes."""
     return bool(answer["type"] == "error" and answer["error"]["code"] == "draining")
@@ -257,10 +270,7 @@ class Run:
         return (self.run / flag).exists()
 
     def line(self, agent: str) -> Line:
-        if self.way == DIRECT:
-            return Line(self.home, self.record, agent)
-        kind = WebLine if self.way == WS else ProxiedLine
-        return kind(self.home, self.run, self.record, agent)
+        return line_by(self.way, self.home, self.run, self.record, agent)
 
 
 def write(run: Run) -> None:

@@ -1,8 +1,8 @@
 """Agents contend for overlapping scopes while the hub is killed and holders are stopped, woken and killed.
 
-At no position of the journal are two leases live that exclude each other, no holder is sure of what another is sure of,
-and whoever comes back from the dead is fenced. `CLAIMS_S` is the length of the long version (`make prove`) in seconds,
-`CRASH_SEED` takes another seed.
+Half of them are behind a proxy that cuts, holds back and swallows. At no position of the journal are two leases live
+that exclude each other, no holder is sure of what another is sure of, and whoever comes back from the dead is fenced.
+`CLAIMS_S` is the length of the long version (`make prove`) in seconds, `CRASH_SEED` takes another seed.
 """
 
 import os
@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from pathlib import Path
@@ -27,7 +28,7 @@ from tests.crash.claims_checker import (
     load_claims,
 )
 from tests.crash.claims_load import CONFIG, ENDED, HOLDERS, TTL_MS, Diary
-from tests.crash.killing import Failed, Hubs, end, join, journal_of, spawn
+from tests.crash.killing import Failed, Hubs, Proxy, end, join, journal_of, proxy_of, spawn
 from tests.crash.load import Line
 from tests.figures import tell
 
@@ -39,23 +40,24 @@ WATCHER = "watcher-1"
 
 @dataclass(slots=True)
 class Done:
-    """What was done to them."""
+    """What was done to them. met: how many connections the proxy gave which fate."""
 
     hub_kills: int = 0
     at_an_answer: int = 0
     hub_stops: int = 0
     holder_stops: int = 0
     holder_kills: int = 0
+    met: dict[str, int] = field(default_factory=dict)
     ready_ms: list[int] = field(default_factory=list)
 
 
 class Unrest:
     """Kills and stops, at moments of chance, until the time is over; then everybody runs."""
 
-    def __init__(self, hubs: Hubs, home: Path, run: Path) -> None:
+    def __init__(self, hubs: Hubs, home: Path, run: Path, proxy: Proxy) -> None:
         self.done = Done()
         self.chance = random.Random(SEED)
-        self._hubs, self._home, self._run = hubs, home, run
+        self._hubs, self._home, self._run, self._proxy = hubs, home, run, proxy
         self._holders: dict[str, subprocess.Popen[bytes]] = {}
         self._lives: Counter[str] = Counter()
         self._stopped: set[str] = set()
@@ -79,14 +81,13 @@ class Unrest:
         self._count += 1
         heappush(self._later, (time.monotonic() + seconds, self._count, act))
 
-    def last(self, seconds: float, *, is_hub_stopped: bool) -> None:
+    def last(self, seconds: float) -> None:
         """Disturb everybody for so long, and then bring it to its end."""
         end_s = time.monotonic() + seconds
         self._in(1.5, self._kill_hub)
         self._in(0.7, self._stop_holder)
         self._in(1.5, self._kill_holder)
-        if is_hub_stopped:
-            self._in(seconds / 2, self._stop_hub)
+        self._in(seconds / 2, self._stop_hub)
         while self._later and (self._later[0][0] < end_s or self._stopped):
             at, _, act = heappop(self._later)
             time.sleep(max(0.0, at - time.monotonic()))
@@ -95,6 +96,7 @@ class Unrest:
         for name, process in self._holders.items():
             if process.poll() is not None:
                 raise Failed(f"{name} ended with {process.returncode}: {self._words(name)}")
+        self.done.met = self._proxy.calm()
         (self._run / "stop").touch()
         for name, process in self._holders.items():
             join(self._run, name, process, why="stop")
@@ -164,11 +166,12 @@ def contend(home: Path, run: Path, seconds: float) -> tuple[Done, ClaimHistory, 
     home.mkdir(mode=0o700)
     run.mkdir()
     (home / "config.toml").write_text(CONFIG, encoding="utf-8")
-    with Hubs(home, run / "hub.log", ("--snapshot-events", "1500")) as hubs:
+    with ExitStack() as stack:
+        hubs = stack.enter_context(Hubs(home, run / "hub.log", ("--snapshot-events", "1500")))
         hubs.start()
-        unrest = Unrest(hubs, home, run)
+        unrest = Unrest(hubs, home, run, stack.enter_context(proxy_of(home, run, SEED)))
         try:
-            unrest.last(seconds, is_hub_stopped=True)
+            unrest.last(seconds)
         finally:
             unrest.end()
         code = hubs.stop()
@@ -191,7 +194,8 @@ def figures(done: Done, history: ClaimHistory, journal: list[Recorded]) -> str:
     return (
         f"\n{done.hub_kills} kills of the hub, {done.at_an_answer} of them the instant of an answer "
         f"(ready after {ready[len(ready) // 2]} ms, at most {ready[-1]} ms), "
-        f"{done.hub_stops} stops of it, {done.holder_stops} stops and {done.holder_kills} kills of {HOLDERS} holders\n"
+        f"{done.hub_stops} stops of it, {done.holder_stops} stops and {done.holder_kills} kills of {HOLDERS} holders; "
+        f"connections by their fate: {', '.join(f'{count} {fate}' for fate, count in sorted(done.met.items()))}\n"
         f"{events['LeaseGranted']} grants, {waited} of them from {events['LeaseQueued']} places in line; "
         f"{events['LeaseHandedOff']} hand-offs, {events['LeaseReleased']} releases, "
         f"{events['LeaseExpired']} expiries ({dict(reasons.most_common())}); "
@@ -211,6 +215,8 @@ def contend_and_check(tmp_path: Path, seconds: float) -> tuple[Done, ClaimHistor
     lost = sum(1 for finding in findings if finding.rule in ("lost", "not durable"))
     tell(part, "kills of the hub", done.hub_kills, seed=SEED)
     tell(part, "stops and kills of holders, stops of the hub", done.holder_stops + done.holder_kills + done.hub_stops)
+    broken = sum(count for fate, count in done.met.items() if fate not in ("clear", "slow"))
+    tell(part, "connections broken by the proxy", broken, seed=SEED)
     tell(part, "grants, hand-offs and expiries", kinds[LeaseGranted] + kinds[LeaseHandedOff] + kinds[LeaseExpired])
     tell(part, "acknowledged and lost", lost, bound="= 0", is_kept=not lost, seed=SEED)
     tell(part, "violations", len(findings), bound="= 0", is_kept=not findings, seed=SEED)
