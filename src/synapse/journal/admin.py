@@ -1,16 +1,18 @@
-"""The operator's verbs on a journal: verify, backup, restore, adopt. Plain functions; nothing here prints or exits.
+"""The operator's verbs on a journal: verify, backup, restore, import, adopt. Plain functions; nothing prints or exits.
 
 `verify` and `backup` work beside a running hub, through a read-only connection, so never from inside the hub's own
-process but in one of their own. `restore` and `adopt` need the home's lock. Both write a new file and put it in place;
-what was there is kept under `aside/`, and nothing is deleted. Both take a new journal id and a seq above everything
-known, so no cursor and no epoch of before can be mistaken for one of after.
+process but in one of their own. `restore`, `bring_in` and `adopt` need the home's lock. They write a new file and put
+it in place; what was there is kept under `aside/`, and nothing is deleted. They take a new journal id and a seq above
+everything known, so no cursor and no epoch of before can be mistaken for one of after.
 """
 
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from synapse.core.events import JournalAdopted, Recorded, Row, to_row
 from synapse.errors import DiskFull, JournalError, JournalRefused, StoreFailed
@@ -18,6 +20,7 @@ from synapse.journal.chain import link
 from synapse.journal.connection import failure, is_full
 from synapse.journal.create import base_at, build_database, discard_new, new_id, put_in_place
 from synapse.journal.evidence import Identity, examine, peek_mark
+from synapse.journal.export import ExportFile
 from synapse.journal.files import NO_SPACE, Files, make_home, sync_directory, sync_file, write_durably
 from synapse.journal.lock import HomeLock
 from synapse.journal.mark import Mark
@@ -152,16 +155,27 @@ def restore(home: Path, source: Path, at_ms: int) -> ReplacedReport:
     """
     files = Files(home.absolute())
     make_home(files.home)
-    with HomeLock(files.home):
-        reader = JournalReader.of_file(source.absolute())
-        try:
-            if files.database.exists() and source.samefile(files.database):
-                raise JournalRefused(f"{source}: is the journal of this home itself; name a backup")
-            tip = reader.tip()[0]
-            known = max(tip, _highest_known(files), base_at(at_ms))
-            return _replace(files, reader, reason="restore", known=known, at_ms=at_ms, drop=False)
-        finally:
-            reader.close()
+    with HomeLock(files.home), closing(JournalReader.of_file(source.absolute())) as reader:
+        if files.database.exists() and source.samefile(files.database):
+            raise JournalRefused(f"{source}: is the journal of this home itself; name a backup")
+        return _put(files, reader, "restore", at_ms)
+
+
+def bring_in(home: Path, source: Path, at_ms: int) -> ReplacedReport:
+    """As `restore`, from a file that `export` wrote. Raises as `restore`, and `JournalRefused` naming a broken line."""
+    files = Files(home.absolute())
+    try:
+        reader = ExportFile(source.absolute())
+    except OSError as error:
+        raise JournalRefused(f"{source}: cannot be read ({error.strerror})") from error
+    make_home(files.home)
+    with closing(reader), HomeLock(files.home):
+        return _put(files, reader, "import", at_ms)
+
+
+def _put(files: Files, source: "Source", reason: str, at_ms: int) -> ReplacedReport:
+    known = max(source.tip()[0], _highest_known(files), base_at(at_ms))
+    return _replace(files, source, reason=reason, known=known, at_ms=at_ms, drop=False)
 
 
 def adopt(home: Path, at_ms: int, *, drop: bool = False) -> ReplacedReport:
@@ -189,7 +203,24 @@ def adopt(home: Path, at_ms: int, *, drop: bool = False) -> ReplacedReport:
             reader.close()
 
 
-def _replace(files: Files, reader: JournalReader, *, reason: str, known: int, at_ms: int, drop: bool) -> ReplacedReport:
+class Source(Protocol):
+    """Rows in order, each proved: a database or an export."""
+
+    @property
+    def identity(self) -> Identity:
+        """Whose journal it is."""
+
+    def tip(self) -> tuple[int, bytes]:
+        """Seq and chain hash of the last row."""
+
+    def hash_at(self, seq: int) -> bytes | None:
+        """The chain hash at `seq`."""
+
+    def checked(self, after: int, upto: int, limit: int) -> "_CheckedRows":
+        """The next rows."""
+
+
+def _replace(files: Files, reader: Source, *, reason: str, known: int, at_ms: int, drop: bool) -> ReplacedReport:
     """Build a new database from the rows of `reader` and swap it in. Raises as `restore` and `adopt`."""
     old = reader.identity
     identity = Identity(old.hub_id, new_id(), old.base)
@@ -230,9 +261,7 @@ def _replace(files: Files, reader: JournalReader, *, reason: str, known: int, at
 _CheckedRows = list[tuple[Row, tuple[int, str, int, int, str, str, bytes | None, bytes | None, bytes]]]
 
 
-def _longest_prefix(
-    reader: JournalReader, take: Callable[[_CheckedRows], None]
-) -> tuple[int, int, JournalRefused | None]:
+def _longest_prefix(reader: Source, take: Callable[[_CheckedRows], None]) -> tuple[int, int, JournalRefused | None]:
     """Hand all rows that prove themselves to `take`; answer how many, the last seq, and what ended them early."""
     events, last, limit = 0, reader.identity.base, _ROWS_PER_STEP
     while True:
@@ -291,10 +320,10 @@ def _highest_known(files: Files) -> int:
     return max(seq for seq in (0, head, mark.seq if mark else 0, *spoken) if seq < 1 << 53)
 
 
-def _highest_of_old(files: Files, reader: JournalReader, reason: str) -> int:
-    """Up to where the adopted journal itself went. A restore drops nothing of its source."""
+def _highest_of_old(files: Files, reader: Source, reason: str) -> int:
+    """Up to where the adopted journal itself went. A restore or an import drops nothing of its source."""
     mark = peek_mark(files)
-    if reason == "restore":
+    if reason != "adopt":
         return 0
     is_same = mark is not None and mark.journal_id == reader.identity.journal_id
     try:

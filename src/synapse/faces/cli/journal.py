@@ -1,7 +1,11 @@
 """`journal …`: a running hub is asked; where none has the lock, the files are opened here."""
 
 import os
+import sys
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from shutil import copyfileobj
+from tempfile import TemporaryDirectory
 from time import time
 
 from synapse.client.home import UNIX, find_hub
@@ -10,16 +14,20 @@ from synapse.faces.cli.call import Call
 from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import field, print_json, print_words
 from synapse.journal import admin
+from synapse.journal.export import export
 from synapse.journal.files import Files
 from synapse.journal.lock import HomeLock
+from synapse.journal.reader import JournalReader
 from synapse.protocol.cursor import cursor_of
 
 TYPE_CHECKING = False  # as everywhere in this room
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import TypeAlias
 
     Json: TypeAlias = dict[str, object]
 
+STDOUT = "-"
 LONG_TIMEOUT_S = 3600.0
 """Reading all of a journal takes its time; an explicit --timeout still bounds it."""
 
@@ -82,13 +90,65 @@ def journal_adopt(call: Call) -> int:
     return _replaced(call, admin.adopt(_local_home(call), int(time() * 1000), drop=call.parsed.has("drop")))
 
 
+def journal_export(call: Call) -> int:
+    """Write the journal as lines of JSON, to stdout or a new file; of a running hub, from a backup made for it."""
+    name = call.parsed.arguments[0] if call.parsed.arguments else STDOUT
+    has_bodies = not call.parsed.has("no-bodies")
+    with _readable(call) as reader:
+        if name == STDOUT:
+            export(reader, sys.stdout.buffer, bodies=has_bodies)
+            return EXIT_OK
+        path = os.path.abspath(name)
+        with ExitStack() as undo:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            undo.callback(os.unlink, path)
+            with os.fdopen(descriptor, "wb") as out:
+                report = export(reader, out, bodies=has_bodies)
+                out.flush()
+                os.fsync(out.fileno())
+            undo.pop_all()
+    answer: Json = {
+        "journal_id": report.journal_id,
+        "path": path,
+        "events": report.events,
+        "head": report.head,
+        "cursor": cursor_of(report.journal_id, report.head),
+    }
+    call.show(answer, f"{path}: {report.events} events, head {report.head}")
+    return EXIT_OK
+
+
+@contextmanager
+def _readable(call: Call) -> "Iterator[JournalReader]":
+    """The journal, or while a hub runs a copy that the hub makes and that is gone afterwards."""
+    with ExitStack() as undo:
+        if _hub_runs(call):
+            folder = Path(undo.enter_context(TemporaryDirectory(prefix="export-", dir=_home(call))))
+            _ask(call, "journal.backup", {"path": str(folder / "journal.db")})
+            reader = JournalReader.of_file(folder / "journal.db")
+        else:
+            reader = JournalReader(_home(call))
+        undo.callback(reader.close)
+        yield reader
+
+
+def journal_import(call: Call) -> int:
+    """Put an exported journal in the journal's place. Raises `JournalLocked` while a hub runs."""
+    home, name, now_ms = _local_home(call), call.parsed.arguments[0], int(time() * 1000)
+    if name != STDOUT:
+        if not os.path.isfile(name):
+            raise UsageError(f"{name}: there is no such file")
+        return _replaced(call, admin.bring_in(home, Path(os.path.abspath(name)), now_ms))
+    with TemporaryDirectory() as folder:
+        spool = Path(folder) / "stdin"
+        with spool.open("wb") as file:
+            copyfileobj(sys.stdin.buffer, file)
+        return _replaced(call, admin.bring_in(home, spool, now_ms))
+
+
 def journal_compact(call: Call) -> int:
     """Refused."""
-    raise Rejected("unsupported", f"this release has no `synapse {call.parsed.verb.name if call.parsed.verb else ''}`")
-
-
-journal_export = journal_compact
-journal_import = journal_compact
+    raise Rejected("unsupported", "this release has no `synapse journal compact`")
 
 
 def _replaced(call: Call, report: admin.ReplacedReport) -> int:

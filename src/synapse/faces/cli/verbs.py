@@ -222,8 +222,21 @@ VERBS = {
             Option("drop", FLAG, "", "Also drop what lies behind a broken row."),
         ),
         Verb("journal compact", "journal", "", (0, 9), "Not offered by this release."),
-        Verb("journal export", "journal", "[ARGUMENT …]", (0, 9), "Not offered by this release."),
-        Verb("journal import", "journal", "[ARGUMENT …]", (0, 9), "Not offered by this release."),
+        Verb(
+            "journal export",
+            "journal",
+            "[FILE | -]",
+            (0, 1),
+            "Write the journal as lines of JSON that prove themselves, also while the hub runs.",
+            Option("no-bodies", FLAG, "", "Leave out what the events say; such a file cannot be imported."),
+        ),
+        Verb(
+            "journal import",
+            "journal",
+            "FILE | -",
+            (1, 1),
+            "Put an exported journal in the journal's place; the old one is kept.",
+        ),
         Verb(
             "instructions",
             "instructions",
