@@ -4,7 +4,7 @@ Beside errors.py and not in a room, because the hub writes what the command line
 import the other. Standard library only, and nothing on import that a one-shot call would feel.
 
     home/            0700   $SYNAPSE_HOME, else $XDG_STATE_HOME/synapse, else ~/.local/state/synapse
-      hub.json       0600   pid, uris, journal_id, hub_id; there while the hub is ready
+      hub.json       0600   pid, uris, journal_id, hub_id, supervisor; there while the hub is ready
       hub.sock              where it is short enough; else in synapse-UID/ below the temporary directory
       token          0600   made by the hub on its first start
       config.toml           settings; made by people
@@ -50,9 +50,13 @@ class HomeRefused(SynapseError):
 class HubFile:
     """What hub.json says of the hub that wrote it."""
 
-    __slots__ = ("hub_id", "journal_id", "pid", "uris")
+    __slots__ = ("hub_id", "journal_id", "pid", "supervisor", "uris")
 
-    def __init__(self, *, pid: int, uris: "tuple[str, ...]", journal_id: str, hub_id: str) -> None:
+    def __init__(
+        self, *, pid: int, uris: "tuple[str, ...]", journal_id: str, hub_id: str, supervisor: str = ""
+    ) -> None:
+        """supervisor: the service manager that started it, `systemd` or `launchd`; '' for none."""
+        self.supervisor = supervisor
         self.pid = pid
         self.uris = uris
         self.journal_id = journal_id
@@ -182,7 +186,9 @@ def read_hub_file(home: "PathText") -> HubFile | None:
             and isinstance(journal_id, str)
             and isinstance(hub_id, str)
         ):
-            return HubFile(pid=pid, uris=tuple(uris), journal_id=journal_id, hub_id=hub_id)
+            supervisor = found.get("supervisor")
+            named = supervisor if isinstance(supervisor, str) else ""
+            return HubFile(pid=pid, uris=tuple(uris), journal_id=journal_id, hub_id=hub_id, supervisor=named)
     raise HomeRefused(f"{path}: not a rendezvous file; start the hub again, it writes a new one")
 
 
@@ -194,6 +200,7 @@ def write_hub_file(home: "PathText", content: HubFile) -> None:
             "uris": list(content.uris),
             "journal_id": content.journal_id,
             "hub_id": content.hub_id,
+            "supervisor": content.supervisor,
         }
     )
     path = os.path.join(home, HUB_FILE)

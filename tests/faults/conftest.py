@@ -36,10 +36,16 @@ class Outcome(NamedTuple):
 
 
 class HubProcess:
-    """`synapse hub` on a home. prefix: a command that runs it, such as fiu-run. environ: further variables."""
+    """`synapse hub` on a home. prefix: a command that runs it, such as fiu-run. environ: further variables.
+    descriptors: what it inherits."""
 
     def __init__(
-        self, home: Path, *flags: str, prefix: tuple[str, ...] = (), environ: dict[str, str] | None = None
+        self,
+        home: Path,
+        *flags: str,
+        prefix: tuple[str, ...] = (),
+        environ: dict[str, str] | None = None,
+        descriptors: tuple[int, ...] = (),
     ) -> None:
         self.home = home
         command = [*prefix, sys.executable, "-m", "synapse", "hub", "--home", str(home), "--port", "0", *flags]
@@ -50,6 +56,7 @@ class HubProcess:
             stdout=subprocess.PIPE,
             stderr=self._log,
             env={**ENVIRON, "PYTHONPATH": str(SRC), **(environ or {})},
+            pass_fds=descriptors,
         )
         self.ready = ""
         self.said = b""

@@ -17,12 +17,14 @@ from synapse.hub.connection import Connection
 from synapse.hub.http import Gate, Page
 from synapse.hub.metrics import CONTENT_TYPE, render
 from synapse.hub.settings import Settings
+from synapse.hub.supervision import Doors, require_private
 from synapse.hub.turn import Turns
 from synapse.hub.wire import LinePeer, Peer, WebPeer
 from synapse.protocol.codes import CLOSE_RESTART
 from synapse.protocol.session import Session
 
 BACKLOG: Final = 1024
+NO_DOORS: Final = Doors()
 DRAIN_S: Final = 2.0
 """How long peers have to take their last answers and say goodbye."""
 
@@ -36,7 +38,11 @@ class AddressInUse(SynapseError):
 class Listeners:
     """Sockets that listen, and the peers that came through them."""
 
-    def __init__(self, turns: Turns, settings: Settings, token: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, turns: Turns, settings: Settings, token: str, loop: asyncio.AbstractEventLoop, doors: Doors = NO_DOORS
+    ) -> None:
+        """doors: sockets that a service manager has opened, in place of our own."""
+        self._doors = doors
         self.turns = turns
         self.loop = loop
         self.limits = settings.limits
@@ -55,14 +61,22 @@ class Listeners:
         self._all_gone = asyncio.Event()
 
     def bind(self) -> None:
-        """Take the addresses; nobody is let in yet. Raises `AddressInUse`."""
-        settings = self._settings
-        self._tcp = _bind_tcp(settings.host, settings.port)
+        """Take the addresses; nobody is let in yet. Raises `AddressInUse`, `SettingsRefused`."""
+        settings, doors = self._settings, self._doors
+        host = settings.host
+        if doors.tcp is None:
+            self._tcp = _bind_tcp(host, settings.port)
+        else:
+            require_private(doors.tcp, is_forced=settings.insecure_bind)
+            self._tcp, host = doors.tcp, str(doors.tcp.getsockname()[0])
         port = int(self._tcp.getsockname()[1])
         self.gate = Gate(port, self._token, settings.allowed_hosts, settings.allowed_origins)
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        self.uris.append(f"ws://{host}:{port}")
-        if settings.unix_socket:
+        shown = f"[{host}]" if ":" in host else host
+        self.uris.append(f"ws://{shown}:{port}")
+        if doors.unix is not None:
+            self._unix = doors.unix  # whoever made it takes its name away
+            self.uris.append(f"unix:{self._unix.getsockname()}")
+        elif settings.unix_socket:
             self._socket_path = rendezvous.socket_path(settings.home)
             self._unix = _bind_unix(self._socket_path)
             self.uris.append(f"unix:{self._socket_path}")
@@ -73,8 +87,8 @@ class Listeners:
         create, backlog = self.loop.create_server, BACKLOG
         self._servers.append(await create(lambda: WebPeer(self), sock=self._tcp, backlog=backlog))
         if self._unix is not None:
-            unix = await self.loop.create_unix_server(lambda: LinePeer(self), sock=self._unix, backlog=backlog)
-            self._servers.append(unix)
+            # not create_unix_server, which from Python 3.13 on takes the name away when it closes
+            self._servers.append(await create(lambda: LinePeer(self), sock=self._unix, backlog=backlog))
 
     def refusal(self, host: str) -> Rejected | None:
         """Why one more connection from this host is too many; None when it is not."""

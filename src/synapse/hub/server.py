@@ -27,8 +27,9 @@ from synapse.home import HomeRefused
 from synapse.hub.children import Children
 from synapse.hub.clock import Clock, SystemClock
 from synapse.hub.listeners import AddressInUse, Listeners
-from synapse.hub.log import log, set_up
+from synapse.hub.log import LogFile, LogRefused, log, set_up
 from synapse.hub.settings import Settings, SettingsRefused
+from synapse.hub.supervision import Supervisor
 from synapse.hub.threads import Store, ThreadWorker
 from synapse.hub.turn import Turns
 from synapse.journal.interface import Log
@@ -42,26 +43,52 @@ GC_THRESHOLD: Final = 50_000
 
 def run(settings: Settings) -> int:
     """Run the hub until it is told to stop; its exit code (CLI.md, Exit codes)."""
-    set_up(settings.log_level)
+    try:
+        supervisor = Supervisor(os.environ)
+    except SettingsRefused as error:
+        return _refuse(error)
+    with contextlib.closing(supervisor):
+        return _run(settings, supervisor)
+
+
+def _run(settings: Settings, supervisor: Supervisor) -> int:
     clock = SystemClock()
     try:
+        _begin_log(settings)
         rendezvous.ensure_home(settings.home)
+        supervisor.say(STATUS="replaying the journal")
         recovered = recover(settings.home, clock.wall_ms())
-    except (JournalError, HomeRefused) as error:
-        return _refuse(error)
+    except (JournalError, HomeRefused, LogRefused) as error:
+        return _refuse(error, supervisor)
     gc.collect()
     gc.freeze()  # the replayed state lives as long as the process: collections need not walk it again
     gc.set_threshold(GC_THRESHOLD)
     with contextlib.closing(recovered.journal):
         try:
             token = rendezvous.ensure_token(settings.home, settings.token_file)
-            return asyncio.run(_Hub(settings, clock, token, recovered).run())
+            return asyncio.run(_Hub(settings, clock, token, recovered, supervisor).run())
         except (JournalError, HomeRefused, AddressInUse, SettingsRefused) as error:
-            return _refuse(error)
+            return _refuse(error, supervisor)
 
 
-def _refuse(error: SynapseError) -> int:
+def _begin_log(settings: Settings) -> None:
+    """Open the log before anything is changed. Raises `LogRefused`, `HomeRefused`."""
+    path = settings.log_file
+    if path is None:
+        set_up(settings.log_level)
+        return
+    if path.parent == settings.home:
+        rendezvous.ensure_home(settings.home)
+    set_up(
+        settings.log_level,
+        LogFile(path, bytes_max=settings.log_file_bytes_max, kept=settings.log_files_kept),
+    )
+
+
+def _refuse(error: SynapseError, supervisor: Supervisor | None = None) -> int:
     """Say why in one line."""
+    if supervisor is not None:
+        supervisor.say(STATUS=str(error))
     print(f"synapse hub: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the process's last words
     return int(getattr(error, "exit_code", EXIT_FAILED))
 
@@ -95,7 +122,10 @@ def begin(
 class _Hub:
     """One run of the hub: what lives as long as the process."""
 
-    def __init__(self, settings: Settings, clock: Clock, token: str, recovered: Recovered[State]) -> None:
+    def __init__(
+        self, settings: Settings, clock: Clock, token: str, recovered: Recovered[State], supervisor: Supervisor
+    ) -> None:
+        self._supervisor = supervisor
         self._settings = settings
         self._clock = clock
         self._token = token
@@ -130,7 +160,7 @@ class _Hub:
             version=synapse.__version__,
             fatal=self._on_fatal,
         )
-        listeners = Listeners(turns, settings, self._token, loop)
+        listeners = Listeners(turns, settings, self._token, loop, self._supervisor.doors)
         listeners.bind()
         begin(state, journal, rules, settings.rooms, self._clock.wall_ms(), settings.pools)
         turns.begin()
@@ -141,8 +171,11 @@ class _Hub:
             self._say_ready(listeners)
             self._verify_older()
             ticking = asyncio.create_task(self._tick())
+            feeding = asyncio.create_task(self._supervisor.feed(turns, writer))
             await self._stopped.wait()
+            self._supervisor.say(STOPPING=1, STATUS="draining")
             ticking.cancel()
+            feeding.cancel()
             return await self._end(listeners)
         finally:
             rendezvous.remove_hub_file(settings.home, os.getpid())
@@ -158,10 +191,17 @@ class _Hub:
         journal, uris = self._journal, tuple(listeners.uris)
         rendezvous.write_hub_file(
             self._settings.home,
-            rendezvous.HubFile(pid=os.getpid(), uris=uris, journal_id=journal.journal_id, hub_id=journal.hub_id),
+            rendezvous.HubFile(
+                pid=os.getpid(),
+                uris=uris,
+                journal_id=journal.journal_id,
+                hub_id=journal.hub_id,
+                supervisor=self._supervisor.name,
+            ),
         )
         line = f"synapse hub ready {' '.join(uris)} journal={journal.journal_id} seq={self._turns.feeds.durable}"
         print(line, flush=True)  # noqa: T201 - the ready line is the command's output
+        self._supervisor.say(READY=1, STATUS=f"ready at {' '.join(uris)}")
         log("hub.ready", "ready", pid=os.getpid(), replayed=self._recovered.replayed_events, uris=uris)
 
     def _verify_older(self) -> None:
@@ -217,7 +257,7 @@ class _Hub:
             if isinstance(broken, JournalRefused):
                 await asyncio.sleep(0.05)  # the refusal that names the broken row is on its way
             listeners.cut()
-            return _refuse(broken)
+            return _refuse(broken, self._supervisor)
         log("hub.draining", "draining")
         await listeners.drain()
         log("hub.stopped", "stopped", seq=self._turns.feeds.durable)

@@ -74,7 +74,7 @@ def _row(name: str, kind: str, default: Value, doc: str, **bounds: int) -> Setti
         key=name,
         least=bounds.get("least", 1),
         most=bounds.get("most", 2**53 - 1),
-        unit="s" if name.endswith("_s") else "",
+        unit="s" if name.endswith("_s") else "bytes" if name.endswith("_bytes_max") else "",
         choices=LOG_LEVELS if name == "log_level" else (),
     )
 
@@ -201,6 +201,15 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "File with the hub's token; made when it is not there; by default `token` in the home.",
     ),
     _row("log_level", "text", "info", "The least severe records to log."),
+    _row("log_file", "path", None, "File for the log, mode 0600; by default it goes to stderr."),
+    _row(
+        "log_file_bytes_max",
+        "integer",
+        16 * 1024 * 1024,
+        "The log file is put aside, as `.1`, before it grows beyond this.",
+        least=64 * 1024,
+    ),
+    _row("log_files_kept", "integer", 3, "How many log files are kept that were put aside.", least=0, most=100),
     _row("stats_log_s", "integer", 300, "Seconds between two log lines with the counts; 0: none.", least=0),
     _row(
         "snapshot_events",
@@ -232,6 +241,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     insecure_bind: bool = False
     token_file: Path | None = None
     log_level: str = "info"
+    log_file: Path | None = None
+    log_file_bytes_max: int = 16 * 1024 * 1024
+    log_files_kept: int = 3
     stats_log_s: int = 300
     snapshot_events: int = 500_000
     limits: Limits = Limits()
