@@ -20,6 +20,21 @@ def test_after_the_wait_it_names_there_is_a_token_and_never_more_than_the_rate_a
         assert taken <= burst + now_ms * rate / 1_000 + 1e-6
 
 
+@given(st.integers(1, 5_000), st.integers(1, 50), st.lists(st.tuples(st.integers(0, 50), st.integers(1, 20))))
+def test_a_bucket_has_as_many_tokens_as_can_be_taken_one_by_one(
+    rate: int, burst: int, asks: list[tuple[int, int]]
+) -> None:
+    at_once, one_by_one, now_ms = Bucket(rate, burst, 0), Bucket(rate, burst, 0), 0
+    for gap_ms, count in asks:
+        now_ms += gap_ms
+        refused = [wait_ms for wait_ms in (one_by_one.take(now_ms) for _ in range(count)) if wait_ms]
+        assert at_once.has(count, now_ms) is not bool(refused)
+        if refused:
+            assert [wait_ms for wait_ms in (at_once.take(now_ms) for _ in range(count)) if wait_ms] == refused
+        else:
+            at_once.spend(count)
+
+
 def test_a_clock_that_stands_still_refills_nothing() -> None:
     bucket = Bucket(1_000, 2, 0)
     assert [bucket.take(0) for _ in range(4)] == [0, 0, 2, 2]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
-from synapse.hub.frames import frame_at, plain_text_at, text_frame, unmasked, xor_mask
+from synapse.hub.frames import frame_at, plain_texts, text_frame, unmasked, xor_mask
 
 SIZES = (0, 1, 125, 126, 127, 65_535, 65_536, 65_537, 262_144)
 
@@ -51,8 +51,25 @@ def test_the_short_way_takes_whole_masked_texts_and_agrees_with_the_long_one(
 ) -> None:
     data = Frame(opcode, payload, fin=fin).serialize(mask=masked)
     here = data[: len(data) - missing]
-    found = plain_text_at(b"before" + here, 6)
-    if opcode is Opcode.TEXT and fin and masked and not missing and len(payload) < 65_536:
-        assert found == (payload, 6 + len(data))
+    found = plain_texts(b"before" + here, 6, 1 << 20)
+    is_plain = opcode is Opcode.TEXT and fin and masked and not missing
+    if is_plain and len(payload) < 65_536 and payload.isascii():
+        assert found == ([payload], 6 + len(data))
     else:
-        assert found is None
+        assert found == ([], 6)
+
+
+@given(
+    st.lists(st.text(max_size=140), max_size=6),
+    st.sampled_from([b"", b"\x81", b"\x81\xfe\x01", Frame(Opcode.PING, b"p").serialize(mask=True)]),
+    st.integers(0, 140),
+)
+def test_the_short_way_takes_frames_up_to_the_first_of_another_shape(
+    texts: list[str], behind: bytes, bound: int
+) -> None:
+    payloads = [text.encode() for text in texts]
+    frames = [Frame(Opcode.TEXT, payload).serialize(mask=True) for payload in payloads]
+    taken = 0
+    while taken < len(payloads) and payloads[taken].isascii() and len(payloads[taken]) <= bound:
+        taken += 1
+    assert plain_texts(b"".join(frames) + behind, 0, bound) == (payloads[:taken], sum(map(len, frames[:taken])))

@@ -5,9 +5,9 @@ import pytest
 from tests.hub.conftest import Voice, error_of, message, slow_writer, steps, text_of, voice
 
 from synapse.hub.peers import INBOX_MAX
-from synapse.protocol.codec import decode_hub_frame
+from synapse.protocol.codec import decode_hub_frame, encode_request
 from synapse.protocol.codes import CLOSE_BAD_HELLO, CLOSE_NO_HELLO, CLOSE_SLOW
-from synapse.protocol.commands import DeclareStatus, IdentifyHub, Ping, ReadHistory, Subscribe
+from synapse.protocol.commands import DeclareStatus, Hello, IdentifyHub, Ping, ReadHistory, Subscribe
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import Message, PresenceChanged, PresenceSnapshot
 from synapse.protocol.replies import HubIdentity, Pong, StatusDeclared, Subscribed
@@ -59,6 +59,39 @@ async def test_a_host_over_its_rate_is_refused_whoever_asks() -> None:
         await ada.ask(Ping(), Pong)
         refused = await bob.refused(Ping())
         assert (refused.code, refused.facts["who"], refused.facts["burst"]) == ("rate_limited", "memory", 3)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 8])
+@pytest.mark.parametrize("limits", [{"rate_agent_burst": 5}, {"rate_host_burst": 5}, {"in_flight_max": 4}, {}])
+async def test_frames_that_come_together_are_answered_as_if_each_came_alone(limits: dict[str, int], count: int) -> None:
+    frames = [b"no json", encode_request(2, Hello(name="ada")), *(encode_request(n, Ping()) for n in range(3, 9))]
+    heard: list[tuple[list[tuple[object, ...]], bool]] = []
+    for is_together in (False, True):
+        async with MemoryHub(limits=Limits(rate_agent_per_s=1, rate_host_per_s=1, **limits)) as hub:
+            ada = await voice(hub)
+            connection, peers = ada.peer.connection, hub.turns.peers
+            assert connection is not None
+            if is_together:
+                peers.hear_all(connection, frames[:count], peers.now_ms())
+            else:
+                for frame in frames[:count]:
+                    peers.hear(connection, frame, peers.now_ms())
+            was_held = connection.is_held
+            answers = await ada.listen()
+            heard.append(([(it.type, it.id, it.error) for it in answers], was_held))
+            assert connection.in_flight == 0
+    assert len(heard[0][0]) == count
+    assert heard[0] == heard[1]
+
+
+async def test_commands_that_come_with_the_hello_are_counted_one_by_one() -> None:
+    async with MemoryHub() as hub:
+        stranger = Voice(hub)
+        connection, peers = stranger.peer.connection, hub.turns.peers
+        assert connection is not None
+        peers.hear_all(connection, [encode_request(1, Ping()), encode_request(2, Ping())], peers.now_ms())
+        answers = [it.id for it in await stranger.listen() if it.type == "error"]
+        assert answers == [1], "the first one ends it"
 
 
 async def test_a_bad_first_frame_closes_even_when_it_comes_too_fast() -> None:

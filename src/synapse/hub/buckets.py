@@ -29,6 +29,17 @@ class Bucket:
             return 0
         return max(1, int((1 - self._tokens) / self._rate) + 1)
 
+    def has(self, count: int, now_ms: int) -> bool:
+        """True when `take` would find a token so many times."""
+        if now_ms > self._last_ms:
+            self._tokens = min(self._burst, self._tokens + (now_ms - self._last_ms) * self._rate)
+            self._last_ms = now_ms
+        return self._tokens >= count
+
+    def spend(self, count: int) -> None:
+        """`take` so many times; the bucket has them."""
+        self._tokens -= count
+
     def is_full(self, now_ms: int) -> bool:
         """True when nothing was asked for long enough that the bucket can be forgotten."""
         return self._tokens + (now_ms - self._last_ms) * self._rate >= self._burst

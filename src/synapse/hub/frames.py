@@ -48,26 +48,33 @@ def frame_at(data: bytes, at: int) -> FrameAt | None:
     return tuple.__new__(FrameAt, (second >= 0x80, key, length, key + 4 + length))  # half the cost of calling FrameAt
 
 
-def plain_text_at(data: bytes, at: int) -> tuple[bytes, int] | None:
-    """The payload, and where the next frame begins, if at `at` lies the shape that is sent all day: a masked text frame
-    of less than 64 KiB that is a whole message and is here to its end. None for anything else."""
+def plain_texts(data: bytes, at: int, bound: int) -> tuple[list[bytes], int]:
+    """The payloads of the frames from `at` on, as long as they have the shape that is sent all day, and where the first
+    one of another shape begins: masked text frames of at most `bound` bytes and less than 64 KiB, each a whole message
+    in ASCII and here to its end."""
+    found: list[bytes] = []
+    size = len(data)
     try:
-        if data[at] != PLAIN_TEXT:
-            return None
-        second = data[at + 1]
-        if second == 0xFE:
-            start = at + 8
-            end = start + (data[at + 2] << 8 | data[at + 3])
-        elif 0x80 <= second < 0xFE:
-            start = at + 6
-            end = start + second - 0x80
-        else:
-            return None
-    except IndexError:
-        return None
-    if end > len(data):
-        return None
-    return _apply_mask(data[start:end], data[start - 4 : start]), end
+        while at < size and data[at] == PLAIN_TEXT:
+            second = data[at + 1]
+            if second == 0xFE:
+                start = at + 8
+                end = start + (data[at + 2] << 8 | data[at + 3])
+            elif 0x80 <= second < 0xFE:
+                start = at + 6
+                end = start + second - 0x80
+            else:
+                break
+            if end > size or end - start > bound:
+                break
+            payload = _apply_mask(data[start:end], data[start - 4 : start])
+            if not payload.isascii():
+                break
+            found.append(payload)
+            at = end
+    except IndexError:  # the head of the last one is not complete
+        pass
+    return found, at
 
 
 def unmasked(data: bytes, frame: FrameAt) -> bytes:

@@ -341,7 +341,19 @@ class Requests:
 
     # Presence and status.
 
-    def presence_diff(self, changed: set[int]) -> list[PresenceChanged]:
+    def tell_presence(self) -> None:
+        """What changed, to everybody who follows presence."""
+        durable, changed = self._turns.feeds.durable, self._state.soft.presence.changed
+        payloads = [encode_notice(durable, notice) for notice in self._presence_diff(changed)]
+        changed.clear()
+        for subscription in self._turns.feeds.presence:
+            connection = subscription.connection
+            if connection.is_stuck:
+                subscription.has_stale_presence = True
+            else:
+                connection.wire.write(b"".join([connection.wire.frame(payload) for payload in payloads]))
+
+    def _presence_diff(self, changed: set[int]) -> list[PresenceChanged]:
         """The changed agents that still exist, in notices that fit into a frame."""
         state, lease_ms = self._state, self._turns.lease_clock.now_ms
         agents = [state.agents.by_id[agent] for agent in sorted(changed) if agent in state.agents.by_id]

@@ -43,7 +43,7 @@ from synapse.hub.requests import Requests
 from synapse.hub.threads import Store, commit
 from synapse.hub.waiting import Waiting
 from synapse.hub.work import Totals, Turn, Work
-from synapse.protocol.codec import Request, RequestId, encode_error, encode_notice, encode_reply
+from synapse.protocol.codec import Request, RequestId, encode_error, encode_reply
 from synapse.protocol.codes import CLOSE_REVOKED
 from synapse.protocol.commands import ClaimLease, Hello, IdentifyHub, ReleaseLease, RenewLease, SendMessage, TakeInbox
 from synapse.protocol.replies import Reply, Status
@@ -143,14 +143,21 @@ class Turns:
     def put(self, connection: Connection | None, work: Work) -> int:
         """Queue something for the next turn; how much is queued then."""
         self._inbox.append((connection, work))
-        if not self._is_scheduled and not self._is_committing:
-            self._is_scheduled = True
-            self._loop.call_soon(self._run)
+        self._schedule()
+        return len(self._inbox)
+
+    def put_all(self, connection: Connection, works: Iterable[Work]) -> int:
+        """As `put` for each."""
+        self._inbox.extend([(connection, work) for work in works])
+        self._schedule()
         return len(self._inbox)
 
     def put_first(self, connection: Connection, requests: Sequence[Request]) -> None:
         """Queue requests that were heard before everything of this connection that is queued now."""
         self._inbox.extendleft((connection, request) for request in reversed(requests))
+        self._schedule()
+
+    def _schedule(self) -> None:
         if not self._is_scheduled and not self._is_committing:
             self._is_scheduled = True
             self._loop.call_soon(self._run)
@@ -355,6 +362,7 @@ class Turns:
         seq = self.state.seq if connection.by.actor else 0
         connection.in_flight -= 1
         payload = encode_error(request_id, seq, error)
+        self.totals.refused[error.code] += 1
         self._turn.replies.setdefault(connection, []).append((seq, payload))
         if len(payload) > SATING_BYTES:  # it names many holders
             self._turn.sated.add(connection)
@@ -362,7 +370,6 @@ class Turns:
     def arrived(self, agents: Iterable[int]) -> None:
         """Something came into the inboxes of these agents in this turn."""
         self._turn.arrived.update(agents)
-        self.totals.refused[error.code] += 1
 
     def say(self, connection: Connection, payload: bytes) -> None:
         """Queue a notice about a request in line with the answers: it goes out before the request's own."""
@@ -422,6 +429,7 @@ class Turns:
 
         def done(was_full: bool | None, error: JournalError | None) -> None:
             self._is_committing = False
+            self.totals.commit_s.observe(self._loop.time() - began_s)
             if error is not None:
                 self.on_broken(error)
                 return
@@ -429,7 +437,6 @@ class Turns:
                 self._turn_read_only()
             if self.clock.monotonic_ms() - self._commit_since_ms > 1_000:
                 self.lease_clock.advance(is_behind=True, is_inbox_full=False)
-            self.totals.commit_s.observe(self._loop.time() - began_s)
             self._release(turn)
             if self.totals.commits % COMMITS_PER_MAINTENANCE == 0:
                 self._writer.submit(log.maintain, self._maintained)
@@ -462,7 +469,8 @@ class Turns:
         for connection, keys in receivers.items():
             if not connection.is_closed:
                 self._tell(connection, told, keys, (), before)
-        self._tell_presence()
+        if self.state.soft.presence.changed:
+            self.requests.tell_presence()
         for connection, payload in turn.notices:
             if not connection.is_closed and not connection.is_stuck:
                 connection.wire.write(connection.wire.frame(payload))
@@ -503,19 +511,6 @@ class Turns:
                 self._loop.call_soon(self.feeds.resume, connection)
             return
         wire.write(data)
-
-    def _tell_presence(self) -> None:
-        changed = self.state.soft.presence.changed
-        if not changed:
-            return
-        payloads = [encode_notice(self.feeds.durable, notice) for notice in self.requests.presence_diff(changed)]
-        changed.clear()
-        for subscription in self.feeds.presence:
-            connection = subscription.connection
-            if connection.is_stuck:
-                subscription.has_stale_presence = True
-            else:
-                connection.wire.write(b"".join([connection.wire.frame(payload) for payload in payloads]))
 
     def on_broken(self, error: JournalError) -> None:
         """The store failed or lies: nothing is decided or released any more, and the process ends."""

@@ -21,7 +21,7 @@ from websockets.http11 import Request as HandshakeRequest
 from websockets.protocol import State as WebSocketState
 from websockets.server import ServerProtocol
 
-from synapse.hub.frames import PLAIN_TEXT, frame_at, plain_text_at, text_frame, unmasked
+from synapse.hub.frames import PLAIN_TEXT, frame_at, plain_texts, text_frame, unmasked
 from synapse.hub.http import HEAD_BYTES_MAX, Admitted, Exchange, plain_response, read_head
 from synapse.protocol.codec import encode_error, encode_notice
 from synapse.protocol.codes import CLOSE_BAD_DATA, CLOSE_FLOOD, CLOSE_TOO_BIG
@@ -363,13 +363,13 @@ class WebPeer(Peer):
         peers, bound = self._listeners.turns.peers, self._listeners.limits.frame_bytes_max
         at, size, now_ms = 0, len(data), peers.now_ms()
         while at < size:
-            plain = None if self._fragments else plain_text_at(data, at)
-            if plain is not None and len(plain[0]) <= bound and plain[0].isascii():
-                payload, at = plain
-                peers.hear(connection, payload, now_ms)
-                if self._is_closing:
-                    return
-                continue
+            if not self._fragments:
+                payloads, at = plain_texts(data, at, bound)
+                if payloads:
+                    peers.hear_all(connection, payloads, now_ms)
+                    if self._is_closing:
+                        return
+                    continue
             frame = frame_at(data, at)
             if frame is None:
                 self._rest += data[at:]

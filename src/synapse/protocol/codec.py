@@ -6,13 +6,13 @@ fanned out are our bytes: compact, one line, valid UTF-8, each key once.
 """
 
 import re
-from typing import Final, NamedTuple, TypeAlias, Union
+from typing import Annotated, Final, NamedTuple, TypeAlias, Union
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from synapse.errors import PeerError, Rejected
-from synapse.protocol.commands import COMMANDS, TYPE_OF, Command, SaveCheckpoint, SendMessage
+from synapse.protocol.commands import COMMANDS, TYPE_OF, Command, Int, SaveCheckpoint, SendMessage
 from synapse.protocol.limits import Limits
 from synapse.protocol.names import shown
 from synapse.protocol.notices import NOTICES, Notice
@@ -102,11 +102,14 @@ class BadFrame(PeerError):
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 _decode_any = msgspec.json.Decoder().decode
+_request: Final = tuple.__new__
+"""Makes a `Request` at half the cost of calling the class."""
 _decode_hub_frame = msgspec.json.Decoder(HubFrame).decode
+_RequestId: TypeAlias = Annotated[str, msgspec.Meta(max_length=REQUEST_ID_CHARS_MAX)] | Int
 _FRAMES: Final = [
     msgspec.defstruct(
         f"{kind.__name__}Frame",
-        [("id", str | int), ("body", kind), ("idem_key", str | None, None)],
+        [("id", _RequestId), ("body", kind), ("idem_key", str | None, None)],
         tag_field="type",
         tag=name,
         frozen=True,
@@ -138,7 +141,20 @@ def decode_request(data: bytes, limits: Limits) -> Request:
         frame = _decode_frame(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _decode_in_stages(data, limits)
-    return _checked(frame.id, frame.body, frame.idem_key, data, limits)
+    command = frame.body
+    if frame.idem_key is None and b"\\u0000" not in data:
+        if type(command) is SendMessage:
+            text = bytes(command.body)
+            if _is_our_text(text) and len(text) <= limits.message_bytes_max:
+                return _request(Request, (frame.id, command, None, b""))
+        elif type(command) is not SaveCheckpoint:
+            return _request(Request, (frame.id, command, None, b""))
+    return _checked(frame.id, command, frame.idem_key, data, limits)
+
+
+def _is_our_text(body: bytes) -> bool:
+    """True for a JSON text as we would write it: there is one way to write such a text."""
+    return body[:1] == b'"' and b"\\" not in body and body.isascii()
 
 
 def _decode_in_stages(data: bytes, limits: Limits) -> Request:
@@ -176,20 +192,14 @@ def _require_id(request_id: str | int, limits: Limits) -> str | int:
 
 
 def _checked(request_id: str | int, command: Command, key: str | None, data: bytes, limits: Limits) -> Request:
-    """What the types do not say: size of id and key, NUL, and free JSON in our own bytes. Only free JSON can be too
-    deep or hold too large an integer, and a message's body not when it is a text: nearly no frame is scanned."""
-    try:
-        _require_id(request_id, limits)
-    except Rejected as error:
-        raise BadFrame(_label(data), error) from None
+    """What the types do not say: size of the key, NUL, and free JSON in our own bytes. Only free JSON can be too deep
+    or hold too large an integer, and a message's body not when it is a text."""
     try:
         if type(command) is SendMessage:
             theirs = bytes(command.body)
-            is_text = theirs[:1] == b'"'
-            if not is_text or b"\\u0000" in data:
+            if theirs[:1] != b'"' or b"\\u0000" in data:
                 _require_plain_json(data, limits)
-            is_ours = is_text and b"\\" not in theirs and theirs.isascii()  # there is one way to write such a text
-            ours = theirs if is_ours else _encode(_decode_any(theirs))
+            ours = theirs if _is_our_text(theirs) else _encode(_decode_any(theirs))
             if ours != theirs or len(ours) > limits.message_bytes_max:
                 command = _with_body(command, ours, limits)
         elif type(command) is SaveCheckpoint:
@@ -212,9 +222,7 @@ def _checked(request_id: str | int, command: Command, key: str | None, data: byt
         raise BadFrame(request_id, _body_refusal(error)) from None
     except Rejected as error:
         raise BadFrame(request_id, error) from None
-    raw = b"" if key is None else _encode(command)
-    request: Request = tuple.__new__(Request, (request_id, command, key, raw))  # half the cost of calling the class
-    return request
+    return Request(request_id, command, key, b"" if key is None else _encode(command))
 
 
 class _OfferedBody(msgspec.Struct, frozen=True, kw_only=True):
