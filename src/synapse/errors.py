@@ -9,6 +9,7 @@
     │   └── NoAnswer         it was there and did not answer in time (client.link)
     ├── RequestTimeout   a request took too long and changed nothing (client.calls)
     │   └── OutcomeUnknown   it may have changed something; repeat it under the idem_key it names
+    ├── FileRefused      a file is not what the message that refers to it says (client.files)
     ├── HomeRefused, SecretRefused, SettingsRefused, AddressInUse, UsageError
     │                    what a process was started with does not fit; defined where it is checked
     └── JournalError     the store refused or failed; one line with the cure and the process's exit code

@@ -321,6 +321,8 @@ class BlockingClient:
 
     request = _blocking(Client.request)
     send = _blocking(Client.send)
+    send_file = _blocking(Client.send_file)
+    receive_file = _blocking(Client.receive_file)
     history = _blocking(Client.history)
     all_history = _iterated(Client.all_history)
     messages = _iterated(Client.messages)

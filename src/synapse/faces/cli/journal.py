@@ -93,7 +93,7 @@ def journal_adopt(call: Call) -> int:
 def journal_export(call: Call) -> int:
     """Write the journal as lines of JSON, to stdout or a new file; of a running hub, from a backup made for it."""
     name = call.parsed.arguments[0] if call.parsed.arguments else STDOUT
-    has_bodies = not call.parsed.has("no-bodies")
+    has_bodies = not call.parsed.has("no_bodies")
     with _readable(call) as reader:
         if name == STDOUT:
             export(reader, sys.stdout.buffer, bodies=has_bodies)

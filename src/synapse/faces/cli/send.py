@@ -69,6 +69,15 @@ def _message(call: Call) -> "Json":
 def _content(call: Call) -> object:
     from synapse.faces.cli.given import given_json, given_text
 
+    arguments, path = call.parsed.arguments, call.parsed.text("file")
+    if path is not None:
+        from synapse.client.files import refer_to
+
+        if arguments or call.parsed.has("body_json"):
+            raise UsageError("give TEXT or --file: a message refers to a file, or says something")
+        return refer_to(path).body()
+    if not arguments:
+        raise UsageError("send needs TEXT, or - for stdin, or --file PATH")
     text = given_text(call.parsed.arguments[0], "send a reference to a file instead")
     return given_json(text, "TEXT") if call.parsed.has("body_json") else text
 

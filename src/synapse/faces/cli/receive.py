@@ -1,0 +1,49 @@
+"""`receive`: the file that a message refers to, checked against what its sender said."""
+
+from synapse.client import files
+from synapse.client.files import FileRefused, file_in
+from synapse.errors import EXIT_OK, Rejected
+from synapse.faces.cli.call import Call
+from synapse.faces.cli.options import UsageError
+
+TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Json: TypeAlias = dict[str, object]
+
+
+def receive(call: Call) -> int:
+    """Look the message up, check the file, print its path. Raises `Rejected(not_found)`, `FileRefused`."""
+    arguments = call.parsed.arguments
+    message = _message(call, arguments[0], None if len(arguments) == 1 else call.address(arguments[1]))
+    reference = file_in(message.get("body"))
+    if reference is None:
+        raise FileRefused(f"message {arguments[0]} refers to no file")
+    path = files.receive(reference, call.parsed.text("save"))
+    answer: Json = {
+        "id": arguments[0],
+        "path": path,
+        "bytes": reference.bytes,
+        "sha256": reference.sha256,
+        "verified": True,
+        "cursor": message.get("cursor"),
+    }
+    call.show(answer, path)
+    return EXIT_OK
+
+
+def _message(call: Call, name: str, channel: str | None) -> "Json":
+    """The message of that id: the one event behind the position before it."""
+    if name[:1] != "m" or not name[1:].isdecimal():
+        raise UsageError(f"{name!a} is no message id: m and a number")
+    link = call.open()
+    before = f"{link.await_welcome().get('journal_id')}:{int(name[1:]) - 1}"
+    where: Json = {"inbox": True} if channel is None else {"channel": channel}
+    page = link.ask("history.read", {**where, "since": before, "limit": 1})
+    messages = page.get("messages")
+    found: Json = messages[0] if isinstance(messages, list) and messages else {}
+    if found.get("id") != name:
+        place = "my inbox" if channel is None else channel
+        raise Rejected("not_found", f"no message {name} ever came into {place}", {"id": name})
+    return found

@@ -1,0 +1,40 @@
+"""`send --file` and `receive`."""
+
+from pathlib import Path
+
+from tests.faces.conftest import RealHub
+
+
+def test_a_file_goes_by_reference_and_is_checked_on_receipt(hub: RealHub, tmp_path: Path) -> None:
+    file = tmp_path / "report.txt"
+    file.write_text("all of it")
+    hub.json("who", "--name", "bob")
+    sent = hub.json("send", "--to", "bob", "--file", str(file), "--name", "ada")
+    got = hub.json("receive", sent["id"], "--name", "bob")
+    assert (got["path"], got["bytes"], got["verified"]) == (str(file), 9, True)
+    saved = hub.run("receive", sent["id"], "--save", str(tmp_path / "copy"), "--name", "bob")
+    assert saved.stdout.strip() == str(tmp_path / "copy")
+    assert (tmp_path / "copy").read_text() == "all of it"
+    file.write_text("all of IT")
+    changed = hub.run("receive", sent["id"], "--name", "bob")
+    assert (changed.returncode, changed.stdout) == (1, "")
+    assert "SHA-256 differs" in changed.stderr
+
+
+def test_a_file_in_a_channel_is_received_by_naming_the_channel(hub: RealHub, tmp_path: Path) -> None:
+    file = tmp_path / "report.txt"
+    file.write_text("x")
+    hub.json("send", "before", "--name", "ada")
+    sent = hub.json("send", "--file", str(file), "--name", "ada")
+    assert hub.json("receive", sent["id"], "main:general", "--name", "bob")["path"] == str(file)
+    assert hub.run("receive", sent["id"], "--name", "bob").returncode == 4, "it is not in the inbox"
+
+
+def test_what_is_no_file_no_id_or_no_reference_is_said(hub: RealHub, tmp_path: Path) -> None:
+    plain = hub.json("send", "text", "--name", "ada")
+    assert "refers to no file" in hub.run("receive", plain["id"], "main:general", "--name", "ada").stderr
+    assert hub.run("receive", "m1", "--name", "ada").returncode in (3, 4)
+    assert hub.run("receive", "x", "--name", "ada").returncode == 2
+    assert hub.run("send", "--file", str(tmp_path / "nothing"), "--name", "ada").returncode == 1
+    assert hub.run("send", "text", "--file", str(tmp_path), "--name", "ada").returncode == 2
+    assert hub.run("send", "--name", "ada").returncode == 2
