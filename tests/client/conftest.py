@@ -1,6 +1,7 @@
 """A hub played by the test, frame by frame, and time that passes only when nothing else is left to do."""
 
 import asyncio
+import math
 import os
 import random
 import selectors
@@ -155,8 +156,47 @@ class Peer:
         return asked
 
 
+class PushPeer(Peer):
+    """The same as a `PushTransport`. room: how many more frames this hub reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.room = math.inf
+        self._on_room: Callable[[], None] | None = None
+
+    def post(self, frame: bytes, /) -> bool:
+        if self._end is not None:
+            raise self._end
+        if self.room <= 0:
+            return False
+        self.room -= 1
+        self.frames.append(frame)
+        self._asked.append(frame)
+        return True
+
+    async def pump(self, take: Callable[[bytes], None], on_room: Callable[[], None], /) -> None:
+        self._on_room = on_room
+        if self.room > 0:
+            on_room()
+        try:
+            while True:
+                for _ in range(100):  # what one read of a socket may hold
+                    take(await self.receive())
+                await asyncio.sleep(0)
+        finally:
+            self._on_room = None
+
+    def drain(self, room: float = math.inf) -> None:
+        """Read again."""
+        self.room = room
+        if self._on_room is not None:
+            self._on_room()
+
+
 class Net:
-    """Where the client dials. is_down: nobody answers. refusals: codes for the next hellos."""
+    """Where the client dials. kind: of its connections. is_down: nobody answers."""
+
+    kind: type[Peer] = Peer
 
     def __init__(self) -> None:
         self.is_down = False
@@ -169,7 +209,7 @@ class Net:
         self.dialled_at_s.append(asyncio.get_running_loop().time())
         if self.is_down:
             raise HubUnreachable("nobody is there")
-        peer = Peer()
+        peer = self.kind()
         self._coming.append(peer)
         return peer
 
@@ -214,6 +254,15 @@ class Net:
         await connecting
         return client, peer
 
+    async def pushed(self, *, timeout: float = 10.0) -> tuple[Client, PushPeer]:
+        """A client that was welcomed over a transport that pushes, and sends without a wait."""
+        self.kind = PushPeer
+        client, peer = await self.connected(timeout=timeout)
+        assert isinstance(peer, PushPeer)
+        while not client.is_connected:
+            await asyncio.sleep(0)
+        return client, peer
+
     @staticmethod
     def message(n: int, *, seq: int | None = None, channel: str = "general", body: object = "hello") -> Message:
         """Message number `n` of main:general, or of another channel; its seq is its number unless given."""
@@ -244,10 +293,12 @@ def _no_settings_of_the_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("SYNAPSE_HOME", str(tmp_path / "home"))
 
 
-@pytest.fixture
-def net() -> Net:
-    """A hub played by the test."""
-    return Net()
+@pytest.fixture(params=[Peer, PushPeer], ids=["asked", "pushed"])
+def net(request: pytest.FixtureRequest) -> Net:
+    """A hub played by the test, over a transport of either shape."""
+    played = Net()
+    played.kind = request.param
+    return played
 
 
 class People:

@@ -1,10 +1,14 @@
-import msgspec
+import asyncio
 
-from synapse.client.calls import KEYED, Call
+import msgspec
+import pytest
+
+from synapse.client.calls import KEYED, Call, Calls, Overdue
 from synapse.core.kernel import REPEATABLE
 from synapse.protocol.commands import AckInbox, ClaimLease, Ping, RenewLease, SendMessage, TakeInbox
 from synapse.protocol.notices import ClaimQueued
 
+HAS_VIRTUAL_TIME = True
 QUEUED = ClaimQueued(request=1, task="T1", room="main", place=7, position=1, deadline_ms=None, holders=())
 
 
@@ -39,3 +43,34 @@ def test_a_claim_with_a_key_is_repeated_unchanged() -> None:
     before = call.frame
     call.take_place(QUEUED)
     assert call.frame == before
+
+
+async def test_many_calls_need_one_timer_and_none_when_no_call_has_a_deadline() -> None:
+    calls, loop = Calls(), asyncio.get_running_loop()
+    calls.put(Call(1, Ping()))
+    assert calls._alarm is None
+    for number in range(2, 100):
+        calls.leave(Call(number, Ping()))
+        calls.put(Call(number, Ping()), loop.time() + 10)
+    first = calls._alarm
+    calls.put(Call(100, Ping()), loop.time() + 10)
+    assert calls._alarm is first
+
+
+async def test_a_call_that_was_left_behind_with_the_hub_has_no_deadline() -> None:
+    calls, loop = Calls(), asyncio.get_running_loop()
+    left = Call(1, TakeInbox(), leftover=lambda _: None)
+    calls.put(left, loop.time() + 1)
+    left.is_out = True
+    calls.leave(left)
+    waiting = Call(2, Ping())
+    answer = calls.put(waiting, loop.time() + 2)
+    with pytest.raises(Overdue):
+        await answer
+    calls.leave(waiting)
+    assert loop.time() == pytest.approx(2.0)
+    assert left in calls
+    assert left.answer is not None
+    assert not left.answer.done()
+    await asyncio.sleep(10)
+    assert calls._alarm is None

@@ -11,6 +11,7 @@ import pytest
 from synapse.client.calls import OutcomeUnknown, RequestTimeout
 from synapse.errors import Disconnected, HubUnreachable, PeerError, Rejected
 from synapse.protocol.codes import CLOSE_NAME_TAKEN, CLOSE_RESTART, CLOSE_REVOKED, CLOSE_UNAUTHORIZED
+from synapse.protocol.commands import Ping
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import Closing
 from synapse.protocol.replies import HubIdentity, Pong, Sent, StatusDeclared
@@ -537,3 +538,112 @@ async def test_a_cancelled_connect_lets_the_connection_go(net: "Net") -> None:
     await asyncio.wait({connecting})
     assert peer.is_closed
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+# a transport that pushes, to a hub that does not read
+
+
+async def test_what_a_full_hub_cannot_take_waits_here_and_goes_out_in_its_order(net: "Net") -> None:
+    client, peer = await net.pushed()
+    peer.room = 0
+    sending = [begun(client.send(number)) for number in range(6)]
+    await settled()
+    assert peer.asked_now() == []
+    assert client.is_connected
+    sending[1].cancel()
+    await settled()
+    assert len(client._lifeline._calls) == 5
+    peer.drain(room=2)  # and then it is full again
+    sending.append(begun(client.send(6)))
+    await settled()
+    asked = peer.asked_now()
+    assert [sent_body(each) for each in asked] == [0, 2]
+    peer.drain()
+    sending.append(begun(client.send(7)))
+    await settled()
+    asked += peer.asked_now()
+    assert [sent_body(each) for each in asked] == [0, 2, 3, 4, 5, 6, 7]
+    for each in asked:
+        peer.reply(each, SENT)
+    await asyncio.gather(sending[0], *sending[2:])
+    await client.close()
+
+
+async def test_what_never_went_out_to_a_full_hub_changed_nothing(net: "Net") -> None:
+    client, peer = await net.pushed(timeout=3.0)
+    peer.room = 0
+    with pytest.raises(RequestTimeout, match="not sent within 3 s; nothing was changed") as late:
+        await client.send("x")
+    assert not isinstance(late.value, OutcomeUnknown)
+    peer.drain()
+    await settled()
+    assert peer.asked_now() == []
+    await client.close()
+
+
+async def test_what_a_full_hub_did_not_take_goes_to_the_next_connection(net: "Net") -> None:
+    client, peer = await net.pushed()
+    peer.room = 1
+    sending = [begun(client.send(number)) for number in range(3)]
+    await settled()
+    peer.cut()
+    peer.drain()  # too late
+    again = await net.welcome()
+    asked = [await again.asked() for _ in sending]
+    assert [sent_body(each) for each in asked] == [0, 1, 2]
+    assert [sent_body(each) for each in peer.asked_now()] == [0]
+    for each in asked:
+        again.reply(each, SENT)
+    await asyncio.gather(*sending)
+    await client.close()
+
+
+async def test_a_cancelled_claim_that_a_full_hub_never_took_leaves_nothing_behind(net: "Net") -> None:
+    client, peer = await net.pushed()
+    peer.room = 0
+    claiming = begun(client.claim("T1", wait=None))
+    await settled()
+    claiming.cancel()
+    await asyncio.wait({claiming})
+    assert len(client._lifeline._calls) == 0
+    peer.drain()
+    await settled()
+    assert peer.asked_now() == []
+    await client.close()
+
+
+# deadlines
+
+
+async def test_each_deadline_comes_in_its_time_whatever_the_others_are(net: "Net") -> None:
+    client, peer = await net.connected(timeout=5.0)
+    ends_s: dict[float, float] = {}
+
+    async def ping(limit: float) -> None:
+        with pytest.raises(RequestTimeout):
+            await client.request(Ping(), Pong, timeout=limit)
+        ends_s[limit] = round(now_s() - began_s, 3)
+
+    began_s = now_s()
+    async with asyncio.TaskGroup() as group:
+        for limit in (4.0, 1.0, 3.0, 2.0, 0.0):
+            group.create_task(ping(limit))
+        await settled()
+        answered = begun(client.ping())
+        await settled()
+        peer.reply(peer.asked_now()[-1], PONG)
+        assert await answered == PONG
+    assert ends_s == {0.0: 0.0, 1.0: 1.0, 2.0: 2.0, 3.0: 3.0, 4.0: 4.0}
+    assert len(client._lifeline._calls) == 0
+    await client.close()
+
+
+async def test_a_client_that_is_closed_has_no_timer_left(net: "Net") -> None:
+    client, _ = await net.connected(timeout=5.0)
+    pinging = begun(client.ping())
+    await settled()
+    assert client._lifeline._calls._alarm is not None
+    await client.close()
+    with pytest.raises(Disconnected):
+        await pinging
+    assert client._lifeline._calls._alarm is None

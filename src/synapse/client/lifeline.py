@@ -22,7 +22,7 @@ import msgspec
 from synapse.client.calls import Call, Calls, Heard, OutcomeUnknown, Overdue, RequestTimeout
 from synapse.client.identity import Identity
 from synapse.client.subscriptions import Feed, Feeds
-from synapse.client.transport import Dial, PushTransport, Transport, pump
+from synapse.client.transport import Dial, PushTransport, Transport
 from synapse.errors import Disconnected, HubUnreachable, PeerError, Rejected, SynapseError
 from synapse.protocol.codec import HubFrame, decode_hub_frame, decode_notice, encode_request
 from synapse.protocol.codes import (
@@ -43,6 +43,8 @@ STEADY_S: Final = 1.0
 """A connection that held this long starts the backoff anew."""
 RETRY_S: Final = 0.25
 """Pause after a refusal that waiting helps against, when the hub named none."""
+READS_IN_A_ROW: Final = 64
+"""After so many frames of a transport that is asked for each, consumers run, also when more are there already."""
 PATIENT: Final = frozenset({"rate_limited", "read_only", "draining"})
 """Refusals after which the same request is tried again, as long as its time allows."""
 
@@ -97,8 +99,8 @@ class Lifeline:
         self._feeds = Feeds()
         self._last_id = 0
         self._is_up = False
-        self._transport: Transport | None = None
-        self._post: Callable[[bytes], bool] | None = None
+        self._transport: Transport | None = None  # while requests go out over it, and wait for it
+        self._post: Callable[[bytes], bool] | None = None  # while requests go out through it
         self._keys = 0
         self._key_prefix = ""
         self._group: asyncio.TaskGroup | None = None
@@ -111,7 +113,7 @@ class Lifeline:
 
     @property
     def is_up(self) -> bool:
-        """True while a connection stands, from when everything owed to it was sent."""
+        """True while a connection stands that takes requests."""
         return self._is_up
 
     @property
@@ -292,7 +294,8 @@ class Lifeline:
                     feed.task = group.create_task(feed.follow(self), name="synapse feed")
                 if self.declared is not None and self.generation > 1:
                     group.create_task(self._declare_again(self.declared), name="synapse status")
-                await self._send_all(transport)
+                if not isinstance(transport, PushTransport):
+                    await self._send_all(transport)
         except* Disconnected as lost:
             ends += lost.exceptions
         except* PeerError as error:
@@ -307,8 +310,50 @@ class Lifeline:
         self._calls.on_lost(end)
         return end
 
-    async def _send_all(self, transport: Transport) -> None:
+    async def _read(self, transport: Transport) -> None:
+        """Send what waits, and give each frame to whom it belongs, until the connection ends."""
+        try:
+            if isinstance(transport, PushTransport):
+                post = transport.post
+                await transport.pump(self._take, lambda: self._flow(post))
+            else:
+                await self._pull(transport)
+        except Disconnected as lost:
+            raise self._closing or lost from None
+        finally:
+            self.generation += 1  # what was lent to this connection is lent no more
+            self._go_down()
+
+    def _flow(self, post: Callable[[bytes], bool]) -> None:
         """Send what waits, oldest first; then new calls go out by themselves, until the peer does not keep up."""
+        if self._end is None:
+            self._is_up, self._post = True, post
+            for call in self._calls.to_send():
+                if self._post is not None:
+                    self._offer(call, post)
+
+    def _offer(self, call: Call, post: Callable[[bytes], bool]) -> None:
+        """Send without a wait. While the peer does not keep up, this call and all later ones wait in their order."""
+        try:
+            call.is_out = post(call.frame)
+        except Disconnected:
+            return  # the reader sees it too; the call waits for the next connection
+        if call.is_out:
+            call.was_sent = True
+        else:
+            self._post = None
+
+    async def _pull(self, transport: Transport) -> None:
+        """Ask for one frame after the other."""
+        frames = 0
+        while True:
+            self._take(await transport.receive())
+            frames += 1
+            if frames % READS_IN_A_ROW == 0:
+                await asyncio.sleep(0)
+
+    async def _send_all(self, transport: Transport) -> None:
+        """Send what waits over a transport that makes its caller wait, as `_flow` does over others."""
         try:
             while waiting := self._calls.to_send():
                 for call in waiting:
@@ -318,19 +363,7 @@ class Lifeline:
         except Disconnected:
             self._group = None
             raise
-        self._is_up = True
-        self._transport = transport
-        self._post = transport.post if isinstance(transport, PushTransport) else None
-
-    async def _read(self, transport: Transport) -> None:
-        """Give each frame to whom it belongs, until the connection ends."""
-        try:
-            await pump(transport, self._take)
-        except Disconnected as lost:
-            raise self._closing or lost from None
-        finally:
-            self.generation += 1  # what was lent to this connection is lent no more
-            self._go_down()
+        self._is_up, self._transport = True, transport
 
     def _take(self, data: bytes) -> None:
         """One frame of the connection. Raises `PeerError`, which ends the client."""
@@ -438,27 +471,14 @@ class Lifeline:
         """Send a call that is not out, if there is a connection that keeps up, and wait for its answer."""
         answer = self._calls.put(call, deadline_s)
         try:
-            if self._transport is not None and not call.is_out:
-                if self._post is None:
+            if not call.is_out:
+                if self._post is not None:
+                    self._offer(call, self._post)
+                elif self._transport is not None:
                     await self._send(call, self._transport)
-                elif self._is_posted(call, self._post):
-                    call.is_out = call.was_sent = True
             return await answer
         finally:
             self._calls.leave(call)
-
-    def _is_posted(self, call: Call, post: Callable[[bytes], bool]) -> bool:
-        """Send without a wait. When the peer does not keep up, this call and all later ones wait in their order."""
-        try:
-            if post(call.frame):
-                return True
-        except Disconnected:  # the reader sees it too; the call waits for the next connection
-            return False
-        transport, self._transport, self._post = self._transport, None, None
-        assert transport is not None, "what posts is up"
-        assert self._group is not None, "what is up has its task group"
-        self._group.create_task(self._send_all(transport), name="synapse sender")
-        return False
 
     async def _send(self, call: Call, transport: Transport) -> None:
         """Send over a transport that may make its caller wait, until the deadline at most; the answer tells of it."""

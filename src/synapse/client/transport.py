@@ -5,25 +5,18 @@ ones can do more: they need not be asked for each frame, and take one without a 
 """
 
 import asyncio
-import logging
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Final, Protocol, TypeAlias, cast, runtime_checkable
 
-from synapse import __version__
 from synapse.client.home import UNIX, Surroundings, Whereabouts, find_hub, unreachable
 from synapse.errors import Disconnected, PeerError
-
-if TYPE_CHECKING:
-    from websockets.asyncio.client import ClientConnection
 
 FRAME_BYTES_MAX: Final = 1 << 20
 """Four times what a hub sends: beyond it the other side is no hub."""
 READ_BYTES: Final = 32 * 1024
 """What is read at once: consumers run between two reads."""
-READS_IN_A_ROW: Final = 64
-"""After so many frames of a transport that is asked for each, consumers run, also when more are there already."""
 LOST: Final = 1006
 """The close code of a connection that ended without one (RFC 6455)."""
 CLOSE_S: Final = 1.0
@@ -31,6 +24,8 @@ CLOSE_S: Final = 1.0
 
 Take: TypeAlias = Callable[[bytes], None]
 """Is given each frame as it comes."""
+OnRoom: TypeAlias = Callable[[], None]
+"""Is told that the peer reads."""
 
 
 class Transport(Protocol):
@@ -53,24 +48,15 @@ class PushTransport(Transport, Protocol):
     def post(self, frame: bytes, /) -> bool:
         """Send one frame, or do nothing and say False while the peer does not read. Raises `Disconnected`."""
 
-    async def pump(self, take: Take, /) -> None:
-        """Give each frame to `take` as it comes, instead of `receive`. Raises as that does, and what `take` raises."""
+    async def pump(self, take: Take, on_room: OnRoom, /) -> None:
+        """Give each frame to `take` as it comes, instead of `receive`. Raises as that does, and what `take` raises.
+
+        on_room: called at the beginning, and each time that the peer reads again; from then on `post` sends.
+        """
 
 
 Dial: TypeAlias = Callable[[], Awaitable[Transport]]
 """Makes a new connection. Raises `HubUnreachable`, or `Disconnected`."""
-
-
-async def pump(transport: Transport, take: Take) -> None:
-    """Give each frame of any transport to `take` until there are no more. Raises as `PushTransport.pump`."""
-    if isinstance(transport, PushTransport):
-        await transport.pump(take)
-    frames = 0
-    while True:
-        take(await transport.receive())
-        frames += 1
-        if frames % READS_IN_A_ROW == 0:
-            await asyncio.sleep(0)
 
 
 class Stream(asyncio.BufferedProtocol, ABC):
@@ -85,6 +71,7 @@ class Stream(asyncio.BufferedProtocol, ABC):
         self._buffer = bytearray(READ_BYTES)
         self._view = memoryview(self._buffer)
         self._take: Take = self._keep
+        self._on_room: OnRoom | None = None
         self._kept: deque[bytes] = deque()
         self._kept_bytes = 0
         self._is_full = False
@@ -111,7 +98,7 @@ class Stream(asyncio.BufferedProtocol, ABC):
             self._split(nbytes)
         except PeerError as error:
             self._finish(error)
-            self._abort()
+            self.cut()
 
     def eof_received(self) -> None:
         """asyncio: the hub will send no more."""
@@ -126,6 +113,8 @@ class Stream(asyncio.BufferedProtocol, ABC):
         """asyncio: the peer reads again."""
         self._is_full = False
         self._has_room.set()
+        if self._on_room is not None:
+            self._on_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: the socket is gone. exc: the socket's, or one that `take` raised."""
@@ -183,35 +172,47 @@ class Stream(asyncio.BufferedProtocol, ABC):
             self._hold_reading(hold=False)
         return frame
 
-    async def pump(self, take: Take, /) -> None:
+    async def pump(self, take: Take, on_room: OnRoom, /) -> None:
         """Give each frame to `take` as it comes; see `PushTransport`."""
         while self._kept:
             take(await self.receive())
-        self._take = take
+        self._take, self._on_room = take, on_room
         try:
+            if not self._is_full:
+                on_room()
             await self._is_over.wait()
         finally:
-            self._take = self._keep
+            self._take, self._on_room = self._keep, None
         assert self._end is not None, "what is over has an end"
         raise self._end
 
     async def aclose(self) -> None:
         """Let the connection go; what a stuck peer does not take within a second is dropped."""
         self._finish(Disconnected(LOST, "the connection was closed from this side"))
-        assert self._transport is not None, "asyncio connects it before it is used"
-        self._transport.close()
+        self._begin_close()
         try:
             async with asyncio.timeout(CLOSE_S):
                 await self._is_gone.wait()
         except TimeoutError:
             return
         finally:
+            self.cut()
+
+    def cut(self) -> None:
+        """Let the connection go at once, whatever was not sent yet."""
+        if self._transport is not None:
             self._transport.abort()
+
+    def _begin_close(self) -> None:
+        assert self._transport is not None, "asyncio connects it before it is used"
+        self._transport.close()
 
     # Inside.
 
     def _keep(self, frame: bytes) -> None:
-        """Nobody takes frames now: they wait to be asked for."""
+        """Nobody takes frames now: they wait to be asked for, but for those of a time after the end."""
+        if self._end is not None:
+            return
         self._kept.append(frame)
         self._kept_bytes += len(frame)
         self._came.set()
@@ -234,10 +235,6 @@ class Stream(asyncio.BufferedProtocol, ABC):
             self._end = end
             for event in (self._came, self._has_room, self._is_over):
                 event.set()
-
-    def _abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
 
 
 class LineTransport(Stream):
@@ -266,45 +263,6 @@ class LineTransport(Stream):
             self._partial += view[start:nbytes]
             if len(self._partial) > FRAME_BYTES_MAX:
                 raise PeerError(f"a line longer than {FRAME_BYTES_MAX} bytes: the other side is no hub")
-
-
-class WebSocketTransport:
-    """Text frames on a WebSocket."""
-
-    def __init__(self, connection: "ClientConnection") -> None:
-        self._connection = connection
-
-    async def send(self, frame: bytes, /) -> None:
-        """Send one text frame; see `Transport`."""
-        from websockets.exceptions import ConnectionClosed
-
-        try:
-            await self._connection.send(frame, text=True)
-        except ConnectionClosed as error:
-            raise _closed(error) from error
-
-    async def receive(self) -> bytes:
-        """The next text frame."""
-        from websockets.exceptions import ConnectionClosed
-
-        try:
-            return await self._connection.recv(decode=False)
-        except ConnectionClosed as error:
-            raise _closed(error) from error
-
-    async def aclose(self) -> None:
-        """Say goodbye, or cut the connection when that takes longer than `CLOSE_S`."""
-        await self._connection.close()
-
-
-def _closed(error: Exception) -> Disconnected:
-    from websockets.exceptions import ConnectionClosed
-
-    assert isinstance(error, ConnectionClosed)
-    close = error.rcvd
-    if close is None:
-        return Disconnected(LOST, "the connection was lost")
-    return Disconnected(close.code, close.reason)
 
 
 class HubDialer:
@@ -341,28 +299,17 @@ class HubDialer:
         return lines
 
     async def _dial_websocket(self, where: Whereabouts) -> Transport:
-        from websockets.asyncio.client import connect
         from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
 
-        logger = logging.getLogger("synapse.client.websocket")
-        logger.setLevel(logging.INFO)  # at DEBUG the library writes frames, and with them the token, into the log
+        from synapse.client.websocket import open_websocket
+
         try:
-            connection = await connect(
-                where.uri,
-                compression=None,
-                proxy=None,
-                max_size=FRAME_BYTES_MAX,
-                open_timeout=None,
-                close_timeout=CLOSE_S,
-                logger=logger,
-                user_agent_header=f"synapse-python/{__version__}",
-            )
+            return await open_websocket(where.uri)
         except InvalidURI as error:
             raise ValueError(str(error)) from error
         except InvalidStatus as error:
             raise unreachable(self._around, where, f"HTTP status {error.response.status_code}") from error
-        except (InvalidHandshake, EOFError) as error:
+        except InvalidHandshake as error:
             raise unreachable(self._around, where, f"no WebSocket: {error}") from error
         except OSError as error:
             raise unreachable(self._around, where, error.strerror or str(error) or "no answer") from error
-        return WebSocketTransport(connection)
