@@ -6,7 +6,19 @@ The public names are loaded on first use, so that a one-shot command line call i
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 
 __version__ = "0.1.0"
-__all__ = ["Card", "Client", "LeaseLost", "Terms", "Wiring", "__version__", "body_as", "body_of", "connect", "data_of"]
+__all__ = [
+    "Card",
+    "Client",
+    "LeaseLost",
+    "Terms",
+    "Wiring",
+    "__version__",
+    "body_as",
+    "body_of",
+    "connect",
+    "data_of",
+    "value_of",
+]
 
 if TYPE_CHECKING:
     from synapse.client.blocking import connect as connect
@@ -18,6 +30,7 @@ if TYPE_CHECKING:
     from synapse.client.client import body_as as body_as
     from synapse.client.client import body_of as body_of
     from synapse.client.client import data_of as data_of
+    from synapse.client.client import value_of as value_of
 
 
 def __getattr__(name: str) -> object:

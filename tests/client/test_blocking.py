@@ -55,7 +55,7 @@ def hub(tmp_path: Path) -> Iterator[ScriptHub]:
 def test_it_has_every_name_of_the_asynchronous_client() -> None:
     public = {name for name in vars(Client) if not name.startswith("_")} - {"connect"}
     assert public <= set(vars(BlockingClient))
-    for name in public - {"subscribe", "presence", "lease_changes"}:
+    for name in public - {"subscribe", "presence", "lease_changes", "value_changes"}:
         theirs, ours = getattr(Client, name), getattr(BlockingClient, name)
         if inspect.isfunction(theirs):
             assert not inspect.iscoroutinefunction(ours), f"{name} would have to be awaited"

@@ -26,7 +26,7 @@ from synapse.client.subscriptions import PresenceUpdate
 from synapse.errors import Disconnected, LeaseLost
 from synapse.protocol import replies
 from synapse.protocol.codes import CLOSE_NORMAL
-from synapse.protocol.notices import LeaseChanged, Message
+from synapse.protocol.notices import LeaseChanged, Message, ValueChanged
 
 _P = ParamSpec("_P")
 _Result = TypeVar("_Result")
@@ -346,6 +346,13 @@ class BlockingClient:
     leases = _blocking(Client.leases)
     why = _blocking(Client.why)
     pools = _blocking(Client.pools)
+    put = _blocking(Client.put)
+    get = _blocking(Client.get)
+    delete = _blocking(Client.delete)
+    values = _blocking(Client.values)
+    keys = _blocking(Client.keys)
+    clear = _blocking(Client.clear)
+    transfer = _blocking(Client.transfer)
     rooms = _blocking(Client.rooms)
     channels = _blocking(Client.channels)
     room_info = _blocking(Client.room_info)
@@ -376,6 +383,12 @@ class BlockingClient:
     def lease_changes(self, since: str | None = None) -> BlockingFeed[LeaseChanged]:
         """What becomes of all leases."""
         return BlockingFeed(self._loop, lambda: self._client.lease_changes(since))
+
+    def value_changes(
+        self, prefix: str = "", *, room: str | None = None, since: str | None = None
+    ) -> BlockingFeed[ValueChanged]:
+        """What becomes of a room's values."""
+        return BlockingFeed(self._loop, lambda: self._client.value_changes(prefix, room=room, since=since))
 
     lease = _leased(Client.lease)
 

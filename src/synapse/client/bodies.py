@@ -1,11 +1,12 @@
-"""Bodies of messages and data of checkpoints: plain Python here, one line of JSON on the wire."""
+"""Bodies of messages, data of checkpoints, shared values: plain Python here, one line of JSON on the wire."""
 
 from typing import TypeVar
 
 import msgspec
+from msgspec import UNSET
 
-from synapse.protocol.notices import Message
-from synapse.protocol.replies import Checkpoint
+from synapse.protocol.notices import Message, ValueChanged
+from synapse.protocol.replies import Checkpoint, ValueInfo
 
 _Body = TypeVar("_Body")
 
@@ -18,6 +19,13 @@ def body_of(message: Message) -> object:
 def data_of(checkpoint: Checkpoint) -> object:
     """A checkpoint's data as plain Python data."""
     return msgspec.json.decode(checkpoint.data)
+
+
+def value_of(value: ValueInfo | ValueChanged) -> object:
+    """A shared value, or the one that a change put, as plain Python data. Raises ValueError when it carries none."""
+    if value.value is UNSET or (isinstance(value, ValueChanged) and value.change != "put"):
+        raise ValueError(f"{value.key}: no value is told here")
+    return msgspec.json.decode(value.value)
 
 
 def body_as(message: Message, kind: type[_Body]) -> _Body:

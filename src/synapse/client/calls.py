@@ -17,12 +17,14 @@ from synapse.protocol.codec import ErrorBody, HubFrame, encode_request
 from synapse.protocol.commands import (
     AckInbox,
     ClaimLease,
+    ClearValues,
     Command,
     CreateChannel,
     CreateRoom,
     DeleteChannel,
     DeletePool,
     DeleteRoom,
+    DeleteValue,
     ForgetAgent,
     HandOffLease,
     JoinChannel,
@@ -30,11 +32,13 @@ from synapse.protocol.commands import (
     LeaveChannel,
     LeaveRoom,
     ParkLease,
+    PutValue,
     RebindAgent,
     ReleaseLease,
     SaveCheckpoint,
     SendMessage,
     SetPool,
+    TransferValue,
     WithdrawClaim,
 )
 from synapse.protocol.notices import ClaimQueued
@@ -61,6 +65,10 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
         ParkLease,
         SetPool,
         DeletePool,
+        PutValue,
+        DeleteValue,
+        ClearValues,
+        TransferValue,
     }
 )
 """Commands that get an idempotency key. All others are simply repeated: they change nothing durable or, as renewals,

@@ -19,14 +19,14 @@ from typing import Final, Literal, Self, TypeVar
 
 import msgspec
 
-from synapse.client.bodies import body_as, body_of, data_of, raw_of
+from synapse.client.bodies import body_as, body_of, data_of, raw_of, value_of
 from synapse.client.calls import KEYED, OutcomeUnknown, RequestTimeout
 from synapse.client.files import FileRefused, file_in, receive, refer_to
 from synapse.client.home import Surroundings
 from synapse.client.identity import Card, Identity, own_name
 from synapse.client.leases import PLAIN, HeldLease, Mode, Terms, claim, claim_command, milliseconds, texts
 from synapse.client.lifeline import Lifeline, Wiring
-from synapse.client.subscriptions import LeaseFeed, MessageFeed, PresenceFeed, PresenceUpdate
+from synapse.client.subscriptions import LeaseFeed, MessageFeed, PresenceFeed, PresenceUpdate, ValueFeed
 from synapse.client.takes import Takes, wait_receipt
 from synapse.client.transport import Dial, HubDialer, Transport
 from synapse.client.worktree import files_of
@@ -53,10 +53,12 @@ __all__ = [
     "RequestTimeout",
     "Terms",
     "Transport",
+    "ValueFeed",
     "Wiring",
     "body_as",
     "body_of",
     "data_of",
+    "value_of",
 ]
 
 _Reply = TypeVar("_Reply", bound=Reply)
@@ -70,6 +72,7 @@ _Page = TypeVar(
     replies.Leases,
     replies.Explanation,
     replies.Pools,
+    replies.ValuesPage,
 )
 _PAGE: Final = 200
 
@@ -514,6 +517,70 @@ class Client:
         """All pools of counted units, by name. All pages."""
         pages = self._pages(lambda at: commands.ListPools(limit=self._page, after=at), replies.Pools)
         return tuple([pool async for page in pages for pool in page.pools])
+
+    # Shared values.
+
+    async def put(
+        self,
+        key: str,
+        value: object,
+        *,
+        ttl: float | None = None,
+        if_version: int | None = None,
+        room: str | None = None,
+        owner: str | None = None,
+        idem_key: str | None = None,
+    ) -> replies.ValueInfo:
+        """Put a value that everybody may read: what JSON can say. ttl: seconds until it is gone. if_version: only when
+        that is its version, 0 when there is none. owner: for an operator. Raises `Rejected(version_conflict)`."""
+        ttl_ms = None if ttl is None else milliseconds(ttl, "a TTL")
+        command = commands.PutValue(
+            key=key, value=raw_of(value), room=room, ttl_ms=ttl_ms, if_version=if_version, owner=owner
+        )
+        return await self.request(command, replies.ValueInfo, idem_key=idem_key)
+
+    async def get(self, key: str, *, room: str | None = None) -> replies.ValueInfo:
+        """Read a value; `value_of` decodes it. Raises `Rejected(not_found)`."""
+        return await self.request(commands.GetValue(key=key, room=room), replies.ValueInfo)
+
+    async def delete(self, key: str, *, if_version: int | None = None, room: str | None = None) -> replies.ValueRemoved:
+        """Remove a value. Raises `Rejected`: `not_found`, `version_conflict`."""
+        command = commands.DeleteValue(key=key, room=room, if_version=if_version)
+        return await self.request(command, replies.ValueRemoved)
+
+    async def values(self, prefix: str = "", *, room: str | None = None) -> tuple[replies.ValueInfo, ...]:
+        """All values of a room whose key begins with `prefix`, by key. All pages."""
+        pages = self._pages(
+            lambda at: commands.ListValues(room=room, prefix=prefix, limit=self._page, after=at), replies.ValuesPage
+        )
+        return tuple([value async for page in pages for value in page.values])
+
+    async def keys(self, prefix: str = "", *, room: str | None = None) -> tuple[str, ...]:
+        """The keys alone. All pages."""
+        pages = self._pages(
+            lambda at: commands.ListValues(room=room, prefix=prefix, values=False, limit=self._page, after=at),
+            replies.ValuesPage,
+        )
+        return tuple([value.key async for page in pages for value in page.values])
+
+    async def clear(self, prefix: str = "", *, room: str | None = None) -> replies.ValuesRemoved:
+        """Remove all values of a room whose key begins with `prefix`; all of them, without one."""
+        return await self.request(commands.ClearValues(room=room, prefix=prefix), replies.ValuesRemoved)
+
+    async def transfer(
+        self, key: str, to: str, *, if_version: int | None = None, room: str | None = None
+    ) -> replies.ValueOwned:
+        """Give a value of mine to another agent. Raises `Rejected`: `not_found`, `not_permitted`."""
+        command = commands.TransferValue(key=key, to=to, room=room, if_version=if_version)
+        return await self.request(command, replies.ValueOwned)
+
+    def value_changes(self, prefix: str = "", *, room: str | None = None, since: str | None = None) -> ValueFeed:
+        """What becomes of a room's values: `async with client.value_changes() as feed: async for change in feed`.
+
+        since: a cursor; what came after it comes first.
+        """
+        place = self.welcome.home.partition(":")[0] if room is None else room
+        return ValueFeed(self._lifeline, place, prefix=prefix, since=since)
 
     # Rooms and channels.
 

@@ -1,4 +1,4 @@
-"""Feeds: messages, changes of leases and presence as async iterators that outlive connections.
+"""Feeds: messages, changes of leases and values, and presence as async iterators that outlive connections.
 
 Rule 1: the reader never waits for a consumer. A feed with a position that is full goes deaf: it drops what comes, ends
 its subscription, and subscribes again from the last notice it kept once the consumer has taken half of them. Nothing is
@@ -29,6 +29,7 @@ from synapse.protocol.notices import (
     PresenceChanged,
     PresenceEntry,
     PresenceSnapshot,
+    ValueChanged,
 )
 from synapse.protocol.replies import Subscribed, Unsubscribed
 
@@ -38,10 +39,10 @@ if TYPE_CHECKING:
 QUEUE_MESSAGES_MAX: Final = 1_000
 QUEUE_BYTES_MAX: Final = 4 * 1024 * 1024
 
-Told: TypeAlias = Message | LeaseChanged | PresenceSnapshot | PresenceChanged | CaughtUp | Broken
+Told: TypeAlias = Message | LeaseChanged | ValueChanged | PresenceSnapshot | PresenceChanged | CaughtUp | Broken
 """Notices that belong to a subscription."""
 
-_Kept = TypeVar("_Kept", Message, LeaseChanged)
+_Kept = TypeVar("_Kept", Message, LeaseChanged, ValueChanged)
 
 
 class Feed(ABC):
@@ -279,6 +280,27 @@ class LeaseFeed(ResumingFeed[LeaseChanged]):
         return Subscribe(leases=True, since=self._position)
 
 
+class ValueFeed(ResumingFeed[ValueChanged]):
+    """What becomes of the values of a room, of those whose key begins with `prefix`."""
+
+    def __init__(self, lifeline: "Lifeline", room: str, *, prefix: str, since: str | None) -> None:
+        super().__init__(lifeline, since=since)
+        self.room = room
+        self._prefix = prefix
+
+    def command(self) -> Subscribe:
+        """Subscribe from the last change that was kept."""
+        return Subscribe(values=(self.room,), since=self._position)
+
+    def hear(self, notice: ValueChanged, seq: int, size: int) -> None:
+        """One change; of a key that begins otherwise, only the position counts."""
+        is_mine = notice.key.startswith(self._prefix)
+        if is_mine or (notice.change == "cleared" and self._prefix.startswith(notice.key)):
+            super().hear(notice, seq, size)
+        elif self.is_listening and seq > self._seq:
+            self._seq, self._position = seq, notice.cursor
+
+
 class PresenceUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """Agents by name. is_snapshot: these are all that are online or recent; else only those that changed."""
 
@@ -343,6 +365,7 @@ class Feeds:
         self._by_channel: dict[str, MessageFeed] = {}
         self._inbox: MessageFeed | None = None
         self._leases: LeaseFeed | None = None
+        self._values: dict[str, ValueFeed] = {}
         self._presence: PresenceFeed | None = None
 
     def __iter__(self) -> Iterator[Feed]:
@@ -356,6 +379,8 @@ class Feeds:
             taken += ["my inbox"] if feed.inbox and self._inbox is not None else []
         elif isinstance(feed, LeaseFeed):
             taken = ["leases"] if self._leases is not None else []
+        elif isinstance(feed, ValueFeed):
+            taken = [f"the values of {feed.room}"] if feed.room in self._values else []
         elif isinstance(feed, PresenceFeed):
             taken = ["presence"] if self._presence is not None else []
         if taken:
@@ -370,6 +395,8 @@ class Feeds:
             self._inbox = feed if feed.inbox else self._inbox
         elif isinstance(feed, LeaseFeed):
             self._leases = feed
+        elif isinstance(feed, ValueFeed):
+            self._values[feed.room] = feed
         elif isinstance(feed, PresenceFeed):
             self._presence = feed
 
@@ -381,6 +408,8 @@ class Feeds:
         if isinstance(feed, MessageFeed):
             for address in feed.channels:
                 del self._by_channel[address]
+        if isinstance(feed, ValueFeed):
+            del self._values[feed.room]
         self._inbox = None if self._inbox is feed else self._inbox
         self._leases = None if self._leases is feed else self._leases
         self._presence = None if self._presence is feed else self._presence
@@ -396,6 +425,10 @@ class Feeds:
             case LeaseChanged():
                 if self._leases is not None:
                     self._leases.hear(notice, seq, size)
+            case ValueChanged():
+                values = self._values.get(notice.room)
+                if values is not None:
+                    values.hear(notice, seq, size)
             case PresenceSnapshot() | PresenceChanged():
                 if self._presence is not None:
                     self._presence.hear(notice)

@@ -32,16 +32,20 @@ from synapse.core.lease_answers import (
 )
 from synapse.core.presence import Here
 from synapse.core.rooms import Channel, Room, require_channel, require_room
+from synapse.core.value_answers import ValueMutation, answer_value, look_value, value_info, values_to_list
 from synapse.errors import Rejected
 from synapse.protocol.commands import (
     AckInbox,
     ClaimLease,
+    ClearValues,
     CreateChannel,
     CreateRoom,
     DeclareStatus,
     DeleteChannel,
     DeleteRoom,
+    DeleteValue,
     ForgetAgent,
+    GetValue,
     JoinChannel,
     JoinRoom,
     LeaveChannel,
@@ -51,11 +55,14 @@ from synapse.protocol.commands import (
     ListLeases,
     ListPools,
     ListRooms,
+    ListValues,
+    PutValue,
     RebindAgent,
     ReleaseLease,
     SendMessage,
     ShowChannel,
     ShowRoom,
+    TransferValue,
 )
 from synapse.protocol.cursor import cursor_of, message_id, seq_of_message
 from synapse.protocol.notices import PresenceEntry
@@ -75,6 +82,7 @@ from synapse.protocol.replies import (
     Rooms,
     Sent,
     StatusDeclared,
+    ValuesPage,
 )
 
 if TYPE_CHECKING:
@@ -95,13 +103,25 @@ Answerable: TypeAlias = (
     | JoinChannel
     | LeaveChannel
     | LeaseMutation
+    | ValueMutation
 )
 """Mutations whose reply needs nothing but their events. (Hello and inbox.take also need the connection or the disk.)"""
 
-Query: TypeAlias = ListAgents | ListRooms | ShowRoom | ListChannels | ShowChannel | ListLeases | ListPools | LeaseQuery
+Query: TypeAlias = (
+    ListAgents
+    | ListRooms
+    | ShowRoom
+    | ListChannels
+    | ShowChannel
+    | ListLeases
+    | ListPools
+    | LeaseQuery
+    | GetValue
+    | ListValues
+)
 """Questions that the state in memory can answer."""
 
-_Paged: TypeAlias = ListAgents | ListRooms | ShowRoom | ListChannels | ShowChannel | ListLeases | ListPools
+_Paged: TypeAlias = ListAgents | ListRooms | ShowRoom | ListChannels | ShowChannel | ListLeases | ListPools | ListValues
 
 QUERIES = frozenset(get_args(Query))
 
@@ -135,6 +155,8 @@ def answer(state: "State", command: Answerable, by: By, events: Sequence[Recorde
         case CreateChannel() | DeleteChannel() | JoinChannel() | LeaveChannel():
             room, _, channel = command.channel.partition(":")
             return _place(room, channel, events, cursor)
+        case PutValue() | DeleteValue() | ClearValues() | TransferValue():
+            return answer_value(state, command, by, events, cursor)
         case _:
             return answer_lease(state, command, by, events, cursor)
 
@@ -231,6 +253,15 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
         case ListPools():
             pools, following = _listed(sorted(state.leases.pools), query, rules, lambda name: pool_info(state, name))
             return Pools(pools=pools, next=following, cursor=cursor)
+        case GetValue():
+            return look_value(state, query, by, cursor)
+        case ListValues():
+            place, keys = values_to_list(state, query, by)
+            there = state.values.by_room.get(require_room(state, place).id, {})
+            values, following = _listed(
+                keys, query, rules, lambda key: value_info(place, there[key], has_value=query.values)
+            )
+            return ValuesPage(seq=state.seq, values=values, next=following, cursor=cursor)
         case _:
             return look_lease(state, rules, query, by, cursor)
 

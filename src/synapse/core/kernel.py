@@ -16,7 +16,7 @@ from typing import TypeAlias, assert_never, get_args
 
 import msgspec
 
-from synapse.core import agents, claims, holding, inboxes, messages, rooms
+from synapse.core import agents, claims, holding, inboxes, messages, rooms, values
 from synapse.core.agents import Agent
 from synapse.core.by import By, Rules
 from synapse.core.events import (
@@ -52,6 +52,11 @@ from synapse.core.events import (
     RoomDeleted,
     RoomJoined,
     RoomLeft,
+    ValueDeleted,
+    ValueExpired,
+    ValuePut,
+    ValuesCleared,
+    ValueTransferred,
     keys_of,
     new_tuple,
 )
@@ -65,12 +70,14 @@ from synapse.protocol.commands import (
     STATUSES,
     AckInbox,
     ClaimLease,
+    ClearValues,
     CreateChannel,
     CreateRoom,
     DeclareStatus,
     DeleteChannel,
     DeletePool,
     DeleteRoom,
+    DeleteValue,
     ForgetAgent,
     HandOffLease,
     Hello,
@@ -79,6 +86,7 @@ from synapse.protocol.commands import (
     LeaveChannel,
     LeaveRoom,
     ParkLease,
+    PutValue,
     RebindAgent,
     ReleaseLease,
     RenewLease,
@@ -86,6 +94,7 @@ from synapse.protocol.commands import (
     SendMessage,
     SetPool,
     TakeInbox,
+    TransferValue,
     WithdrawClaim,
 )
 from synapse.protocol.names import shown
@@ -116,6 +125,10 @@ Mutation: TypeAlias = (
     | ParkLease
     | SetPool
     | DeletePool
+    | PutValue
+    | DeleteValue
+    | ClearValues
+    | TransferValue
 )
 """Commands that may become events."""
 
@@ -185,6 +198,14 @@ def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]
             return holding.decide_set_pool(state, rules, command, by)
         case DeletePool():
             return holding.decide_delete_pool(state, command, by)
+        case PutValue():
+            return values.decide_put(state, rules, command, by)
+        case DeleteValue():
+            return values.decide_delete(state, command, by)
+        case ClearValues():
+            return values.decide_clear(state, command, by)
+        case TransferValue():
+            return values.decide_transfer(state, command, by)
         case _:
             assert_never(command)
 
@@ -267,6 +288,8 @@ def apply(state: State, recorded: Recorded) -> None:
             _apply_room(state, seq, at_ms, actor, event)
         case ChannelJoined() | ChannelLeft():
             _apply_room(state, seq, at_ms, actor, event)
+        case ValuePut() | ValueDeleted() | ValueExpired() | ValueTransferred() | ValuesCleared():
+            values.apply_value(state, recorded, event)
         case _:
             apply_lease(state, recorded, event)
 
@@ -285,6 +308,7 @@ def _apply_room(state: State, seq: int, at_ms: int, actor: str, event: _RoomEven
             state.rooms.remove(event.room)
             for key in [key for key in state.leases.checkpoints if key[0] == event.room]:
                 state.leases.keep(key, None)
+            state.values.drop_room(event.room)
         case RoomJoined():
             state.rooms.by_id[event.room].members.add(event.agent)
         case RoomLeft():
@@ -343,6 +367,10 @@ def announce(journal_id: str, recorded: Recorded, keys: Container[str]) -> list[
             key = f"in/{delivery.agent}"
             if key in keys:
                 told.append((key, messages.shown_sent(journal_id, recorded, event, delivery)))
+    elif isinstance(event, ValuePut | ValueDeleted | ValueExpired | ValueTransferred | ValuesCleared):
+        key = f"kv/{event.room}"
+        if key in keys:
+            told.append((key, values.shown_value_change(journal_id, recorded, event)))
     else:
         if LEASES in keys:
             change = shown_change(journal_id, recorded)

@@ -17,6 +17,7 @@ from synapse.core.leases import Kept, Lease, Leases, Place, Pool
 from synapse.core.leasing import Leasing
 from synapse.core.presence import Presence
 from synapse.core.rooms import Channel, Room, Rooms
+from synapse.core.values import Value, Values
 
 
 @dataclass(slots=True)
@@ -40,6 +41,7 @@ class State:
     agents: Agents = field(default_factory=Agents)
     rooms: Rooms = field(default_factory=Rooms)
     leases: Leases = field(default_factory=Leases)
+    values: Values = field(default_factory=Values)
     idempotency: Idempotency = field(default_factory=Idempotency)
     soft: Soft = field(default_factory=Soft)
 
@@ -61,10 +63,11 @@ class _Dump(msgspec.Struct, frozen=True, kw_only=True):
     leases: list[Lease]
     places: list[Place]
     checkpoints: list[tuple[int, str, Kept]]
+    values: list[tuple[int, list[Value]]]
     remembered: list[Remembered]
 
 
-FORMAT = 2
+FORMAT = 3
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder(_Dump).decode
@@ -98,6 +101,10 @@ def encode_state(state: State) -> bytes:
             leases=sorted(state.leases.live.values(), key=lambda lease: lease.epoch),
             places=sorted(state.leases.places.values(), key=lambda place: place.seq),
             checkpoints=[(*key, kept) for key, kept in sorted(state.leases.checkpoints.items())],
+            values=[
+                (room, [value for _, value in sorted(there.items())])
+                for room, there in sorted(state.values.by_room.items())
+            ],
             remembered=list(state.idempotency.in_order()),
         )
     )
@@ -132,6 +139,10 @@ def decode_state(dump: bytes) -> State:
     for room_id, task, kept in plain.checkpoints:
         kept.data = kept.data.copy()  # not a view of the whole dump
         state.leases.keep((room_id, task), kept)
+    for room_id, there in plain.values:
+        for value in there:
+            value.value = value.value.copy()
+            state.values.put(room_id, value)
     for remembered in plain.remembered:
         state.idempotency.remember(remembered)
     return state

@@ -185,15 +185,19 @@ class Feeds:
     def end_gone(self, connections: Iterable[Connection]) -> None:
         """A channel or room was deleted and that is durable: who followed a channel of it is told, and follows again
         what is left."""
-        channels = self._state.rooms.channels
+        channels, rooms = self._state.rooms.channels, self._state.rooms.by_id
         for connection in connections:
             for subscription in list(connection.subscriptions.values()):
-                if all(int(key[3:]) in channels for key in subscription.keys if key.startswith("ch/")):
+                if all(
+                    int(key[3:]) in (channels if key.startswith("ch/") else rooms)
+                    for key in subscription.keys
+                    if key.startswith(("ch/", "kv/"))
+                ):
                     continue
                 ended = Broken(
                     subscription=subscription.id,
                     code="not_found",
-                    detail="a channel of this subscription was deleted; subscribe to the others again",
+                    detail="a channel or room of this subscription was deleted; subscribe to the others again",
                 )
                 self.end(subscription)
                 self._say(subscription, [encode_notice(self.durable, ended)])

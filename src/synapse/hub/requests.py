@@ -8,7 +8,7 @@ from synapse.core.answers import Answerable, answer, presence_entry
 from synapse.core.events import LEASES, MessageLent, Recorded
 from synapse.core.inboxes import Lend
 from synapse.core.kernel import shown_to
-from synapse.core.rooms import require_channel
+from synapse.core.rooms import require_channel, require_room
 from synapse.errors import Rejected
 from synapse.hub.connection import Connection
 from synapse.hub.feeds import Subscription
@@ -144,12 +144,13 @@ class Requests:
 
     def _subscribe(self, connection: Connection, request_id: RequestId, command: Subscribe) -> None:
         limits, state, feeds = self._limits, self._state, self._turns.feeds
-        if not (command.channels or command.inbox or command.presence or command.leases):
-            raise Rejected("bad_request", "a subscription names channels, inbox, presence or leases - at `$.body`")
+        if not (command.channels or command.inbox or command.presence or command.leases or command.values):
+            what = "channels, inbox, presence, leases or values"
+            raise Rejected("bad_request", f"a subscription names {what} - at `$.body`")
         if len(connection.subscriptions) >= limits.subscriptions_max:
             raise _limit("subscriptions_max", limits.subscriptions_max)
         taken = {key for other in connection.subscriptions.values() for key in other.keys}
-        if len(taken) + len(command.channels) > limits.subscribed_channels_max:
+        if len(taken) + len(command.channels) + len(command.values) > limits.subscribed_channels_max:
             raise _limit("subscribed_channels_max", limits.subscribed_channels_max)
         found = self._channel_keys(command.channels)
         if command.inbox:
@@ -171,8 +172,16 @@ class Requests:
                     {"channel": LEASES, "room": None},
                 )
             found.append((LEASES, Position(room=None, channel=LEASES, n=len(state.leases.live))))
+        followed = [require_room(state, name) for name in dict.fromkeys(command.values)]
+        for room in followed:
+            if f"kv/{room.id}" in taken:
+                raise Rejected(
+                    "already_subscribed",
+                    f"the values of room {room.name} are in another subscription of this connection: end that first",
+                    {"channel": "values", "room": room.name},
+                )
         since = state.seq if command.since is None else seq_of(command.since, state.journal_id, state.seq)
-        keys = tuple(key for key, _ in found)
+        keys = (*(key for key, _ in found), *(f"kv/{room.id}" for room in followed))
         subscription = feeds.open(connection, keys, connection.by.agent, since, has_presence=command.presence)
         self._turns.reply(
             connection,

@@ -24,6 +24,11 @@ from synapse.core.events import (
     MessageSent,
     Recorded,
     RoomDeleted,
+    ValueDeleted,
+    ValueExpired,
+    ValuePut,
+    ValuesCleared,
+    ValueTransferred,
     to_row,
 )
 from synapse.core.idempotency import find
@@ -31,6 +36,7 @@ from synapse.core.inboxes import Lend, decide_return
 from synapse.core.kernel import MUTATIONS, REPEATABLE, payload_hash, record, stamp
 from synapse.core.lease_events import LEASE_EVENTS
 from synapse.core.state import State
+from synapse.core.values import decide_expired
 from synapse.errors import JournalError, Rejected
 from synapse.hub.clock import Clock, LeaseClock, WallWatch
 from synapse.hub.connection import Connection
@@ -57,6 +63,8 @@ SATING_BYTES: Final = 16 * 1024
 way, so that what is held for a peer does not grow with the number of such answers it asks for at once."""
 COMMITS_PER_MAINTENANCE: Final = 16
 """How often the writer looks whether its WAL is due for a checkpoint."""
+EXPIRED_VALUES_MAX: Final = 1_000
+"""Values that expire in one tick; nobody sees the others any more either."""
 COMMIT_STALL_MS: Final = 5_000
 """Health is red while one commit takes longer than this."""
 RETRY_SPACE_MS: Final = 1_000
@@ -330,6 +338,8 @@ class Turns:
                 case MessageSent():
                     turn.told.append(entry)
                     turn.arrived.update(kernel.arrivals(event))
+                case ValuePut() | ValueDeleted() | ValueExpired() | ValueTransferred() | ValuesCleared():
+                    turn.told.append(entry)
                 case MessagesAcked():
                     self.waiting.on_acked(event)
                 case ChannelDeleted() | RoomDeleted():
@@ -563,6 +573,7 @@ class Turns:
         self.state.soft.presence.fade(self.lease_clock.now_ms)
         self.waiting.end_late(now_ms)
         self.leasing.tick()
+        self.record(decide_expired(self.state, self.clock.wall_ms(), EXPIRED_VALUES_MAX), "hub")
         self.peers.sweep(now_ms)
 
     def _return(self, lend: Lend) -> None:

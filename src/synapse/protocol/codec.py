@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from synapse.errors import PeerError, Rejected
-from synapse.protocol.commands import COMMANDS, TYPE_OF, Command, Int, SaveCheckpoint, SendMessage
+from synapse.protocol.commands import COMMANDS, TYPE_OF, Command, Int, PutValue, SaveCheckpoint, SendMessage
 from synapse.protocol.limits import Limits
 from synapse.protocol.names import shown
 from synapse.protocol.notices import NOTICES, Notice
@@ -206,6 +206,10 @@ def _checked(request_id: str | int, command: Command, key: str | None, data: byt
             _require_plain_json(data, limits)
             ours = _encode(_decode_any(bytes(command.data)))
             command = msgspec.structs.replace(command, data=msgspec.Raw(ours))
+        elif type(command) is PutValue:
+            _require_plain_json(data, limits)
+            ours = _encode(_decode_any(bytes(command.value)))
+            command = msgspec.structs.replace(command, value=msgspec.Raw(ours))
         elif b"\\u0000" in data:
             _require_plain_json(data, limits)
         if key is not None and not 0 < len(key) <= limits.idem_key_chars_max:

@@ -44,6 +44,7 @@ ERRORS: "Final[dict[str, tuple[int, str]]]" = {
     "deadlock": (3, "waiting would close a cycle of holders and waiters; the cycle is named"),
     "bad_scope": (3, "a path is outside the grammar of scopes; it is refused, never widened"),
     "not_covered": (3, "a path is not covered by a live lease of this agent; who holds it is named"),
+    "version_conflict": (3, "the value has another version than was expected; it is named with who put it"),
     "withdrawn": (3, "the wait was ended by the agent itself or by an operator"),
     "deadline": (5, "the time given for waiting passed"),
     "unsupported": (3, "this release does not offer it"),

@@ -48,6 +48,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     pools_max: int = 256
     pool_units_max: int = 1_000_000
     pools_per_claim_max: int = 8
+    value_bytes_max: int = 64 * 1024
+    values_per_room_max: int = 10_000
+    values_bytes_max: int = 64 * 1024 * 1024
+    value_ttl_ms_max: int = 10 * 365 * 24 * 3600 * 1000
     tie_grace_ms: int = 15_000
     reattach_ms: int = 10_000
     parked_ms_max: int = 24 * 3600 * 1000

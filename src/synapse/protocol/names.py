@@ -20,6 +20,9 @@ GENERAL: Final = "general"
 
 TASK: Final = r"[A-Za-z0-9][A-Za-z0-9._/#-]{0,127}"
 
+KEY: Final = r"[A-Za-z0-9][A-Za-z0-9._/:#@-]{0,255}"
+
+_key = re.compile(rf"{KEY}\Z").match
 _task = re.compile(rf"{TASK}\Z").match
 _segment = re.compile(rf"{SEGMENT}\Z").match
 _name = re.compile(rf"{SEGMENT}(?:/{SEGMENT}){{0,3}}\Z").match
@@ -64,6 +67,17 @@ def require_task(task: str) -> str:
             {"name": shown(task), "pattern": TASK},
         )
     return task
+
+
+def require_key(key: str) -> str:
+    """The key of a value itself. Raises `Rejected(bad_name)` when it is outside the grammar."""
+    if _key(key) is None:
+        raise Rejected(
+            "bad_name",
+            f"{shown(key)} ({len(key)} characters) is not a key: {KEY}",
+            {"name": shown(key), "pattern": KEY},
+        )
+    return key
 
 
 def split_address(address: str) -> tuple[str, str]:

@@ -96,6 +96,24 @@ class LeaseLost(msgspec.Struct, frozen=True, kw_only=True):
     by: str
 
 
+class ValueChanged(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a value. change: put, deleted, expired, transferred, cleared (then `key` is the prefix).
+
+    value: what was put; null otherwise. version, owner: after the change; null when it is gone.
+    """
+
+    change: str
+    room: str
+    key: str
+    value: msgspec.Raw
+    version: int | None
+    owner: str | None
+    expires_at_ms: int | None
+    by: str
+    at_ms: int
+    cursor: str
+
+
 class ClaimQueued(msgspec.Struct, frozen=True, kw_only=True):
     """To who waits in `lease.claim`: its place, and what stands in the way. request: the id of the claim.
 
@@ -135,7 +153,16 @@ class Closing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Notice: TypeAlias = (
-    Message | PresenceSnapshot | PresenceChanged | LeaseChanged | LeaseLost | ClaimQueued | CaughtUp | Broken | Closing
+    Message
+    | PresenceSnapshot
+    | PresenceChanged
+    | LeaseChanged
+    | LeaseLost
+    | ClaimQueued
+    | ValueChanged
+    | CaughtUp
+    | Broken
+    | Closing
 )
 
 NOTICES: Final[dict[str, type[Notice]]] = {
@@ -145,6 +172,7 @@ NOTICES: Final[dict[str, type[Notice]]] = {
     "lease.changed": LeaseChanged,
     "lease.lost": LeaseLost,
     "claim.queued": ClaimQueued,
+    "value.changed": ValueChanged,
     "feed.live": CaughtUp,
     "feed.broken": Broken,
     "closing": Closing,

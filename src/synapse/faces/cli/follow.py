@@ -11,6 +11,7 @@ from synapse.faces.cli.render import field, print_json, print_text, print_words
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TypeAlias
 
     Json: TypeAlias = dict[str, object]
@@ -28,7 +29,16 @@ def listen(call: Call) -> int:
         "inbox": parsed.has("inbox") or not channels,
         "presence": parsed.has("presence"),
     }
-    since = parsed.text("since")
+    words = f"listening as {call.me.name}: {', '.join(channels) or call.home_channel + ', inbox'}"
+    return stay(call, subscription, words, lambda link, notice: _show(call, link, notice))
+
+
+def stay(call: Call, subscription: "Json", words: str, show: "Callable[[Link, Notice], str | None]") -> int:
+    """Follow a feed until somebody ends it, from `--since` on if that is given. words: said once it stands.
+
+    show: prints a notice and answers the cursor it brings. Comes back only by an error or a signal.
+    """
+    since = call.parsed.text("since")
     link = call.open(lasting=True)
     is_first = True
     while True:
@@ -36,13 +46,13 @@ def listen(call: Call) -> int:
             body = subscription if since is None else {**subscription, "since": since}
             answer = link.ask("feed.subscribe", body)
             if is_first:
-                print_words(f"listening as {call.me.name}: {', '.join(channels) or call.home_channel + ', inbox'}")
+                print_words(words)
             is_first = False
             if since is None:
                 since = str(answer.get("from_cursor"))
             while True:
                 notice = _next(link)
-                since = _show(call, link, notice) or since
+                since = show(link, notice) or since
         except (Disconnected, NoAnswer, Rejected) as error:
             if is_first or not is_passing(error):
                 raise
@@ -64,18 +74,20 @@ def _show(call: Call, link: Link, notice: Notice) -> str | None:
     match notice.kind:
         case "message":
             print_message(call, notice.body)
-            cursor = notice.body.get("cursor")
-            return cursor if isinstance(cursor, str) else None
-        case "feed.live":
-            cursor = notice.body.get("cursor")
-            return cursor if isinstance(cursor, str) else None
-        case "feed.broken":
-            raise Rejected(str(notice.body.get("code")), str(notice.body.get("detail")))
+            return cursor_in(notice)
         case "presence.snapshot" | "presence.changed":
             _show_presence(call, link, notice)
             return None
         case _:
-            return None
+            return cursor_in(notice)
+
+
+def cursor_in(notice: Notice) -> str | None:
+    """The cursor that a notice of a feed brings, if any. Raises `Rejected` for one that says that the feed ended."""
+    if notice.kind == "feed.broken":
+        raise Rejected(str(notice.body.get("code")), str(notice.body.get("detail")))
+    cursor = notice.body.get("cursor")
+    return cursor if isinstance(cursor, str) else None
 
 
 def _show_presence(call: Call, link: Link, notice: Notice) -> None:

@@ -33,6 +33,7 @@ _TIMES = (
 )
 _EPOCH = Option("epoch", NUMBER, "N", "Only under this grant (SYNAPSE_EPOCH, for SYNAPSE_TASK); else my latest.")
 
+_IF_VERSION = Option("if-version", TEXT, "N", "Only when that is its version; 0: only when there is none.")
 _TYPE = Option("type", TEXT, "T", "A word that says what it is for.")
 _OPERATOR = Option("operator", FLAG, "", "Create as operator, where the hub wants one.")
 
@@ -214,6 +215,40 @@ VERBS = {
         Verb("pool set", "pools", "NAME CAPACITY", (2, 2), "Make a pool, or change how many units it has (operator)."),
         Verb("pool delete", "pools", "NAME", (1, 1), "Delete a pool that nobody holds or waits for (operator)."),
         Verb("pool list", "pools", "", (0, 0), "List the pools."),
+        Verb(
+            "kv put",
+            "kv",
+            "KEY VALUE | -",
+            (2, 2),
+            "Put a value that everybody of the room may read: JSON where VALUE is JSON, else that text.",
+            Option("ttl", SECONDS, "S", "It is gone so long from now; without it, never."),
+            _IF_VERSION,
+            Option("text", FLAG, "", "VALUE is text, also where it is JSON."),
+            Option("idem-key", TEXT, "K", "Put once, however often this key is used."),
+        ),
+        Verb("kv get", "kv", "KEY", (1, 1), "Print a value."),
+        Verb("kv delete", "kv", "KEY", (1, 1), "Remove a value.", _IF_VERSION),
+        Verb("kv keys", "kv", "[PREFIX]", (0, 1), "Print the keys that begin so; all of them, without a prefix."),
+        Verb("kv all", "kv", "[PREFIX]", (0, 1), "Print the values whose keys begin so, with their owners."),
+        Verb("kv clear", "kv", "[PREFIX]", (0, 1), "Remove the values whose keys begin so; all of them, without one."),
+        Verb(
+            "kv watch",
+            "kv",
+            "[PREFIX]",
+            (0, 1),
+            "Print each change of values whose keys begin so, as it comes.",
+            Option("since", TEXT, "CURSOR", "First every change after this cursor."),
+        ),
+        Verb(
+            "kv transfer",
+            "kv",
+            "KEY",
+            (1, 1),
+            "Give a value of mine to another agent; its earlier owners stay on record.",
+            Option("to", TEXT, "AGENT", "Who gets it."),
+        ),
+        Verb("kv snapshot", "kv", "FILE", (1, 1), "Write all values into a new file, with owners and times left."),
+        Verb("kv restore", "kv", "FILE", (1, 1), "Put the values of such a file, each for its owner (operator)."),
         Verb("status", "health", "", (0, 0), "Say in one line how the hub is."),
         Verb("health", "health", "", (0, 0), "Exit 0 when the hub is green, 1 when it is red, 69 when there is none."),
         Verb(

@@ -1,0 +1,99 @@
+"""`kv …` against a real hub."""
+
+import json
+import time
+from pathlib import Path
+
+from tests.faces.conftest import RealHub
+
+ADA, BOB = {"SYNAPSE_NAME": "ada"}, {"SYNAPSE_NAME": "bob"}
+
+
+def test_a_value_is_put_read_and_removed(hub: RealHub) -> None:
+    put = hub.json("kv", "put", "cfg", '{"a": [1, "é"]}', SYNAPSE_NAME="ada")
+    assert {"key", "value", "version", "owner", "expires_at_ms", "cursor"} <= put.keys()
+    assert (put["value"], put["owner"], put["expires_at_ms"]) == ({"a": [1, "é"]}, "ada", None)
+    got = hub.json("kv", "get", "cfg", SYNAPSE_NAME="bob")
+    assert (got["value"], got["version"]) == (put["value"], put["version"])
+    assert hub.run("kv", "put", "greeting", "hello", **BOB).returncode == 0
+    assert hub.run("kv", "get", "greeting", **ADA).stdout == "hello\n"
+    assert hub.json("kv", "keys", SYNAPSE_NAME="ada")["keys"] == ["cfg", "greeting"]
+    assert [value["key"] for value in hub.json("kv", "all", "g", SYNAPSE_NAME="ada")["values"]] == ["greeting"]
+    assert hub.json("kv", "delete", "cfg", SYNAPSE_NAME="bob")["deleted"] is True
+    assert hub.run("kv", "get", "cfg", **ADA).returncode == 4
+    assert hub.json("kv", "clear", SYNAPSE_NAME="ada")["cleared"] == 1
+
+
+def test_text_that_looks_like_json_is_kept_as_text_when_asked(hub: RealHub) -> None:
+    assert hub.json("kv", "put", "n", "5", SYNAPSE_NAME="ada")["value"] == 5
+    assert hub.json("kv", "put", "n", "5", "--text", SYNAPSE_NAME="ada")["value"] == "5"
+    done = hub.run("kv", "put", "n", "-", "--json", text='{"from":"stdin"}', **ADA)
+    assert json.loads(done.stdout)["value"] == {"from": "stdin"}
+
+
+def test_compare_and_set_loses_no_update(hub: RealHub) -> None:
+    first = hub.json("kv", "put", "n", "1", "--if-version", "0", SYNAPSE_NAME="ada")
+    conflict = hub.json("kv", "put", "n", "2", "--if-version", "0", code=3, SYNAPSE_NAME="bob")["error"]
+    assert (conflict["code"], conflict["facts"]["version"]) == ("version_conflict", first["version"])
+    second = hub.json("kv", "put", "n", "2", "--if-version", str(first["version"]), SYNAPSE_NAME="bob")
+    assert second["version"] > first["version"]
+    assert second["owner"] == "ada"
+
+
+def test_a_lifetime_ends_for_readers_and_over_a_restart(hub: RealHub) -> None:
+    hub.json("kv", "put", "brief", "1", "--ttl", "1", SYNAPSE_NAME="ada")
+    hub.json("kv", "put", "long", "1", "--ttl", "1h", SYNAPSE_NAME="ada")
+    hub.end()
+    hub.start()
+    deadline_s = time.monotonic() + 10
+    while hub.run("kv", "get", "brief", **ADA).returncode == 0:
+        assert time.monotonic() < deadline_s
+    assert hub.json("kv", "keys", SYNAPSE_NAME="ada")["keys"] == ["long"]
+
+
+def test_a_watcher_hears_changes_of_its_prefix_and_goes_on_from_a_cursor(hub: RealHub) -> None:
+    watcher = hub.begin("kv", "watch", "a", "--json", **ADA)
+    assert watcher.stderr is not None
+    assert watcher.stdout is not None
+    assert "watching" in watcher.stderr.readline()
+    hub.json("kv", "put", "b", "0", SYNAPSE_NAME="bob")
+    hub.json("kv", "put", "a/1", "1", SYNAPSE_NAME="bob")
+    heard = json.loads(watcher.stdout.readline())
+    assert (heard["change"], heard["key"], heard["value"], heard["by"]) == ("put", "a/1", 1, "bob")
+    watcher.kill()
+    watcher.communicate()
+    hub.json("kv", "delete", "a/1", SYNAPSE_NAME="bob")
+    again = hub.begin("kv", "watch", "--since", heard["cursor"], "--json", **ADA)
+    assert again.stdout is not None
+    assert json.loads(again.stdout.readline())["change"] == "deleted"
+
+
+def test_a_snapshot_comes_back_with_owners_and_the_rest_of_their_time(hub: RealHub, tmp_path: Path) -> None:
+    hub.json("kv", "put", "a", '{"x":1}', "--ttl", "1h", SYNAPSE_NAME="ada")
+    hub.json("kv", "put", "b", "text", SYNAPSE_NAME="bob")
+    file = tmp_path / "values"
+    assert hub.json("kv", "snapshot", str(file), SYNAPSE_NAME="ada")["values"] == 2
+    hub.json("kv", "clear", SYNAPSE_NAME="ada")
+    assert hub.json("kv", "restore", str(file), SYNAPSE_NAME="ada")["restored"] == 2
+    values = {value["key"]: value for value in hub.json("kv", "all", SYNAPSE_NAME="ada")["values"]}
+    assert (values["a"]["owner"], values["b"]["owner"]) == ("ada", "bob")
+    assert 3_500_000 < values["a"]["expires_at_ms"] - values["a"]["updated_at_ms"] <= 3_600_000
+    assert (values["a"]["value"], values["b"]["value"]) == ({"x": 1}, "text")
+    file.write_text('{"key":"a"}\n')
+    assert hub.run("kv", "restore", str(file), **ADA).returncode == 2
+
+
+def test_bad_values_are_refused_in_words_with_the_right_exit_code(hub: RealHub) -> None:
+    for words, code in (
+        (("put", "k", "x" * 70_000), 3),
+        (("put", "k", "1", "--ttl", "0"), 3),
+        (("put", "k", "1", "--ttl", "x"), 2),
+        (("put", "k", "1", "--if-version", "-1"), 2),
+        (("put", "bad key", "1"), 3),
+        (("get", "nothing"), 4),
+        (("transfer", "nothing", "--to", "bob"), 4),
+        (("put", "k"), 2),
+    ):
+        done = hub.run("kv", *words, **ADA)
+        assert done.returncode == code, (words, done.stderr)
+        assert done.stderr.startswith("synapse: ")
