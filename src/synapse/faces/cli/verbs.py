@@ -219,6 +219,21 @@ VERBS = {
         Verb(
             "doctor", "doctor", "", (0, 0), "Look at home, hub and machine; say what is wrong, with its cure; 1 then."
         ),
+        Verb(
+            "up",
+            "background",
+            "",
+            (0, 0),
+            "Start the hub of this home in the background, unless one is up, and wait until it is ready.",
+            Option("wait-ready", WAIT, "S", "Wait so long, or without end; 30 s without it. 5 then, and it goes on."),
+        ),
+        Verb(
+            "down",
+            "background",
+            "",
+            (0, 0),
+            "End the hub that up has started, when it has answered what it was asked; 69 when there is none.",
+        ),
         Verb("journal verify", "journal", "", (0, 0), "Prove every row of the journal; 78 with the first bad seq."),
         Verb("journal backup", "journal", "FILE", (1, 1), "Copy the journal into a new file, also while the hub runs."),
         Verb("journal restore", "journal", "FILE", (1, 1), "Put a backup in the journal's place; the old one is kept."),
