@@ -278,7 +278,7 @@ class LeaseWaiter(msgspec.Struct, frozen=True, kw_only=True):
     queued_at_ms: int
 
 
-class Lease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+class Lease(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A lease. epoch: the number of this grant, larger than that of any earlier one (a fencing token).
 
     status: held, parked, or ended (in a repeated answer, when the lease is not live any more). expires_at_ms: wall
@@ -286,7 +286,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     outcome, only in answers: granted, renewed, handed_off, offered, checkpointed, parked, resumed. offered_to: an
     offline agent that may take it over. live: false in the answer to a repeat when the lease has ended since.
     checkpoint: null without one.
-    """
+    """  # not kw_only: the answer to each claim is made by place
 
     task: str
     room: str
