@@ -92,7 +92,7 @@ class Turns:
         self.lease_clock = LeaseClock(clock)
         self.wall_watch = WallWatch(clock)
         self.totals = Totals(clock.monotonic_ms())
-        self.of_agent: dict[str, set[Connection]] = {}
+        self.of_agent: dict[str, dict[Connection, None]] = {}
         self.is_read_only = log.is_read_only
         self.read_only_since_ms = clock.monotonic_ms()
         self.broken: JournalError | None = None
@@ -169,7 +169,7 @@ class Turns:
             return
         others = self.of_agent.get(connection.agent)
         if others is not None:
-            others.discard(connection)
+            others.pop(connection, None)
             if not others:
                 del self.of_agent[connection.agent]
         agent = connection.by.agent
@@ -233,7 +233,7 @@ class Turns:
             elif kind in QUERIES:
                 self.reply(connection, request.id, look(self.state, self.rules, command, by))  # type: ignore[arg-type]  # QUERIES holds the union's members
                 if len(self._turn.replies[connection][-1][1]) > SATING_BYTES:
-                    self._turn.sated.add(connection)
+                    self._turn.sated[connection] = None
             else:
                 self.requests.serve(connection, request.id, command)  # type: ignore[arg-type]  # what is left is Local
         except Rejected as refusal:
@@ -365,7 +365,7 @@ class Turns:
         self.totals.refused[error.code] += 1
         self._turn.replies.setdefault(connection, []).append((seq, payload))
         if len(payload) > SATING_BYTES:  # it names many holders
-            self._turn.sated.add(connection)
+            self._turn.sated[connection] = None
 
     def arrived(self, agents: Iterable[int]) -> None:
         """Something came into the inboxes of these agents in this turn."""
@@ -375,7 +375,7 @@ class Turns:
         """Queue a notice about a request in line with the answers: it goes out before the request's own."""
         self._turn.replies.setdefault(connection, []).append((self.state.seq, payload))
         if len(payload) > SATING_BYTES:
-            self._turn.sated.add(connection)
+            self._turn.sated[connection] = None
 
     def notify(self, connection: Connection, payload: bytes) -> None:
         """Queue a notice to one connection for the end of this turn; one that does not read misses it."""
