@@ -53,6 +53,10 @@ class Report:
         self.checked += other.checked
         self.findings += other.findings
 
+    def words(self) -> str:
+        """The first findings, one a line."""
+        return "\n".join(f"{finding.cut}: {finding.text}" for finding in self.findings[:10])
+
     def found(self, *rules: str) -> int:
         """How many cuts broke one of these rules."""
         return sum(finding.rule in rules for finding in self.findings)

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from tests.conftest import require_tool
 from tests.faults.conftest import HubProcess, Outcome
 from tests.power.disk import Disk
 from tests.power.load import Frame, Load, load_on
-from tests.power.steps import Namespace, Step
+from tests.power.steps import Namespace, Rename, Step, Write
 from tests.power.strace import DATA_BYTES_MAX, TRACED, Call, read_calls
 
 from synapse.core.events import Row
@@ -148,6 +149,36 @@ class Recorder:
             return Recording(self._space.steps, frozenset(self._space.directories), self.told, reader.identity, rows)
         finally:
             reader.close()
+
+
+def reached(recording: Recording) -> Counter[str]:
+    """How often the recording came to what a proof must have seen."""
+    counts = Counter(
+        dict.fromkeys(
+            ("snapshots made", "snapshots removed", "WALs removed", "WALs begun anew", "checkpoints", "hubs ready"), 0
+        )
+    )
+    names: dict[int, str] = {}
+    begun: set[int] = set()
+    was_checkpoint = False
+    for step in recording.steps:
+        match step:
+            case Rename(changes):
+                for (_, name), number in changes:
+                    if number is None:
+                        counts["snapshots removed"] += name.endswith(".snapshot")
+                        counts["WALs removed"] += name == "journal.db-wal"
+                        continue
+                    names[number] = name
+                    counts["snapshots made"] += name.endswith(".snapshot")
+                    counts["hubs ready"] += name == "hub.json"
+            case Write(file, 0) if names[file] == "journal.db-wal":
+                counts["WALs begun anew"] += file in begun
+                begun.add(file)
+        is_checkpoint = isinstance(step, Write) and names[step.file] == "journal.db"
+        counts["checkpoints"] += is_checkpoint and not was_checkpoint
+        was_checkpoint = is_checkpoint
+    return counts
 
 
 def told_in(calls: Iterable[Call], base: int, lines: Sequence[int]) -> Iterator[Told]:
