@@ -7,7 +7,6 @@ another, but never by two at a time.
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import chain
 from pathlib import Path
 
 from synapse.core.events import LEASES, Row
@@ -43,7 +42,8 @@ _OTHER_EVENTS = f"FROM events WHERE seq BETWEEN ? AND ? AND NOT ({IS_OF_A_TASK})
 _INSERT_FIRST_TOUCHES = f"INSERT OR IGNORE INTO touches (key, seq) SELECT key, seq {_OTHER_EVENTS}"
 
 # Many rows in one statement: each statement lets go of the interpreter's lock and has to win it back from the loop.
-_INSERTS = {rows: INSERT_EVENT + ", (?, ?, ?, ?, ?, ?, ?, ?)" * (rows - 1) for rows in (64, 8)}
+_INSERTS = {rows: INSERT_EVENT + ", (?, ?, ?, ?, ?, ?, ?, ?)" * (rows - 1) for rows in (64, 8, 1)}
+_COLUMNS = 8
 
 # What a commit writes to the WAL, estimated: inner pages, the rows themselves, a leaf of the index for each key.
 _PAGES_PER_COMMIT = 3
@@ -179,33 +179,32 @@ class Journal:
         """
         assert not self._has_failed, "a journal that failed takes no more rows: exit and replay"
         last, prev = self.head, self.head_hash
-        events: list[tuple[int, str, int, int, str, str, bytes, bytes]] = []
+        events: list[int | str | bytes] = []  # the values of all rows, one behind the other
         others: list[tuple[str, int]] = []
         of_tasks = 0
         for row in rows:
             seq, kind, version, at_ms, actor, key, body, also = row
             assert seq == last + 1 or may_follow(seq, kind, last), f"event {seq} cannot follow {last}"
             prev = link(prev, row)
-            events.append((seq, kind, version, at_ms, actor, key, body, prev))
+            events += (seq, kind, version, at_ms, actor, key, body, prev)
             for other in also:
                 if other is LEASES:  # its lines come later
                     of_tasks += 1
                 else:
                     others.append((other, seq))
             last = seq
-        if not events:
+        if not rows:
             return
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
             done = 0
             for size, statement in _INSERTS.items():
-                while len(events) - done >= size:
-                    connection.execute(statement, list(chain.from_iterable(events[done : done + size])))
-                    done += size
-            connection.executemany(INSERT_EVENT, events[done:])
-            if of_tasks < len(events):
-                connection.execute(_INSERT_FIRST_TOUCHES, (events[0][0], last))
+                while len(events) - done >= size * _COLUMNS:
+                    connection.execute(statement, events[done : done + size * _COLUMNS])
+                    done += size * _COLUMNS
+            if of_tasks < len(rows):
+                connection.execute(_INSERT_FIRST_TOUCHES, (rows[0].seq, last))
             if others:
                 connection.executemany(INSERT_TOUCH, others)
             connection.execute("COMMIT")
@@ -213,9 +212,8 @@ class Journal:
             raise self._not_committed(error) from error
         self.head, self.head_hash = last, prev
         self._tasks_waiting += of_tasks
-        self._pages_waiting += (
-            _PAGES_PER_COMMIT + len(events) // _ROWS_PER_PAGE + len({event[5] for event in events}) + len(others)
-        )
+        keys = len({row.key for row in rows}) if of_tasks < len(rows) else 0
+        self._pages_waiting += _PAGES_PER_COMMIT + len(rows) // _ROWS_PER_PAGE + keys + len(others)
         try:
             self._mark.write(last, prev)
         except OSError as error:
