@@ -13,6 +13,7 @@ need fiu-run fiu-utils
 need strace strace
 need faketime faketime
 need eatmydata eatmydata
+need systemd-analyze systemd
 need zsh zsh
 need fish fish
 need python3 python3

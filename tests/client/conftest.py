@@ -342,6 +342,11 @@ class HubProcess:
         assert ready.startswith("synapse hub ready ws://127.0.0.1:"), ready
         self.port = int(ready.split()[3].rpartition(":")[2])
 
+    def tell(self, number: signal.Signals) -> None:
+        """Stop it, or let it go on."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     async def end(self, number: signal.Signals) -> int:
         process, self._process = self._process, None
         assert process is not None

@@ -7,12 +7,17 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from synapse import Client
-from synapse.client.client import body_of
+from synapse.client.client import OutcomeUnknown, RequestTimeout, Wiring, body_of
+from synapse.client.home import Surroundings
+from synapse.client.transport import HubDialer, Stream
 from synapse.errors import Disconnected, HubUnreachable, Rejected
 from synapse.home import read_hub_file
+from synapse.protocol.commands import SendMessage
+from synapse.protocol.replies import Sent
 
 if TYPE_CHECKING:
     from tests.client.conftest import HubProcess
@@ -133,6 +138,46 @@ async def test_leases_go_round_over_kills_and_two_blocks_never_believe_at_once(h
         group.create_task(kill())
     assert len(epochs) == rounds * len(names)
     assert epochs == sorted(set(epochs))
+
+
+@pytest.mark.parametrize("kind", ["unix", "ws"])
+async def test_a_hub_that_stands_still_costs_the_client_no_memory_and_what_it_never_took_is_not_done(
+    hub: "HubProcess", kind: str
+) -> None:
+    dialled: list[Stream] = []
+    flags = {"home": os.fspath(hub.home), **({"uri": hub.websocket} if kind == "ws" else {})}
+    dial = HubDialer(Surroundings(flags, {}), None)
+
+    async def dial_and_remember() -> Stream:
+        transport = await dial()
+        assert isinstance(transport, Stream)
+        dialled.append(transport)
+        return transport
+
+    token = (hub.home / "token").read_text().strip()
+    client = Client(name="ada", home=hub.home, token=token, timeout=30.0, wiring=Wiring(dial=dial_and_remember))
+    async with client, asyncio.timeout(60):
+        await client.ping()
+        socket = dialled[0]._transport
+        assert socket is not None
+        hub.tell(signal.SIGSTOP)
+        held, text, not_sent = [0], "x" * 20_000, 0
+        for number in range(500):
+            command = SendMessage(body=msgspec.Raw(msgspec.json.encode([number, text])), channel=MAIN)
+            try:
+                await client.request(command, Sent, timeout=0.001)
+            except OutcomeUnknown:
+                assert not not_sent, "a full hub took a request after it took none"
+            except RequestTimeout:
+                not_sent += 1
+            held.append(socket.get_write_buffer_size())
+        assert max(held) <= 64 * 1024 + 21_000
+        assert not_sent > 100
+        hub.tell(signal.SIGCONT)
+        await client.ping()
+        there = [body_of(message) async for message in client.all_history(MAIN)]
+    assert [body[0] for body in there if isinstance(body, list)] == list(range(500 - not_sent))
+    assert len(dialled) == 1
 
 
 async def test_a_drained_hub_is_waited_for_and_a_hub_that_moved_is_found(hub: "HubProcess") -> None:

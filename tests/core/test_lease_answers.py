@@ -26,9 +26,11 @@ def test_a_lease_is_told_in_full() -> None:
     world = LeaseWorld()
     world.pool("gpu", 3)
     epoch = world.take("ada", "T1", "src/**", pools={"gpu": 2}, note="n", branch="b", tied=True)
+    granted_at_ms = world.at_ms
     world.lease_ms += 1_000
     world.at_ms += 1_000
     info = world.reply(Lease, RenewLease(task="T1"), "ada")
+    assert (info.task, info.granted_at_ms) == ("T1", granted_at_ms)
     assert (info.epoch, info.owner, info.room, info.worktree, info.paths, info.whole_worktree) == (
         epoch,
         "ada",

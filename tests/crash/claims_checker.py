@@ -505,7 +505,7 @@ def confirmations(history: ClaimHistory) -> dict[int, list[Op]]:
 
 def expiries_are_in_time(history: ClaimHistory, register: Register, witness: Witness) -> Iterator[Finding]:
     """No lease ends before its time, by its holder's clock; and not long after."""
-    confirmed = confirmations(history)
+    confirmed, alive = confirmations(history), alive_at(history)
     for term in register.terms.values():
         event = term.ended_by
         if not isinstance(event, LeaseExpired) or term.end is None:
@@ -517,6 +517,12 @@ def expiries_are_in_time(history: ClaimHistory, register: Register, witness: Wit
             span_ms = min(TTL_MS, GRACE_MS)
             if not term.tied:
                 yield Finding("expired early", f"{term.epoch} is not tied, and ended with a connection")
+            if confirms and not _may_have_moved(term, history):
+                last = max(confirms, key=lambda op: op.frame["seq"] if op.frame is not None else 0)
+                if alive[last.client, last.connection] > term.end:
+                    yield Finding(
+                        "expired early", f"{term.epoch} ended with the connection of {last.name}, which lived"
+                    )
         else:
             begun = max(begun, witness.after_ns(register.run_of(term.end)))
         ended_ns = witness.before_ns(term.end)
@@ -524,6 +530,22 @@ def expiries_are_in_time(history: ClaimHistory, register: Register, witness: Wit
             yield Finding("expired early", f"{term.epoch} ended {(ended_ns - begun) // MS} ms after its last {span_ms}")
         if _lateness_ns(register, witness, term, confirms) > LATE_NS_MAX:
             yield Finding("expired late", f"{term.epoch} of {term.ask.owner} ended at {term.end}")
+
+
+def alive_at(history: ClaimHistory) -> dict[tuple[str, int], int]:
+    """By process and connection, the last position at which the hub answered over it."""
+    found: dict[tuple[str, int], int] = defaultdict(int)
+    for op in history.ops:
+        if op.frame is not None:
+            found[op.client, op.connection] = max(found[op.client, op.connection], op.frame["seq"])
+    return found
+
+
+def _may_have_moved(term: Term, history: ClaimHistory) -> bool:
+    """True when an unanswered request may have tied the lease to another connection."""
+    return any(
+        op.frame is None and op.agent == term.ask.owner and op.body.get("task") == term.ask.task for op in history.ops
+    )
 
 
 def _lateness_ns(register: Register, witness: Witness, term: Term, confirms: Sequence[Op]) -> int:

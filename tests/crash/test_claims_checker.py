@@ -409,6 +409,17 @@ def a_connection_had_no_grace(history: ClaimHistory, journal: Journal) -> None:
     history.ops.append(renewal)
 
 
+@lie("expired early")
+def a_lease_ended_with_a_connection_that_lived(history: ClaimHistory, journal: Journal) -> None:
+    """A process behind the proxy had two, and the end of the first ended what was tied to the second."""
+    op = op_of(history, FIVE.owner, "lease.claim")
+    assert op.frame is not None
+    pong = {**op.frame, "seq": seq_of(journal, LeaseExpired, FIVE.owner) + 1}
+    history.ops.append(
+        replace(op, type="ping", number=90, body={}, frame=pong, invoked_ns=1 << 60, returned_ns=1 << 61)
+    )
+
+
 @lie("expired late")
 def a_silent_holder_kept_its_lease(history: ClaimHistory, journal: Journal) -> None:
     expired = seq_of(journal, LeaseExpired, THREE.owner)

@@ -634,6 +634,18 @@ async def test_a_tick_behind_the_commit_that_fills_the_disk_expires_nobody() -> 
         assert list(hub.state.leases.live) == []
 
 
+async def test_connections_of_one_agent_are_told_of_a_loss_in_the_order_in_which_they_came() -> None:
+    async with MemoryHub() as hub:
+        voices = [await voice(hub) for _ in range(12)]
+        await hold(voices[0], ttl_ms=5_000)
+        assert list(hub.turns.of_agent["ada"]) == [one.peer.connection for one in voices]
+        written: list[int] = []
+        for number, one in enumerate(voices):
+            one.peer.write = lambda data, at=number: written.append(at)  # type: ignore[method-assign,misc]  # to see the order
+        await hub.advance(6_000)
+        assert written == list(range(12))
+
+
 async def test_who_comes_back_for_its_turn_while_the_disk_is_full_gets_it_afterwards() -> None:
     hub, disk = hub_on_small_disk()
     async with hub:

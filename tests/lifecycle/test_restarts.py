@@ -76,6 +76,7 @@ def test_twenty_quick_restarts_leave_nothing_behind_and_epochs_rise(tmp_path: Pa
                 for number in range(20):
                     ada.post(f"{turn} {number}")
                 ada.ask(ReleaseLease(task="T1", epoch=epochs[-1]), Released)
+            time.sleep(0.4)  # a tick, which takes a snapshot when one is due
             if turn % 2:
                 hub.kill()
             else:
@@ -89,7 +90,7 @@ def test_twenty_quick_restarts_leave_nothing_behind_and_epochs_rise(tmp_path: Pa
     shapes = [{name.partition("/")[0] for name in found} for found in files]
     assert all(shape == shapes[-1] for shape in shapes[2:]), "the same files, restart for restart"
     snapshots = [name for name in files[-1] if name.startswith("snapshots/")]
-    assert len(snapshots) <= 3
+    assert 1 <= len(snapshots) <= 3
     grown = (sizes[-1] - sizes[2]) / (len(sizes) - 3) / 2
     tell(PART, "bytes that a restart with 23 events adds", grown, unit="B", bound="< 32768", is_kept=grown < 32_768)
     assert grown < 32_768

@@ -1,5 +1,7 @@
 """Processes that stand still: a stopped or starved hub expires nobody for it; a stopped holder comes back to a no."""
 
+import contextlib
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -26,6 +28,8 @@ from synapse.protocol.replies import Lease
 TTL_MS = 5_000
 """The shortest that a hub allows by default."""
 SHORT_TTL_MS = 2_000
+WATCHDOG_S = 10
+"""It is fed twice as often."""
 PART = "time and life cycle"
 
 HOLDS = """
@@ -166,12 +170,36 @@ def test_holders_that_were_stopped_for_longer_than_their_ttl_come_back_to_a_no(t
     assert not [entry for entry in journal_of(home) if isinstance(entry.event, late)], "no late write is in the journal"
 
 
+class Watchdog:
+    """What a service manager hears, on a socket of its own. hungry_s: the longest it was not fed."""
+
+    def __init__(self, path: Path) -> None:
+        self.environ = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": str(WATCHDOG_S * 1_000_000)}
+        self.hungry_s = 0.0
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+        self._fed_s = time.monotonic()
+
+    def look(self) -> None:
+        """Hear what came since the last look."""
+        now_s = time.monotonic()
+        self.hungry_s = max(self.hungry_s, now_s - self._fed_s)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                if b"WATCHDOG=1" in self._socket.recv(4096):
+                    self._fed_s = now_s
+
+    def close(self) -> None:
+        self._socket.close()
+
+
 @pytest.mark.prove
-def test_a_hub_that_gets_a_twentieth_of_its_time_expires_no_live_holder(tmp_path: Path) -> None:
-    """No watchdog restarts it yet; what it does itself is to hold the lease clock, and to say how far it is behind."""
+def test_a_hub_that_gets_a_twentieth_of_its_time_expires_no_live_holder_and_is_not_bitten(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with (
-        HubProcess(home).until_ready() as hub,
+        contextlib.closing(Watchdog(tmp_path / "notify")) as watchdog,
+        HubProcess(home, environ=watchdog.environ).until_ready() as hub,
         keeping(home, "ada", "T1", TTL_MS) as ada,
         keeping(home, "bob", "T2", TTL_MS, tied=True) as bob,
     ):
@@ -181,14 +209,18 @@ def test_a_hub_that_gets_a_twentieth_of_its_time_expires_no_live_holder(tmp_path
                 with stopped(hub.process.pid):
                     time.sleep(off_s)
                 time.sleep(on_s)
+                watchdog.look()
         lag_ms = health_of(hub)["lease_clock_lag_ms"]
         assert isinstance(lag_ms, int)
         refusals = ada.end() + bob.end()
         answers = len(ada.answers) + len(bob.answers)
         assert hub.stop().code == 0
+    hungry_s, is_fed = watchdog.hungry_s, watchdog.hungry_s < WATCHDOG_S
     tell(PART, "renewals refused by a starved hub", len(refusals), bound="= 0", is_kept=not refusals)
     tell(PART, "lag that a hub starved for 30 s reports", lag_ms / 1000, unit="s")
+    tell(PART, "its watchdog, longest unfed", hungry_s, unit="s", bound=f"< {WATCHDOG_S}", is_kept=is_fed)
     assert refusals == []
     assert answers > 10
     assert not [entry for entry in journal_of(home) if isinstance(entry.event, LeaseExpired)]
     assert lag_ms > 4_000
+    assert is_fed

@@ -105,6 +105,20 @@ SPINE_FAULTS = [
         '_TOUCHES_UP = "SELECT seq FROM touches WHERE key = ? AND seq >= ?',
         ("tests/journal/test_reader.py", "tests/journal/test_interface.py"),
     ),
+    Fault(
+        "a line of the index stands for what is behind it only where the page begins before it",
+        "journal/reader.py",
+        "before = first_of_block(after + 1) - 1",
+        "before = after",
+        ("tests/journal/test_tasks.py",),
+    ),
+    Fault(
+        "a block that is not complete is said to be indexed",
+        "journal/tasks.py",
+        "first_of_block(head + 1) - 1, indexed, 0",
+        "head, indexed, 0",
+        ("tests/journal/test_tasks.py",),
+    ),
     # feeds: no gap and no repeat at any seam
     Fault(
         "the gap to the head begins one event early", FEEDS, "if recorded.seq > seq)", "if recorded.seq >= seq)", _FEEDS

@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--hours", type=float, default=1.0)
     parser.add_argument("--agents", type=int, default=50)
-    parser.add_argument("--think", type=float, default=9.0)
+    parser.add_argument("--think", type=float, default=6.0)
     parser.add_argument("--shrink", action="store_true")
     given = parser.parse_args(arguments)
     began_s = time.perf_counter()

@@ -25,8 +25,10 @@ from synapse.protocol.notices import Message
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-TREE: Final = "box:/repo"
+TREES: Final = ("box:/repo", "box:/other", "den:/repo")
 TASKS: Final = tuple(f"T{number}" for number in range(24))
+CONTENDED: Final = ("integrate", "release", "deploy")
+"""Tasks without a scope that everybody wants for a short time."""
 SCOPES: Final[tuple[tuple[str, ...], ...]] = (
     (),
     ("a",),
@@ -144,7 +146,7 @@ class Agent:
             self.burst: 2,
             self.write_to_all: 0.4,
             self.read_history: 3,
-            self.hold: 22,
+            self.hold: 30,
             self.claim: 14,
             self.show_old_epoch: 5,
             self.ask_again: 3,
@@ -180,6 +182,9 @@ class Agent:
             except* Rejected as refused:
                 self._require_full_disk(refused)
             await self.pause(12.0)
+            if not self.world.is_calm and self._chance.random() < 0.04:
+                self.say("is away for a while")
+                await asyncio.sleep(self._chance.uniform(300.0, 420.0))
 
     def _require_full_disk(self, refused: BaseExceptionGroup[Rejected]) -> None:
         """The only reason not to be let in, or to be told nothing."""
@@ -270,7 +275,7 @@ class Agent:
                 await self.pause(1.0)
                 continue
             await asyncio.sleep(self._chance.uniform(0.0, 0.5))
-            is_patient = self.world.is_calm or self._chance.random() < 0.9
+            is_patient = self.world.is_calm or self._chance.random() < (0.3 if self.number % 10 == 3 else 0.9)
             if is_patient:
                 await self._attempt(self._ack(client, taken))
             elif self._chance.random() < 0.1:
@@ -303,7 +308,7 @@ class Agent:
         chance = self._chance.random()
         if chance < 0.1:
             return f"{self.mark()} what about it, @{self.world.somebody(self._chance)}?"
-        return f"{self.mark()} {'.' * (30 if chance < 0.98 else 9_000)}"
+        return f"{self.mark()} {'.' * (30 if chance < 0.93 else 6_000)}"
 
     async def _send(self, client: Client, **where: object) -> None:
         """Send under a key of our own, which is remembered when the outcome stays unknown."""
@@ -368,7 +373,7 @@ class Agent:
         chance, paths = self._chance.random(), self._chance.choice(SCOPES)
         scope: dict[str, object] = {"mode": "shared"} if chance < 0.25 else {}
         if paths:
-            scope |= {"paths": paths, "worktree": TREE}
+            scope |= {"paths": paths, "worktree": self._chance.choice(TREES)}
         if 0.4 < chance < 0.55:
             scope["pools"] = {"gpu": 1 + (chance < 0.45)} if chance < 0.5 else {"port": 1}
         return scope
@@ -376,11 +381,13 @@ class Agent:
     async def hold(self, process: Process) -> None:
         """Hold a lease while a block runs."""
         client, chance = process.client, self._chance
-        task, wait = chance.choice(TASKS), chance.choice((0.0, 5.0, 20.0, 60.0))
-        ttl = chance.choice((6.0, 15.0, 30.0))
-        lease = client.lease(task, ttl=ttl, wait=wait, terms=self._terms(), **self._scope())  # type: ignore[arg-type]  # by name
+        if chance.random() < 0.6:
+            lease = client.lease(chance.choice(CONTENDED), ttl=6.0, wait=45.0, terms=self._terms())
+        else:
+            wait, ttl = chance.choice((0.0, 5.0, 20.0)), chance.choice((6.0, 15.0, 30.0))
+            lease = client.lease(chance.choice(TASKS), ttl=ttl, wait=wait, terms=self._terms(), **self._scope())  # type: ignore[arg-type]  # by name
         async with lease:
-            self.memory.epochs.append((task, lease.epoch))
+            self.memory.epochs.append((lease.task, lease.epoch))
             beliefs = self.world.terms.beliefs
             beliefs[lease.epoch] = lambda: lease.is_live
             try:
@@ -390,7 +397,7 @@ class Agent:
 
     async def _work_under(self, process: Process, lease: HeldLease) -> None:
         chance = self._chance.random()
-        await self.pause(8.0)
+        await self.pause(5.0)
         if chance < 0.3:
             await lease.save({"left": self.mark()})
         elif chance < 0.4:
@@ -403,13 +410,13 @@ class Agent:
             self.say(f"dies under epoch {lease.epoch} of {lease.task}")
             process.die()
             raise Crash
-        elif chance < 0.5:
+        elif chance < 0.47:
             await self.pause(20.0)
 
     async def claim(self, process: Process) -> None:
         """Claim as a command line does: it outlives connections, and somebody must think of renewing it."""
         client, chance = process.client, self._chance
-        task, wait = chance.choice(TASKS), chance.choice((0.0, 0.0, 30.0, None))
+        task, wait = chance.choice(TASKS), chance.choice((0.0, 0.0, 10.0, 30.0, None))
         scope, ttl = self._scope(), chance.choice((5.0, 10.0, 20.0))
         if wait is None:
             scope.pop("pools", None)
@@ -422,15 +429,23 @@ class Agent:
         await self._end_claim(process, task, lease.epoch)
 
     async def _end_claim(self, process: Process, task: str, epoch: int) -> None:
-        client, chance = process.client, self._chance.random()
+        client, chance = process.client, 1.0 if self.world.is_calm else self._chance.random()
         if chance < 0.15:
             await client.checkpoint(task, {"left": self.mark()}, epoch=epoch)
         elif chance < 0.3:
-            await client.hand_off(task, self.world.somebody(self._chance, besides=self.name), epoch=epoch)
+            to = (
+                self.world.absent(self._chance)
+                if chance < 0.2
+                else self.world.somebody(self._chance, besides=self.name)
+            )
+            handed = await client.hand_off(task, to, epoch=epoch)
+            if handed.outcome == "offered":
+                await client.park(task, epoch=epoch)
         elif chance < 0.37:
             await client.park(task, epoch=epoch)
-            await self.pause(20.0)
-            await client.park(task, parked=False, epoch=epoch)
+            if chance > 0.32:
+                await self.pause(20.0)
+                await client.park(task, parked=False, epoch=epoch)
         elif chance < 0.45:
             self.say(f"forgets epoch {epoch} of {task}")
         elif chance < 0.48:

@@ -96,19 +96,23 @@ class SimulatedJournal(MemoryJournal):
 class DelayedWorker:
     """A thread of the hub (`synapse.hub.threads.Worker`): jobs in order, each done after a drawn time.
 
-    delays: draws how long a job takes until it is carried out, and from then until the hub is told. on_told: called
-    with how long it took when the hub has been told.
+    delays: draws how long a job takes until it is carried out, and from then until the hub is told. fraction: draws at
+    which part of the next job `doom` is called, if it is set. on_told: called with how long a job took when the hub has
+    been told.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         delays: Callable[[], tuple[float, float]],
+        fraction: Callable[[], float],
         on_told: Callable[[float], None] = lambda _: None,
     ) -> None:
         self.stopped_until_s = 0.0
+        self.doom: Callable[[], None] | None = None
         self._loop = loop
         self._delays = delays
+        self._fraction = fraction
         self._on_told = on_told
         self._jobs: deque[tuple[Callable[[], Callable[[], None]], float]] = deque()
         self._is_at_hand = False
@@ -139,6 +143,9 @@ class DelayedWorker:
         first, second = self._delays()
         self._is_at_hand = True
         self._loop.call_later(first, self._carry_out, second)
+        if self.doom is not None:
+            self._loop.call_later((first + second) * self._fraction(), self.doom)
+            self.doom = None
 
     def _carry_out(self, rest_s: float) -> None:
         if self._is_dead:

@@ -33,6 +33,8 @@ STEPS_PER_CHECK: Final = 500
 DUMP_BYTES_PER_STEP: Final = 2_048
 """A dump that grows with the day is compared less often: after so many more steps for each of its bytes."""
 SNAPSHOT_ROWS: Final = 3_000
+FROZEN_MARGIN_MS: Final = 1_250
+"""What the lease clock may advance in the first turn after a stall, and a tick."""
 
 LIMITS: Final = Limits(
     outbox_bytes_max=96 * 1024, lends_max=5, parked_ms_max=240_000, page_items_max=100, inbox_unacked_max=40
@@ -146,6 +148,8 @@ class SimulatedHub:
         self._next_link = 1
         self._down_since_ms = 0
         self._read_only_since_ms: int | None = None
+        self._has_committed = False
+        self._stop = 0.0, 0.0
 
     # Its lives.
 
@@ -159,8 +163,8 @@ class SimulatedHub:
         replayed = encode_state(self._replay.catch_up())
         if encode_state(state) != replayed:
             raise Violation("digest", f"a snapshot and its tail give another state than the journal, at {journal.head}")
-        writer = DelayedWorker(loop, self._commit_delays, self._on_commit)
-        reader = DelayedWorker(loop, self._read_delays)
+        writer = DelayedWorker(loop, self._commit_delays, self._chance.random, self._on_told)
+        reader = DelayedWorker(loop, self._read_delays, self._chance.random)
         turns = Turns(
             state=state,
             rules=self._rules,
@@ -175,7 +179,7 @@ class SimulatedHub:
         begin(state, journal, self._rules, ROOMS, self.clock.wall_ms(), POOLS)
         turns.begin()
         self.life = Life(self, turns, writer, reader)
-        self._read_only_since_ms = self.clock.now_ms if journal.is_read_only else None
+        self._count_read_only(self.life)
         if journal.is_read_only:
             self.ledger.restart(self.clock.now_ms)  # without an event that says so
             self.sometimes("the hub started on a full disk")
@@ -203,13 +207,21 @@ class SimulatedHub:
             link.cut(Learns(0.0, self._chance.uniform(1.0, 20.0) if late else self._chance.uniform(0.0, 0.3)))
         self._count_read_only(life)
 
+    def doom(self, act: Callable[[], None]) -> None:
+        """Do something in the middle of the next commit."""
+        if self.life is not None:
+            self.life.writer.doom = act
+
     def stop_for(self, seconds: float) -> None:
         """SIGSTOP, and SIGCONT after a while."""
-        life = self.life
-        if life is not None:
-            until_s = self._loop.now_s + seconds
+        life, now_s = self.life, self._loop.now_s
+        if life is not None and life.stopped_until_s <= now_s:
+            until_s = now_s + seconds
+            self._stop = now_s, until_s
             life.stopped_until_s = life.writer.stopped_until_s = life.reader.stopped_until_s = until_s
             self.clock.excused_ms += int(seconds * 1000) + 1
+            if not life.turns.is_read_only:
+                self.clock.frozen_ms += max(0, int(seconds * 1000) - FROZEN_MARGIN_MS)
 
     def _on_fatal(self, error: JournalError) -> None:
         self.sometimes("the store failed and the hub ended")
@@ -226,10 +238,17 @@ class SimulatedHub:
         life.turns.tick()
         self._loop.call_later(TICK_S, self._tick, life)
 
-    def _count_read_only(self, life: Life) -> None:
+    def _count_read_only(self, life: Life, took_ms: int = 0) -> None:
+        """While it is read-only nothing has to end; when it was, its lease clock stood still meanwhile."""
+        clock, is_read_only = self.clock, life.turns.is_read_only and not life.is_dead
         if self._read_only_since_ms is not None:
-            self.clock.excused_ms += self.clock.now_ms - self._read_only_since_ms
-        self._read_only_since_ms = self.clock.now_ms if life.turns.is_read_only else None
+            clock.excused_ms += clock.now_ms - self._read_only_since_ms
+        self._read_only_since_ms = clock.now_ms if is_read_only else None
+        if is_read_only and clock.read_only_from_ms is None:
+            clock.read_only_from_ms = clock.now_ms
+        elif not is_read_only and clock.read_only_from_ms is not None:
+            clock.frozen_ms += max(0, clock.now_ms - clock.read_only_from_ms - took_ms - FROZEN_MARGIN_MS)
+            clock.read_only_from_ms = None
 
     # Its disk.
 
@@ -248,21 +267,26 @@ class SimulatedHub:
     def _on_durable(self, rows: Sequence[Row]) -> None:
         life = self.life
         decided_ms = self.clock.now_ms if life is None else int(life.writer.since_s * 1000)
+        self._has_committed = life is not None
         for row in rows:
             self.trace(row.seq, row.body)
         self.ledger.fold(rows, decided_ms)
         self.step()
 
-    def _on_commit(self, took_s: float) -> None:
-        if took_s > 0.9:
+    def _on_told(self, took_s: float) -> None:
+        """A job of the writer is over. Only a commit keeps the hub from deciding."""
+        is_commit, self._has_committed = self._has_committed, False
+        if is_commit and took_s > 0.9:
             self.sometimes("a commit took so long that the lease clock stood still")
+            now_s = self._loop.now_s
+            stopped_s = max(0.0, min(now_s, self._stop[1]) - max(now_s - took_s, self._stop[0]))
             self.clock.excused_ms += int(took_s * 1000) + 1
-        life = self.life
-        if life is None:
-            return
-        self._count_read_only(life)
-        if self.steps >= self._next_check:
-            self.check()
+            if took_s > 1.01:
+                self.clock.frozen_ms += int((took_s - stopped_s) * 1000)
+        if self.life is not None:
+            self._count_read_only(self.life, int(took_s * 1000))
+            if is_commit and self.steps >= self._next_check:
+                self.check()
 
     # Its doors.
 

@@ -162,7 +162,7 @@ class Link:
         now_s = self._loop.time()
         when_s = max(self._down_last_s, now_s + self._delay_s(), self._blocked_until_s)
         if now_s < self._slow_until_s:
-            when_s += size / self._bytes_per_s
+            when_s = min(when_s + size / self._bytes_per_s, max(when_s, self._slow_until_s))
         self._down_last_s = when_s
         self._down.append((when_s, payloads, size))
         if len(self._down) == 1:
@@ -193,7 +193,9 @@ class Link:
             self._lose_hub()
 
     def _lose_hub(self) -> None:
-        if self.is_open_at_hub:
+        if self._hub.stopped_until_s > self._loop.time():
+            self._loop.call_at(self._hub.stopped_until_s, self._lose_hub)
+        elif self.is_open_at_hub:
             self.is_open_at_hub = False
             if not self._hub.is_dead:
                 self._hub.lost(self)

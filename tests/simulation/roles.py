@@ -4,7 +4,7 @@ import asyncio
 from random import Random
 from typing import TYPE_CHECKING
 
-from tests.simulation.agents import TASKS, TREE, Agent, Process
+from tests.simulation.agents import TASKS, TREES, Agent, Process
 from tests.simulation.terms import Violation
 
 from synapse.client.client import Client, Terms
@@ -41,7 +41,7 @@ class Operator(Agent):
             await client.set_pool("gpu", self._chance.randint(2, 4))
         elif chance < 0.6:
             terms = Terms(preempt=True, claimant=self.world.somebody(self._chance), folds_case=False)
-            await client.claim(self._chance.choice(TASKS), ttl=10.0, paths=("a",), worktree=TREE, terms=terms)
+            await client.claim(self._chance.choice(TASKS), ttl=10.0, paths=("a",), worktree=TREES[0], terms=terms)
         else:
             await self._compare(client)
 

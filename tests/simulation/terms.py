@@ -58,6 +58,8 @@ class Bounds:
 class Term:
     """The life of one grant. Its TTL runs at the earliest from `counted_ms` and at the latest from `latest_ms`.
 
+    frozen_ms, excused_ms: the clock's, at these times.
+
     spent_ms: of the TTL, when it was parked. link: the connection that it is tied to. lost_ms: when the hub learned
     that this connection is gone.
     """
@@ -67,6 +69,7 @@ class Term:
     ttl_ms: int
     tied: bool
     counted_ms: int
+    frozen_ms: int
     latest_ms: int
     excused_ms: int
     end: int | None = None
@@ -146,7 +149,7 @@ class Terms:
     def restart(self, decided_ms: int) -> None:
         """A new process of the hub arms every deadline in full, and nobody waits on a connection."""
         for term in self.live.values():
-            term.counted_ms = decided_ms
+            self._count(term, decided_ms)
             term.link = term.lost_ms = None
             term.spent_ms = 0
             if term.parked_ms is not None:
@@ -154,6 +157,9 @@ class Terms:
             self._touch(term)
         for place in self.places.values():
             place.link = None
+
+    def _count(self, term: Term, from_ms: int) -> None:
+        term.counted_ms, term.frozen_ms = from_ms, self._clock.frozen_ms_most
 
     def _touch(self, term: Term) -> None:
         term.latest_ms, term.excused_ms = self._clock.now_ms, self._clock.excused_ms
@@ -195,8 +201,8 @@ class Terms:
                     term.ask.owner,
                     ask.task,
                 )
-        term = Term(seq, ask, ttl_ms, tied, decided_ms, decided_ms, self._clock.excused_ms)
-        self._touch(term)
+        clock = self._clock
+        term = Term(seq, ask, ttl_ms, tied, decided_ms, clock.frozen_ms_most, clock.now_ms, clock.excused_ms)
         self.all[seq] = self.live[seq] = term
         if ask.pools:
             self._require_units(seq, ask)
@@ -250,13 +256,15 @@ class Terms:
             raise Violation("not live", f"{type(event).__name__} at {seq} is of {event.epoch}", event.ask.owner)
         match event:
             case LeaseRenewed():
-                term.ttl_ms, term.counted_ms, term.spent_ms = event.ttl_ms, decided_ms, 0
+                term.ttl_ms, term.spent_ms = event.ttl_ms, 0
+                self._count(term, decided_ms)
                 self._touch(term)
             case LeaseParked():
                 term.spent_ms, term.parked_ms = decided_ms - term.counted_ms, decided_ms
                 term.link = term.lost_ms = None
             case LeaseResumed():
-                term.counted_ms, term.parked_ms = decided_ms - term.spent_ms, None
+                term.parked_ms = None
+                self._count(term, decided_ms - term.spent_ms)
                 self._touch(term)
             case LeaseCheckpointed():
                 term.kept.append((seq, json.loads(bytes(event.data))))
@@ -268,7 +276,8 @@ class Terms:
     def confirm(self, term: Term, heard_ms: int, link: int) -> None:
         """The hub told its holder that it is held, for a request that it heard at `heard_ms` on a connection."""
         if heard_ms >= term.counted_ms:
-            term.counted_ms, term.spent_ms = heard_ms, 0
+            self._count(term, heard_ms)
+            term.spent_ms = 0
         if term.tied and term.parked_ms is None:
             term.link, term.lost_ms = link, None
         self._touch(term)
@@ -293,7 +302,7 @@ class Terms:
 
     def _expire(self, seq: int, event: LeaseExpired, decided_ms: int) -> None:
         term = self._end(seq, event.epoch, event.owner, event)
-        due_ms = term.counted_ms + term.ttl_ms
+        due_ms = term.counted_ms + term.ttl_ms + max(0, self._clock.frozen_ms - term.frozen_ms)
         if event.reason == "parked":
             assert term.parked_ms is not None, "only what is parked reaches the ceiling"
             due_ms = term.parked_ms + self._bounds.parked_ms

@@ -45,12 +45,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
 class Clock:
     """The hub's clock (`synapse.hub.clock.Clock`), and what an observer must know about lost time.
 
-    excused_ms: how long, all in all, the hub was down, stopped, read-only or stuck in a commit. No lease has to end in
-    such a time.
+    excused_ms: how long, all in all, the hub was at most down, stopped, read-only or stuck in a commit: no lease has to
+    end in such a time. frozen_ms: how long its lease clock must at least have stood still for one of these reasons,
+    read-only times when they are over. read_only_from_ms: when the one that lasts began.
     """
 
     def __init__(self, loop: VirtualLoop) -> None:
         self.excused_ms = 0
+        self.frozen_ms = 0
+        self.read_only_from_ms: int | None = None
         self._loop = loop
         self._offset_ms = 0
 
@@ -58,6 +61,12 @@ class Clock:
     def now_ms(self) -> int:
         """Milliseconds since the simulation began."""
         return int(self._loop.now_s * 1000)
+
+    @property
+    def frozen_ms_most(self) -> int:
+        """How long the lease clock may have stood still until now."""
+        began_ms = self.read_only_from_ms
+        return self.frozen_ms + (0 if began_ms is None else self.now_ms - began_ms)
 
     def monotonic_ms(self) -> int:
         """The same, for the hub."""

@@ -51,7 +51,8 @@ class Witness:
         self._note = note
         self._open: dict[tuple[int, str | int], Question] = {}
         self._newest = 0
-        self._seen: dict[bytes, None] = {}
+        self._seen: dict[bytes, int] = {}
+        self._fed: dict[tuple[int, str], int] = {}
         self.answers = 0
         self.notices = 0
         self.fenced = 0
@@ -96,20 +97,25 @@ class Witness:
     def lose(self, link: Link) -> None:
         """The hub learned that a connection is gone: it owes no answers there."""
         self._open = {at: question for at, question in self._open.items() if at[0] != link.number}
+        for kind in ("message", "lease.changed"):
+            self._fed.pop((link.number, kind), None)
         self._ledger.lose(link.number)
         self._ledger.terms.lose(link.number)
 
     def restart(self) -> None:
         """The hub is gone with all its connections."""
         self._open.clear()
+        self._fed.clear()
 
     # What comes out.
 
     def tell(self, link: Link, payloads: Sequence[bytes]) -> None:
         """The hub has written these frames. Raises `Violation`."""
         for payload in payloads:
-            if payload in self._seen:  # the same notice for another follower; it was true a moment ago
+            known = self._seen.get(payload)
+            if known is not None:  # the same notice for another follower; it was true a moment ago
                 self.notices += 1
+                self._follow(link, "message", known)
                 continue
             frame = _decode(payload)
             seq, kind = frame["seq"], frame["type"]
@@ -124,7 +130,7 @@ class Witness:
             self.notices += 1
             self._notice(link, kind, frame)
             if kind == "message" and frame["body"]["room"] is not None:
-                self._seen[payload] = None
+                self._seen[payload] = seq
                 if len(self._seen) > REMEMBERED_MAX:
                     del self._seen[next(iter(self._seen))]
 
@@ -185,6 +191,9 @@ class Witness:
                 self._handed(question, reply)
             case "history.read":
                 self._history(question, reply)
+            case "feed.subscribe":
+                kind = "lease.changed" if question.body.get("leases") else "message"
+                self._fed[link.number, kind] = int(reply["from_cursor"].partition(":")[2])
             case _:
                 pass
 
@@ -299,11 +308,21 @@ class Witness:
         if told != due or (reply["previous"] is None and len(told) < upto_index):
             raise Violation("wrong page", f"{question.agent} reads {told} of {address}; there is {due}", question.agent)
 
+    def _follow(self, link: Link, kind: str, seq: int) -> None:
+        """Each connection has one feed of a kind: it goes forward, from where the hub said that it begins."""
+        last = self._fed.get((link.number, kind))
+        if last is None or seq <= last:
+            raise Violation("repeated", f"{link.owner} is told {kind} {seq} after {last}", link.owner)
+        self._fed[link.number, kind] = seq
+
     def _notice(self, link: Link, kind: str, frame: Json) -> None:
         body, terms = frame["body"], self._ledger.terms
         match kind:
             case "message":
                 self._message(link.owner, body)
+                self._follow(link, kind, frame["seq"])
+            case "lease.changed":
+                self._follow(link, kind, frame["seq"])
             case "lease.lost":
                 self._note(link, "hears", frame)
                 if terms.holds(link.owner, body["epoch"], frame["seq"]):

@@ -8,6 +8,7 @@ machine and in every process.
 
 import asyncio
 from collections import Counter, deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from random import Random
@@ -97,6 +98,8 @@ class World:
         self._steps.append(Step(self.loop.now_s, link.owner, verb, link.number, frame))
 
     def _trace(self, number: int, *payloads: bytes) -> None:
+        if self.is_over:
+            return
         self._hash.update(b"%d %d" % (int(self.loop.now_s * 1e6), number))
         for payload in payloads:
             self._hash.update(payload)
@@ -106,6 +109,13 @@ class World:
         seen = set(self.ledger.names.values())
         known = [agent.name for agent in self.crowd if agent.name in seen and agent.name != besides]
         return chance.choice(known) if known else self.crowd[0].name
+
+    def absent(self, chance: Random) -> str:
+        """The name of an agent that has no connection, if there is one that was here before."""
+        life = self.hub.life
+        here = set() if life is None else {link.owner for link in life.links.values()}
+        gone = [name for name in self.ledger.names.values() if name not in here and name.startswith("agent")]
+        return chance.choice(gone) if gone else self.somebody(chance)
 
     def connect(self, owner: str) -> Link | None:
         """A connection to the hub, or None while there is none."""
@@ -136,7 +146,7 @@ class World:
             (self._half_open, 8.0),
             (self._swallow, 5.0),
             (self._hold_up, 14.0),
-            (self._narrow, 6.0),
+            (self._narrow, 10.0),
             (self._kill_hub, 5.0),
             (self._stop_hub, 3.0),
             (self._fill_disk, 2.0),
@@ -147,13 +157,18 @@ class World:
         )
         acts, weights = zip(*faults, strict=True)
         while True:
-            await asyncio.sleep(chance.expovariate(1 / 5.0))
+            await asyncio.sleep(chance.expovariate(1 / 8.0))
             (act,) = chance.choices(acts, weights)
             await act()
 
     def _some_link(self) -> Link | None:
+        """Any, or one of an agent that is sure of a lease: there it hurts most."""
         self._links = {number: link for number, link in self._links.items() if not link.is_cut and link.is_open_at_hub}
-        return self._chance.choice(list(self._links.values())) if self._links else None
+        links = list(self._links.values())
+        if self._chance.random() < 0.4:
+            sure = {self.terms.all[epoch].ask.owner for epoch in self.terms.beliefs}
+            links = [link for link in links if link.owner in sure] or links
+        return self._chance.choice(links) if links else None
 
     def _cut_link(self, link: Link, learns: Learns, what: str) -> None:
         before = link.frames_lost
@@ -185,7 +200,7 @@ class World:
 
     async def _narrow(self) -> None:
         if link := self._some_link():
-            link.slow_down(self._chance.uniform(20.0, 120.0), self._chance.choice((100.0, 400.0, 2_000.0)))
+            link.slow_down(self._chance.uniform(20.0, 120.0), self._chance.choice((30.0, 100.0, 1_000.0)))
             self.say(link.owner, f"connection {link.number}: it is narrow for a while")
 
     async def _split(self) -> None:
@@ -196,6 +211,12 @@ class World:
                 self._cut_link(link, learns, "on the other side of a split")
 
     async def _kill_hub(self) -> None:
+        killed = asyncio.Event()
+        if self._chance.random() < 0.7:
+            self.hub.doom(killed.set)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(5.0):
+                    await killed.wait()
         self.say("hub", "is killed")
         self.hub.crash("killed")
         self.sometimes("the hub was killed")
@@ -253,6 +274,7 @@ class World:
             await self._watch(lives, CALM_S_MAX, None)
             await self._check_rest()
         finally:
+            self.is_over = True
             for task in (*lives, storm):
                 task.cancel()
             await asyncio.wait([*lives, storm])
@@ -343,6 +365,6 @@ def _first(error: BaseException) -> BaseException:
     return next((part for part in found if isinstance(part, Violation)), found[0])
 
 
-def run(seed: int, hours: float, agents: int = 50, *, think_s: float = 9.0) -> Outcome:
+def run(seed: int, hours: float, agents: int = 50, *, think_s: float = 6.0) -> Outcome:
     """Simulate so many hours of so many agents. think_s: how long one thinks between two actions, on average."""
     return World(seed, hours, agents, think_s=think_s).run()

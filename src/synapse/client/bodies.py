@@ -6,7 +6,8 @@ import msgspec
 from msgspec import UNSET
 
 from synapse.protocol.notices import Message, ValueChanged
-from synapse.protocol.replies import Checkpoint, ValueInfo
+from synapse.protocol.replies import Checkpoint
+from synapse.protocol.value_replies import ValueInfo
 
 _Body = TypeVar("_Body")
 

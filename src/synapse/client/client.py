@@ -12,15 +12,15 @@ where it was. See docs/reference/client.md.
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, Self, TypeVar
+from typing import Literal, Self
 
 import msgspec
 
 from synapse.client.bodies import body_as, body_of, data_of, raw_of, value_of
-from synapse.client.calls import KEYED, OutcomeUnknown, RequestTimeout
+from synapse.client.calls import OutcomeUnknown, RequestTimeout
 from synapse.client.files import FileRefused, file_in, receive, refer_to
 from synapse.client.home import Surroundings
 from synapse.client.identity import Card, Identity, own_name
@@ -29,13 +29,12 @@ from synapse.client.lifeline import Lifeline, Wiring
 from synapse.client.subscriptions import LeaseFeed, MessageFeed, PresenceFeed, PresenceUpdate, ValueFeed
 from synapse.client.takes import Takes, wait_receipt
 from synapse.client.transport import Dial, HubDialer, Transport
+from synapse.client.values import SharedValues
 from synapse.client.worktree import files_of
-from synapse.errors import Disconnected, LeaseLost
+from synapse.errors import LeaseLost
 from synapse.protocol import commands, replies
-from synapse.protocol.codes import CLOSE_NORMAL
 from synapse.protocol.cursor import cursor_of
 from synapse.protocol.notices import Message
-from synapse.protocol.replies import Reply
 
 __all__ = [
     "Card",
@@ -61,23 +60,8 @@ __all__ = [
     "value_of",
 ]
 
-_Reply = TypeVar("_Reply", bound=Reply)
-_Page = TypeVar(
-    "_Page",
-    replies.Agents,
-    replies.Rooms,
-    replies.RoomInfo,
-    replies.Channels,
-    replies.ChannelInfo,
-    replies.Leases,
-    replies.Explanation,
-    replies.Pools,
-    replies.ValuesPage,
-)
-_PAGE: Final = 200
 
-
-class Client:
+class Client(SharedValues):
     """One agent's connection to a hub. Use it as `async with Client(...) as client`, in one event loop."""
 
     def __init__(
@@ -138,51 +122,6 @@ class Client:
     async def close(self) -> None:
         """End everything: waiting calls raise `Disconnected`, iterations end. Closing twice is the same as once."""
         await self._lifeline.close()
-
-    @property
-    def welcome(self) -> replies.Welcome:
-        """What the hub told at the last hello: its ids, its limits, my name. Raises `Disconnected` before the first."""
-        if self._lifeline.welcome is None:
-            raise Disconnected(CLOSE_NORMAL, "the client is not connected: `async with client`, or await connect()")
-        return self._lifeline.welcome
-
-    @property
-    def is_connected(self) -> bool:
-        """True while a connection stands. False is no reason not to ask: requests wait for the next one."""
-        return self._lifeline.is_up
-
-    @property
-    def _page(self) -> int:
-        return min(_PAGE, self.welcome.limits.page_items_max)
-
-    async def request(
-        self,
-        command: commands.Command,
-        kind: type[_Reply],
-        *,
-        idem_key: str | None = None,
-        timeout: float | None = None,
-    ) -> _Reply:
-        """Any command, with the type of its reply. Without `idem_key`, one that takes a key gets a random one.
-
-        Raises `Rejected` as the hub refused it; `RequestTimeout` when nothing was changed, `OutcomeUnknown` when that
-        is not known; `Disconnected` when the client has ended; `PeerError` for an answer that is none.
-        """
-        if idem_key is None and type(command) in KEYED and not _is_plain_ack(command):
-            idem_key = self._lifeline.new_key()
-        return await self._lifeline.ask(command, kind, key=idem_key, timeout=timeout)
-
-    async def _pages(
-        self, ask: Callable[[str | None], commands.Command], kind: type[_Page]
-    ) -> AsyncGenerator[_Page, None]:
-        """All pages of a list. ask: makes the question for the page after."""
-        after: str | None = None
-        while True:
-            page = await self.request(ask(after), kind)
-            yield page
-            if not page.next:
-                return
-            after = page.next
 
     # Messages.
 
@@ -518,70 +457,6 @@ class Client:
         pages = self._pages(lambda at: commands.ListPools(limit=self._page, after=at), replies.Pools)
         return tuple([pool async for page in pages for pool in page.pools])
 
-    # Shared values.
-
-    async def put(
-        self,
-        key: str,
-        value: object,
-        *,
-        ttl: float | None = None,
-        if_version: int | None = None,
-        room: str | None = None,
-        owner: str | None = None,
-        idem_key: str | None = None,
-    ) -> replies.ValueInfo:
-        """Put a value that everybody may read: what JSON can say. ttl: seconds until it is gone. if_version: only when
-        that is its version, 0 when there is none. owner: for an operator. Raises `Rejected(version_conflict)`."""
-        ttl_ms = None if ttl is None else milliseconds(ttl, "a TTL")
-        command = commands.PutValue(
-            key=key, value=raw_of(value), room=room, ttl_ms=ttl_ms, if_version=if_version, owner=owner
-        )
-        return await self.request(command, replies.ValueInfo, idem_key=idem_key)
-
-    async def get(self, key: str, *, room: str | None = None) -> replies.ValueInfo:
-        """Read a value; `value_of` decodes it. Raises `Rejected(not_found)`."""
-        return await self.request(commands.GetValue(key=key, room=room), replies.ValueInfo)
-
-    async def delete(self, key: str, *, if_version: int | None = None, room: str | None = None) -> replies.ValueRemoved:
-        """Remove a value. Raises `Rejected`: `not_found`, `version_conflict`."""
-        command = commands.DeleteValue(key=key, room=room, if_version=if_version)
-        return await self.request(command, replies.ValueRemoved)
-
-    async def values(self, prefix: str = "", *, room: str | None = None) -> tuple[replies.ValueInfo, ...]:
-        """All values of a room whose key begins with `prefix`, by key. All pages."""
-        pages = self._pages(
-            lambda at: commands.ListValues(room=room, prefix=prefix, limit=self._page, after=at), replies.ValuesPage
-        )
-        return tuple([value async for page in pages for value in page.values])
-
-    async def keys(self, prefix: str = "", *, room: str | None = None) -> tuple[str, ...]:
-        """The keys alone. All pages."""
-        pages = self._pages(
-            lambda at: commands.ListValues(room=room, prefix=prefix, values=False, limit=self._page, after=at),
-            replies.ValuesPage,
-        )
-        return tuple([value.key async for page in pages for value in page.values])
-
-    async def clear(self, prefix: str = "", *, room: str | None = None) -> replies.ValuesRemoved:
-        """Remove all values of a room whose key begins with `prefix`; all of them, without one."""
-        return await self.request(commands.ClearValues(room=room, prefix=prefix), replies.ValuesRemoved)
-
-    async def transfer(
-        self, key: str, to: str, *, if_version: int | None = None, room: str | None = None
-    ) -> replies.ValueOwned:
-        """Give a value of mine to another agent. Raises `Rejected`: `not_found`, `not_permitted`."""
-        command = commands.TransferValue(key=key, to=to, room=room, if_version=if_version)
-        return await self.request(command, replies.ValueOwned)
-
-    def value_changes(self, prefix: str = "", *, room: str | None = None, since: str | None = None) -> ValueFeed:
-        """What becomes of a room's values: `async with client.value_changes() as feed: async for change in feed`.
-
-        since: a cursor; what came after it comes first.
-        """
-        place = self.welcome.home.partition(":")[0] if room is None else room
-        return ValueFeed(self._lifeline, place, prefix=prefix, since=since)
-
     # Rooms and channels.
 
     async def rooms(self) -> tuple[replies.RoomInfo, ...]:
@@ -675,8 +550,3 @@ class Client:
     async def back_up_journal(self, path: str, *, timeout: float = 3600.0) -> replies.JournalBackedUp:
         """Operator: write a consistent copy to `path`, seen from the hub: absolute, and not there yet."""
         return await self.request(commands.BackUpJournal(path=path), replies.JournalBackedUp, timeout=timeout)
-
-
-def _is_plain_ack(command: commands.Command) -> bool:
-    """An ack by ids is the same twice as once, and needs no key of the agent's store of keys."""
-    return isinstance(command, commands.AckInbox) and not command.all

@@ -325,23 +325,19 @@ class Lifeline:
             self._go_down()
 
     def _flow(self, post: Callable[[bytes], bool]) -> None:
-        """Send what waits, oldest first; then new calls go out by themselves, until the peer does not keep up."""
+        """There is room: send what waits, oldest first, before anything new can go out by itself."""
         if self._end is None:
             self._is_up, self._post = True, post
             for call in self._calls.to_send():
-                if self._post is not None:
-                    self._offer(call, post)
+                self._offer(call, post)
 
     def _offer(self, call: Call, post: Callable[[bytes], bool]) -> None:
-        """Send without a wait. While the peer does not keep up, this call and all later ones wait in their order."""
+        """Send without a wait. What a peer that does not keep up does not take waits for `_flow`."""
         try:
             call.is_out = post(call.frame)
         except Disconnected:
             return  # the reader sees it too; the call waits for the next connection
-        if call.is_out:
-            call.was_sent = True
-        else:
-            self._post = None
+        call.was_sent = call.was_sent or call.is_out
 
     async def _pull(self, transport: Transport) -> None:
         """Ask for one frame after the other."""

@@ -51,7 +51,7 @@ class PushTransport(Transport, Protocol):
     async def pump(self, take: Take, on_room: OnRoom, /) -> None:
         """Give each frame to `take` as it comes, instead of `receive`. Raises as that does, and what `take` raises.
 
-        on_room: called at the beginning, and each time that the peer reads again; from then on `post` sends.
+        on_room: called at the beginning, and each time that the peer reads again, before `post` takes anything else.
         """
 
 
@@ -258,7 +258,7 @@ class LineTransport(Stream):
                 self._partial.clear()
             self._take(line)
             start = end + 1
-            end = buffer.find(b"\n", start, nbytes) if start < nbytes else -1
+            end = buffer.find(b"\n", start, nbytes)
         if start < nbytes:
             self._partial += view[start:nbytes]
             if len(self._partial) > FRAME_BYTES_MAX:

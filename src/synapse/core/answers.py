@@ -82,8 +82,8 @@ from synapse.protocol.replies import (
     Rooms,
     Sent,
     StatusDeclared,
-    ValuesPage,
 )
+from synapse.protocol.value_replies import ValuesPage
 
 if TYPE_CHECKING:
     from synapse.core.state import State

@@ -13,6 +13,8 @@ from typing import Final, NamedTuple, TypeAlias, assert_never, final, get_args
 
 import msgspec
 
+from synapse.core.idem import Idem as Idem
+from synapse.core.value_events import ValueDeleted, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
 from synapse.protocol.commands import Artefact
 
 new_tuple: Final = tuple.__new__
@@ -34,17 +36,6 @@ class Row(NamedTuple):
     key: str
     body: bytes
     also: tuple[str, ...] = ()
-
-
-class Idem(msgspec.Struct, frozen=True, kw_only=True):
-    """The client's idempotency key, kept inside the first event of the command it belongs to.
-
-    hash: first 16 bytes of SHA-256 over command type and body, hex. count: how many events the command made.
-    """
-
-    key: str
-    hash: str
-    count: int
 
 
 class Delivery(msgspec.Struct, frozen=True, array_like=True):
@@ -432,63 +423,6 @@ class PoolDeleted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """A pool is gone."""
 
     name: str
-    idem: Idem | None = None
-
-
-class ValuePut(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A key of a room has this value; its version is the seq of this event. replaces: the version before."""
-
-    room: int
-    room_name: str
-    key: str
-    value: msgspec.Raw
-    owner: str
-    owner_id: int | None = None
-    expires_at_ms: int | None = None
-    replaces: int | None = None
-    idem: Idem | None = None
-
-
-class ValueDeleted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Somebody removed a value."""
-
-    room: int
-    room_name: str
-    key: str
-    version: int
-    idem: Idem | None = None
-
-
-class ValueExpired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The time of a value passed."""
-
-    room: int
-    room_name: str
-    key: str
-    version: int
-    idem: Idem | None = None
-
-
-class ValueTransferred(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A value has another owner; its version is the seq of this event. version: the one before."""
-
-    room: int
-    room_name: str
-    key: str
-    previous: str
-    owner: str
-    owner_id: int
-    version: int
-    idem: Idem | None = None
-
-
-class ValuesCleared(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """All values of a room whose key begins with `prefix` are gone, `count` of them."""
-
-    room: int
-    room_name: str
-    prefix: str
-    count: int
     idem: Idem | None = None
 
 

@@ -52,11 +52,6 @@ from synapse.core.events import (
     RoomDeleted,
     RoomJoined,
     RoomLeft,
-    ValueDeleted,
-    ValueExpired,
-    ValuePut,
-    ValuesCleared,
-    ValueTransferred,
     keys_of,
     new_tuple,
 )
@@ -65,6 +60,7 @@ from synapse.core.inboxes import ALL, DIRECT, MENTION, Entry
 from synapse.core.lease_events import apply_end, apply_grant, apply_lease, shown_arrival, shown_change
 from synapse.core.rooms import Channel, Room
 from synapse.core.state import State
+from synapse.core.value_events import ValueDeleted, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
 from synapse.errors import Rejected
 from synapse.protocol.commands import (
     STATUSES,

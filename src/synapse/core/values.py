@@ -15,7 +15,8 @@ import msgspec
 from synapse.core.agents import require_known
 from synapse.core.by import By, Rules
 from synapse.core.claims import room_of
-from synapse.core.events import Event, Recorded, ValueDeleted, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
+from synapse.core.events import Event, Recorded
+from synapse.core.value_events import ValueDeleted, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
 from synapse.errors import Rejected
 from synapse.protocol.commands import ClearValues, DeleteValue, PutValue, TransferValue
 from synapse.protocol.cursor import cursor_of
@@ -29,6 +30,8 @@ ValueEvent: TypeAlias = ValuePut | ValueDeleted | ValueExpired | ValueTransferre
 VALUE_EVENTS: Final = frozenset(get_args(ValueEvent))
 
 _NULL: Final = msgspec.Raw(b"null")
+EXPIRED_MAX: Final = 1_000
+"""Values that expire in one tick; nobody sees the others any more either."""
 OWNERS_MAX: Final = 16
 """Earlier owners that a value remembers."""
 

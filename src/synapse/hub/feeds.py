@@ -152,7 +152,7 @@ class Feeds:
         """The seq of the last durable event."""
         self.recent = Recent(head)
         self.count = 0
-        self.presence: set[Subscription] = set()
+        self.presence: dict[Subscription, None] = {}
         self._state = state
         self._pages = pages
         self._reader = reader
@@ -178,7 +178,7 @@ class Feeds:
             return
         subscription.is_ended = True
         self.count -= 1
-        self.presence.discard(subscription)
+        self.presence.pop(subscription, None)
         subscription.connection.subscriptions.pop(subscription.id, None)
         self._leave_live(subscription)
 

@@ -39,7 +39,7 @@ def greet(turns: "Turns", connection: Connection, request_id: RequestId, command
         agent = turns.state.agents.by_name[name]
         by.agent, connection.agent = agent.id, name
         connection.agent_bucket = turns.peers.agent_buckets.of(name, turns.clock.monotonic_ms())
-        turns.of_agent.setdefault(name, set()).add(connection)
+        turns.of_agent.setdefault(name, {})[connection] = None
         turns.state.soft.presence.connect(agent.id, connection.id, by.at_ms, by.lease_ms, lasting=command.lasting)
     bound = any(getattr(entry.event, "secret_hash", None) is not None for entry in recorded)
     turns.reply(

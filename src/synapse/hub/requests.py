@@ -196,7 +196,7 @@ class Requests:
 
         def begin() -> None:
             if subscription.has_presence and not subscription.is_ended:
-                feeds.presence.add(subscription)  # from here on: the diff of this very turn is in the snapshot
+                feeds.presence[subscription] = None  # from here on: the diff of this very turn is in the snapshot
                 self.say_presence(subscription)
             feeds.start(subscription)
 

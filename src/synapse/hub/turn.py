@@ -24,11 +24,6 @@ from synapse.core.events import (
     MessageSent,
     Recorded,
     RoomDeleted,
-    ValueDeleted,
-    ValueExpired,
-    ValuePut,
-    ValuesCleared,
-    ValueTransferred,
     to_row,
 )
 from synapse.core.idempotency import find
@@ -36,7 +31,7 @@ from synapse.core.inboxes import Lend, decide_return
 from synapse.core.kernel import MUTATIONS, REPEATABLE, payload_hash, record, stamp
 from synapse.core.lease_events import LEASE_EVENTS
 from synapse.core.state import State
-from synapse.core.values import decide_expired
+from synapse.core.values import EXPIRED_MAX, VALUE_EVENTS, decide_expired
 from synapse.errors import JournalError, Rejected
 from synapse.hub.clock import Clock, LeaseClock, WallWatch
 from synapse.hub.connection import Connection
@@ -63,8 +58,6 @@ SATING_BYTES: Final = 16 * 1024
 way, so that what is held for a peer does not grow with the number of such answers it asks for at once."""
 COMMITS_PER_MAINTENANCE: Final = 16
 """How often the writer looks whether its WAL is due for a checkpoint."""
-EXPIRED_VALUES_MAX: Final = 1_000
-"""Values that expire in one tick; nobody sees the others any more either."""
 COMMIT_STALL_MS: Final = 5_000
 """Health is red while one commit takes longer than this."""
 RETRY_SPACE_MS: Final = 1_000
@@ -100,7 +93,7 @@ class Turns:
         self.lease_clock = LeaseClock(clock)
         self.wall_watch = WallWatch(clock)
         self.totals = Totals(clock.monotonic_ms())
-        self.of_agent: dict[str, set[Connection]] = {}
+        self.of_agent: dict[str, dict[Connection, None]] = {}
         self.is_read_only = log.is_read_only
         self.read_only_since_ms = clock.monotonic_ms()
         self.broken: JournalError | None = None
@@ -177,7 +170,7 @@ class Turns:
             return
         others = self.of_agent.get(connection.agent)
         if others is not None:
-            others.discard(connection)
+            others.pop(connection, None)
             if not others:
                 del self.of_agent[connection.agent]
         agent = connection.by.agent
@@ -241,7 +234,7 @@ class Turns:
             elif kind in QUERIES:
                 self.reply(connection, request.id, look(self.state, self.rules, command, by))  # type: ignore[arg-type]  # QUERIES holds the union's members
                 if len(self._turn.replies[connection][-1][1]) > SATING_BYTES:
-                    self._turn.sated.add(connection)
+                    self._turn.sated[connection] = None
             else:
                 self.requests.serve(connection, request.id, command)  # type: ignore[arg-type]  # what is left is Local
         except Rejected as refusal:
@@ -338,7 +331,7 @@ class Turns:
                 case MessageSent():
                     turn.told.append(entry)
                     turn.arrived.update(kernel.arrivals(event))
-                case ValuePut() | ValueDeleted() | ValueExpired() | ValueTransferred() | ValuesCleared():
+                case _ if type(event) in VALUE_EVENTS:
                     turn.told.append(entry)
                 case MessagesAcked():
                     self.waiting.on_acked(event)
@@ -375,7 +368,7 @@ class Turns:
         self.totals.refused[error.code] += 1
         self._turn.replies.setdefault(connection, []).append((seq, payload))
         if len(payload) > SATING_BYTES:  # it names many holders
-            self._turn.sated.add(connection)
+            self._turn.sated[connection] = None
 
     def arrived(self, agents: Iterable[int]) -> None:
         """Something came into the inboxes of these agents in this turn."""
@@ -385,7 +378,7 @@ class Turns:
         """Queue a notice about a request in line with the answers: it goes out before the request's own."""
         self._turn.replies.setdefault(connection, []).append((self.state.seq, payload))
         if len(payload) > SATING_BYTES:
-            self._turn.sated.add(connection)
+            self._turn.sated[connection] = None
 
     def notify(self, connection: Connection, payload: bytes) -> None:
         """Queue a notice to one connection for the end of this turn; one that does not read misses it."""
@@ -573,7 +566,7 @@ class Turns:
         self.state.soft.presence.fade(self.lease_clock.now_ms)
         self.waiting.end_late(now_ms)
         self.leasing.tick()
-        self.record(decide_expired(self.state, self.clock.wall_ms(), EXPIRED_VALUES_MAX), "hub")
+        self.record(decide_expired(self.state, self.clock.wall_ms(), EXPIRED_MAX), "hub")
         self.peers.sweep(now_ms)
 
     def _return(self, lend: Lend) -> None:

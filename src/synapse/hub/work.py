@@ -45,7 +45,7 @@ class Turn:
     closings: list[tuple[Connection, int, str]] = field(default_factory=list)
     after: list[Callable[[], None]] = field(default_factory=list)
     arrived: set[int] = field(default_factory=set)
-    sated: set[Connection] = field(default_factory=set)
+    sated: dict[Connection, None] = field(default_factory=dict)
     bytes: int = 0
     at_ms: int = 0
     head: int = 0

@@ -107,15 +107,3 @@ def damaged(path: Path, found: str, *, seq: int | None = None) -> JournalRefused
 def _code(error: sqlite3.Error) -> int:
     code = getattr(error, "sqlite_errorcode", 0)
     return code if isinstance(code, int) else 0
-
-
-IS_OF_A_TASK = "key >= 'ta/' AND key < 'ta0'"
-"""SQL: an event about a lease. Its index lines, `ta/…` and `leases`, are written later than the others."""
-TASKS_INDEXED = "tasks_indexed"
-"""Name in the meta table: up to which seq events about leases have their index lines."""
-
-
-def tasks_indexed(connection: sqlite3.Connection, base: int) -> int:
-    """Up to which seq events about leases are indexed. Raises sqlite3.Error."""
-    found = connection.execute("SELECT value FROM meta WHERE name = ?", (TASKS_INDEXED,)).fetchone()
-    return int(found[0]) if found is not None else base

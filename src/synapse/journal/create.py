@@ -12,7 +12,16 @@ from importlib.resources import files as package_files
 from synapse.errors import DiskFull
 from synapse.journal.chain import genesis
 from synapse.journal.evidence import SCHEMA_VERSION, Identity
-from synapse.journal.files import ROOM_BYTES_MIN, Files, free_bytes, has_room, sync_directory, sync_file, write_durably
+from synapse.journal.files import (
+    ROOM_BYTES_MIN,
+    Files,
+    free_bytes,
+    has_room,
+    sync_directory,
+    sync_file,
+    sync_names_above,
+    write_durably,
+)
 from synapse.journal.mark import Mark, encode_mark
 from synapse.journal.reserve import Reserve
 
@@ -80,6 +89,7 @@ def put_in_place(files: Files, mark: Mark) -> None:
 
     The place of the database must be free. Raises OSError.
     """
+    sync_names_above(files.home)
     write_durably(files.new_mark, encode_mark(mark))
     sync_directory(files.home)
     files.new_database.rename(files.database)

@@ -7,6 +7,7 @@ SQLite itself.
 
 import errno
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,6 +94,19 @@ def sync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_names_above(path: Path) -> None:
+    """Make the names durable that lead to `path` on its file system; it may have been made a moment ago.
+
+    A directory that this user may not read is passed over: the name in it is an older one. Raises OSError.
+    """
+    device = path.stat().st_dev
+    for directory in path.parents:
+        if directory.stat().st_dev != device:
+            return
+        with suppress(PermissionError):
+            sync_directory(directory)
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -2,14 +2,15 @@
 
 The index is not hashed. What it should hold follows from the rows, so both sides are summed up over (key, seq), in any
 order and in constant memory: 64-bit hashes modulo 2^64. A missing, added or changed line shows with a chance of
-1 − 2^-64. Lines of events about leases are written later than the others, and looked at as far as they are there.
+1 − 2^-64. Lines of events about leases stand for the events of a block, and are looked at as far as they are there.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from synapse.core.events import Row, keys_of
-from synapse.journal.reader import JournalReader, is_task_key
+from synapse.journal.reader import JournalReader
+from synapse.journal.tasks import first_of_block, is_task_key
 from synapse.journal.upcast import decode
 
 _ROWS_PER_STEP = 1024
@@ -31,19 +32,29 @@ def check_index(reader: JournalReader, upto: int, stop: Callable[[], bool] = lam
     Raises `JournalRefused` at the first broken row, with its seq; `StoreFailed`.
     """
     events, seq, wanted, indexed = 0, reader.identity.base, 0, reader.tasks_indexed()
+    block, in_block = -1, set[str]()
     while rows := reader.scan(seq, upto, _ROWS_PER_STEP):
         for row in rows:
+            if first_of_block(row.seq) != block:
+                block, in_block = first_of_block(row.seq), set()
             for key in touched_by(row):
-                if row.seq <= indexed or not is_task_key(key):
+                if not is_task_key(key):
+                    wanted += hash((key, row.seq))
+                elif row.seq <= indexed and key not in in_block:
+                    in_block.add(key)
                     wanted += hash((key, row.seq))
         events += len(rows)
         seq = rows[-1].seq
         if stop():
             return None
-    there, at = 0, ("", 0)
+    there, at, last = 0, ("", 0), ("", 0)
     while lines := reader.touches(at, upto, _ROWS_PER_STEP):
         for line in lines:
-            if line[1] <= indexed or not is_task_key(line[0]):
+            key, line_seq = line
+            if not is_task_key(key):
+                there += hash(line)
+            elif line_seq <= indexed and (key, first_of_block(line_seq)) != last:
+                last = (key, first_of_block(line_seq))
                 there += hash(line)
         at = lines[-1]
         if stop():

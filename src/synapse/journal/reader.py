@@ -14,9 +14,10 @@ from typing import Any
 
 from synapse.core.events import LEASES, Row, keys_of
 from synapse.journal.chain import genesis, may_follow
-from synapse.journal.connection import IS_OF_A_TASK, READ_ERRORS, damaged, failure, open_read_only, tasks_indexed
+from synapse.journal.connection import READ_ERRORS, damaged, failure, open_read_only
 from synapse.journal.evidence import SELECT_EVENTS, Identity, Line, check_line, read_identity, require_some_bytes
 from synapse.journal.files import Files
+from synapse.journal.tasks import IS_OF_A_TASK, first_of_block, is_task_key, last_of_block, tasks_indexed
 from synapse.journal.upcast import decode
 
 _CHUNK_MIN = 16
@@ -33,16 +34,11 @@ _SELECT_WITH_PREV = SELECT_EVENTS.replace(
 )
 
 
-def is_task_key(key: str) -> bool:
-    """True for the index keys of events about leases."""
-    return key == LEASES or key.startswith("ta/")
-
-
 def _touches(row: Row, keys: Sequence[str]) -> bool:
     return row.key in keys or (bool(row.body) and not set(keys).isdisjoint(keys_of(row.seq, decode(row))))
 
 
-# The last task events, not indexed yet. ?1 is the key: one task's, or `leases` for all of them.
+# Task events in a block, or behind the last one that is indexed. ?1 is the key: one task's, or `leases` for all.
 _OF_TASK = f"(key = ?1 OR (?1 = '{LEASES}' AND {IS_OF_A_TASK}))"
 _TASK_EVENTS_UP = f"SELECT seq FROM events WHERE {_OF_TASK} AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT ?4"  # noqa: S608 - our own text
 _TASK_EVENTS_DOWN = f"SELECT seq FROM events WHERE {_OF_TASK} AND seq > ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4"  # noqa: S608 - as above
@@ -206,12 +202,17 @@ class JournalReader:
             raise damaged(self.path, f"the events up to {found[0][0]} are not where they should be", seq=after + 1)
 
     def _seqs_up(self, key: str, after: int, upto: int, chunk: int) -> Iterator[int]:
-        if is_task_key(key):
-            indexed = self.tasks_indexed()  # what is behind it is looked for among the events
-            yield from self._walk_up(_TOUCHES_UP, key, after, min(upto, indexed), chunk)
-            yield from self._walk_up(_TASK_EVENTS_UP, key, max(after, indexed), upto, chunk)
-        else:
+        if not is_task_key(key):
             yield from self._walk_up(_TOUCHES_UP, key, after, upto, chunk)
+            return
+        indexed = self.tasks_indexed()
+        before = first_of_block(after + 1) - 1  # a line there stands for what is behind `after` too
+        for line in self._walk_up(_TOUCHES_UP, key, before, min(upto, indexed), chunk):
+            end = min(last_of_block(line), upto, indexed)
+            if end > after:
+                yield from self._walk_up(_TASK_EVENTS_UP, key, max(after, line - 1), end, chunk)
+                after = end
+        yield from self._walk_up(_TASK_EVENTS_UP, key, max(after, indexed), upto, chunk)
 
     def _walk_up(self, query: str, key: str, after: int, upto: int, chunk: int) -> Iterator[int]:
         while found := self._all(query, key, after, upto, chunk):
@@ -222,12 +223,18 @@ class JournalReader:
             after = found[-1][0]
 
     def _seqs_down(self, key: str, before: int, chunk: int) -> Iterator[int]:
-        if is_task_key(key):
-            indexed = self.tasks_indexed()
-            yield from self._walk_down(_TASK_EVENTS_DOWN, key, indexed, before, chunk)
-            yield from self._walk_down(_TOUCHES_DOWN, key, 0, min(before, indexed + 1), chunk)
-        else:
+        if not is_task_key(key):
             yield from self._walk_down(_TOUCHES_DOWN, key, 0, before, chunk)
+            return
+        indexed = self.tasks_indexed()
+        yield from self._walk_down(_TASK_EVENTS_DOWN, key, indexed, before, chunk)
+        before = min(before, indexed + 1)
+        for line in self._walk_down(_TOUCHES_DOWN, key, 0, before, chunk):
+            start = first_of_block(line)
+            if start < before:
+                end = min(before, last_of_block(line) + 1)
+                yield from self._walk_down(_TASK_EVENTS_DOWN, key, start - 1, end, chunk)
+                before = start
 
     def _walk_down(self, query: str, key: str, after: int, before: int, chunk: int) -> Iterator[int]:
         while found := self._all(query, key, after, before, chunk):

@@ -7,7 +7,6 @@ another, but never by two at a time.
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import chain
 from pathlib import Path
 
 from synapse.core.events import LEASES, Row
@@ -15,14 +14,11 @@ from synapse.errors import DiskFull, JournalError, StoreFailed
 from synapse.journal.chain import link, may_follow
 from synapse.journal.connection import (
     CHECKPOINT_PAGES,
-    IS_OF_A_TASK,
     READ_ERRORS,
-    TASKS_INDEXED,
     failure,
     is_full,
     open_read_only,
     open_writer,
-    tasks_indexed,
 )
 from synapse.journal.create import create_journal
 from synapse.journal.evidence import Evidence, examine
@@ -38,23 +34,16 @@ from synapse.journal.files import (
 from synapse.journal.lock import HomeLock
 from synapse.journal.mark import MarkFile
 from synapse.journal.reserve import RESERVE_BYTES, Reserve
+from synapse.journal.tasks import EVENTS_PER_INDEXING, IS_OF_A_TASK, index_tasks, tasks_indexed
 
 INSERT_EVENT = "INSERT INTO events (seq, type, version, at_ms, actor, key, body, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 INSERT_TOUCH = "INSERT OR IGNORE INTO touches (key, seq) VALUES (?, ?)"
 _OTHER_EVENTS = f"FROM events WHERE seq BETWEEN ? AND ? AND NOT ({IS_OF_A_TASK})"
 _INSERT_FIRST_TOUCHES = f"INSERT OR IGNORE INTO touches (key, seq) SELECT key, seq {_OTHER_EVENTS}"
 
-# Index lines of tasks lie all over the index: written with each turn they would fill the WAL with pages of one line
-# each. They are written for thousands of events at a time; the reader looks through the events behind TASKS_INDEXED.
-_TASK_EVENTS = f"FROM events WHERE seq > ? AND seq <= ? AND {IS_OF_A_TASK}"
-_INSERT_TASK_TOUCHES = (
-    f"INSERT OR IGNORE INTO touches (key, seq) SELECT key, seq {_TASK_EVENTS} ORDER BY key, seq",
-    f"INSERT OR IGNORE INTO touches (key, seq) SELECT '{LEASES}', seq {_TASK_EVENTS}",
-)
-_TASK_EVENTS_PER_INDEXING = 16_384
-
 # Many rows in one statement: each statement lets go of the interpreter's lock and has to win it back from the loop.
-_INSERTS = {rows: INSERT_EVENT + ", (?, ?, ?, ?, ?, ?, ?, ?)" * (rows - 1) for rows in (64, 8)}
+_INSERTS = {rows: INSERT_EVENT + ", (?, ?, ?, ?, ?, ?, ?, ?)" * (rows - 1) for rows in (64, 8, 1)}
+_COLUMNS = 8
 
 # What a commit writes to the WAL, estimated: inner pages, the rows themselves, a leaf of the index for each key.
 _PAGES_PER_COMMIT = 3
@@ -190,40 +179,41 @@ class Journal:
         """
         assert not self._has_failed, "a journal that failed takes no more rows: exit and replay"
         last, prev = self.head, self.head_hash
-        events: list[tuple[int, str, int, int, str, str, bytes, bytes]] = []
+        events: list[int | str | bytes] = []  # the values of all rows, one behind the other
         others: list[tuple[str, int]] = []
+        of_tasks = 0
         for row in rows:
             seq, kind, version, at_ms, actor, key, body, also = row
             assert seq == last + 1 or may_follow(seq, kind, last), f"event {seq} cannot follow {last}"
             prev = link(prev, row)
-            events.append((seq, kind, version, at_ms, actor, key, body, prev))
+            events += (seq, kind, version, at_ms, actor, key, body, prev)
             for other in also:
-                if other is LEASES:
-                    self._tasks_waiting += 1
+                if other is LEASES:  # its lines come later
+                    of_tasks += 1
                 else:
                     others.append((other, seq))
             last = seq
-        if not events:
+        if not rows:
             return
         connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
             done = 0
             for size, statement in _INSERTS.items():
-                while len(events) - done >= size:
-                    connection.execute(statement, list(chain.from_iterable(events[done : done + size])))
-                    done += size
-            connection.executemany(INSERT_EVENT, events[done:])
-            connection.execute(_INSERT_FIRST_TOUCHES, (events[0][0], last))
+                while len(events) - done >= size * _COLUMNS:
+                    connection.execute(statement, events[done : done + size * _COLUMNS])
+                    done += size * _COLUMNS
+            if of_tasks < len(rows):
+                connection.execute(_INSERT_FIRST_TOUCHES, (rows[0].seq, last))
             if others:
                 connection.executemany(INSERT_TOUCH, others)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._not_committed(error) from error
         self.head, self.head_hash = last, prev
-        self._pages_waiting += (
-            _PAGES_PER_COMMIT + len(events) // _ROWS_PER_PAGE + len({event[5] for event in events}) + len(others)
-        )
+        self._tasks_waiting += of_tasks
+        keys = len({row.key for row in rows}) if of_tasks < len(rows) else 0
+        self._pages_waiting += _PAGES_PER_COMMIT + len(rows) // _ROWS_PER_PAGE + keys + len(others)
         try:
             self._mark.write(last, prev)
         except OSError as error:
@@ -246,7 +236,7 @@ class Journal:
         milliseconds, and nobody waits for it. Raises `StoreFailed`; a full disk is left to the next `append`.
         """
         try:
-            if self._tasks_waiting >= _TASK_EVENTS_PER_INDEXING:
+            if self._tasks_waiting >= EVENTS_PER_INDEXING:
                 self._index_tasks()
             if self._pages_waiting >= CHECKPOINT_PAGES:
                 self._pages_waiting = 0
@@ -256,13 +246,11 @@ class Journal:
             raise StoreFailed(f"{self._files.database}: {error}; the next start replays the truth") from error
 
     def _index_tasks(self) -> None:
-        """Write the index lines of task events up to the head. Raises sqlite3.Error, except for no room."""
-        connection, upto = self._connection, self.head
+        """Write the index lines of task events. Raises sqlite3.Error, except for no room."""
+        connection = self._connection
         try:
             connection.execute("BEGIN IMMEDIATE")
-            for statement in _INSERT_TASK_TOUCHES:
-                connection.execute(statement, (self._tasks_indexed, upto))
-            connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (TASKS_INDEXED, str(upto)))
+            upto, lines = index_tasks(connection, self._tasks_indexed, self.head)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             if connection.in_transaction:
@@ -270,8 +258,8 @@ class Journal:
             if not is_full(error):
                 raise
             return
-        self._pages_waiting += self._tasks_waiting // _ROWS_PER_PAGE
-        self._tasks_indexed, self._tasks_waiting = upto, 0
+        self._pages_waiting += lines // _ROWS_PER_PAGE
+        self._tasks_indexed, self._tasks_waiting = upto, self.head - upto
 
     def give_up_reserve(self) -> bool:
         """Free the reserve's bytes. False when there were none left to free. Raises `StoreFailed`."""

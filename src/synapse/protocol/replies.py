@@ -8,6 +8,7 @@ from msgspec import UNSET, UnsetType
 from synapse.protocol import commands
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import Message
+from synapse.protocol.value_replies import ValueInfo, ValueOwned, ValueRemoved, ValuesPage, ValuesRemoved
 
 
 class HubIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -278,7 +279,7 @@ class LeaseWaiter(msgspec.Struct, frozen=True, kw_only=True):
     queued_at_ms: int
 
 
-class Lease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+class Lease(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A lease. epoch: the number of this grant, larger than that of any earlier one (a fencing token).
 
     status: held, parked, or ended (in a repeated answer, when the lease is not live any more). expires_at_ms: wall
@@ -286,7 +287,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     outcome, only in answers: granted, renewed, handed_off, offered, checkpointed, parked, resumed. offered_to: an
     offline agent that may take it over. live: false in the answer to a repeat when the lease has ended since.
     checkpoint: null without one.
-    """
+    """  # not kw_only: the answer to each claim is made by place
 
     task: str
     room: str
@@ -404,68 +405,6 @@ class Pools(msgspec.Struct, frozen=True, kw_only=True):
 
     pools: tuple[PoolInfo, ...]
     next: str | None
-    cursor: str
-
-
-class EarlierOwner(msgspec.Struct, frozen=True, kw_only=True):
-    """Who owned a value, and until when."""
-
-    owner: str
-    until_at_ms: int
-
-
-class ValueInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A value. version: seq of its last change. owners: earlier ones, oldest first; `value.get` tells them."""
-
-    key: str
-    room: str
-    value: msgspec.Raw | UnsetType = UNSET
-    version: int
-    owner: str
-    created_at_ms: int | UnsetType = UNSET
-    updated_at_ms: int
-    updated_by: str
-    expires_at_ms: int | None
-    owners: tuple[EarlierOwner, ...] | UnsetType = UNSET
-    cursor: str | UnsetType = UNSET
-
-
-class ValueRemoved(msgspec.Struct, frozen=True, kw_only=True):
-    """The value is gone. version: the one it had."""
-
-    key: str
-    room: str
-    deleted: bool
-    version: int
-    cursor: str
-
-
-class ValuesPage(msgspec.Struct, frozen=True, kw_only=True):
-    """One page of values by key."""
-
-    seq: int
-    values: tuple[ValueInfo, ...]
-    next: str | None
-    cursor: str
-
-
-class ValuesRemoved(msgspec.Struct, frozen=True, kw_only=True):
-    """How many values are gone."""
-
-    room: str
-    prefix: str
-    cleared: int
-    cursor: str
-
-
-class ValueOwned(msgspec.Struct, frozen=True, kw_only=True):
-    """Whose value it is now, and whose it was."""
-
-    key: str
-    room: str
-    owner: str
-    previous: str
-    version: int
     cursor: str
 
 

@@ -1,6 +1,7 @@
 """`hub` and `config show`: the verbs that know the hub's settings."""
 
 import os
+from contextlib import closing
 from pathlib import Path
 
 from synapse.errors import EXIT_OK
@@ -8,7 +9,15 @@ from synapse.faces.cli.call import Call
 from synapse.faces.cli.options import SWITCH, TEXT, Option, Verb, parse
 from synapse.faces.cli.render import print_json, print_text, safe, table
 from synapse.faces.cli.verbs import COMMON
-from synapse.hub.settings import SETTINGS, Setting, Value, find_settings, load_settings, shown_value
+from synapse.hub.settings import (
+    SETTINGS,
+    Setting,
+    SettingsRefused,
+    Value,
+    find_settings,
+    load_settings,
+    shown_value,
+)
 
 
 def run_hub(words: list[str]) -> int:
@@ -34,7 +43,14 @@ def run_hub(words: list[str]) -> int:
         print(f"synapse {__version__}")
         return EXIT_OK
     flags = {setting.name: text for setting in SETTINGS if (text := parsed.text(setting.name)) is not None}
-    settings = load_settings(flags, os.environ)
+    try:
+        settings = load_settings(flags, os.environ)
+    except SettingsRefused as error:
+        from synapse.hub.supervision import Supervisor
+
+        with closing(Supervisor(os.environ)) as supervisor:
+            supervisor.say(STATUS=str(error))
+        raise
     from synapse.hub.server import run
 
     return run(settings)

@@ -34,6 +34,7 @@ _TIMES = (
 _EPOCH = Option("epoch", NUMBER, "N", "Only under this grant (SYNAPSE_EPOCH, for SYNAPSE_TASK); else my latest.")
 
 _IF_VERSION = Option("if-version", TEXT, "N", "Only when that is its version; 0: only when there is none.")
+_SYSTEM = Option("system", FLAG, "", "The unit of the machine, not of this user (root).")
 _TYPE = Option("type", TEXT, "T", "A word that says what it is for.")
 _OPERATOR = Option("operator", FLAG, "", "Create as operator, where the hub wants one.")
 
@@ -254,6 +255,45 @@ VERBS = {
         Verb(
             "doctor", "doctor", "", (0, 0), "Look at home, hub and machine; say what is wrong, with its cure; 1 then."
         ),
+        Verb(
+            "up",
+            "background",
+            "",
+            (0, 0),
+            "Start the hub of this home in the background, unless one is up, and wait until it is ready.",
+            Option("wait-ready", WAIT, "S", "Wait so long, or without end; 30 s without it. 5 then, and it goes on."),
+        ),
+        Verb(
+            "down",
+            "background",
+            "",
+            (0, 0),
+            "End the hub that up has started, when it has answered what it was asked; 69 when there is none.",
+        ),
+        Verb(
+            "service install",
+            "service",
+            "",
+            (0, 0),
+            "Write a unit for systemd that runs the hub of this home and brings it back; again, it changes nothing.",
+            _SYSTEM,
+            Option("run-as", TEXT, "USER", "With --system: the user that the hub runs as; synapse without it."),
+            Option("dry-run", FLAG, "", "Print the unit, and change nothing."),
+        ),
+        Verb("service start", "service", "", (0, 0), "Start the unit, and wait until the hub is ready.", _SYSTEM),
+        Verb("service stop", "service", "", (0, 0), "Stop the unit; the hub answers what it was asked.", _SYSTEM),
+        Verb("service status", "service", "", (0, 0), "Say how the unit is; 69 when it does not run.", _SYSTEM),
+        Verb(
+            "service logs",
+            "service",
+            "",
+            (0, 0),
+            "Print the log of the unit.",
+            _SYSTEM,
+            Option("lines", NUMBER, "N", "The last so many; 100 without it."),
+            Option("follow", FLAG, "", "Then each line as it comes."),
+        ),
+        Verb("service uninstall", "service", "", (0, 0), "Stop the unit and remove it; the home stays.", _SYSTEM),
         Verb("journal verify", "journal", "", (0, 0), "Prove every row of the journal; 78 with the first bad seq."),
         Verb("journal backup", "journal", "FILE", (1, 1), "Copy the journal into a new file, also while the hub runs."),
         Verb("journal restore", "journal", "FILE", (1, 1), "Put a backup in the journal's place; the old one is kept."),

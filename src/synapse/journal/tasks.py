@@ -1,0 +1,65 @@
+"""The index lines of leases: which events are about a task (`ta/ROOM/TASK`), and which about any lease (`leases`).
+
+They lie all over the index. Written with each turn they would fill the WAL with pages of one line each, so they are few
+and late:
+
+    block    a line names the first event of its key in a block of `BLOCK` seqs, and stands for all of them there: who
+             reads looks through the events from that one to the end of the block
+    late     lines are written for some blocks at once, when these are complete; who reads looks through the events
+             behind `tasks_indexed` too
+
+A journal of an earlier release has a line for each event. It is read and proved alike: of the lines of a key in a block
+the first counts.
+"""
+
+import sqlite3
+from typing import Final
+
+from synapse.core.events import LEASES
+
+BLOCK: Final = 4_096
+EVENTS_PER_INDEXING: Final = 16_384
+"""So many events about leases gather before their lines are written: a page of the index takes more than one then."""
+
+IS_OF_A_TASK: Final = "key >= 'ta/' AND key < 'ta0'"
+"""SQL: an event about a lease."""
+
+_INDEXED: Final = "tasks_indexed"  # name in the meta table
+_FIRST_BEHIND = f"SELECT seq FROM events WHERE seq > ? AND seq <= ? AND {IS_OF_A_TASK} ORDER BY seq LIMIT 1"  # noqa: S608 - our own text
+_INSERT_LINE = "INSERT OR IGNORE INTO touches (key, seq) VALUES (?, ?)"
+_SELECT_LINES = f"SELECT key, min(seq) FROM events WHERE seq >= ? AND seq <= ? AND {IS_OF_A_TASK} GROUP BY key"  # noqa: S608 - as above
+_INSERT_LINES = f"INSERT OR IGNORE INTO touches (key, seq) {_SELECT_LINES}"
+
+
+def is_task_key(key: str) -> bool:
+    """True for the index keys of events about leases."""
+    return key == LEASES or key.startswith("ta/")
+
+
+def first_of_block(seq: int) -> int:
+    """Where the block of `seq` begins."""
+    return seq & -BLOCK
+
+
+def last_of_block(seq: int) -> int:
+    """Where the block of `seq` ends."""
+    return seq | (BLOCK - 1)
+
+
+def tasks_indexed(connection: sqlite3.Connection, base: int) -> int:
+    """Up to which seq events about leases have their lines. Raises sqlite3.Error."""
+    found = connection.execute("SELECT value FROM meta WHERE name = ?", (_INDEXED,)).fetchone()
+    return int(found[0]) if found is not None else base
+
+
+def index_tasks(connection: sqlite3.Connection, indexed: int, head: int) -> tuple[int, int]:
+    """Write the lines of the complete blocks behind `indexed`, inside a transaction of the caller's. Up to which seq
+    there are lines now, and how many were written. Raises sqlite3.Error."""
+    upto, after, written = first_of_block(head + 1) - 1, indexed, 0
+    while found := connection.execute(_FIRST_BEHIND, (after, upto)).fetchone():
+        first = found[0]
+        after = last_of_block(first)
+        written += connection.execute(_INSERT_LINE, (LEASES, first)).rowcount
+        written += connection.execute(_INSERT_LINES, (first, after)).rowcount
+    connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (_INDEXED, str(upto)))
+    return upto, written

@@ -1,0 +1,148 @@
+"""Power cuts: nothing that was answered is lost, and the hub starts again on whatever the disk has left.
+
+Hubs are recorded call by call, and their files are built anew as they would be had the power gone at some step: with
+what was synced and any part of the rest. `POWER_CUTS` (3 000) says how often in `make prove`, `POWER_SEED` (1) what
+the disk keeps. Recordings differ a little from run to run, because processes share the machine.
+"""
+
+import os
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import pytest
+from tests.conftest import require_tool
+from tests.figures import tell
+from tests.power.cuts import Report, plan, run_cuts, run_on_all_cores
+from tests.power.disk import DRAWS
+from tests.power.lies import broken_source, numbers_of, told_too_early, with_another_row, without_syncs
+from tests.power.load import Load
+from tests.power.recording import Recorder, Recording, fast_folder, reached
+
+SEED: Final = int(os.environ.get("POWER_SEED", "1"))
+CUTS: Final = int(os.environ.get("POWER_CUTS", "3000"))
+CUTS_FAST: Final = 100
+CUTS_OF_A_LIE: Final = 20
+CUTS_OF_A_CONTROL: Final = 60
+PART: Final = "power cuts"
+
+Run = tuple[Load, signal.Signals]
+SHORT: Final[tuple[Run, ...]] = ((Load(8), signal.SIGKILL), (Load(8), signal.SIGTERM))
+LIFE: Final[tuple[Run, ...]] = tuple(
+    (Load(25), ends) for ends in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)
+)
+"""Hubs that come and go: kills under load, stops, snapshots, a WAL that is removed and made anew."""
+LONG: Final[tuple[Run, ...]] = ((Load(800, agents=1, burst_max=1), signal.SIGKILL), (Load(10), signal.SIGTERM))
+"""One hub that lives for many small commits: checkpoints while it works, and a WAL that is begun anew."""
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    with fast_folder() as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def short(folder: Path) -> Recording:
+    return record(folder / "short", SHORT)
+
+
+def record(
+    place: Path, runs: Sequence[Run], *, environ: Mapping[str, str] | None = None, prefix: tuple[str, ...] = ()
+) -> Recording:
+    """One hub after the other on a home that the first one makes."""
+    root = place / "root"
+    root.mkdir(parents=True)
+    recorder = Recorder(root, environ or {}, prefix)
+    for load, ends in runs:
+        recorder.run(load, ends)
+    recording = recorder.finish()
+    shutil.rmtree(place)
+    return recording
+
+
+def few_cuts(recording: Recording, cuts: int, folder: Path) -> Report:
+    """In this process."""
+    return run_cuts(recording, plan(recording.steps, cuts, SEED), SEED, folder)
+
+
+@pytest.mark.xdist_group("power")
+def test_nothing_answered_is_lost_to_a_power_cut(short: Recording, folder: Path) -> None:
+    report = few_cuts(short, CUTS_FAST, folder)
+    assert report.checked > CUTS_FAST
+    assert not report.findings, report.words()
+
+
+LIES: Final[dict[str, tuple[Callable[[Recording], Recording], str]]] = {
+    "the WAL is never synced": (lambda true: without_syncs(true, numbers_of(true, "journal.db-wal")), "lost"),
+    "no directory is ever synced": (lambda true: without_syncs(true, true.directories), "not ours"),
+    "answers left before the sync": (lambda true: told_too_early(true, 8), "lost"),
+    "the journal had another row": (with_another_row, "not ours"),
+}
+
+
+@pytest.mark.xdist_group("power")
+@pytest.mark.parametrize("lie", LIES)
+def test_a_recording_that_lies_is_seen_through(lie: str, short: Recording, folder: Path) -> None:
+    tell_it, rule = LIES[lie]
+    report = few_cuts(tell_it(short), CUTS_OF_A_LIE, folder)
+    assert report.found(rule), report.words()
+
+
+@pytest.mark.prove
+@pytest.mark.xdist_group("power")
+def test_thousands_of_power_cuts(folder: Path) -> None:
+    happened: Counter[str] = Counter()
+    report = Report()
+    for name, runs in (("life", LIFE), ("long", LONG)):
+        recording = record(folder / name, runs)
+        happened += reached(recording)
+        report.add(run_on_all_cores(recording, plan(recording.steps, CUTS // 2, SEED), SEED, folder))
+    lost, refused = report.found("lost", "not ours"), report.found("refused")
+    other = len(report.findings) - lost - refused
+    tell(PART, "cuts", report.cuts.total(), seed=SEED)
+    tell(PART, "cuts that tear writes at 512 bytes", report.cuts["torn"])
+    tell(PART, "answered operations looked for", report.checked)
+    tell(PART, "cuts that lost one", lost, bound="= 0", is_kept=lost == 0, seed=SEED)
+    tell(PART, "starts refused", refused, bound="= 0", is_kept=refused == 0, seed=SEED)
+    tell(PART, "journals broken or unusable", other, bound="= 0", is_kept=other == 0, seed=SEED)
+    print("in the recordings:", dict(happened))
+    assert all(happened.values()), happened
+    assert set(report.cuts) == set(DRAWS)
+    assert not report.findings, report.words()
+
+
+def normal(folder: Path) -> Path:
+    return broken_source(folder, "journal/connection.py", "PRAGMA synchronous=FULL", "PRAGMA synchronous=NORMAL")
+
+
+def hasty(folder: Path) -> Path:
+    return broken_source(
+        folder,
+        "hub/turn.py",
+        "        self._writer.submit(lambda: commit(log, rows), done)\n",
+        "        self._writer.submit(lambda: commit(log, rows), lambda *_: None)\n        done(False, None)\n",
+    )
+
+
+@pytest.mark.prove
+@pytest.mark.xdist_group("power")
+def test_hubs_that_do_not_sync_are_found_out(folder: Path, tmp_path: Path) -> None:
+    """Else the proof above would prove nothing."""
+    controls: dict[str, dict[str, object]] = {
+        "eatmydata": {"prefix": (require_tool("eatmydata", "eatmydata"),)},
+        "synchronous=NORMAL": {"environ": {"PYTHONPATH": str(normal(tmp_path / "normal"))}},
+        "answers before the commit": {"environ": {"PYTHONPATH": str(hasty(tmp_path / "hasty"))}},
+    }
+    detected = []
+    for name, how in controls.items():
+        recording = record(folder / name, SHORT[1:], **how)  # type: ignore[arg-type]  # as the dictionary above has it
+        report = few_cuts(recording, CUTS_OF_A_CONTROL, folder)
+        detected += [name] * (report.found("lost", "not ours") > 0)
+        print(f"{name}: {len(report.findings)} of {CUTS_OF_A_CONTROL} cuts found it")
+    count = len(detected)
+    tell(PART, "controls detected", count, unit=f"of {len(controls)}", bound="all", is_kept=count == len(controls))
+    assert detected == list(controls)

@@ -1,0 +1,153 @@
+"""One-line faults, and what the simulation must say of each: `python -m tests.simulation.controls [WORD…]`.
+
+Each is planted in a copy of src; then seeds are run until one of them breaks a promise. Prints which one, by which
+rule, and after how many steps. Exits with 1 when a fault was not found.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.planted.__main__ import ROOT, planted
+from tests.planted.fault import Fault
+
+SEEDS: Final = (1, 2, 3)
+HOURS: Final = 0.5
+SECONDS_MAX: Final = 120
+
+TURN, LEASING, FEEDS = "hub/turn.py", "core/leasing.py", "hub/feeds.py"
+
+CONTROLS: Final = (
+    Fault(
+        "answers leave before the commit",
+        TURN,
+        "        if turn.rows:\n            self._commit(turn)",
+        "        if turn.rows:\n            self._release(turn)\n            turn.replies.clear()\n"
+        "            self._commit(turn)",
+    ),
+    Fault(
+        "a failed commit is answered",
+        TURN,
+        "                self.on_broken(error)\n                return\n            if was_full:",
+        "                self._release(turn)\n                self.on_broken(error)\n                return\n"
+        "            if was_full:",
+    ),
+    Fault(
+        "a lease ends a tick early",
+        LEASING,
+        "while self.heap and self.heap[0][0] <= lease_ms and",
+        "lease_ms += 250\n        while self.heap and self.heap[0][0] <= lease_ms and",
+    ),
+    Fault(
+        "epochs begin again",
+        "core/lease_events.py",
+        "lease = Lease(seq, event.ask, event.ttl_ms, at_ms, event.tied,",
+        "lease = Lease(max(state.leases.live, default=0) + 1, event.ask, event.ttl_ms, at_ms, event.tied,",
+    ),
+    Fault(
+        "an epoch is not compared",
+        "core/holding.py",
+        "        lease = found.get(epoch)\n        if lease is not None and lease.ask.agent == agent:",
+        "        lease = next(iter(found.values()), None)\n        if lease is not None and lease.ask.agent == agent:",
+    ),
+    Fault(
+        "a resumed feed begins one late",
+        FEEDS,
+        "after, upto = subscription.position,",
+        "after, upto = subscription.position + 1,",
+    ),
+    Fault(
+        "the recent events repeat one",
+        FEEDS,
+        "for recorded in turn if recorded.seq > seq)",
+        "for recorded in turn if recorded.seq >= seq)",
+    ),
+    Fault(
+        "a snapshot forgets how often a message was lent", "core/state.py", "messages=plain.messages,", "messages=0,"
+    ),
+    Fault(
+        "an expiry wakes nobody",
+        "core/holding.py",
+        "return [expired, *grants_after(state, View(gone_leases={lease.epoch}), [ask], 1)]",
+        "return [expired]",
+    ),
+    Fault(
+        "a restart shortens the TTL",
+        LEASING,
+        "            soft.arm(lease.epoch, lease_ms + lease.ttl_ms)\n    for place",
+        "            soft.arm(lease.epoch, lease_ms + limits.ttl_ms_min)\n    for place",
+    ),
+    Fault(
+        "the lease clock runs while the hub is read-only",
+        TURN,
+        "self.lease_clock.advance(is_behind=self.is_read_only, is_inbox_full=is_inbox_full)",
+        "self.lease_clock.advance(is_behind=False, is_inbox_full=is_inbox_full)",
+    ),
+    Fault("a stopped hub expires whoever it finds", "hub/clock.py", "min(passed_ms, STEP_MS_MAX)", "passed_ms"),
+    Fault("the client believes too long", "client/leases.py", "BELIEF: Final = 0.9", "BELIEF: Final = 1.5"),
+    Fault(
+        "what is sent again gets another key",
+        "client/calls.py",
+        "        for call in list(self._open.values()):\n            was_out, call.is_out = call.is_out, False",
+        "        for call in list(self._open.values()):\n            was_out, call.is_out = call.is_out, False\n"
+        "            if call.idem_key is not None and was_out:\n                call.idem_key += '0'\n"
+        "                call.frame = encode_request(call.id, call.command, call.idem_key)",
+    ),
+    Fault(
+        "a lend is over too soon",
+        "core/inboxes.py",
+        "            if lend.deadline_ms > lease_ms:\n",
+        "            if lend.deadline_ms > lease_ms + 20_000:\n",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a planted fault came to: by which rule, seed and step; rule empty when nothing was noticed."""
+
+    rule: str
+    seed: int
+    steps: int
+    simulated_s: int
+
+
+def find(fault: Fault | None, seeds: tuple[int, ...] = SEEDS) -> Found:
+    """Run the seeds on a copy of src with the fault until one breaks a promise."""
+    with tempfile.TemporaryDirectory(prefix="synapse-control-") as folder:
+        copy = planted(fault, Path(folder))
+        environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+        for seed in seeds:
+            command = [sys.executable, "-m", "tests.simulation", "--seed", str(seed), "--hours", str(HOURS)]
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS_MAX, check=False
+            )
+            last = re.search(r"^seed .*?: (\d+) s of .* (\d+) steps", done.stdout, re.MULTILINE)
+            assert last is not None, done.stdout[-2_000:] + done.stderr[-2_000:]
+            if done.returncode:
+                broken = re.search(r"^broken: ([^:\n]*)", done.stdout, re.MULTILINE)
+                assert broken is not None, done.stdout[-2_000:]
+                return Found(broken[1] or "an exception", seed, int(last[2]), int(last[1]))
+    return Found("", seeds[-1], 0, 0)
+
+
+def main(words: list[str]) -> int:
+    """Plant them one by one. Returns the exit code."""
+    missed = 0
+    for fault in CONTROLS:
+        if words and not any(word in fault.name for word in words):
+            continue
+        found = find(fault)
+        missed += not found.rule
+        where = f"seed {found.seed}, {found.steps} steps, {found.simulated_s} s" if found.rule else "NOT FOUND"
+        print(f"{fault.name:50}{found.rule[:40]:42}{where}", flush=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
