@@ -32,6 +32,7 @@ PARTS = {
     "processes": "tests/crash",
     "storage faults": "tests/faults",
     "life cycle": "tests/lifecycle",
+    "service": "tests/faces",
     "state machine": "tests/core",
 }
 ALONE = frozenset({"hostile peers"})

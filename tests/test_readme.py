@@ -25,6 +25,8 @@ from pathlib import Path
 
 import pytest
 
+from synapse.faces.cli.background import holds_lock
+
 ROOT = Path(__file__).resolve().parent.parent
 HOW_TOS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs/how-to").glob("*.md"))
 PLAYED = ("README.md", "docs/tutorial.md", "docs/topics/delivery.md", *HOW_TOS)
@@ -250,6 +252,10 @@ def account() -> Iterator[Path]:
     """A person's fresh home directory. Its path is short, so that the hub's socket lies in the home."""
     with tempfile.TemporaryDirectory(prefix="syn-", dir="/tmp") as directory:
         yield Path(directory)
+        for lock in Path(directory).rglob("hub.lock"):  # `synapse up` in a document that failed half-way
+            pid = int(lock.read_text())
+            if holds_lock(str(lock.parent), pid):
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture

@@ -117,6 +117,7 @@ UNMIRRORED = (
     "tests/test_docs.py",
     "tests/test_readme.py",
     "tests/test_bad_input.py",
+    "tests/test_deploy.py",
     "tests/journal/homes.py",
     "tests/faults/*",
     "tests/planted/*",

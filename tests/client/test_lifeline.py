@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from synapse.client.calls import OutcomeUnknown, RequestTimeout
+from synapse.client.transport import PushTransport
 from synapse.errors import Disconnected, HubUnreachable, PeerError, Rejected
 from synapse.protocol.codes import CLOSE_NAME_TAKEN, CLOSE_RESTART, CLOSE_REVOKED, CLOSE_UNAUTHORIZED
 from synapse.protocol.commands import Ping
@@ -32,6 +33,12 @@ def begun(work: Coroutine[object, object, _Result]) -> "asyncio.Task[_Result]":
 
 def now_s() -> float:
     return asyncio.get_running_loop().time()
+
+
+def stand_still(seconds: float) -> None:
+    """The process does not run for a while."""
+    loop = asyncio.get_running_loop()
+    loop._jumping.jumped_s += seconds  # type: ignore[attr-defined]  # of a `VirtualLoop`
 
 
 async def settled() -> None:
@@ -635,6 +642,36 @@ async def test_each_deadline_comes_in_its_time_whatever_the_others_are(net: "Net
         assert await answered == PONG
     assert ends_s == {0.0: 0.0, 1.0: 1.0, 2.0: 2.0, 3.0: 3.0, 4.0: 4.0}
     assert len(client._lifeline._calls) == 0
+    await client.close()
+
+
+async def test_a_hub_that_takes_nothing_is_waited_for_no_longer_than_the_deadline(net: "Net") -> None:
+    client, peer = await net.connected(timeout=3.0)
+    await settled()
+    released = asyncio.Event()
+
+    async def send_later(_: bytes, /) -> None:
+        await released.wait()
+
+    peer.send = send_later  # type: ignore[method-assign]  # its buffers are full
+    if isinstance(peer, PushTransport):
+        peer.post = lambda _: False  # type: ignore[method-assign]  # the same
+    began_s = now_s()
+    with pytest.raises(RequestTimeout):
+        await client.send("x")
+    assert now_s() - began_s == pytest.approx(3.0, abs=0.001)
+    await client.close()
+
+
+async def test_a_process_that_stood_still_over_a_deadline_does_not_ask_again(net: "Net") -> None:
+    client, peer = await net.connected(timeout=3.0)
+    sending = begun(client.send("x"))
+    peer.refuse(await peer.asked(), "rate_limited", retry_after_ms=1_000)
+    await settled()
+    stand_still(10.0)
+    with pytest.raises(OutcomeUnknown):
+        await sending
+    assert peer.asked_now() == []
     await client.close()
 
 

@@ -64,10 +64,13 @@ async def received(frames: bytes) -> list[bytes]:
     """What a client hears of these bytes; raises how it ended."""
     heard: list[bytes] = []
 
-    async def say(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(frames)
+        if frames:
+            with contextlib.suppress(OSError):
+                await reader.read()  # the client goes first
 
-    async with raw(say) as uri:
+    async with raw(say) as uri, asyncio.timeout(10):
         transport = await open_websocket(uri)
         try:
             await transport.pump(heard.append, lambda: None)
@@ -130,12 +133,14 @@ async def test_what_is_asked_is_masked_and_pings_are_answered() -> None:
 
     async def ping(connection: ServerConnection) -> None:
         pongs.append(await (await connection.ping(b"?")))
+        await connection.send("answered")
         assert await connection.recv() == "asked"
         await connection.send("told")
         await connection.wait_closed()
 
-    async with served(ping) as uri:
+    async with served(ping) as uri, asyncio.timeout(10):  # a later ping of the client's would take the pong along
         transport = await open_websocket(uri)
+        assert await transport.receive() == b"answered"
         assert transport.post(b"asked")
         assert await transport.receive() == b"told"
         assert len(pongs) == 1

@@ -27,7 +27,7 @@ from synapse.protocol.replies import Lease
 
 TTL_MS = 5_000
 """The shortest that a hub allows by default."""
-SHORT_TTL_MS = 2_000
+SHORT_TTL_MS = 3_000
 WATCHDOG_S = 10
 """It is fed twice as often."""
 PART = "time and life cycle"

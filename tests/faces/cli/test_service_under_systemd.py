@@ -24,7 +24,7 @@ from tests.faces.conftest import environment
 from tests.figures import tell
 from tests.hub.test_supervision import tcp_at
 
-from synapse.faces.cli.units import quoted, socket_unit
+from synapse.faces.cli.units import quoted, socket_unit, system_unit
 
 PATIENCE_S = 20.0
 BACK_S_MAX = 10.0
@@ -206,6 +206,7 @@ def test_a_unit_that_is_installed_runs_the_hub_and_is_taken_away_again(installed
     assert installed.json("service", "status", code=69)["result"] == "success"
 
 
+@pytest.mark.prove
 def test_a_hub_that_is_killed_is_back_by_itself_with_all_that_was_acknowledged(installed: UserManager) -> None:
     installed.synapse("service", "start")
     longest = 0.0
@@ -224,6 +225,7 @@ def test_a_hub_that_is_killed_is_back_by_itself_with_all_that_was_acknowledged(i
     assert longest < BACK_S_MAX
 
 
+@pytest.mark.prove
 def test_a_hub_that_stands_still_is_bitten_by_the_watchdog_and_comes_back(installed: UserManager) -> None:
     installed.synapse("service", "start")
     time.sleep(2.5)  # longer than the watchdog waits: it is fed
@@ -253,6 +255,33 @@ def test_a_hub_in_the_background_is_in_the_way_of_the_unit(installed: UserManage
     installed.synapse("up")
     assert "synapse down first" in installed.synapse("service", "start", code=75)
     installed.synapse("down")
+
+
+def test_the_hub_works_behind_all_that_the_machines_unit_shuts(manager: UserManager) -> None:
+    """systemd is root here, so that it can carry out what needs privileges, whatever kind of manager it is."""
+    home, place = "/run/home of the hub", manager.units / "synapse.service"
+    text = system_unit(" ".join(map(quoted, (sys.executable, "-P", "-m", "synapse"))), quoted(home), "root")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    environ = f"Environment=SYNAPSE_PORT=0 PYTHONPATH={manager.environ['PYTHONPATH']}"
+    place.write_text(text.replace("[Service]\n", f"[Service]\n{environ}\n"))
+    try:
+        assert manager.run("mkdir", "-m", "700", home).returncode == 0
+        assert manager.run("systemctl", "--user", "daemon-reload").returncode == 0
+        done = manager.run("systemctl", "--user", "start", "synapse.service")
+        assert done.returncode == 0, manager.run("systemctl", "--user", "status", "synapse.service").stdout
+        assert manager.synapse("--home", home, "send", "hello").startswith("m")
+        assert manager.json("--home", home, "journal", "verify")["events"] > 2, "its children may run"
+        pid = manager.json("service", "status")["pid"]
+        seen = manager.run("nsenter", f"--target={pid}", "--mount", "--", "touch", "/usr/x", "/etc/x")
+        assert seen.stderr.count("Read-only file system") == 2
+        capabilities = manager.run("grep", "-E", "^(CapEff|CapBnd|NoNewPrivs|Seccomp):", f"/proc/{pid}/status").stdout
+        assert capabilities.split() == ["CapEff:", "0" * 16, "CapBnd:", "0" * 16, "NoNewPrivs:", "1", "Seccomp:", "2"]
+        assert manager.run("systemctl", "--user", "stop", "synapse.service").returncode == 0
+        assert manager.json("service", "status", code=69)["result"] == "success"
+    finally:
+        manager.run("systemctl", "--user", "stop", "synapse.service")
+        place.unlink()
+        manager.run("systemctl", "--user", "daemon-reload")
 
 
 def test_doors_of_a_socket_unit_start_the_hub_and_stay_open_while_it_is_away(installed: UserManager) -> None:
