@@ -182,7 +182,7 @@ def make_a_home_by_force(home: Path, log: Path, chance: random.Random) -> int:
     with Hubs(home, log) as hubs:
         while not (home / "hub.json").exists():
             hubs.begin()
-            time.sleep(chance.uniform(0.02, 0.5 + tries / 20))
+            time.sleep(chance.uniform(0.02, 0.5 + tries / 8))
             hubs.kill()
             tries += 1
         hubs.start()
@@ -193,7 +193,7 @@ def make_a_home_by_force(home: Path, log: Path, chance: random.Random) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.xdist_group("crash")
 def test_a_hub_killed_while_it_makes_its_journal_starts_again(tmp_path: Path) -> None:
     chance = random.Random(SEED)
