@@ -48,7 +48,9 @@ _LAST: Final = 1 << 62
 
 def room_of(state: "State", name: str | None, by: By) -> Room:
     """The room a task id belongs to: the one named, else the home's. Raises `Rejected`: `bad_name`, `not_found`."""
-    return require_room(state, by.home.partition(":")[0] if name is None else name)
+    if name is None:
+        name = by.home.partition(":")[0]
+    return state.rooms.by_name.get(name) or require_room(state, name)
 
 
 # Claiming.
@@ -103,7 +105,11 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
         if ahead is None:
             if leases.places:
                 _require_no_cycle(state, ask, by.connection, rank, view, is_wait=False)
-            return _grant(state, ask, command, own, view)
+            granted = _granted(ask, command, own)
+            if own is None or not leases.places:
+                return [granted]
+            view.grant(state.seq + 1, ask)
+            return [granted, *grants_after(state, view, [own.ask], 1)]
     if command.wait_ms == 0:
         holders = [item for item in leases.leases_against(ask, view) if isinstance(item, Lease)]
         if holders:
@@ -133,14 +139,6 @@ def _granted(ask: Ask, command: ClaimLease, own: Lease | None) -> LeaseGranted:
         branch=command.branch,
         replaces=None if own is None else own.epoch,
     )
-
-
-def _grant(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, view: View) -> list[Event]:
-    granted = _granted(ask, command, own)
-    if own is None or not state.leases.places:
-        return [granted]
-    view.grant(state.seq + 1, ask)
-    return [granted, *grants_after(state, view, [own.ask], 1)]
 
 
 def _preempt(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, view: View, by: By) -> list[Event]:

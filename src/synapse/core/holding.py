@@ -54,7 +54,7 @@ def lease_of(state: "State", task: str, room: str | None, epoch: int | None, by:
 
     Raises `Rejected`: `not_found` when nobody holds it, `not_holder`, `stale_epoch`.
     """
-    agent = by.require_agent()
+    agent = by.agent if by.agent is not None else by.require_agent()
     where = room_of(state, room, by)
     found = state.leases.of_task.get((where.id, task), NO_LEASES)
     if epoch is not None:

@@ -392,8 +392,9 @@ _Item = TypeVar("_Item")
 
 
 def _drop(table: dict[_Key, dict[int, _Item]], key: _Key, item: int) -> None:
-    """Take one item out of a table of tables, and its table when it is empty."""
+    """Take one item, which is there, out of a table of tables, and its table with the last one."""
     inner = table[key]
-    del inner[item]
-    if not inner:
+    if len(inner) > 1:
+        del inner[item]
+    else:
         del table[key]

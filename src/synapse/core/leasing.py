@@ -45,10 +45,10 @@ class Leasing:
     def arm(self, key: int, deadline_ms: int, reason: str | None = None) -> None:
         """Set a deadline; one set before is void."""
         self.deadlines[key] = deadline_ms
-        if reason is None:
-            self.reasons.pop(key, None)
-        else:
+        if reason is not None:
             self.reasons[key] = reason
+        elif key in self.reasons:
+            del self.reasons[key]
         filed_ms = self.filed.get(key)
         if filed_ms is None or deadline_ms < filed_ms:
             self._file(key, deadline_ms)  # a later one is filed when the earlier one comes up
@@ -64,8 +64,9 @@ class Leasing:
     def forget(self, key: int) -> None:
         """A lease or place is no more."""
         self.deadlines.pop(key, None)
-        self.reasons.pop(key, None)
         self.filed.pop(key, None)
+        if key in self.reasons:
+            del self.reasons[key]
         if key in self.tied:
             self.untie(key)
         if key in self.attached:

@@ -71,10 +71,14 @@ class ScopeIndex:
         tree = self._worktrees.get(worktree)
         if tree is None:
             return True
-        if not patterns or tree.whole:
+        if not patterns or tree.whole or tree.loose:
             return False
-        for pattern in patterns:  # noqa: SIM110 - `all` costs a generator
-            if not tree.is_clear(pattern):
+        for pattern in patterns:
+            if (
+                not tree.by_prefix.is_clear(pattern.prefix)
+                or (tree.by_suffix.texts and not tree.by_suffix.is_clear(pattern.suffix[::-1]))
+                or (tree.both_by_prefix.texts and not tree.both_by_prefix.is_clear(pattern.prefix))
+            ):
                 return False
         return True
 
@@ -140,15 +144,6 @@ class _Worktree:
             self.by_suffix.remove(suffix[::-1], entry)
         else:
             del self.loose[entry]
-
-    def is_clear(self, pattern: Pattern) -> bool:
-        """True when there are no candidates, so far as prefixes tell."""
-        return not (
-            self.loose
-            or (self.by_prefix.texts and not self.by_prefix.is_clear(pattern.prefix))
-            or (self.by_suffix.texts and not self.by_suffix.is_clear(pattern.suffix[::-1]))
-            or (self.both_by_prefix.texts and not self.both_by_prefix.is_clear(pattern.prefix))
-        )
 
     def candidates(self, pattern: Pattern) -> Iterator[_Entry]:
         """Every entry that may overlap, and some that do not."""
@@ -216,7 +211,7 @@ class _Texts:
         if at < len(texts) and texts[at].startswith(text):
             return False
         entries = self.entries
-        for length in self.lengths:  # noqa: SIM110 - as above
+        for length in self.lengths:  # noqa: SIM110 - `all` costs a generator
             if text[:length] in entries:
                 return False
         return True

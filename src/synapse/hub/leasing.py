@@ -173,7 +173,9 @@ class Leasing:
             return
         lease_ms = self._turns.lease_clock.now_ms
         if type(event) is LeaseGranted:
-            self._granted(entry, event, lease_ms)
+            soft.arm(entry.seq, lease_ms + event.ttl_ms)
+            if event.replaces is not None or event.place is not None:
+                self._follows(entry, event, lease_ms)
             return
         match event:
             case LeaseExpired() | LeaseRevoked():
@@ -211,9 +213,9 @@ class Leasing:
             case _:
                 pass
 
-    def _granted(self, entry: Recorded, event: LeaseGranted, lease_ms: int) -> None:
+    def _follows(self, entry: Recorded, event: LeaseGranted, lease_ms: int) -> None:
+        """A grant in place of an earlier one, or of somebody who waited."""
         soft, turns = self._soft, self._turns
-        soft.arm(entry.seq, lease_ms + event.ttl_ms)
         if event.replaces is not None:
             soft.forget(event.replaces)
             ask = event.ask
