@@ -185,7 +185,11 @@ def test_the_watchdog_starves_while_a_commit_is_stuck_though_the_loop_turns(tmp_
     environ = {"NOTIFY_SOCKET": str(manager.path), "WATCHDOG_USEC": "200000"}
     with HubProcess(home).until_ready() as hub:
         assert hub.stop().code == 0
-    with HubProcess(home, prefix=delayed, environ=environ).until_ready() as hub, line_to(home) as ada:
+    with contextlib.ExitStack() as stack:
+        hub = stack.enter_context(HubProcess(home, prefix=delayed, environ=environ).until_ready())
+        (pid,) = [int(pid) for pid in re.findall(r"\d+", (home / "hub.lock").read_text())]
+        stack.callback(end, pid)  # strace alone would leave it behind
+        ada = stack.enter_context(line_to(home))
         manager.rest()
         manager.until("WATCHDOG")  # it is fed while nothing is stuck
         begun = last = time.monotonic()
@@ -201,9 +205,13 @@ def test_the_watchdog_starves_while_a_commit_is_stuck_though_the_loop_turns(tmp_
                 longest, last = max(longest, time.monotonic() - last), time.monotonic()
         assert ada.receive().id == 7
         assert longest > 0.5, f"fed again after {longest} s while its commit was stuck"
-        (pid,) = [int(pid) for pid in re.findall(r"\d+", (home / "hub.lock").read_text())]
         os.kill(pid, signal.SIGTERM)
         assert hub.outcome().code == 0
+
+
+def end(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 # given sockets
