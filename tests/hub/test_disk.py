@@ -79,7 +79,7 @@ async def test_a_broken_row_is_told_by_its_seq_and_ends_the_hub() -> None:
         told = await ada.refused(HISTORY)
         assert (told.code, told.facts) == ("journal_broken", {"seq": 7})
         assert isinstance(hub.failure, JournalRefused)
-        assert hub.turns.complaints() == ["/h/journal.db: journal_broken: event 7"]
+        assert hub.turns.requests.complaints() == ["/h/journal.db: journal_broken: event 7"]
         assert not await ada.is_open()
 
 

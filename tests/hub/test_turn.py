@@ -386,11 +386,11 @@ async def test_a_commit_in_flight_for_long_turns_health_red_and_stops_the_lease_
         await ada.say(message("slow"))
         await steps()
         hub.clock.advance(6_000)
-        assert hub.turns.complaints() == ["a commit has been in flight for 6000 ms"]
+        assert hub.turns.requests.complaints() == ["a commit has been in flight for 6000 ms"]
         lease_ms = hub.turns.lease_clock.now_ms
         writer.finish()
         await steps()
-        assert hub.turns.complaints() == []
+        assert hub.turns.requests.complaints() == []
         assert hub.turns.lease_clock.now_ms == lease_ms
         assert hub.turns.lease_clock.lag_ms == 6_000
 

@@ -142,7 +142,7 @@ class Listeners:
 
     def health(self) -> tuple[bool, dict[str, object]]:
         """What GET /health says: nothing about the fleet, since it asks for no token."""
-        reasons = self.turns.complaints()
+        reasons = self.turns.requests.complaints()
         facts: dict[str, object] = {
             "health": "red" if reasons else "green",
             "reasons": reasons,

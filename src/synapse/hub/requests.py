@@ -69,6 +69,8 @@ Local: TypeAlias = (
 """Commands that core has no part in."""
 
 
+COMMIT_STALL_MS: Final = 5_000
+"""Health is red while one commit takes longer than this."""
 PRESENCE_ENTRIES_MAX: Final = 200
 """Agents in one presence notice: with the longest names and kinds it stays below the largest frame."""
 
@@ -388,10 +390,21 @@ class Requests:
             connection.wire.write(connection.wire.frame(payload))
         subscription.has_stale_presence = False
 
+    def complaints(self) -> list[str]:
+        """Why the hub is not well; empty when it is."""
+        turns, reasons = self._turns, []
+        if turns.broken is not None:
+            reasons.append(str(turns.broken))
+        if turns.is_read_only:
+            reasons.append("read_only: the disk is full")
+        if turns.commit_in_flight_ms > COMMIT_STALL_MS:
+            reasons.append(f"a commit has been in flight for {turns.commit_in_flight_ms} ms")
+        return reasons
+
     def status(self) -> Status:
         """The hub in one object."""
         turns, state = self._turns, self._state
-        reasons = turns.complaints()
+        reasons = self.complaints()
         return Status(
             health="red" if reasons else "green",
             reasons=tuple(reasons),

@@ -58,8 +58,6 @@ SATING_BYTES: Final = 16 * 1024
 way, so that what is held for a peer does not grow with the number of such answers it asks for at once."""
 COMMITS_PER_MAINTENANCE: Final = 16
 """How often the writer looks whether its WAL is due for a checkpoint."""
-COMMIT_STALL_MS: Final = 5_000
-"""Health is red while one commit takes longer than this."""
 RETRY_SPACE_MS: Final = 1_000
 """How often a read-only hub tries to write its reserve again."""
 
@@ -576,17 +574,10 @@ class Turns:
             self.record(decide_return(self.state, self.rules, lend), "hub")
         self._turn.arrived.add(lend.agent)
 
-    def complaints(self) -> list[str]:
-        """Why the hub is not well; empty when it is."""
-        reasons: list[str] = []
-        if self.broken is not None:
-            reasons.append(str(self.broken))
-        if self.is_read_only:
-            reasons.append("read_only: the disk is full")
-        stalled_ms = self.clock.monotonic_ms() - self._commit_since_ms if self._is_committing else 0
-        if stalled_ms > COMMIT_STALL_MS:
-            reasons.append(f"a commit has been in flight for {stalled_ms} ms")
-        return reasons
+    @property
+    def commit_in_flight_ms(self) -> int:
+        """For how long one commit has been in flight; 0 when none is."""
+        return self.clock.monotonic_ms() - self._commit_since_ms if self._is_committing else 0
 
     # The end.
 
