@@ -35,6 +35,8 @@ PARTS = {
     "service": "tests/faces",
     "state machine": "tests/core",
 }
+NOTHING_CHOSEN = 5
+"""Exit code of pytest."""
 ALONE = frozenset({"hostile peers"})
 """Parts that measure how long something takes."""
 
@@ -50,10 +52,11 @@ class Outcome:
     figures: list[Figure]
 
 
-def run_part(part: str, folder: Path) -> Outcome:
-    """Run a part's tests to their end; what they say goes to a file of their own below `folder`."""
+def run_part(part: str, folder: Path, chosen: str | None) -> Outcome:
+    """Run a part's tests to their end; what they say goes to a file of their own below `folder`. chosen: as -k."""
     told, said = folder / f"{part}.figures", folder / f"{part}.txt"
     command = [sys.executable, "-m", "pytest", "-m", "prove", "--timeout", str(MINUTES_MAX * 60), "-s", PARTS[part]]
+    command += [] if chosen is None else ["-k", chosen]
     started_s = time.monotonic()
     with said.open("wb") as output:
         environment = {**os.environ, "PROVE_FIGURES": str(told)}
@@ -62,7 +65,7 @@ def run_part(part: str, folder: Path) -> Outcome:
     figures = (
         [msgspec.json.decode(line, type=Figure) for line in told.read_bytes().splitlines()] if told.exists() else []
     )
-    if code:
+    if code not in (0, NOTHING_CHOSEN):
         print("\n".join(lines[-60:]), flush=True)
     summary = lines[-1].strip("= ") if lines else "it said nothing"
     print(f"{part}: {summary}", flush=True)
@@ -111,6 +114,7 @@ def main(arguments: list[str]) -> int:
     """Run the parts. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="make prove", description="Run the long proofs.")
     parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("-k", metavar="WORDS", help="only the tests whose names fit, as pytest has it")
     parser.add_argument("--output", type=Path, default=Path("prove.json"), help="default: %(default)s")
     asked = parser.parse_args(arguments)
     unknown = [part for part in asked.parts if part not in PARTS]
@@ -119,10 +123,12 @@ def main(arguments: list[str]) -> int:
     parts = asked.parts or list(PARTS)
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="synapse-prove-") as folder:
-        run = partial(run_part, folder=Path(folder))
+        run = partial(run_part, folder=Path(folder), chosen=asked.k)
         outcomes = [run(part) for part in parts if part in ALONE]
         with ThreadPoolExecutor(2) as pool:
             outcomes += pool.map(run, [part for part in parts if part not in ALONE])
+    if asked.k is not None:
+        outcomes = [outcome for outcome in outcomes if outcome.code != NOTHING_CHOSEN]
     where = machine()
     print(table(outcomes))
     print(
@@ -132,7 +138,7 @@ def main(arguments: list[str]) -> int:
         {**msgspec.to_builtins(figure), "part": outcome.part} for outcome in outcomes for figure in outcome.figures
     ]
     asked.output.write_text(json.dumps({"machine": where, "figures": found}, indent=1) + "\n", encoding="utf-8")
-    return 1 if any(verdict(outcome) for outcome in outcomes) else 0
+    return 1 if not outcomes or any(verdict(outcome) for outcome in outcomes) else 0
 
 
 if __name__ == "__main__":
