@@ -37,7 +37,12 @@ FROZEN_MARGIN_MS: Final = 1_250
 """What the lease clock may advance in the first turn after a stall, and a tick."""
 
 LIMITS: Final = Limits(
-    outbox_bytes_max=96 * 1024, lends_max=5, parked_ms_max=240_000, page_items_max=100, inbox_unacked_max=40
+    outbox_bytes_max=96 * 1024,
+    tie_grace_ms=5_000,
+    lends_max=5,
+    parked_ms_max=120_000,
+    page_items_max=100,
+    inbox_unacked_max=40,
 )
 ROOMS: Final = {MAIN_ROOM: [GENERAL, "build", "review"], "crew": [GENERAL]}
 POOLS: Final = {"gpu": 3, "port": 1}

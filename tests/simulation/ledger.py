@@ -310,4 +310,4 @@ class Ledger:
 
 def mark_of(body: bytes) -> str:
     """The first word of a message's text."""
-    return body[1:].split(b" ", 1)[0].decode()
+    return body.strip(b'"').split(b" ", 1)[0].decode()

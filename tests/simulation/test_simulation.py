@@ -13,7 +13,12 @@ from typing import Final
 
 import pytest
 from tests.figures import tell
+from tests.simulation.__main__ import shrunk
+from tests.simulation.story import STEPS_TOLD
+from tests.simulation.terms import Violation
 from tests.simulation.world import Outcome, run
+
+from synapse.core.leasing import Leasing
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SPEED_MIN: Final = 60
@@ -30,6 +35,11 @@ SOMETIMES: Final = (
     "a lease expired: ttl",
     "a lease was handed off",
     "a lease was offered to somebody offline",
+    "a lease expired: parked",
+    "a message died of being lent too often",
+    "a peer did not keep up",
+    "a peer that had fallen behind caught up",
+    "an offered lease was accepted",
     "a message was lent again",
     "a repeat was answered from the journal",
     "a wait ended: deadline",
@@ -57,43 +67,42 @@ SOMETIMES: Final = (
 """What an hour must have reached, or it shows nothing."""
 
 
-def judge(outcome: Outcome, took_s: float, what: str) -> None:
+def simulated(hours: float, seed: int) -> tuple[Outcome, float]:
+    """A run, and how many seconds of one core it took: the machine may be busy with something else."""
+    began_s = time.process_time()
+    outcome = run(seed, hours)
+    return outcome, outcome.simulated_s / (time.process_time() - began_s)
+
+
+def judge(outcome: Outcome, speed: float, what: str) -> None:
     """Tell what a run came to, and then insist."""
-    speed = outcome.simulated_s / took_s
     missed = [point for point in SOMETIMES if not outcome.counts[point]]
-    seed = outcome.seed
+    seed, part = outcome.seed, f"simulation, {what}"
     broken = int(outcome.violation is not None)
-    part = f"simulation, {what}"
-    tell(part, "violations", broken, bound="= 0", is_kept=not broken, seed=seed)
-    tell(part, "simulated hours", outcome.simulated_s / 3600, unit="h", seed=seed)
+    tell(part, "broken promises", broken, bound="= 0", is_kept=not broken, seed=seed)
+    tell(part, "simulated", outcome.simulated_s / 3600, unit="h", seed=seed)
     tell(part, "speed", speed, unit="x", bound=f">= {SPEED_MIN}", is_kept=speed >= SPEED_MIN, seed=seed)
-    tell(part, "turning points reached", len(SOMETIMES) - len(missed), bound=f"= {len(SOMETIMES)}", seed=seed)
+    reached = len(SOMETIMES) - len(missed)
+    tell(part, "turning points reached", reached, bound=f"= {len(SOMETIMES)}", is_kept=not missed, seed=seed)
     tell(part, "steps checked", outcome.steps, seed=seed)
-    tell(part, "full checks", outcome.checks, seed=seed)
+    tell(part, "digests compared", outcome.checks, seed=seed)
+    tell(part, "lives of the hub", outcome.figures["hub lives"], seed=seed)
     assert outcome.violation is None, outcome.story
     assert not missed, f"seed {seed} never reached: {missed}"
 
 
-def simulated(hours: float, seed: int) -> tuple[Outcome, float]:
-    """A run, and how long it took."""
-    began_s = time.perf_counter()
-    outcome = run(seed, hours)
-    return outcome, time.perf_counter() - began_s
-
-
 @pytest.mark.timeout(300)
 def test_an_hour_of_fifty_agents_breaks_no_promise() -> None:
-    outcome, took_s = simulated(1.0, int(os.environ.get("SIM_SEED", "1")))
-    judge(outcome, took_s, "one hour")
-    assert outcome.figures["fenced"] > 0
+    outcome, speed = simulated(1.0, int(os.environ.get("SIM_SEED", "1")))
+    judge(outcome, speed, "one hour")
 
 
 @pytest.mark.prove
 def test_many_hours_break_no_promise() -> None:
     hours = float(os.environ.get("SIMULATED_HOURS", "8"))
-    outcome, took_s = simulated(hours, int(os.environ.get("SIM_SEED", "2")))
-    judge(outcome, took_s, f"{hours:g} hours")
-    assert outcome.simulated_s / took_s >= SPEED_MIN
+    outcome, speed = simulated(hours, int(os.environ.get("SIM_SEED", "2")))
+    judge(outcome, speed, "many hours")
+    assert speed >= SPEED_MIN
 
 
 def trace_in_a_process(hash_seed: str) -> str:
@@ -110,3 +119,30 @@ def trace_in_a_process(hash_seed: str) -> str:
 def test_a_seed_is_the_same_run_in_every_process() -> None:
     assert trace_in_a_process("1") == trace_in_a_process("77")
     assert run(4, 0.01).trace != run(5, 0.01).trace
+
+
+def hasty(leasing: Leasing, lease_ms: int, most: int) -> list[int]:
+    """Everything is due a tick too early."""
+    return _due(leasing, lease_ms + 250, most)
+
+
+_due = Leasing.due
+
+
+def test_a_broken_promise_is_told_as_a_story_with_the_command_that_shows_it_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Leasing, "due", hasty)
+    outcome = run(6, 0.2, 20)
+    assert isinstance(outcome.violation, Violation)
+    assert outcome.violation.rule == "expired early"
+    owner, task = outcome.violation.about
+    lines = outcome.story.splitlines()
+    assert len(lines) <= STEPS_TOLD + 2
+    assert any(f"{owner} asks" in line and f"task={task}" in line for line in lines)
+    assert lines[-1] == "again:  python -m tests.simulation --seed 6 --hours 0.2 --agents 20"
+    again = run(6, 0.2, 20)
+    assert (again.story, again.trace) == (outcome.story, outcome.trace)
+    fewer = shrunk(outcome, 6.0)
+    assert fewer.agents < 20
+    assert fewer.violation is not None

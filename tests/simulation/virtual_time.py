@@ -5,7 +5,7 @@ same numbers do the same things in the same order.
 """
 
 import asyncio
-from typing import Final
+from typing import Final, Protocol
 
 START_AT_MS: Final = 1_800_000_000_000
 """The wall clock when a simulation begins."""
@@ -42,6 +42,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """There is no other thread that could wake the loop."""
 
 
+class Timed(Protocol):
+    """What knows how late it is, in seconds since the simulation began."""
+
+    now_s: float
+
+
 class Clock:
     """The hub's clock (`synapse.hub.clock.Clock`), and what an observer must know about lost time.
 
@@ -50,7 +56,7 @@ class Clock:
     read-only times when they are over. read_only_from_ms: when the one that lasts began.
     """
 
-    def __init__(self, loop: VirtualLoop) -> None:
+    def __init__(self, loop: Timed) -> None:
         self.excused_ms = 0
         self.frozen_ms = 0
         self.read_only_from_ms: int | None = None

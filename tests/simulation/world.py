@@ -25,7 +25,7 @@ from tests.simulation.terms import RANKS, Bounds, Terms, Violation
 from tests.simulation.virtual_time import Clock, VirtualLoop
 from tests.simulation.witness import Json, Witness
 
-CALM_S_MAX: Final = 420.0
+CALM_S_MAX: Final = 500.0
 """How long everything may take to come to rest when nothing fails any more: parked leases end, and what is lent comes
 back."""
 STORY_STEPS: Final = 20_000
@@ -147,17 +147,17 @@ class World:
             (self._swallow, 5.0),
             (self._hold_up, 14.0),
             (self._narrow, 10.0),
-            (self._kill_hub, 5.0),
+            (self._kill_hub, 7.0),
             (self._stop_hub, 3.0),
-            (self._fill_disk, 2.0),
-            (self._fail_disk, 2.0),
+            (self._fill_disk, 3.0),
+            (self._fail_disk, 5.0),
             (self._slow_disk, 3.0),
             (self._set_clock, 3.0),
             (self._split, 1.0),
         )
         acts, weights = zip(*faults, strict=True)
         while True:
-            await asyncio.sleep(chance.expovariate(1 / 8.0))
+            await asyncio.sleep(chance.expovariate(1 / 6.0))
             (act,) = chance.choices(acts, weights)
             await act()
 
@@ -223,7 +223,7 @@ class World:
         await self._restart_hub()
 
     async def _restart_hub(self) -> None:
-        await asyncio.sleep(self._chance.choice((0.2, 1.0, 4.0, 25.0)))
+        await asyncio.sleep(self._chance.choice((0.2, 0.5, 2.0, 15.0)))
         if self.hub.life is None:
             self.hub.start()
             self.say("hub", f"starts at {self.hub.journal.head}")
@@ -244,7 +244,7 @@ class World:
         if self._chance.random() < 0.5:
             await asyncio.sleep(self._chance.uniform(0.5, 5.0))
             await self._kill_hub()
-        await asyncio.sleep(self._chance.uniform(1.0, 25.0))
+        await asyncio.sleep(self._chance.uniform(1.0, 15.0))
         self.hub.journal.is_full = False
         self._unwritable_until_s = self.loop.now_s
         self.say("hub", "the disk has room again")
