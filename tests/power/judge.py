@@ -68,6 +68,7 @@ class Uncut:
         self._told_at = [frame.after for frame in told]
         self._highest = list(accumulate((seq_told(frame) for frame in told), max))
         self._digests: dict[int, str] = {}
+        self._state, self._folded = new_state(), 0
 
     def told_by(self, step: int) -> int | None:
         """The highest seq, or epoch, that anybody had heard of before that step; None: nobody had heard anything."""
@@ -81,16 +82,13 @@ class Uncut:
     def digest_at(self, count: int) -> str:
         """Of the state after the first rows, folded one by one."""
         if count not in self._digests:
-            state = new_state()
-            for row in self.rows[:count]:
-                fold(state, row)
-            self._digests[count] = digest(state)
+            if count < self._folded:
+                self._state, self._folded = new_state(), 0
+            for row in self.rows[self._folded : count]:
+                kernel.apply(self._state, Recorded(row.seq, row.at_ms, row.actor, decode(row)))
+            self._folded = count
+            self._digests[count] = digest(self._state)
         return self._digests[count]
-
-
-def fold(state: State, row: Row) -> None:
-    """Apply one row."""
-    kernel.apply(state, Recorded(row.seq, row.at_ms, row.actor, decode(row)))
 
 
 def seq_told(told: Told) -> int:

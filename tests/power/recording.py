@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from tests.conftest import require_tool
-from tests.faults.conftest import HubProcess, Outcome
+from tests.faults.conftest import PATIENCE_S, HubProcess
 from tests.power.disk import Disk
 from tests.power.load import Frame, Load, load_on
 from tests.power.steps import Namespace, Rename, Step, Write
@@ -28,7 +28,11 @@ from synapse.core.events import Row
 from synapse.journal.evidence import Identity
 from synapse.journal.reader import JournalReader
 
+Ends: TypeAlias = Literal["stopped", "killed", "killed at a sync"]
+"""How a hub ends: by SIGTERM once all was asked; by SIGKILL some time under load, or as it begins to sync a
+commit, which leaves that commit in the page cache and nowhere else."""
 SNAPSHOT_EVENTS: Final = 100
+KILLED_AT_SYNC: Final = 20
 _MEMORY: Final = Path("/dev/shm")
 _MEMORY_BYTES_MIN: Final = 256 << 20
 
@@ -42,6 +46,12 @@ def fast_folder() -> Iterator[Path]:
         has_room = info.f_bavail * info.f_frsize >= _MEMORY_BYTES_MIN
     with TemporaryDirectory(prefix="synapse-power-", dir=_MEMORY if has_room else None) as folder:
         yield Path(folder)
+
+
+def strace_to(trace: Path) -> tuple[str, ...]:
+    """The command before a command."""
+    strace = require_tool("strace", "strace")
+    return (strace, "-f", "-y", "-xx", "-s", str(DATA_BYTES_MAX), "-e", f"trace={TRACED}", "-o", str(trace))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,26 +102,51 @@ class Recorder:
         """The home of the hubs, which the first of them makes."""
         return self.root / "home"
 
-    def run(self, load: Load, ends: signal.Signals) -> None:
-        """A hub from its start to its end by a signal: SIGTERM once all is asked, SIGKILL in the middle of it."""
-        self._runs += 1
-        trace = self.root.parent / f"trace.{self._runs}"
-        options = ("-f", "-y", "-xx", "--seccomp-bpf", "-s", str(DATA_BYTES_MAX), "-e", f"trace={TRACED}")
-        prefix = (require_tool("strace", "strace"), *options, "-o", str(trace), *self.prefix)
-        flags = ("--snapshot-events", str(SNAPSHOT_EVENTS))
-        with HubProcess(self.home, *flags, prefix=prefix, environ=dict(self.environ)).until_ready() as hub:
+    def run(self, load: Load, ends: Ends) -> None:
+        """A hub from its start to its end, under load."""
+        with self._begun(ends) as (hub, trace):
             pid = json.loads((self.home / "hub.json").read_bytes())["pid"]
-            with load_on(self.home, f"r{self._runs}", load) as workers:
-                if ends == signal.SIGKILL:
-                    workers[0].join(0.1 + 0.008 * load.bursts)
-                else:
+            try:
+                with load_on(self.home, f"r{self._runs}", load) as workers:
+                    if ends == "killed":
+                        workers[0].join(0.1 + 0.008 * load.bursts)
+                        os.kill(pid, signal.SIGKILL)
                     for worker in workers:
                         worker.join()
-                    time.sleep(0.6)  # a tick later a snapshot may be due
-                os.kill(pid, ends)
-            outcome = hub.outcome()
-        assert outcome == Outcome(-ends if ends == signal.SIGKILL else 0, outcome.line), (outcome, hub.said[-2000:])
+                if ends == "stopped":
+                    self._await_snapshot()
+                    os.kill(pid, signal.SIGTERM)
+                outcome = hub.outcome()
+            except BaseException:
+                os.kill(pid, signal.SIGKILL)  # strace would leave it behind
+                raise
+        assert outcome.code == (0 if ends == "stopped" else -signal.SIGKILL), (outcome, hub.said[-2000:])
         self.take(trace)
+
+    @contextmanager
+    def _begun(self, ends: Ends) -> Iterator[tuple[HubProcess, Path]]:
+        """A hub that is ready, and the file its trace goes to."""
+        self._runs += 1
+        trace = self.root.parent / f"trace.{self._runs}"
+        # The filter in the kernel is faster, and without injections.
+        how = ["-e", f"inject=fdatasync:signal=SIGKILL:when={KILLED_AT_SYNC}"] if ends == "killed at a sync" else []
+        prefix = (*strace_to(trace), *(how or ["--seccomp-bpf"]), *self.prefix)
+        flags = ("--snapshot-events", str(SNAPSHOT_EVENTS))
+        with HubProcess(self.home, *flags, prefix=prefix, environ=dict(self.environ)).until_ready() as hub:
+            yield hub, trace
+
+    def _await_snapshot(self) -> None:
+        """Wait for the snapshot that is due, if one is."""
+        reader = JournalReader(self.home)
+        head = reader.tip()[0]
+        base = reader.identity.base
+        reader.close()
+        deadline_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline_s:
+            made = [int(path.stem) for path in (self.home / "snapshots").glob("*.snapshot")]
+            if head - max(made, default=base) < SNAPSHOT_EVENTS:
+                return
+            time.sleep(0.05)
 
     def take(self, trace: Path) -> None:
         """Read the trace of a process that has ended, and check the steps against the files it left."""

@@ -93,7 +93,7 @@ def read_calls(lines: Iterable[bytes]) -> Iterator[Call]:
         split = _LINE.fullmatch(line.rstrip(b"\n"))
         assert split is not None, line[:200]
         thread, text = int(split[1]), split[2]
-        if text.startswith((b"+++", b"---")):
+        if text.startswith((b"+++", b"---", b"???")):  # ends, signals, and a call that nobody knows as its process died
             continue
         begun = _BEGUN.fullmatch(text)
         if begun is not None:

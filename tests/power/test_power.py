@@ -7,11 +7,10 @@ the disk keeps. Recordings differ a little from run to run, because processes sh
 
 import os
 import shutil
-import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import pytest
 from tests.conftest import require_tool
@@ -20,7 +19,7 @@ from tests.power.cuts import Report, plan, run_cuts, run_on_all_cores
 from tests.power.disk import DRAWS
 from tests.power.lies import broken_source, numbers_of, told_too_early, with_another_row, without_syncs
 from tests.power.load import Load
-from tests.power.recording import Recorder, Recording, fast_folder, reached
+from tests.power.recording import Ends, Recorder, Recording, fast_folder, reached
 
 SEED: Final = int(os.environ.get("POWER_SEED", "1"))
 CUTS: Final = int(os.environ.get("POWER_CUTS", "3000"))
@@ -29,13 +28,18 @@ CUTS_OF_A_LIE: Final = 20
 CUTS_OF_A_CONTROL: Final = 60
 PART: Final = "power cuts"
 
-Run = tuple[Load, signal.Signals]
-SHORT: Final[tuple[Run, ...]] = ((Load(8), signal.SIGKILL), (Load(8), signal.SIGTERM))
-LIFE: Final[tuple[Run, ...]] = tuple(
-    (Load(25), ends) for ends in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM)
+Run: TypeAlias = tuple[Load, Ends]
+SHORT: Final[tuple[Run, ...]] = ((Load(8), "killed"), (Load(8), "stopped"))
+LIFE: Final[tuple[Run, ...]] = (
+    (Load(25), "killed"),
+    (Load(25), "stopped"),
+    (Load(25), "killed at a sync"),
+    (Load(25), "stopped"),
+    (Load(25), "killed at a sync"),
+    (Load(25), "stopped"),
 )
 """Hubs that come and go: kills under load, stops, snapshots, a WAL that is removed and made anew."""
-LONG: Final[tuple[Run, ...]] = ((Load(800, agents=1, burst_max=1), signal.SIGKILL), (Load(10), signal.SIGTERM))
+LONG: Final[tuple[Run, ...]] = ((Load(800, agents=1, burst_max=1), "killed"), (Load(10), "stopped"))
 """One hub that lives for many small commits: checkpoints while it works, and a WAL that is begun anew."""
 
 
