@@ -182,7 +182,7 @@ class Agent:
             except* Rejected as refused:
                 self._require_full_disk(refused)
             await self.pause(12.0)
-            if not self.world.is_calm and self._chance.random() < 0.04:
+            if not self.world.is_calm and self._chance.random() < 0.06:
                 self.say("is away for a while")
                 await asyncio.sleep(self._chance.uniform(300.0, 420.0))
 
@@ -435,7 +435,7 @@ class Agent:
         elif chance < 0.3:
             to = (
                 self.world.absent(self._chance)
-                if chance < 0.2
+                if chance < 0.24
                 else self.world.somebody(self._chance, besides=self.name)
             )
             handed = await client.hand_off(task, to, epoch=epoch)
@@ -443,7 +443,7 @@ class Agent:
                 await client.park(task, epoch=epoch)
         elif chance < 0.37:
             await client.park(task, epoch=epoch)
-            if chance > 0.32:
+            if chance > 0.335:
                 await self.pause(20.0)
                 await client.park(task, parked=False, epoch=epoch)
         elif chance < 0.45:

@@ -26,7 +26,7 @@ class Operator(Agent):
         operator = Process(self.world, self, Random(self._chance.getrandbits(64)), operator=True)
         async with operator.client as client:
             while not self.world.is_calm:
-                await self.pause(60.0)
+                await self.pause(40.0)
                 await self._attempt(self._intervene(client))
             while self.world.terms.live or self.world.terms.places:
                 await asyncio.sleep(1.0)

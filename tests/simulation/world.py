@@ -163,7 +163,11 @@ class World:
 
     def _some_link(self) -> Link | None:
         """Any, or one of an agent that is sure of a lease: there it hurts most."""
-        self._links = {number: link for number, link in self._links.items() if not link.is_cut and link.is_open_at_hub}
+        for link in list(self._links.values()):
+            if link.is_cut or not link.is_open_at_hub:
+                del self._links[link.number]
+                if link.frames_lost:
+                    self.sometimes("frames on their way were lost")
         links = list(self._links.values())
         if self._chance.random() < 0.4:
             sure = {self.terms.all[epoch].ask.owner for epoch in self.terms.beliefs}
@@ -171,11 +175,8 @@ class World:
         return self._chance.choice(links) if links else None
 
     def _cut_link(self, link: Link, learns: Learns, what: str) -> None:
-        before = link.frames_lost
         link.cut(learns)
         self.say(link.owner, f"connection {link.number}: {what}")
-        if link.frames_lost > before:
-            self.sometimes("frames on their way were lost")
 
     async def _cut(self) -> None:
         if link := self._some_link():
