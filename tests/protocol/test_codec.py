@@ -209,6 +209,43 @@ def test_a_hostile_leaf_is_malformed_also_in_the_shape_that_is_sent_all_day(leaf
     assert refusal_of(escaped).rejected.code == "malformed"
 
 
+FREE_JSON = {
+    name: (
+        field.encode_name,
+        ", ".join(f'"{other.encode_name}": "k"' for other in fields if other.required and other is not field),
+    )
+    for name, kind in COMMANDS.items()
+    for fields in [msgspec.structs.fields(kind)]
+    for field in fields
+    if field.type is msgspec.Raw
+}
+"""By type: the field with free JSON, and the other required ones, which are texts."""
+
+
+def test_free_json_is_known_where_it_is() -> None:
+    assert FREE_JSON.keys() == {"message.send", "lease.checkpoint", "value.put"}
+
+
+@pytest.mark.bad_input("BI-12")
+@pytest.mark.parametrize("envelope", ["", ',"idem_key":"k"'])
+@pytest.mark.parametrize("leaf", HOSTILE.values(), ids=HOSTILE.keys())
+@pytest.mark.parametrize("name", FREE_JSON)
+def test_hostile_free_json_is_malformed_in_any_command(name: str, leaf: bytes, envelope: str) -> None:
+    field, others = FREE_JSON[name]
+    body = f'{{{others}{"," if others else ""}"{field}":'.encode() + leaf + b"}"
+    refused = refusal_of(f'{{"type":"{name}","id":7{envelope},"body":'.encode() + body + b"}")
+    assert (refused.id, refused.rejected.code) == (7, "malformed")
+
+
+@pytest.mark.parametrize("envelope", ["", ',"idem_key":"k"'])
+@pytest.mark.parametrize("name", FREE_JSON)
+def test_free_json_is_stored_in_our_own_bytes_in_any_command(name: str, envelope: str) -> None:
+    field, others = FREE_JSON[name]
+    body = f'{{{others}{"," if others else ""}"{field}": {{ "a" : 1, "a" : "\\u00e9\\n" }} }}'
+    command = decode_request(f'{{"type":"{name}","id":7{envelope},"body":{body}}}'.encode(), LIMITS).command
+    assert bytes(getattr(command, field)) == '{"a":"é\\n"}'.encode()
+
+
 INTEGERS = [
     (name, field.encode_name)
     for name, kind in COMMANDS.items()

@@ -14,7 +14,8 @@ CREATE TABLE events (
     hash      BLOB    NOT NULL
 ) STRICT;
 
--- Which events touch an aggregate: one line per index key of each event. Derived from the bodies, so it can be rebuilt.
+-- Which events touch an aggregate: one line per index key of each event, but for leases (tasks.py): there a line stands
+-- for the events of a block. Derived from the bodies, so it can be rebuilt.
 CREATE TABLE touches (
     key TEXT    NOT NULL,
     seq INTEGER NOT NULL,

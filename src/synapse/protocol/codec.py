@@ -121,6 +121,9 @@ _FRAMES: Final = [
 _decode_frame: Final = msgspec.json.Decoder(Union[tuple(_FRAMES)]).decode  # noqa: UP007 - made at run time
 """All of a good frame at once, at two thirds of the cost of its two stages."""
 _COMMAND_DECODERS: Final = {name: msgspec.json.Decoder(kind).decode for name, kind in COMMANDS.items()}
+_WITH_FREE_JSON: Final = frozenset(
+    kind for kind in COMMANDS.values() if any(field.type is msgspec.Raw for field in msgspec.structs.fields(kind))
+)
 _NOTICE_DECODERS: Final = {name: msgspec.json.Decoder(kind).decode for name, kind in NOTICES.items()}
 _NOTICE_TYPE: Final[dict[type[Notice], str]] = {kind: name for name, kind in NOTICES.items()}
 _DIGITS: Final = bytes(ord("0") if byte in b"0123456789" else ord(" ") for byte in range(256))
@@ -147,7 +150,7 @@ def decode_request(data: bytes, limits: Limits) -> Request:
             text = bytes(command.body)
             if _is_our_text(text) and len(text) <= limits.message_bytes_max:
                 return _request(Request, (frame.id, command, None, b""))
-        elif type(command) is not SaveCheckpoint:
+        elif type(command) not in _WITH_FREE_JSON:
             return _request(Request, (frame.id, command, None, b""))
     return _checked(frame.id, command, frame.idem_key, data, limits)
 
