@@ -2,5 +2,6 @@
 
 from tests.planted.leases import LEASE_FAULTS
 from tests.planted.spine import SPINE_FAULTS
+from tests.planted.values import VALUE_FAULTS
 
-FAULTS = [*SPINE_FAULTS, *LEASE_FAULTS]
+FAULTS = [*SPINE_FAULTS, *LEASE_FAULTS, *VALUE_FAULTS]

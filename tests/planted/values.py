@@ -1,0 +1,61 @@
+"""One-line faults in shared values."""
+
+from tests.planted.fault import Fault
+
+VALUES = "core/values.py"
+_TESTS = ("tests/core/test_values.py",)
+
+VALUE_FAULTS = [
+    Fault(
+        "the expected version is not compared",
+        VALUES,
+        "    if wanted is None or wanted == have:\n        return",
+        "    if wanted != 0 or wanted == have:\n        return",
+        _TESTS,
+    ),
+    Fault(
+        "a value is read after its time",
+        VALUES,
+        "return None if value is None or value.is_gone(at_ms) else value",
+        "return value",
+        _TESTS,
+    ),
+    Fault(
+        "a value ends a moment late",
+        VALUES,
+        "return self.expires_at_ms is not None and self.expires_at_ms <= at_ms",
+        "return self.expires_at_ms is not None and self.expires_at_ms < at_ms",
+        _TESTS,
+    ),
+    Fault(
+        "what was put anew expires at the old time",
+        VALUES,
+        "            if value is not None and value.version == version:",
+        "            if value is not None:",
+        _TESTS,
+    ),
+    Fault(
+        "anybody transfers a value",
+        VALUES,
+        "if not by.operator and value.owner_id != by.require_agent():",
+        "if not by.operator and not by.require_agent():",
+        _TESTS,
+    ),
+    Fault(
+        "who puts takes a value over",
+        VALUES,
+        "    if old is not None and command.owner is None:\n        owner, owner_id = old.owner, old.owner_id",
+        "    if old is None and command.owner is None:\n        pass",
+        _TESTS,
+    ),
+    Fault(
+        "removed values still count", VALUES, "        self.bytes -= size_of(key, value.value)", "        pass", _TESTS
+    ),
+    Fault(
+        "free JSON of a value is kept as it was sent",
+        "protocol/codec.py",
+        "            ours = _encode(_decode_any(bytes(command.value)))",
+        "            ours = bytes(command.value)",
+        ("tests/protocol/test_codec.py",),
+    ),
+]
