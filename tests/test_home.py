@@ -1,5 +1,6 @@
 """Where things live, and who may read them."""
 
+import errno
 import os
 import stat
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 from synapse.home import (
     SOCKET_PATH_BYTES_MAX,
+    HomeFailed,
     HomeRefused,
     HubFile,
     ensure_home,
@@ -160,3 +162,16 @@ def test_many_who_place_a_file_at_once_agree_on_one(tmp_path: Path) -> None:
         thread.join()
     assert [path.read_text()] == won
     assert os.listdir(tmp_path) == ["f"]
+
+
+def test_a_system_that_fails_is_no_home_that_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "link", fail)
+    with pytest.raises(HomeFailed, match="no token can be made") as caught:
+        ensure_token(tmp_path)
+    assert caught.value.exit_code == 74
+    monkeypatch.setattr(os, "mkdir", fail)
+    with pytest.raises(HomeFailed, match="cannot be the home"):
+        ensure_home(tmp_path / "new")

@@ -11,8 +11,9 @@ import the other. Standard library only, and nothing on import that a one-shot c
 """
 
 import os
+from errno import EDQUOT, EIO, EMFILE, ENFILE, ENOSPC
 
-from synapse.errors import EXIT_JOURNAL, SynapseError
+from synapse.errors import EXIT_JOURNAL, EXIT_STORE, SynapseError
 from synapse.lean import dumps, loads
 
 TYPE_CHECKING = False  # importing typing would cost a third of Python's own start
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 HUB_FILE = "hub.json"
 SOCKET_FILE = "hub.sock"
+_FAILURES = frozenset({EDQUOT, EIO, EMFILE, ENFILE, ENOSPC})
 TOKEN_FILE = "token"  # noqa: S105  # a file's name, not a token
 CONFIG_FILE = "config.toml"
 
@@ -45,6 +47,17 @@ class HomeRefused(SynapseError):
     """A file or directory of the home is not as private or well formed as it must be. One line with the cure."""
 
     exit_code = EXIT_JOURNAL
+
+
+class HomeFailed(HomeRefused):
+    """The system failed on a file of the home, perhaps for want of room: starting again may help."""
+
+    exit_code = EXIT_STORE
+
+
+def _failure(error: OSError, text: str) -> HomeRefused:
+    """What a failed call means: text, and for a system that failed, rather than refused, another exit code."""
+    return (HomeFailed if error.errno in _FAILURES else HomeRefused)(text)
 
 
 class HubFile:
@@ -112,7 +125,8 @@ def ensure_home(home: "PathText") -> None:
             if info.st_uid == os.getuid() and info.st_mode & 0o077 and not info.st_mode & 0o1000 and is_ours:
                 os.chmod(home, 0o700)
     except OSError as error:
-        raise HomeRefused(f"{os.fspath(home)}: cannot be the home ({error.strerror}); choose another --home") from error
+        text = f"{os.fspath(home)}: cannot be the home ({error.strerror}); choose another --home"
+        raise _failure(error, text) from error
 
 
 def config_path(home: "PathText") -> str:
@@ -225,7 +239,8 @@ def read_token(path: "PathText") -> str:
             token = file.read(4096).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not text"
-        raise HomeRefused(f"{os.fspath(path)}: no token can be read ({why}); name another with --token-file") from error
+        text = f"{os.fspath(path)}: no token can be read ({why}); name another with --token-file"
+        raise (_failure(error, text) if isinstance(error, OSError) else HomeRefused(text)) from error
     if not token:
         raise HomeRefused(f"{os.fspath(path)}: the token file is empty; remove it, and the hub makes a new one")
     return token
@@ -243,7 +258,8 @@ def ensure_token(home: "PathText", token_file: "PathText | None" = None) -> str:
         try:
             place_once(path, urlsafe_b64encode(os.urandom(32)).decode().rstrip("=") + "\n")
         except OSError as error:
-            raise HomeRefused(f"{path}: no token can be made ({error.strerror}); set --token-file") from error
+            text = f"{path}: no token can be made ({error.strerror}); set --token-file"
+            raise _failure(error, text) from error
     return read_token(path)
 
 

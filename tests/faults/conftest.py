@@ -130,7 +130,11 @@ class Line:
     def __init__(self, home: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(PATIENCE_S)
-        self._socket.connect(str(home / "hub.sock"))
+        try:
+            self._socket.connect(str(home / "hub.sock"))
+        except OSError:
+            self._socket.close()
+            raise
         self._file = self._socket.makefile("rb")
         self._next_id = 1
 
@@ -180,7 +184,11 @@ class Line:
     def hello(self, name: str = "ada", *, operator: bool = False) -> Self:
         """Be somebody."""
         said = Hello(operator=True) if operator else Hello(name=name, secret=f"{name}: {SECRET}", lasting=True)
-        self.ask(said, Welcome)
+        try:
+            self.ask(said, Welcome)
+        except (OSError, EOFError, AssertionError):
+            self.close()
+            raise
         return self
 
     def post(self, text: str, idem_key: str | None = None) -> Sent:

@@ -43,8 +43,8 @@ def fault(name: str) -> Callable[[Drive], Drive]:
 
 def fits(words: str, line: str, home: Path) -> bool:
     """True when a line begins with the words of a row."""
-    pattern = re.escape(words)
-    pattern = re.sub(r"\bN\b", r"\\d+", pattern).replace("ID", "[0-9a-f]{16}").replace("HOME", re.escape(str(home)))
+    stands = {"N": r"\d+", "ID": "[0-9a-f]{16}", "HOME": re.escape(str(home)), "FILE": r"[\w./-]+", "ERROR": r"[\w /]+"}
+    pattern = re.sub(r"\b[A-Z]+\b", lambda found: stands.get(found[0], found[0]), re.escape(words))
     return re.match(pattern, line) is not None
 
 

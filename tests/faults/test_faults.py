@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.conftest import require_tool
+from tests.faults import drives
 from tests.faults.conftest import (
     HubProcess,
     Line,
@@ -46,6 +47,7 @@ def test_the_fault_has_the_exit_code_and_the_line_of_the_table(promise: Promise,
 
 
 def test_every_driven_fault_is_a_row_of_the_table() -> None:
+    assert drives.CALLS_MAX, "imported for what it drives"
     assert sorted(FAULTS) == sorted(promise.fault for promise in promises())
 
 

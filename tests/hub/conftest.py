@@ -190,6 +190,7 @@ class SmallDisk(MemoryJournal):
         """Room for one append."""
         had, self.has_reserve = self.has_reserve, False
         self._grace = int(had)
+        self.is_read_only = True
         return had
 
     def try_restore_reserve(self) -> bool:

@@ -8,10 +8,15 @@ from pathlib import Path
 
 import msgspec
 from tests.faults.conftest import HubProcess, Line, killed_home, line_to, message, operator_at, start_fails, wait_until
+from tests.hub.conftest import SmallDisk
 
+from synapse.core.by import Rules
+from synapse.core.state import new_state
 from synapse.home import read_hub_file
+from synapse.hub.server import begin
 from synapse.protocol.codec import encode_request
 from synapse.protocol.commands import ReadHistory, ShowStatus, Subscribe, VerifyJournal
+from synapse.protocol.limits import Limits
 from synapse.protocol.replies import History, JournalVerified, Sent, Status, Subscribed
 
 
@@ -132,3 +137,15 @@ def test_an_empty_token_file_is_refused_after_the_journal_and_lets_it_go(tmp_pat
     (home / "token").unlink()
     with HubProcess(home).until_ready() as hub:
         assert hub.stop().code == 0
+
+
+def test_a_disk_that_fills_up_between_the_look_at_it_and_the_first_events_makes_a_hub_that_is_read_only() -> None:
+    disk = SmallDisk()
+    disk.is_full = True
+    begin(new_state(), disk, Rules(Limits()), {}, 0)
+    assert disk.head > disk.base
+    assert disk.is_read_only
+    assert not disk.has_reserve
+    head = disk.head
+    begin(new_state(), disk, Rules(Limits()), {}, 0)
+    assert disk.head == head, "nothing is written to a journal that is read-only"

@@ -1,8 +1,10 @@
 """The operator's verbs."""
 
+import errno
 import os
 import shutil
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from tests.journal.conftest import (
 )
 
 from synapse.core.events import JournalAdopted
-from synapse.errors import JournalLocked, JournalRefused
+from synapse.errors import JournalLocked, JournalRefused, StoreFailed
 from synapse.journal.admin import adopt, backup, restore, verify
 from synapse.journal.chain import genesis
 from synapse.journal.create import base_at
@@ -277,3 +279,68 @@ admin.restore(Path({str(home)!r}), Path({str(tmp_path / "b.db")!r}), {LATER_MS})
         if not died:
             break
     assert outcomes == {"untouched", "refused", "finished"}
+
+
+class Failing:
+    """A call that fails from its n-th time on, once or for ever."""
+
+    def __init__(self, call: Callable[..., object], first: int, last: int) -> None:
+        self.call, self.first, self.last, self.calls = call, first, last, 0
+
+    def __call__(self, *arguments: object) -> object:
+        """The call, or OSError."""
+        self.calls += 1
+        if self.first <= self.calls <= self.last:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return self.call(*arguments)
+
+
+@pytest.mark.parametrize("name", ["fsync", "rename"])
+def test_an_adoption_that_fails_anywhere_leaves_the_old_journal_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """It used to leave neither in place: the database was aside, and could not be adopted any more."""
+    ends = set()
+    for first in range(1, 30):
+        home = tmp_path / str(first)
+        base = home_with(home, 8)
+        Files(home).mark.unlink()
+        with monkeypatch.context() as patch:
+            failing = Failing(getattr(os, name), first, first)
+            patch.setattr(os, name, failing)
+            try:
+                adopt(home, AT_MS)
+                ends.add("done")
+            except StoreFailed as error:
+                ends.add("in place" if "the new one is in place" in str(error) else "as it was")
+        try:
+            adopt(home, AT_MS)
+        except JournalRefused as refused:
+            assert "nothing to adopt" in str(refused)
+        assert verify(home).is_whole
+        assert verify(home).events == 9
+        assert verify(home).first_seq == base + 1
+        assert not Files(home).new_database.exists()
+        if failing.calls < first:
+            break
+    assert ends >= {"done", "in place"}
+
+
+def test_a_backup_whose_name_cannot_be_synced_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home_with(tmp_path, 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", Failing(os.fsync, 2, 2))
+        with pytest.raises(StoreFailed, match="it was not written"):
+            backup(tmp_path, tmp_path / "copy.db")
+    assert not list(tmp_path.glob("copy.db*"))
+    assert backup(tmp_path, tmp_path / "copy.db").events == 8
+
+
+def test_a_mark_that_cannot_be_read_is_a_store_that_failed(tmp_path: Path) -> None:
+    home_with(tmp_path, 3)
+    Files(tmp_path).mark.unlink()
+    Files(tmp_path).mark.mkdir()
+    with pytest.raises(StoreFailed, match=r"journal\.mark: Is a directory; start again"):
+        verify(tmp_path)

@@ -1,12 +1,13 @@
 """What an error of SQLite means: one line that a terminal can show, whatever the damaged file holds."""
 
+import sqlite3
 from pathlib import Path
 
 import pytest
 from tests.journal.conftest import home_with
 
-from synapse.errors import JournalRefused
-from synapse.journal.connection import READ_ERRORS, damaged, failure
+from synapse.errors import DiskFull, JournalRefused, StoreFailed
+from synapse.journal.connection import READ_ERRORS, damaged, failure, is_full, lacks_room
 from synapse.journal.files import Files
 from synapse.journal.store import Journal
 
@@ -34,3 +35,34 @@ def test_bytes_that_are_no_text_in_a_message_of_sqlite_are_damage() -> None:
     found = failure(error, Path("/h/journal.db"))
     assert isinstance(found, JournalRefused)
     assert "journal_broken: malformed database schema" in str(found)
+
+
+def error_of(code: int) -> sqlite3.OperationalError:
+    """An error of SQLite with this code."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+    return error
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_CANTOPEN])
+def test_what_sqlite_gives_no_cause_for_is_a_full_disk_only_where_there_is_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    path = tmp_path / "journal.db"
+    assert isinstance(failure(error_of(code), path), StoreFailed)
+    assert not is_full(error_of(code), tmp_path)
+    monkeypatch.setattr("synapse.journal.connection.has_room", lambda home, size: False)
+    assert isinstance(failure(error_of(code), path), DiskFull)
+    assert is_full(error_of(code), tmp_path) == (code == sqlite3.SQLITE_IOERR_WRITE), "only this one is known not to be"
+    assert not is_full(error_of(sqlite3.SQLITE_IOERR_FSYNC), tmp_path)
+
+
+def test_where_the_room_cannot_be_asked_for_the_disk_is_not_called_full(tmp_path: Path) -> None:
+    assert not lacks_room(tmp_path / "gone")
+
+
+def test_a_file_that_could_be_written_is_not_called_read_only(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    assert isinstance(failure(error_of(sqlite3.SQLITE_READONLY), path), JournalRefused)
+    path.touch()
+    assert isinstance(failure(error_of(sqlite3.SQLITE_READONLY), path), StoreFailed)

@@ -1,12 +1,13 @@
 """One hub per home, said by the kernel."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 from tests.journal.conftest import run_python
 
-from synapse.errors import JournalLocked, JournalRefused
+from synapse.errors import JournalLocked, JournalRefused, StoreFailed
 from synapse.journal.lock import HomeLock
 
 
@@ -46,3 +47,17 @@ def test_a_lock_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
     (tmp_path / "hub.lock").mkdir()
     with pytest.raises(JournalRefused, match=r"hub\.lock: not writable"):
         HomeLock(tmp_path)
+
+
+@pytest.mark.parametrize("call", ["pwrite", "ftruncate"])
+def test_a_lock_file_that_cannot_be_written_is_a_store_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(StoreFailed, match=r"hub\.lock: Input/output error; start again"):
+        HomeLock(tmp_path)
+    monkeypatch.undo()
+    HomeLock(tmp_path).close()

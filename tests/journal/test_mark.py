@@ -1,5 +1,7 @@
 """`journal.mark`: 64 bytes that are either whole or refused."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,18 @@ def test_a_mark_is_overwritten_in_place(tmp_path: Path) -> None:
     file.write(MARK.seq + 5, bytes(32))
     file.close()
     assert read_mark(path) == MARK._replace(seq=MARK.seq + 5, hash=bytes(32))
+
+
+def test_a_mark_that_cannot_be_written_names_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "journal.mark"
+    path.write_bytes(encode_mark(MARK))
+    file = MarkFile(path, hub_id=MARK.hub_id, journal_id=MARK.journal_id)
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pwrite", fail)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        file.write(7, bytes(32))
+    assert caught.value.filename == str(path)
+    file.close()

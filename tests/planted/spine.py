@@ -46,9 +46,9 @@ SPINE_FAULTS = [
     Fault(
         "a full disk does not make the hub read-only",
         "hub/threads.py",
-        '            raise StoreFailed(f"the disk is full and the reserve is spent: {error}") from error\n'
+        '            raise StoreFailed(f"{error}, and the reserve is spent; make room and start again") from error\n'
         "        return True",
-        '            raise StoreFailed(f"the disk is full and the reserve is spent: {error}") from error\n'
+        '            raise StoreFailed(f"{error}, and the reserve is spent; make room and start again") from error\n'
         "        return False",
         ("tests/hub/test_threads.py", *_TURN),
     ),

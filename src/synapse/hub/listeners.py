@@ -192,7 +192,8 @@ class Listeners:
         for peer in list(self.peers):
             peer.abort()
         if self._socket_path is not None:
-            Path(self._socket_path).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the next hub replaces it
+                Path(self._socket_path).unlink(missing_ok=True)
             self._socket_path = None
 
 

@@ -130,6 +130,7 @@ def _is_same(one: int, other: int) -> bool:
 def set_up(level: str, handler: logging.Handler | None = None) -> None:
     """Send the hub's log to a handler, by default to stderr, from `level` (debug, info, warning, error) on."""
     handler = logging.StreamHandler(sys.stderr) if handler is None else handler
+    logging.raiseExceptions = False  # a line that cannot be written is lost; a traceback would not be a line of JSON
     handler.setFormatter(JsonFormatter())
     LOGGER.handlers[:] = [handler]
     LOGGER.propagate = False

@@ -22,7 +22,7 @@ from synapse.core.events import Event, HubStarted, JournalStarted, to_row
 from synapse.core.holding import decide_pools
 from synapse.core.rooms import decide_bootstrap
 from synapse.core.state import State
-from synapse.errors import EXIT_FAILED, EXIT_OK, JournalError, JournalRefused, SynapseError
+from synapse.errors import EXIT_FAILED, EXIT_OK, JournalError, JournalRefused, StoreFailed, SynapseError
 from synapse.home import HomeRefused
 from synapse.hub.children import Children
 from synapse.hub.clock import Clock, SystemClock
@@ -30,7 +30,7 @@ from synapse.hub.listeners import AddressInUse, Listeners
 from synapse.hub.log import LogFile, LogRefused, log, set_up
 from synapse.hub.settings import Settings, SettingsRefused
 from synapse.hub.supervision import Supervisor
-from synapse.hub.threads import Store, ThreadWorker
+from synapse.hub.threads import Store, ThreadWorker, commit
 from synapse.hub.turn import Turns
 from synapse.journal.interface import Log
 from synapse.journal.reader import JournalReader
@@ -89,8 +89,14 @@ def _refuse(error: SynapseError, supervisor: Supervisor | None = None) -> int:
     """Say why in one line."""
     if supervisor is not None:
         supervisor.say(STATUS=str(error))
-    print(f"synapse hub: {error}", file=sys.stderr, flush=True)  # noqa: T201 - the process's last words
+    _say(sys.stderr.fileno(), f"synapse hub: {error}")
     return int(getattr(error, "exit_code", EXIT_FAILED))
+
+
+def _say(descriptor: int, line: str) -> None:
+    """One line, past all buffers. Where it cannot be written, on a full disk for one, nothing else ends differently."""
+    with contextlib.suppress(OSError):
+        os.write(descriptor, f"{line}\n".encode())
 
 
 def begin(
@@ -103,7 +109,7 @@ def begin(
 ) -> None:
     """The first events of a process: a new journal's birth, the start, and what the configuration wants to exist.
 
-    None of them on a full disk.
+    None of them on a full disk. Raises `StoreFailed`.
     """
     if journal.is_read_only:
         return
@@ -116,7 +122,7 @@ def begin(
     while missing := decide_bootstrap(state, rules, rooms):
         recorded += [kernel.record(state, event, "hub", at_ms) for event in missing]
     recorded += [kernel.record(state, event, "hub", at_ms) for event in decide_pools(state, rules, pools or {})]
-    journal.append([to_row(entry) for entry in recorded])
+    commit(journal, [to_row(entry) for entry in recorded])
 
 
 class _Hub:
@@ -189,18 +195,22 @@ class _Hub:
     def _say_ready(self, listeners: Listeners) -> None:
         """One line on stdout, and the rendezvous file."""
         journal, uris = self._journal, tuple(listeners.uris)
-        rendezvous.write_hub_file(
-            self._settings.home,
-            rendezvous.HubFile(
-                pid=os.getpid(),
-                uris=uris,
-                journal_id=journal.journal_id,
-                hub_id=journal.hub_id,
-                supervisor=self._supervisor.name,
-            ),
+        content = rendezvous.HubFile(
+            pid=os.getpid(),
+            uris=uris,
+            journal_id=journal.journal_id,
+            hub_id=journal.hub_id,
+            supervisor=self._supervisor.name,
         )
-        line = f"synapse hub ready {' '.join(uris)} journal={journal.journal_id} seq={self._turns.feeds.durable}"
-        print(line, flush=True)  # noqa: T201 - the ready line is the command's output
+        try:
+            rendezvous.write_hub_file(self._settings.home, content)
+        except OSError as error:
+            path = self._settings.home / rendezvous.HUB_FILE
+            raise StoreFailed(f"{path}: {error.strerror}; start again") from error
+        _say(
+            sys.stdout.fileno(),
+            f"synapse hub ready {' '.join(uris)} journal={journal.journal_id} seq={self._turns.feeds.durable}",
+        )
         self._supervisor.say(READY=1, STATUS=f"ready at {' '.join(uris)}")
         log("hub.ready", "ready", pid=os.getpid(), replayed=self._recovered.replayed_events, uris=uris)
 
@@ -209,15 +219,13 @@ class _Hub:
         loop, upto = asyncio.get_running_loop(), self._journal.head
 
         def work() -> None:
-            reader = JournalReader(self._settings.home)
             try:
-                if verify_older(reader, upto, self._stop_verifying.is_set) is not None:
-                    loop.call_soon_threadsafe(self._on_verified, upto)
+                with contextlib.closing(JournalReader(self._settings.home)) as reader:
+                    if verify_older(reader, upto, self._stop_verifying.is_set) is not None:
+                        loop.call_soon_threadsafe(self._on_verified, upto)
             except JournalError as error:
                 with contextlib.suppress(RuntimeError):  # the loop is gone: the hub is stopping anyway
                     loop.call_soon_threadsafe(self._turns.on_broken, error)
-            finally:
-                reader.close()
 
         threading.Thread(target=work, name="synapse-verifier", daemon=True).start()
 

@@ -122,6 +122,6 @@ def commit(log: Log, rows: Sequence[Row]) -> bool:
         try:
             log.append(rows)
         except DiskFull as error:
-            raise StoreFailed(f"the disk is full and the reserve is spent: {error}") from error
+            raise StoreFailed(f"{error}, and the reserve is spent; make room and start again") from error
         return True
     return False

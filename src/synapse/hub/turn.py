@@ -126,6 +126,7 @@ class Turns:
 
     def begin(self) -> None:
         """The start's own events are durable: followers begin behind them."""
+        self.is_read_only = self.log.is_read_only
         self.feeds.durable = self.feeds.recent.floor = self.state.seq
         self.events_at_start = self.state.events
         self.leasing.begin()

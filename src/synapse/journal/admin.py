@@ -9,7 +9,7 @@ everything known, so no cursor and no epoch of before can be mistaken for one of
 import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +18,15 @@ from synapse.core.events import JournalAdopted, Recorded, Row, to_row
 from synapse.errors import DiskFull, JournalError, JournalRefused, StoreFailed
 from synapse.journal.chain import link
 from synapse.journal.connection import failure, is_full
-from synapse.journal.create import base_at, build_database, discard_new, new_id, put_in_place
+from synapse.journal.create import (
+    base_at,
+    build_database,
+    discard_database,
+    discard_new,
+    new_id,
+    put_in_place,
+    write_new_mark,
+)
 from synapse.journal.evidence import Identity, examine, peek_mark
 from synapse.journal.export import ExportFile
 from synapse.journal.files import NO_SPACE, Files, make_home, sync_directory, sync_file, write_durably
@@ -129,18 +137,27 @@ def backup(home: Path, destination: Path) -> BackupReport:
     if destination.exists():
         raise JournalRefused(f"{destination}: exists already; name a file that does not exist")
     partial = destination.with_name(destination.name + ".new")
+    is_ours = False
     reader = JournalReader(home.absolute())
     try:
+        os.close(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        is_ours = True
         _copy(reader, partial)
         report = _prove_file(partial, destination)
         # link(2) refuses to replace a file that appeared meanwhile.
         os.link(partial, destination)
-        sync_directory(destination.parent)
+        try:
+            sync_directory(destination.parent)
+        except OSError:
+            destination.unlink()
+            raise
     except (OSError, sqlite3.Error) as error:
         raise _write_failure(error, destination) from error
     finally:
         reader.close()
-        partial.unlink(missing_ok=True)
+        if is_ours:
+            with suppress(OSError):
+                discard_database(partial)
     return report
 
 
@@ -246,11 +263,21 @@ def _replace(files: Files, reader: Source, *, reason: str, known: int, at_ms: in
         end = link(prev, row)
         _insert(connection, [(row, (*row[:7], None, end))])
 
+    aside = None
     try:
         build_database(files, identity, fill)
-        aside = _move_aside(files, f"{known + 1}-{reason}")
-        put_in_place(files, Mark(identity.hub_id, identity.journal_id, known + 1, end))
+        write_new_mark(files, Mark(identity.hub_id, identity.journal_id, known + 1, end))
+        aside = _make_aside(files, f"{known + 1}-{reason}")
+        _move_aside(files, aside)
+        put_in_place(files)
     except (OSError, sqlite3.Error) as error:
+        with suppress(OSError):
+            _move_back(files, aside)
+        if aside is not None and (aside / files.database.name).exists():
+            what = error.strerror if isinstance(error, OSError) else error
+            is_done = files.database.exists()
+            now = "the new one is in place; start the hub" if is_done else f"what was there is in {aside}; move it back"
+            raise StoreFailed(f"{files.database}: {what}; {now}") from error
         raise _write_failure(error, files.database) from error
     except JournalError:
         discard_new(files)
@@ -333,12 +360,14 @@ def _highest_of_old(files: Files, reader: Source, reason: str) -> int:
     return max(head, mark.seq if mark is not None and is_same else 0)
 
 
-def _move_aside(files: Files, name: str) -> Path | None:
-    """Rename what the home has of a journal into `aside/NAME`, the database first, so that a death in between leaves a
-    home that is refused and not one that looks whole. The mark is copied: it is replaced in one step later.
-    """
-    moving = [path for path in (files.database, files.wal, files.shm, files.snapshots) if path.exists()]
-    if not moving and not files.mark.exists():
+def _of_a_journal(files: Files) -> list[Path]:
+    """What is moved aside, in this order."""
+    return [files.database, files.wal, files.shm, files.snapshots]
+
+
+def _make_aside(files: Files, name: str) -> Path | None:
+    """The directory `aside/NAME` with a copy of the mark, which is replaced in one step later. None with no journal."""
+    if not any(path.exists() for path in (*_of_a_journal(files), files.mark)):
         return None
     files.aside.mkdir(mode=0o700, exist_ok=True)
     target = files.aside / name
@@ -347,16 +376,36 @@ def _move_aside(files: Files, name: str) -> Path | None:
     target.mkdir(mode=0o700)
     if files.mark.exists():
         write_durably(target / files.mark.name, files.mark.read_bytes())
-    for path in moving:
-        path.rename(target / path.name)
-        sync_directory(files.home)
-    sync_directory(target)
+    for directory in (target, files.aside, files.home):  # before anything depends on these names
+        sync_directory(directory)
     return target
+
+
+def _move_aside(files: Files, target: Path | None) -> None:
+    """Rename what the home has of a journal, the database first, so that a death in between leaves a home that is
+    refused and not one that looks whole."""
+    if target is None:
+        return
+    for path in _of_a_journal(files):
+        if path.exists():
+            path.rename(target / path.name)
+            sync_directory(target)  # the new name first: at no time is there none
+            sync_directory(files.home)
+
+
+def _move_back(files: Files, target: Path | None) -> None:
+    """After a failure: everything as it was, the database last; unless the new one is in place, which the next start
+    then gives its mark. Raises OSError."""
+    if not files.new_database.exists():
+        return
+    for path in reversed(_of_a_journal(files)):
+        if target is not None and (target / path.name).exists():
+            (target / path.name).rename(path)
+    discard_new(files)
 
 
 def _copy(reader: JournalReader, partial: Path) -> None:
     """Raises sqlite3.Error, OSError."""
-    os.close(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     target = sqlite3.connect(partial, isolation_level=None)
     try:
         reader.copy_to(target)
@@ -381,7 +430,7 @@ def _prove_file(path: Path, destination: Path) -> BackupReport:
 
 def _write_failure(error: OSError | sqlite3.Error, path: Path) -> JournalError:
     if isinstance(error, sqlite3.Error):
-        if is_full(error):
+        if is_full(error, path.parent):
             return DiskFull(f"{path.parent}: the disk is full; {path.name} was not written")
         return failure(error, path)
     if error.errno in NO_SPACE:

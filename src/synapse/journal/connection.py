@@ -4,12 +4,14 @@ One connection writes and checkpoints; all others are read-only and cannot even 
 mapping stays off: a file cut short under a mapping kills the process with SIGBUS instead of answering with an error.
 """
 
+import os
 import sqlite3
 import sys
 from pathlib import Path
 from urllib.parse import quote
 
 from synapse.errors import DiskFull, JournalError, JournalLocked, JournalRefused, StoreFailed
+from synapse.journal.files import ROOM_BYTES_MIN, has_room
 
 CHECKPOINT_PAGES = 2000
 """The WAL's size (8 MiB) at which `Journal.maintain` checkpoints."""
@@ -22,7 +24,9 @@ _CACHE_KIB = 16 * 1024
 _WAL_KEPT_BYTES = 16 << 20
 _FOUND_MAX = 200
 
-_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+_WITHOUT_CAUSE = frozenset({sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_CANTOPEN})
+"""Errors whose cause SQLite does not tell. It may be room: a quota that is used up, the WAL's index that cannot grow, a
+file that cannot be made."""
 READ_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 """What reading a database raises. The second comes from the sqlite3 module, when SQLite's message quotes bytes of a
 damaged schema."""
@@ -68,9 +72,22 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     return connection
 
 
-def is_full(error: sqlite3.Error) -> bool:
-    """True when SQLite says that there was no room and that the transaction did not happen."""
-    return _code(error) == sqlite3.SQLITE_FULL
+def is_full(error: sqlite3.Error, home: Path) -> bool:
+    """True when there was no room and the transaction did not happen.
+
+    SQLite says so of a full disk. A quota that is used up it calls a failed write; then the room in `home` is asked
+    for. A frame that could not be written is not committed, whatever the cause.
+    """
+    code = _code(error)
+    return code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR_WRITE and lacks_room(home))
+
+
+def lacks_room(home: Path) -> bool:
+    """True when not even the room that a start needs can be written in `home`."""
+    try:
+        return not has_room(home, ROOM_BYTES_MIN)
+    except OSError:
+        return False
 
 
 def failure(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> JournalError:
@@ -79,13 +96,13 @@ def failure(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> JournalErr
         return damaged(path, "malformed database schema")
     code = _code(error)
     home = path.parent
-    if code in _FULL:
+    if code == sqlite3.SQLITE_FULL or (code in _WITHOUT_CAUSE and lacks_room(home)):
         return DiskFull(f"{home}: the disk is full; the journal cannot be opened")
     if code & 0xFF in _BUSY:
         return JournalLocked(f"{path}: locked by another process; close what has it open and start again")
     if code & 0xFF in _DAMAGED or (isinstance(error, sqlite3.DatabaseError) and not code):
         return damaged(path, str(error))
-    if code & 0xFF in _NOT_WRITABLE:
+    if code & 0xFF in _NOT_WRITABLE and not os.access(path, os.W_OK):
         return JournalRefused(f"{path}: not writable ({error}); make it writable, or choose another --home")
     return StoreFailed(f"{path}: {error}; nothing was changed by this, start again")
 

@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from importlib.resources import files as package_files
+from pathlib import Path
 
 from synapse.errors import DiskFull
 from synapse.journal.chain import genesis
@@ -50,7 +51,8 @@ def create_journal(files: Files, reserve: Reserve, *, at_ms: int) -> None:
     identity = Identity(new_id(), new_id(), base_at(at_ms))
     build_database(files, identity, lambda connection: None)
     start = genesis(identity.hub_id, identity.base)
-    put_in_place(files, Mark(identity.hub_id, identity.journal_id, identity.base, start))
+    write_new_mark(files, Mark(identity.hub_id, identity.journal_id, identity.base, start))
+    put_in_place(files)
     reserve.create()
 
 
@@ -84,14 +86,18 @@ def build_database(files: Files, identity: Identity, fill: Callable[[sqlite3.Con
     sync_file(path)
 
 
-def put_in_place(files: Files, mark: Mark) -> None:
+def write_new_mark(files: Files, mark: Mark) -> None:
+    """Write and sync the mark of `files.new_database`: the last thing that takes room. Raises OSError."""
+    sync_names_above(files.home)
+    write_durably(files.new_mark, encode_mark(mark))
+    sync_directory(files.home)
+
+
+def put_in_place(files: Files) -> None:
     """Give `files.new_database` and its mark their names, in the order that a crash at any point leaves readable.
 
     The place of the database must be free. Raises OSError.
     """
-    sync_names_above(files.home)
-    write_durably(files.new_mark, encode_mark(mark))
-    sync_directory(files.home)
     files.new_database.rename(files.database)
     sync_directory(files.home)
     files.new_mark.rename(files.mark)
@@ -100,6 +106,11 @@ def put_in_place(files: Files, mark: Mark) -> None:
 
 def discard_new(files: Files) -> None:
     """Remove what an earlier attempt left half-made. Raises OSError."""
-    for path in (files.new_database, files.new_mark):
-        for leftover in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
-            leftover.unlink(missing_ok=True)
+    discard_database(files.new_database)
+    files.new_mark.unlink(missing_ok=True)
+
+
+def discard_database(path: Path) -> None:
+    """Remove a database and what SQLite keeps beside it: the next one would take it for its own. Raises OSError."""
+    for suffix in ("-journal", "-wal", "-shm", ""):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from synapse.core.events import Row
-from synapse.errors import JournalRefused
+from synapse.errors import JournalRefused, StoreFailed
 from synapse.journal.chain import genesis, link, link_over_hole
 from synapse.journal.connection import READ_ERRORS, damaged, failure, open_read_only
 from synapse.journal.files import Files
@@ -161,7 +161,7 @@ def check_line(files: Files, line: Line, prev: bytes) -> Row:
 
 
 def peek_mark(files: Files) -> Mark | None:
-    """The mark, or None when there is none or it is damaged."""
+    """The mark, or None when there is none or it is damaged. Raises `StoreFailed` when it cannot be read."""
     return _peek(files.mark)
 
 
@@ -170,6 +170,8 @@ def _peek(path: Path) -> Mark | None:
         return read_mark(path)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise StoreFailed(f"{path}: {error.strerror}; start again") from error
 
 
 def require_mark(files: Files) -> Mark:
@@ -179,6 +181,8 @@ def require_mark(files: Files) -> Mark:
         mark = read_mark(files.mark)
     except FileNotFoundError:
         raise JournalRefused(f"{files.mark}: is missing, so the journal may be an old copy; {adopt}") from None
+    except OSError as error:
+        raise StoreFailed(f"{files.mark}: {error.strerror}; start again") from error
     if mark is None:
         raise JournalRefused(f"{files.mark}: is damaged, so what was acknowledged is not known; {adopt}")
     return mark

@@ -38,7 +38,8 @@ class Log(Protocol):
 
     @property
     def is_read_only(self) -> bool:
-        """True when it was opened on a full disk: write nothing before `try_restore_reserve` answers True."""
+        """True when it was opened on a full disk or gave up its reserve: write nothing more before
+        `try_restore_reserve` answers True."""
 
     @property
     def engine(self) -> str:
@@ -51,7 +52,7 @@ class Log(Protocol):
         """Do what is due between turns."""
 
     def give_up_reserve(self) -> bool:
-        """Free the reserve's bytes. False when there were none left to free."""
+        """Free the reserve's bytes, for the turn at hand. False when there were none left to free."""
 
     def try_restore_reserve(self) -> bool:
         """Write the reserve again. False when there is still no room."""

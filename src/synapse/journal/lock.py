@@ -4,12 +4,15 @@ The lock is `flock` on `hub.lock`, a file of its own, because SQLite accepts two
 is only for the message; a stale one means nothing.
 """
 
+import errno
 import fcntl
 import os
 from pathlib import Path
 
-from synapse.errors import DiskFull, JournalLocked, JournalRefused
+from synapse.errors import DiskFull, JournalLocked, JournalRefused, StoreFailed
 from synapse.journal.files import NO_SPACE, Files
+
+_NOT_WRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ELOOP})
 
 
 class HomeLock:
@@ -21,7 +24,7 @@ class HomeLock:
         """Take the lock of `home`, an existing directory, without waiting.
 
         Raises `JournalLocked` naming the pid of the holder, changing no byte; `JournalRefused` when the lock file
-        cannot be opened for writing; `DiskFull` when it cannot be created.
+        cannot be opened for writing; `DiskFull` when it cannot be created; `StoreFailed` when the system fails.
         """
         path = Files(home).lock
         try:
@@ -29,6 +32,8 @@ class HomeLock:
         except OSError as error:
             if error.errno in NO_SPACE:
                 raise DiskFull(f"{path}: the disk is full; not even the lock file can be made") from error
+            if error.errno not in _NOT_WRITABLE:
+                raise StoreFailed(f"{path}: {error.strerror}; start again") from error
             raise JournalRefused(
                 f"{path}: not writable ({error.strerror}); make it writable for this user, or choose another --home"
             ) from error
@@ -41,9 +46,9 @@ class HomeLock:
             raise JournalLocked(
                 f"{home}: already in use by the process with pid {holder}; stop it, or choose another --home"
             ) from None
-        except OSError:
+        except OSError as error:
             os.close(descriptor)
-            raise
+            raise StoreFailed(f"{path}: {error.strerror}; start again") from error
         self._descriptor = descriptor
 
     def close(self) -> None:

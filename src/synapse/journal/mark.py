@@ -70,9 +70,10 @@ def read_mark(path: Path) -> Mark | None:
 class MarkFile:
     """The mark of an open journal, kept open for one write after each commit."""
 
-    __slots__ = ("_descriptor", "_prefix")
+    __slots__ = ("_descriptor", "_path", "_prefix")
 
     def __init__(self, path: Path, *, hub_id: str, journal_id: str) -> None:
+        self._path = path
         self._prefix = _MAGIC + bytes.fromhex(hub_id) + bytes.fromhex(journal_id)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
 
@@ -86,7 +87,7 @@ class MarkFile:
             os.pwrite(self._descriptor, data + _CRC.pack(zlib.crc32(data)), 0)
         except OSError as error:
             if error.errno not in NO_SPACE:
-                raise
+                raise OSError(error.errno, error.strerror, str(self._path)) from error
 
     def close(self) -> None:
         """Close the file. It may be called again."""

@@ -53,6 +53,7 @@ class MemoryJournal:
 
     def give_up_reserve(self) -> bool:
         """There is no reserve to free."""
+        self.is_read_only = True
         return False
 
     def try_restore_reserve(self) -> bool:

@@ -94,6 +94,7 @@ class Journal:
             # What a killed process left in the page cache becomes durable before anyone sees it: a checkpoint
             # syncs the WAL first.
             self._checkpoint("PASSIVE")
+            sync_directory(files.home)  # SQLite passes over it when the name of the WAL cannot be synced
             self._tasks_indexed = tasks_indexed(self._connection, self.base)
             self._tasks_waiting = self.head - self._tasks_indexed  # at most
             self._mark = MarkFile(files.mark, hub_id=self.hub_id, journal_id=self.journal_id)
@@ -221,7 +222,7 @@ class Journal:
             raise StoreFailed(f"{self._files.mark}: {error.strerror}; the next start replays the truth") from error
 
     def _not_committed(self, error: sqlite3.Error) -> JournalError:
-        if is_full(error):
+        if is_full(error, self._files.home):
             try:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
@@ -255,14 +256,15 @@ class Journal:
         except sqlite3.Error as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            if not is_full(error):
+            if not is_full(error, self._files.home):
                 raise
             return
         self._pages_waiting += lines // _ROWS_PER_PAGE
         self._tasks_indexed, self._tasks_waiting = upto, self.head - upto
 
     def give_up_reserve(self) -> bool:
-        """Free the reserve's bytes. False when there were none left to free. Raises `StoreFailed`."""
+        """Free the reserve's bytes, and be read-only. False when there were none left to free. Raises `StoreFailed`."""
+        self.is_read_only = True
         try:
             return self._reserve.give_up()
         except OSError as error:
@@ -309,7 +311,7 @@ class Journal:
         try:
             self._connection.execute(f"PRAGMA wal_checkpoint({kind})").fetchall()
         except sqlite3.Error as error:
-            if not is_full(error) and error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            if not is_full(error, self._files.home) and error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
                 raise
 
 

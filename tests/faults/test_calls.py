@@ -1,0 +1,343 @@
+"""The N-th call fails, for every N: syncs, writes, opens, renames in a whole life of a hub, and in operators' verbs.
+
+A life: a hub starts on a home whose hub was killed, is asked for messages, a lease and an ack, and is stopped. In each
+case one call of it fails (or, for a disk that is full or gone, that one and all after it). Then either the hub went on
+and exits with 0, or it ended with a documented line and exit code; and the next start has what was acknowledged, each
+once and in its place, nothing that was refused, and of what was never answered all or nothing.
+
+`make test` takes a sample with a fixed seed, `make prove` a larger one, `FAULTS_FULL=1` every N. `FAULTS_SEED` picks
+another sample.
+"""
+
+import errno
+import os
+import random
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+import pytest
+from tests.conftest import require_tool
+from tests.faults.conftest import Line, Outcome, line_to, message
+from tests.faults.stage import FOR_EVER, Stage
+from tests.faults.table import rows_that_fit
+from tests.faults.world import AT_MS, Past, lay_out, make_past
+from tests.figures import tell
+
+from synapse.core.events import LeaseGranted, MessagePosted, MessageSent
+from synapse.core.state import encode_state
+from synapse.errors import JournalError
+from synapse.journal.admin import verify
+from synapse.journal.reader import JournalReader
+from synapse.journal.recovery import recover
+from synapse.journal.upcast import decode
+from synapse.protocol.commands import AckInbox, ClaimLease, ReleaseLease, SendMessage, TakeInbox
+from synapse.protocol.replies import Lease, Sent, Taken
+
+pytestmark = pytest.mark.xdist_group("faults-calls")
+
+SEED: Final = int(os.environ.get("FAULTS_SEED", "4"))
+IS_FULL: Final = os.environ.get("FAULTS_FULL") == "1"
+RESERVE_BYTES: Final = 4096
+GRACE_S: Final = 3.0
+"""How long a hub may take to end after it has let its clients down."""
+
+
+class Kind(NamedTuple):
+    """A way in which one kind of call fails. lasts: that call and all later ones."""
+
+    call: str
+    error: int
+    lasts: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.call} {errno.errorcode[self.error]}{' from there on' if self.lasts else ''}"
+
+
+KINDS: Final = (
+    Kind("fdatasync", errno.EIO),
+    Kind("fdatasync", errno.EIO, True),
+    Kind("fsync", errno.EIO),
+    Kind("fsync", errno.ENOSPC, True),
+    Kind("pwrite", errno.EIO),
+    Kind("pwrite", errno.EIO, True),
+    Kind("pwrite", errno.ENOSPC),
+    Kind("pwrite", errno.ENOSPC, True),
+    Kind("pwrite", errno.EDQUOT),
+    Kind("pwrite", errno.EDQUOT, True),
+    Kind("write", errno.EIO),
+    Kind("write", errno.ENOSPC),
+    Kind("write", errno.ENOSPC, True),
+    Kind("ftruncate", errno.EIO),
+    Kind("open", errno.EIO),
+    Kind("open", errno.ENOSPC),
+    Kind("open", errno.EMFILE),
+    Kind("rename", errno.EIO),
+    Kind("rename", errno.ENOSPC),
+    Kind("unlink", errno.EIO),
+    Kind("pread", errno.EIO),
+)
+
+
+@pytest.fixture(scope="module")
+def directory() -> Iterator[Path]:
+    memory = Path("/dev/shm")
+    path = Path(tempfile.mkdtemp(prefix="synapse-faults-", dir=memory if os.access(memory, os.W_OK) else None))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def past(directory: Path) -> Past:
+    return make_past(directory / "past")
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator[Stage]:
+    with Stage(require_tool("fiu-run", "fiu-utils")) as found:
+        yield found
+
+
+@dataclass
+class Told:
+    """What the clients of a life heard: by text, the seq at which a message was acknowledged."""
+
+    acked: dict[str, int] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+    epochs: list[int] = field(default_factory=list)
+    is_done: bool = False
+
+    def send(self, line: Line, text: str, *, to: tuple[str, ...] = ()) -> None:
+        """Send a message, and write down what comes back. Raises OSError, EOFError when nothing does."""
+        command = SendMessage(body=message(text).body, to=to) if to else message(text)
+        self.unknown.add(text)
+        frame = line.exchange(command, f"key of {text}")
+        self.unknown.discard(text)
+        if frame.type == "reply":
+            self.acked[text] = int(msgspec.json.decode(frame.body, type=Sent).id[1:])
+        else:
+            self.refused.add(text)
+
+
+def talk(home: Path, told: Told) -> None:
+    """Some of everything, one request at a time. Raises OSError, EOFError when the hub ends."""
+    with ExitStack() as lines:
+        ada, bob = (lines.enter_context(line_to(home, name)) for name in ("ada", "bob"))
+        for number in range(5):
+            told.send(ada, f"post {number} " + "y" * 700 * number)
+            told.send(ada, f"direct {number}", to=("bob",))
+        claimed = ada.exchange(ClaimLease(task="the task", paths=("a/**",), worktree="/w"))
+        if claimed.type == "reply":
+            told.epochs.append(msgspec.json.decode(claimed.body, type=Lease).epoch)
+            ada.exchange(ReleaseLease(task="the task", epoch=told.epochs[-1]))
+        taken = bob.exchange(TakeInbox())
+        if taken.type == "reply" and (lent := msgspec.json.decode(taken.body, type=Taken).message):
+            bob.exchange(AckInbox(ids=(lent.id,)))
+        told.send(bob, "the last")
+
+
+class Life(NamedTuple):
+    """One case: how it ended, what was wrong, and how many of the watched calls it made."""
+
+    outcome: Outcome
+    wrong: str
+    calls: int
+
+
+def live(stage: Stage, past: Past, home: Path, kind: Kind, first: int) -> Life:
+    """A life in which call number `first` fails, judged."""
+    lay_out(home, past.copies[past.head])
+    told = Told()
+    last = FOR_EVER if kind.lasts else first
+    with stage.start(
+        "hub", "--home", str(home), "--port", "0", call=kind.call, first=first, last=last, error=kind.error
+    ) as hub:
+        if is_ready := hub.is_ready(home):
+            with suppress(OSError, EOFError, AssertionError):  # the hub ended
+                talk(home, told)
+                told.is_done = True
+            if told.is_done or not hub.has_ended(GRACE_S):
+                hub.switch.heal()  # a signal, too, reaches Python by a write
+                hub.signal(signal.SIGTERM)
+        outcome = hub.end()
+    if kind.call == "write" and kind.lasts and outcome.code:
+        wrong = (
+            "" if outcome.code == 74 else f"not documented: {outcome.code}"
+        )  # its last words were not written either
+    else:
+        wrong = ending_of(outcome, hub.said, home, is_cut=is_ready and not told.is_done)
+    wrong = wrong or truth(home, past, told)
+    return Life(outcome, wrong, hub.calls)
+
+
+def ending_of(outcome: Outcome, said: str, home: Path, *, is_cut: bool) -> str:
+    """What is wrong with how a hub ended; nothing when it was stopped, or said a documented line."""
+    if "Traceback" in said:
+        return f"{outcome.code}, a traceback: {outcome.line}"
+    if outcome.code == 0:
+        return "it exited with 0, but did not answer" if is_cut else ""
+    if not rows_that_fit(outcome, home):
+        return f"not documented: {outcome.code} {outcome.line}"
+    return ""
+
+
+def truth(home: Path, past: Past, told: Told) -> str:
+    """What is wrong with the journal that a life left behind."""
+    try:
+        report = verify(home)
+        if report.finding:
+            return f"verify: {report.finding}"
+        found = recover(home, AT_MS, reserve_bytes=RESERVE_BYTES)
+    except JournalError as error:
+        return f"the next start is refused: {error}"
+    with closing(found.journal), closing(JournalReader(home)) as reader:
+        rows = reader.scan(past.base, found.journal.head, -1)
+    if [row._replace(also=()) for row in rows[: len(past.rows)]] != past.rows:
+        return "the log from before is another"
+    if past.head == found.journal.head and encode_state(found.state) != past.states[past.head]:
+        return "the state from before is another"
+    texts: list[tuple[str, int]] = []
+    epochs = set()
+    for row in rows[len(past.rows) :]:
+        event = decode(row)
+        if isinstance(event, MessagePosted | MessageSent):
+            texts.append((msgspec.json.decode(event.body, type=str), row.seq))
+        elif isinstance(event, LeaseGranted):
+            epochs.add(row.seq)
+    return compare(dict(texts), len(texts), epochs, told)
+
+
+def compare(texts: dict[str, int], count: int, epochs: set[int], told: Told) -> str:
+    """What the journal has against what was told."""
+    if len(texts) != count:
+        return "a message is there twice"
+    if lost := [text[:20] for text, seq in told.acked.items() if texts.get(text) != seq]:
+        return f"acknowledged and lost: {lost}"
+    if not set(told.epochs) <= epochs:
+        return "a lease that was granted is lost"
+    if refused := told.refused & set(texts):
+        return f"refused and there: {refused}"
+    if others := set(texts) - set(told.acked) - told.unknown:
+        return f"nobody was told of: {others}"
+    return ""
+
+
+# the operator's verbs
+
+
+class Verb(NamedTuple):
+    """A verb on a HOME that no hub has. cut_bytes: what its WAL lost, so that it is needed."""
+
+    words: tuple[str, ...]
+    cut_bytes: int = 0
+
+
+VERBS: Final = (
+    Verb(("snapshot", "HOME")),
+    Verb(("journal", "backup", "HOME/copy.db", "--home", "HOME")),
+    Verb(("journal", "restore", "HOME/older.db", "--home", "HOME")),
+    Verb(("journal", "adopt", "--home", "HOME"), cut_bytes=9000),
+)
+VERB_KINDS: Final = tuple(kind for kind in KINDS if kind.call != "write")  # these write to stdout
+
+
+def carry_out(stage: Stage, past: Past, home: Path, verb: Verb, kind: Kind, first: int) -> Life:
+    """A verb in which call number `first` fails, judged: it is done, or says 74 and is done when asked again."""
+    shutil.rmtree(home, ignore_errors=True)
+    copy = {name: data for name, data in past.copies[past.head].items() if not name.startswith("snapshots/")}
+    copy["journal.db-wal"] = copy["journal.db-wal"][: len(copy["journal.db-wal"]) - verb.cut_bytes]
+    lay_out(home, copy)
+    (home / "older.db").write_bytes(past.copies[sorted(past.copies)[2]]["journal.db"])
+    words = [word.replace("HOME", str(home)) for word in verb.words]
+    last = FOR_EVER if kind.lasts else first
+    with stage.start(*words, call=kind.call, first=first, last=last, error=kind.error) as process:
+        outcome = process.end()
+    calls = process.calls
+    if "Traceback" in process.said or outcome.code not in (0, 74, 78) or str(home) not in outcome.line:
+        return Life(outcome, f"{outcome.code}, {outcome.line or process.said}", calls)
+    with stage.start(*words) as again:
+        second = again.end()
+    if second.code and "nothing to adopt" not in second.line and not (outcome.code == 0 and "exists" in second.line):
+        return Life(outcome, f"after {outcome.line!r}, tried again, it says {second.line!r}", calls)
+    with stage.start("journal", "verify", "--home", str(home)) as verifying:
+        proved = verifying.end()
+    left = [path.name for path in home.iterdir() if path.suffix == ".new" and kind.call != "unlink"]
+    return Life(outcome, proved.line if proved.code else f"left behind: {left}" if left else "", calls)
+
+
+# sweeps
+
+
+def check_calls(what: str, attempt: Callable[[Kind, int], Life], kinds: tuple[Kind, ...], count: int) -> None:
+    """Try `count` N of each kind of failure, or all of them, and tell the figures."""
+    cases, ended, wrong = 0, 0, []
+    for kind in kinds:
+        calls = attempt(kind, FOR_EVER).calls
+        every = range(1, calls + 1)
+        chosen = every if IS_FULL or count >= calls else sorted(random.Random(SEED).sample(every, count))
+        for first in chosen:
+            life = attempt(kind, first)
+            cases += 1
+            ended += life.outcome.code != 0
+            if life.wrong:
+                wrong.append(f"call {first} of {calls}, {kind}: {life.wrong}")
+    part, bad = "storage faults", len(wrong)
+    tell(part, f"failed calls of {what}: cases", cases, seed=SEED)
+    tell(part, f"failed calls of {what}: it ended", ended, bound="> 0", is_kept=ended > 0, seed=SEED)
+    tell(part, f"failed calls of {what}: lost, wrong or undocumented", bad, bound="= 0", is_kept=not wrong, seed=SEED)
+    assert wrong == []
+    assert ended > 0
+
+
+def check_lives(stage: Stage, past: Past, home: Path, kinds: tuple[Kind, ...], count: int) -> None:
+    check_calls("hubs", lambda kind, first: live(stage, past, home, kind, first), kinds, count)
+
+
+def check_verb(stage: Stage, past: Past, home: Path, verb: Verb, kinds: tuple[Kind, ...], count: int) -> None:
+    name = " ".join(word for word in verb.words if word.isalpha() and word.islower())
+    check_calls(name, lambda kind, first: carry_out(stage, past, home, verb, kind, first), kinds, count)
+
+
+def test_a_call_of_a_hub_fails(stage: Stage, past: Past, directory: Path) -> None:
+    check_lives(stage, past, directory / "home", KINDS[1:14:3], 3)
+
+
+def test_a_call_of_a_verb_fails(stage: Stage, past: Past, directory: Path) -> None:
+    for verb in VERBS:
+        check_verb(stage, past, directory / "home", verb, VERB_KINDS[2:5:2], 2)
+
+
+@pytest.mark.prove
+def test_many_calls_of_a_hub_fail(stage: Stage, past: Past, directory: Path) -> None:
+    check_lives(stage, past, directory / "home", KINDS, 10)
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: "-".join(verb.words[:2]))
+def test_many_calls_of_a_verb_fail(stage: Stage, past: Past, directory: Path, verb: Verb) -> None:
+    check_verb(stage, past, directory / "home", verb, VERB_KINDS, 4)
+
+
+# is the judge any good?
+
+
+def test_the_judge_names_what_is_lost_doubled_or_should_not_be_there() -> None:
+    told = Told(acked={"a": 1, "b": 2}, unknown={"u"}, refused={"r"}, epochs=[9])
+    assert compare({"a": 1, "b": 2}, 2, {9}, told) == ""
+    assert compare({"a": 1, "b": 2, "u": 3}, 3, {9}, told) == ""
+    assert "lost" in compare({"a": 1}, 1, {9}, told)
+    assert "lost" in compare({"a": 1, "b": 3}, 2, {9}, told)
+    assert "twice" in compare({"a": 1, "b": 2}, 3, {9}, told)
+    assert "lease" in compare({"a": 1, "b": 2}, 2, set(), told)
+    assert "refused" in compare({"a": 1, "b": 2, "r": 3}, 3, {9}, told)
+    assert "nobody" in compare({"a": 1, "b": 2, "x": 3}, 3, {9}, told)
+    assert "traceback" in ending_of(Outcome(1, "x"), "Traceback (most recent call last)", Path("/h"), is_cut=True)
+    assert "not documented" in ending_of(Outcome(74, "synapse hub: oh"), "", Path("/h"), is_cut=True)
+    assert "did not answer" in ending_of(Outcome(0, ""), "", Path("/h"), is_cut=True)
