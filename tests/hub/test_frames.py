@@ -51,7 +51,7 @@ def test_the_short_way_takes_whole_masked_texts_and_agrees_with_the_long_one(
 ) -> None:
     data = Frame(opcode, payload, fin=fin).serialize(mask=masked)
     here = data[: len(data) - missing]
-    found = plain_texts(b"before" + here, 6, 1 << 20)
+    found = plain_texts(b"before" + here, 6, 1 << 20, 64)
     is_plain = opcode is Opcode.TEXT and fin and masked and not missing
     if is_plain and len(payload) < 65_536 and payload.isascii():
         assert found == ([payload], 6 + len(data))
@@ -72,4 +72,4 @@ def test_the_short_way_takes_frames_up_to_the_first_of_another_shape(
     taken = 0
     while taken < len(payloads) and payloads[taken].isascii() and len(payloads[taken]) <= bound:
         taken += 1
-    assert plain_texts(b"".join(frames) + behind, 0, bound) == (payloads[:taken], sum(map(len, frames[:taken])))
+    assert plain_texts(b"".join(frames) + behind, 0, bound, 64) == (payloads[:taken], sum(map(len, frames[:taken])))

@@ -102,6 +102,17 @@ async def test_sockets_without_a_hello_are_bounded_also_before_their_request_hea
         assert (await web(listeners, "carol")).head.startswith("HTTP/1.1 101 ")
 
 
+async def test_strangers_without_a_hello_do_not_keep_the_hubs_own_user_out(tmp_path: Path) -> None:
+    limits = Limits(connections_unauthenticated_max=2)
+    async with MemoryHub(limits=limits) as hub, doors(hub, tmp_path) as listeners:
+        silent = [await upgrade(listeners) for _ in range(2)]
+        assert (await upgrade(listeners)).head.startswith("HTTP/1.1 503 ")
+        reader, writer = await line(listeners)
+        writer.write(encode_request(1, Hello(name="ada", secret=SECRET)) + b"\n")
+        assert reply_of(decode_hub_frame(await reader.readline()), Welcome).name == "ada"
+        assert not any(peer.reader.at_eof() for peer in silent)
+
+
 async def test_the_socket_is_its_owners_and_replaces_a_stale_one(tmp_path: Path) -> None:
     home = tmp_path / "h"
     home.mkdir()

@@ -19,13 +19,14 @@ class Bucket:
         self._tokens = float(burst)
         self._last_ms = now_ms
 
-    def take(self, now_ms: int) -> int:
-        """Spend one token: 0 when there was one, else after how many milliseconds there will be."""
+    def take(self, now_ms: int, cost: int = 1) -> int:
+        """Spend tokens: 0 when there was one, else after how many milliseconds there will be. What is not there of a
+        larger cost is owed, so that it is repaid before the next."""
         if now_ms > self._last_ms:
             self._tokens = min(self._burst, self._tokens + (now_ms - self._last_ms) * self._rate)
             self._last_ms = now_ms
         if self._tokens >= 1:
-            self._tokens -= 1
+            self._tokens -= cost
             return 0
         return max(1, int((1 - self._tokens) / self._rate) + 1)
 
@@ -39,6 +40,14 @@ class Bucket:
     def spend(self, count: int) -> None:
         """`take` so many times; the bucket has them."""
         self._tokens -= count
+
+    def tokens_in(self, passed_ms: int) -> int:
+        """How many tokens come in that time, at least one and at most all it holds."""
+        return max(1, int(min(self._burst, passed_ms * self._rate)))
+
+    def is_rested(self, now_ms: int) -> bool:
+        """True when its owner has asked less than it may for a while: a quarter is saved up."""
+        return self.has(max(1, int(self._burst / 4)), now_ms)
 
     def is_full(self, now_ms: int) -> bool:
         """True when nothing was asked for long enough that the bucket can be forgotten."""

@@ -43,11 +43,16 @@ class Wire(Protocol):
 
 
 class Connection:
-    """A peer. is_owner: it is the hub's own user on the Unix socket. kind: which framing, for shared frames."""
+    """A peer. is_owner: it is the hub's own user on the Unix socket. kind: which framing, for shared frames.
+
+    pace: the bucket that it asked too much of, and slice: how many tokens it may use until its next turn.
+    bulk_bytes: of its requests in flight, what the large ones hold.
+    """
 
     __slots__ = (
         "agent",
         "agent_bucket",
+        "bulk_bytes",
         "by",
         "deferred",
         "has_token",
@@ -62,8 +67,10 @@ class Connection:
         "is_stuck",
         "kind",
         "opened_ms",
+        "pace",
         "postponed",
         "session",
+        "slice",
         "stuck_bytes",
         "stuck_since_ms",
         "subscriptions",
@@ -101,6 +108,9 @@ class Connection:
         self.stuck_bytes = 0
         self.in_flight = 0
         self.waiting = 0
+        self.bulk_bytes = 0
+        self.pace: Bucket | None = None
+        self.slice = 0
         self.agent_bucket: Bucket | None = None
         self.host_bucket = host_bucket
         self.is_reading_disk = False

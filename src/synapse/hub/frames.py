@@ -48,14 +48,14 @@ def frame_at(data: bytes, at: int) -> FrameAt | None:
     return tuple.__new__(FrameAt, (second >= 0x80, key, length, key + 4 + length))  # half the cost of calling FrameAt
 
 
-def plain_texts(data: bytes, at: int, bound: int) -> tuple[list[bytes], int]:
-    """The payloads of the frames from `at` on, as long as they have the shape that is sent all day, and where the first
-    one of another shape begins: masked text frames of at most `bound` bytes and less than 64 KiB, each a whole message
-    in ASCII and here to its end."""
+def plain_texts(data: bytes, at: int, bound: int, most: int) -> tuple[list[bytes], int]:
+    """The payloads of the frames from `at` on, at most so many and as long as they have the shape that is sent all day,
+    and where the first other one begins: masked text frames of at most `bound` bytes and less than 64 KiB, each a whole
+    message in ASCII and here to its end."""
     found: list[bytes] = []
     size = len(data)
     try:
-        while at < size and data[at] == PLAIN_TEXT:
+        while at < size and data[at] == PLAIN_TEXT and len(found) < most:
             second = data[at + 1]
             if second == 0xFE:
                 start = at + 8

@@ -90,8 +90,9 @@ class Listeners:
             # not create_unix_server, which from Python 3.13 on takes the name away when it closes
             self._servers.append(await create(lambda: LinePeer(self), sock=self._unix, backlog=backlog))
 
-    def refusal(self, host: str) -> Rejected | None:
-        """Why one more connection from this host is too many; None when it is not."""
+    def refusal(self, host: str, *, is_owner: bool = False) -> Rejected | None:
+        """Why one more connection from this host is too many; None when it is not. is_owner: the system has said that
+        it is the hub's own user, and strangers that say no hello do not keep it out."""
         limits = self.limits
         if self._is_draining:
             return Rejected("draining", "the hub is shutting down; come back in a moment", retry_after_ms=1000)
@@ -100,7 +101,7 @@ class Listeners:
             (self._per_host[host], limits.connections_per_host_max, "connections_per_host_max"),
             (self.unwelcomed - 1, limits.connections_unauthenticated_max, "connections_unauthenticated_max"),
         ):
-            if have >= most:
+            if have >= most and not (is_owner and name == "connections_unauthenticated_max"):
                 detail = f"the hub holds {have} of {most} connections ({name})"
                 return Rejected("limit", detail, {"limit": name, "value": most}, retry_after_ms=1000)
         return None

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from synapse.errors import Rejected
-from synapse.hub.buckets import REMEMBER_MS, Buckets
+from synapse.hub.buckets import REMEMBER_MS, Bucket, Buckets
 from synapse.hub.clock import Clock
 from synapse.hub.connection import Connection
+from synapse.hub.pacing import Pacer
 from synapse.protocol.codec import Request
 from synapse.protocol.codes import CLOSE_FLOOD, CLOSE_NO_HELLO, CLOSE_SLOW
 from synapse.protocol.commands import Hello
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 
 INBOX_MAX: Final = 16_384
 """Requests that wait for a turn, of all peers together; then nobody is read from."""
+TOKEN_BYTES: Final = 8 * 1024
+"""A request costs one token for each of these that it begins: reading a long one takes a hundred times as long."""
+BULK_FRAME_BYTES: Final = 16 * 1024
+BULK_BYTES_MAX: Final = 1024 * 1024
+"""Requests of more than `BULK_FRAME_BYTES` that one connection has in flight; then it is not read from until all are
+answered."""
 
 
 _OPEN: Final = Phase.OPEN
@@ -39,6 +46,7 @@ class Peers:
         self._limits = limits
         self._clock = clock
         self._let_go = let_go
+        self._pacer = Pacer(clock, self.unhold)
         self._stuck: dict[Connection, None] = {}
         self._is_ending = False
 
@@ -56,11 +64,20 @@ class Peers:
         """The monotonic clock, to be read once for all frames that came together."""
         return self._clock.monotonic_ms()
 
+    def room(self, connection: Connection) -> int:
+        """How many frames of a peer may be heard now; what came with them waits until it is read from again."""
+        if connection.is_held:
+            return 0
+        room = self._limits.in_flight_max - connection.in_flight
+        return max(1, room if connection.pace is None else min(room, connection.slice))
+
     def hear(self, connection: Connection, frame: bytes, now_ms: int) -> None:
         """One frame of a peer. Bad ones are answered through the turn like everything else."""
         session = connection.session
         if session.phase is not _CLOSED:
-            self._admit(connection, session.hear(frame), now_ms)
+            if len(frame) > BULK_FRAME_BYTES:
+                connection.bulk_bytes = len(frame) + (connection.bulk_bytes if connection.in_flight else 0)
+            self._admit(connection, session.hear(frame), now_ms, 1 + len(frame) // TOKEN_BYTES)
 
     def hear_all(self, connection: Connection, frames: Sequence[bytes], now_ms: int) -> None:
         """Frames of a peer that came together: as `hear` for each, counted at once where nothing is refused for it."""
@@ -68,6 +85,8 @@ class Peers:
         count = len(frames)
         if (
             session.phase is not _OPEN
+            or connection.pace is not None
+            or max(map(len, frames)) >= TOKEN_BYTES
             or not host_bucket.has(count, now_ms)
             or (agent_bucket is not None and not agent_bucket.has(count, now_ms))
         ):
@@ -87,21 +106,29 @@ class Peers:
         if connection.session.phase is not _CLOSED:
             self._admit(connection, connection.session.hear_binary(), self.now_ms())
 
-    def _admit(self, connection: Connection, heard: Heard, now_ms: int) -> None:
+    def _admit(self, connection: Connection, heard: Heard, now_ms: int, cost: int = 1) -> None:
         """Count a frame against the rates and bounds of its peer, and queue it."""
-        wait_ms = connection.host_bucket.take(now_ms)
-        if wait_ms:
+        refused_by: Bucket | None = None
+        agent_bucket, host_bucket = connection.agent_bucket, connection.host_bucket
+        # The agent's first: what is refused for it must not be missing to the others of its host.
+        if agent_bucket is not None and (wait_ms := agent_bucket.take(now_ms, cost)):
+            refused_by = agent_bucket
+            heard = _limited(connection, heard, self.agent_buckets.refusal(connection.by.actor, wait_ms, now_ms))
+        elif wait_ms := host_bucket.take(now_ms, cost):
+            refused_by = host_bucket
             heard = _limited(connection, heard, self.host_buckets.refusal(connection.host, wait_ms, now_ms))
-        elif connection.agent_bucket is not None:
-            wait_ms = connection.agent_bucket.take(now_ms)
-            if wait_ms:
-                heard = _limited(connection, heard, self.agent_buckets.refusal(connection.by.actor, wait_ms, now_ms))
         connection.in_flight += 1
         waiting = self._turns.put(connection, heard)
+        if (refused_by is not None or connection.pace is not None) and self._pacer.count(connection, refused_by, cost):
+            self._hold(connection)
         self._hold_if_full(connection, waiting)
 
     def _hold_if_full(self, connection: Connection, waiting: int) -> None:
-        if connection.in_flight >= self._limits.in_flight_max or waiting >= INBOX_MAX:
+        if (
+            connection.in_flight >= self._limits.in_flight_max
+            or waiting >= INBOX_MAX
+            or connection.bulk_bytes > BULK_BYTES_MAX
+        ):
             self._hold(connection)
 
     def _hold(self, connection: Connection) -> None:
@@ -115,8 +142,12 @@ class Peers:
             and not self._is_ending
             and not connection.is_stuck
             and not connection.postponed
-            and connection.in_flight <= self._limits.in_flight_max // 2
+            and (connection.pace is None or connection.slice)
+            and connection.in_flight
+            <= (0 if connection.bulk_bytes > BULK_BYTES_MAX else self._limits.in_flight_max // 2)
         ):
+            if not connection.in_flight:
+                connection.bulk_bytes = 0
             connection.is_held = False
             connection.wire.hold_reading(hold=False)
 

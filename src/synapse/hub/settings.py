@@ -130,13 +130,17 @@ _LIMIT_ROWS: Final[dict[str, tuple[str, int, int]]] = {
     "wait_ms_max": ("The longest wait of one request.", 1_000, 365 * _DAY_MS),
     "connections_max": ("Open connections.", 1, 1_000_000),
     "connections_per_host_max": ("Open connections from one host.", 1, 1_000_000),
-    "connections_unauthenticated_max": ("Open connections before their hello.", 1, 1_000_000),
+    "connections_unauthenticated_max": (
+        "Open connections before their hello; the hub's own user on the Unix socket is let in all the same.",
+        1,
+        1_000_000,
+    ),
     "hello_ms": ("Time for the hello.", 100, 600_000),
     "drain_ms": ("Time for a peer that does not read, before it is closed.", 100, 3_600_000),
     "outbox_bytes_max": ("Bytes that wait for one connection.", 64 * 1024, 1 << 30),
-    "rate_agent_per_s": ("Requests a second of one agent.", 1, 1_000_000_000),
+    "rate_agent_per_s": ("Requests a second of one agent; each 8 KiB of one count as one more.", 1, 1_000_000_000),
     "rate_agent_burst": ("Requests of one agent at once.", 1, 1_000_000_000),
-    "rate_host_per_s": ("Requests a second from one host.", 1, 1_000_000_000),
+    "rate_host_per_s": ("Requests a second from one host, counted in the same way.", 1, 1_000_000_000),
     "rate_host_burst": ("Requests from one host at once.", 1, 1_000_000_000),
 }
 

@@ -10,6 +10,7 @@ control frames, UTF-8 while it arrives, keepalive, close handshake, pause and re
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 import struct
 from codecs import IncrementalDecoder, getincrementaldecoder
@@ -113,6 +114,9 @@ class Peer(asyncio.BufferedProtocol):
     def _receive(self, data: bytes) -> None:
         raise AssertionError("each framing reads its own way")
 
+    def _hear_more(self) -> None:
+        """What came together with the last frame that could be heard."""
+
     def _end_of_input(self) -> None:
         self.abort()
 
@@ -124,15 +128,16 @@ class Peer(asyncio.BufferedProtocol):
 
     def write(self, data: bytes) -> None:
         """Send framed bytes."""
-        if not self._is_closing and self._transport is not None:
-            self._transport.write(data)
+        transport = self._transport
+        if not self._is_closing and transport is not None and not transport.is_closing():
+            transport.write(data)
 
     def buffered(self) -> int:
         """Bytes that the operating system has not taken yet."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def hold_reading(self, *, hold: bool) -> None:
-        """Stop or go on reading."""
+        """Stop or go on reading; what was read and not heard comes first."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return
@@ -140,6 +145,7 @@ class Peer(asyncio.BufferedProtocol):
             transport.pause_reading()
         else:
             transport.resume_reading()
+            self._loop.call_soon(self._hear_more)
 
     def close(self, code: int, reason: str) -> None:
         """Say why, and close once all is written; cut after 2 s."""
@@ -182,7 +188,7 @@ class LinePeer(Peer):
         transport = self._transport
         assert transport is not None
         uid = peer_uid(transport.get_extra_info("socket"))
-        refusal = self._listeners.refusal(f"uid:{uid}")
+        refusal = self._listeners.refusal(f"uid:{uid}", is_owner=uid == os.getuid())
         if refusal is not None:
             self.write(self.frame(encode_error(None, 0, refusal)))
             self._finish()
@@ -199,7 +205,7 @@ class LinePeer(Peer):
             return
         pending += data
         start = 0
-        while (end := pending.find(b"\n", start)) >= 0:
+        while not connection.is_held and (end := pending.find(b"\n", start)) >= 0:
             line = bytes(pending[start:end])
             start = end + 1
             if self._is_skipping:
@@ -211,11 +217,15 @@ class LinePeer(Peer):
             if self._is_closing:
                 return
         del pending[:start]
-        if len(pending) > bound:
+        if not connection.is_held and len(pending) > bound:
             if not self._is_skipping:
                 self._too_big(len(pending))
                 self._is_skipping = True
             pending.clear()
+
+    def _hear_more(self) -> None:
+        if self.connection is not None and self._pending:
+            self._receive(b"")
 
     def _hear(self, line: bytes) -> None:
         if line and self.connection is not None:
@@ -363,8 +373,12 @@ class WebPeer(Peer):
         peers, bound = self._listeners.turns.peers, self._listeners.limits.frame_bytes_max
         at, size, now_ms = 0, len(data), peers.now_ms()
         while at < size:
+            if connection.is_held:  # what came together with the last frame that may be heard now
+                self._rest += data[at:]
+                self._rest_wanted = 0
+                return
             if not self._fragments:
-                payloads, at = plain_texts(data, at, bound)
+                payloads, at = plain_texts(data, at, bound, peers.room(connection))
                 if payloads:
                     peers.hear_all(connection, payloads, now_ms)
                     if self._is_closing:
@@ -392,6 +406,10 @@ class WebPeer(Peer):
             if self._is_closing:
                 return
             at = end
+
+    def _hear_more(self) -> None:
+        if self._rest and not self._rest_wanted and self.connection is not None and not self._is_closing:
+            self._read_frames(b"")
 
     def _take_events(self, protocol: ServerProtocol, connection: "Connection") -> None:
         for event in protocol.events_received():
