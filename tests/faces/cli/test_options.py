@@ -64,7 +64,7 @@ def test_a_text_with_a_blank_is_no_option() -> None:
         ("board", "no verb 'board'"),
         ("room", r"room what\? list, create"),
         ("room lsit", "did you mean room list"),
-        ("send", "something is missing: synapse send TEXT"),
+        ("claim", "something is missing: synapse claim TASK"),
         ("send a b", "'b' is one argument too many.*quotes"),
         ("who x", "'x' is one argument too many"),
         ("send --subjet x hi", r"no option '--subjet'; did you mean --subject\?"),
