@@ -255,8 +255,8 @@ SPINE_FAULTS = [
     Fault(
         "a peer may have any number of requests in flight",
         "hub/peers.py",
-        "if connection.in_flight >= self._limits.in_flight_max or waiting >= INBOX_MAX:",
-        "if waiting >= INBOX_MAX:",
+        "            connection.in_flight >= self._limits.in_flight_max\n            or waiting >= INBOX_MAX\n",
+        "            waiting >= INBOX_MAX\n",
         ("tests/hub/test_peers.py",),
     ),
     Fault(
