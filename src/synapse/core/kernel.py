@@ -57,7 +57,7 @@ from synapse.core.events import (
 )
 from synapse.core.idempotency import Remembered
 from synapse.core.inboxes import ALL, DIRECT, MENTION, Entry
-from synapse.core.lease_events import apply_end, apply_grant, apply_lease, shown_arrival, shown_change
+from synapse.core.lease_events import apply_end, apply_grant, apply_lease, shown_arrival, shown_change, shown_usual
 from synapse.core.rooms import Channel, Room
 from synapse.core.state import State
 from synapse.core.value_events import ValueDeleted, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
@@ -352,7 +352,10 @@ def announce(journal_id: str, recorded: Recorded, keys: Container[str]) -> list[
     """What followers of these index keys are told of an event: the key, and a notice."""
     event = recorded.event
     told: list[tuple[str, Notice]] = []
-    if isinstance(event, MessagePosted):
+    if type(event) is LeaseGranted or type(event) is LeaseReleased:
+        if LEASES in keys:
+            told.append((LEASES, shown_usual(journal_id, recorded, event)))
+    elif type(event) is MessagePosted:
         message: Message | None = None
         for key in keys_of(recorded.seq, event) if event.mentions else (f"ch/{event.channel}",):
             if key in keys:

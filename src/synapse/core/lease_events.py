@@ -199,32 +199,47 @@ def _withdraw_offer(state: "State", lease: Lease) -> None:
 def shown_change(journal_id: str, recorded: Recorded) -> LeaseChanged | None:
     """An event about a lease as followers of leases see it; None for any other event."""
     event = recorded.event
+    if type(event) is LeaseGranted or type(event) is LeaseReleased:
+        return shown_usual(journal_id, recorded, event)
     match event:
-        case LeaseReleased() | LeaseExpired() | LeaseRevoked() | LeaseUnqueued():
-            return LeaseChanged(
-                change=_CHANGES[type(event)],
-                task=event.task,
-                room=event.room_name,
-                owner=event.owner,
-                epoch=None if isinstance(event, LeaseUnqueued) else event.epoch,
-                place=event.place if isinstance(event, LeaseUnqueued) else None,
-                previous_epoch=None,
-                worktree=None,
-                paths=(),
-                mode=None,
-                ttl_ms=None,
-                reason=None if isinstance(event, LeaseReleased) else event.reason,
-                to=None,
-                by=recorded.actor,
-                at_ms=recorded.at_ms,
-                cursor=cursor_of(journal_id, recorded.seq),
-            )
-        case LeaseGranted() | LeaseHandedOff() | LeaseRenewed() | LeaseOffered() | LeaseParked() | LeaseResumed():
+        case LeaseExpired() | LeaseRevoked() | LeaseUnqueued():
+            return _ended(journal_id, recorded, event)
+        case LeaseHandedOff() | LeaseRenewed() | LeaseOffered() | LeaseParked() | LeaseResumed():
             return _changed(journal_id, recorded, event)
         case LeaseCheckpointed() | LeaseQueued():
             return _changed(journal_id, recorded, event)
         case _:
             return None
+
+
+def shown_usual(journal_id: str, recorded: Recorded, event: LeaseGranted | LeaseReleased) -> LeaseChanged:
+    """As `shown_change` for the two usual events."""
+    if type(event) is LeaseReleased:
+        return _ended(journal_id, recorded, event)
+    return _changed(journal_id, recorded, event)
+
+
+def _ended(
+    journal_id: str, recorded: Recorded, event: LeaseReleased | LeaseExpired | LeaseRevoked | LeaseUnqueued
+) -> LeaseChanged:
+    epoch: int | None = None
+    place: int | None = None
+    if isinstance(event, LeaseUnqueued):
+        place = event.place
+    else:
+        epoch = event.epoch
+    return LeaseChanged(
+        change=_CHANGES[type(event)],
+        task=event.task,
+        room=event.room_name,
+        owner=event.owner,
+        epoch=epoch,
+        place=place,
+        reason=None if type(event) is LeaseReleased else event.reason,
+        by=recorded.actor,
+        at_ms=recorded.at_ms,
+        cursor=cursor_of(journal_id, recorded.seq),
+    )
 
 
 _WithAsk: TypeAlias = (
@@ -270,7 +285,6 @@ def _changed(journal_id: str, recorded: Recorded, event: _WithAsk) -> LeaseChang
         paths=ask.paths,
         mode=ask.mode,
         ttl_ms=ttl_ms,
-        reason=None,
         to=to,
         by=recorded.actor,
         at_ms=recorded.at_ms,
