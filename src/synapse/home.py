@@ -118,6 +118,7 @@ def ensure_home(home: "PathText") -> None:
         os.makedirs(os.path.dirname(os.path.abspath(home)), exist_ok=True)
         try:
             os.mkdir(home, 0o700)
+            sync_name(home)
         except FileExistsError:
             info = os.stat(home)
             names = set(os.listdir(home))
@@ -264,15 +265,34 @@ def ensure_token(home: "PathText", token_file: "PathText | None" = None) -> str:
 
 
 def place_once(path: str, text: str) -> bool:
-    """Give `path` this content, 0600 and synced, unless it exists: then it stays. True when it is ours."""
+    """Give `path` this content, 0600, unless it exists: then it stays. Both content and name are synced. True when it
+    is ours.
+    """
     draft = _write_draft(path, text, sync=True)
+    is_ours = True
     try:
         os.link(draft, path)
     except FileExistsError:
-        return False
+        is_ours = False
     finally:
         os.unlink(draft)
-    return True
+    sync_name(path)
+    return is_ours
+
+
+def sync_name(path: "PathText") -> None:
+    """Make the name of a file or directory durable, which a sync of the file itself need not do. Raises OSError.
+
+    Where this user may not read the directory it lies in, nobody can.
+    """
+    try:
+        descriptor = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write_draft(path: str, text: str, *, sync: bool = False) -> str:

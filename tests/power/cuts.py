@@ -83,6 +83,13 @@ def plan(steps: Sequence[Step], cuts: int, seed: int) -> list[Cut]:
     return sorted(chosen)
 
 
+def plan_since(steps: Sequence[Step], since: int, cuts: int, seed: int) -> list[Cut]:
+    """That many cuts just before syncs from step `since` on, and at the end."""
+    chance = random.Random(f"{seed}:plan")
+    places = [number for number in range(since, len(steps)) if isinstance(steps[number], Sync)] + [len(steps)]
+    return sorted(Cut(chance.choice(places), chance.choice(list(DRAWS)), number) for number in range(cuts))
+
+
 def _file(step: Step) -> int:
     assert isinstance(step, Sync)
     return step.file

@@ -3,7 +3,7 @@
 What it calls broken, each by a rule:
 
     refused     the start said no, or failed
-    lost        something that was told is not in the journal any more: an answered operation, or a seq anybody heard of
+    lost        something that was told is gone: an answered operation, a seq that anybody heard of, the hub's token
     not ours    a journal of another id, or a row that the uncut journal does not have there
     broken      the chain or the index does not prove itself, or the state is not the fold of the rows
     unusable    the hub cannot append, or not start again after that
@@ -67,8 +67,14 @@ class Uncut:
         told = sorted(recording.told, key=lambda frame: frame.after)
         self._told_at = [frame.after for frame in told]
         self._highest = list(accumulate((seq_told(frame) for frame in told), max))
+        self.token = recording.image_of_all().get("home/token")
         self._digests: dict[int, str] = {}
         self._state, self._folded = new_state(), 0
+
+    @property
+    def told_at_end(self) -> int:
+        """The highest seq that anybody ever heard of."""
+        return self._highest[-1]
 
     def told_by(self, step: int) -> int | None:
         """The highest seq, or epoch, that anybody had heard of before that step; None: nobody had heard anything."""
@@ -153,7 +159,7 @@ def judge(home: Path, uncut: Uncut, step: int) -> int:
     at_ms = (uncut.rows[-1].at_ms if uncut.rows else 0) + LATER_MS
     with started(home, at_ms) as first:
         journal = first.journal
-        rows = _rows_of(home)
+        rows = rows_of(home)
         lost = [operation for operation in answered if operation.seq > journal.head]
         if journal.journal_id != uncut.identity.journal_id:
             if told is not None:
@@ -168,12 +174,15 @@ def judge(home: Path, uncut: Uncut, step: int) -> int:
         _prove(home, first, len(rows), uncut)
         begin(first.state, journal, Rules(Limits(), True, False), {MAIN_ROOM: [GENERAL]}, at_ms)
         expected, head = digest(first.state), journal.head
+    token = home / "token"
+    if told is not None and (not token.exists() or token.read_bytes() != uncut.token):
+        raise Broken("lost", "the hub's token")
     if head <= (told or 0):
         raise Broken("unusable", f"{head} was given out before")
     with started(home, at_ms + LATER_MS) as second:
         if second.journal.head != head or digest(second.state) != expected:
             raise Broken("unusable", "the second start is not where the first one was")
-        if _rows_of(home)[: len(rows)] != rows:
+        if rows_of(home)[: len(rows)] != rows:
             raise Broken("unusable", "the second start sees other rows")
     return len(answered)
 
@@ -198,7 +207,7 @@ class started:  # noqa: N801  # a context manager
             self.recovered.journal.close()
 
 
-def _rows_of(home: Path) -> list[Row]:
+def rows_of(home: Path) -> list[Row]:
     """The rows, read with nothing of the hub."""
     with closing(sqlite3.connect(home / "journal.db")) as connection:
         return [Row(*line) for line in connection.execute(_SELECT)]

@@ -7,6 +7,8 @@ moment at which the hub asked the kernel to send its last byte.
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from bisect import bisect_right
 from collections import Counter
@@ -18,8 +20,8 @@ from tempfile import TemporaryDirectory
 from typing import Final, Literal, TypeAlias
 
 from tests.conftest import require_tool
-from tests.faults.conftest import PATIENCE_S, HubProcess
-from tests.power.disk import Disk
+from tests.faults.conftest import ENVIRON, PATIENCE_S, SRC, HubProcess
+from tests.power.disk import Disk, Image
 from tests.power.load import Frame, Load, load_on
 from tests.power.steps import Namespace, Rename, Step, Write
 from tests.power.strace import DATA_BYTES_MAX, TRACED, Call, read_calls
@@ -73,7 +75,7 @@ class Recording:
     identity: Identity
     rows: list[Row]
 
-    def image_of_all(self) -> dict[str, bytes | int | None]:
+    def image_of_all(self) -> Image:
         """The files when everything reached the disk."""
         disk = Disk(self.directories)
         for step in self.steps:
@@ -122,6 +124,22 @@ class Recorder:
                 raise
         assert outcome.code == (0 if ends == "stopped" else -signal.SIGKILL), (outcome, hub.said[-2000:])
         self.take(trace)
+
+    def run_python(self, *words: str) -> None:
+        """`python WORDS`, to its end, which must be a good one."""
+        trace = self.root.parent / "trace.python"
+        command = [*strace_to(trace), "--seccomp-bpf", sys.executable, *words]
+        environ = {**ENVIRON, "PYTHONPATH": str(SRC), **self.environ}
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE_S)
+        assert done.returncode == 0, done.stderr
+        self.take(trace)
+
+    def left_without_power(self) -> Image:
+        """What a disk has that keeps what it must, and nothing else."""
+        disk = Disk(frozenset(self._space.directories))
+        for step in self._space.steps:
+            disk.take(step)
+        return disk.image([])
 
     @contextmanager
     def _begun(self, ends: Ends) -> Iterator[tuple[HubProcess, Path]]:
@@ -181,7 +199,9 @@ class Recorder:
         reader = JournalReader(self.home)
         try:
             rows = list(reader.scan(reader.identity.base, reader.tip()[0], -1))
-            return Recording(self._space.steps, frozenset(self._space.directories), self.told, reader.identity, rows)
+            return Recording(
+                list(self._space.steps), frozenset(self._space.directories), list(self.told), reader.identity, rows
+            )
         finally:
             reader.close()
 

@@ -9,17 +9,19 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import pytest
 from tests.conftest import require_tool
 from tests.figures import tell
-from tests.power.cuts import Report, plan, run_cuts, run_on_all_cores
+from tests.power.cuts import Report, plan, plan_since, run_cuts, run_on_all_cores
 from tests.power.disk import DRAWS
 from tests.power.lies import broken_source, numbers_of, told_too_early, with_another_row, without_syncs
 from tests.power.load import Load
 from tests.power.recording import Ends, Recorder, Recording, fast_folder, reached
+from tests.power.restoring import Restoring, run_cuts_of
 
 SEED: Final = int(os.environ.get("POWER_SEED", "1"))
 CUTS: Final = int(os.environ.get("POWER_CUTS", "3000"))
@@ -78,6 +80,47 @@ def test_nothing_answered_is_lost_to_a_power_cut(short: Recording, folder: Path)
     report = few_cuts(short, CUTS_FAST, folder)
     assert report.checked > CUTS_FAST
     assert not report.findings, report.words()
+
+
+def record_restore(place: Path) -> Restoring:
+    """A home whose hub was killed, and the backup of an hour before put in its place."""
+    (place / "root").mkdir(parents=True)
+    recorder, backup = Recorder(place / "root"), place / "backup.db"
+    recorder.run(Load(6), "stopped")
+    recorder.run_python("-m", "synapse", "journal", "backup", "--home", str(recorder.home), str(backup))
+    recorder.run(Load(6), "killed at a sync")
+    old = recorder.finish()
+    recorder.run_python("-m", "synapse", "journal", "restore", "--home", str(recorder.home), str(backup))
+    return Restoring(old, replace(recorder.finish(), told=[]), backup)
+
+
+def cut_restore(folder: Path, cuts: int) -> tuple[Report, Counter[str]]:
+    restoring = record_restore(folder / "restore")
+    since = len(restoring.old.steps)
+    report, left = run_cuts_of(restoring, plan_since(restoring.new.steps, since, cuts, SEED), SEED, folder)
+    shutil.rmtree(folder / "restore")
+    return report, left
+
+
+@pytest.mark.prove
+@pytest.mark.xdist_group("power")
+def test_a_restore_that_is_cut_deletes_nothing(folder: Path) -> None:
+    report, left = cut_restore(folder, CUTS // 10)
+    count = len(report.findings)
+    tell(PART, "cuts during a restore that lost one, or ended it", count, bound="= 0", is_kept=count == 0, seed=SEED)
+    print("a restore left:", dict(left))
+    assert not report.findings, report.words()
+    assert set(left) == {"old", "new", "restored again"}, left
+
+
+def test_a_secret_that_was_handed_out_is_still_known_after_a_power_cut(tmp_path: Path) -> None:
+    """Else an agent that the hub knows could not show who it is."""
+    (tmp_path / "root").mkdir()
+    recorder = Recorder(tmp_path / "root")
+    call = f"from synapse.client.secrets import Secrets; Secrets({str(recorder.home)!r}, {{}}).of('hub', 'ada')"
+    recorder.run_python("-c", call)
+    left = recorder.left_without_power()
+    assert left.get("home/secrets/hub/ada") == (recorder.home / "secrets" / "hub" / "ada").read_bytes()
 
 
 LIES: Final[dict[str, tuple[Callable[[Recording], Recording], str]]] = {

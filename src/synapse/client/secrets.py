@@ -8,7 +8,7 @@ Two first calls at once agree: the one that comes second finds the name taken by
 import os
 
 from synapse.errors import EXIT_JOURNAL, PeerError, SynapseError
-from synapse.home import ensure_home, place_once
+from synapse.home import ensure_home, place_once, sync_name
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class Secrets:
             for directory in (os.path.join(self._home, "secrets"), os.path.dirname(path)):
                 if not os.path.isdir(directory):
                     _make_private(directory)
+                    sync_name(directory)
             if place_once(path, made + "\n"):
                 return made, True
         except OSError as error:
