@@ -81,6 +81,20 @@ async def test_what_is_refused_to_one_agent_is_not_missing_to_the_others_of_its_
             await bob.ask(Ping(), Pong)
 
 
+async def test_who_is_paced_leaves_tokens_of_its_host_to_who_is_not() -> None:
+    limits = Limits(rate_agent_per_s=1_000, rate_agent_burst=1_000, rate_host_per_s=100, rate_host_burst=32)
+    async with MemoryHub(limits=limits) as hub:
+        ada = await voice(hub)
+        codes = [frame.type for frame in [await ada.exchange(Ping()) for _ in range(60)]]
+        assert codes == ["reply"] * 31 + ["error"] * 29
+        hub.clock.advance(40)  # four tokens, which ada may not have
+        assert (await ada.refused(Ping())).code == "rate_limited"
+        bob = await voice(hub, "bob")
+        await bob.ask(Ping(), Pong)
+        hub.clock.advance(100)
+        await ada.ask(Ping(), Pong)
+
+
 async def test_a_long_request_costs_as_much_as_many_short_ones() -> None:
     async with MemoryHub(limits=Limits(rate_agent_per_s=10, rate_agent_burst=20)) as hub:
         ada = await voice(hub)

@@ -19,16 +19,17 @@ class Bucket:
         self._tokens = float(burst)
         self._last_ms = now_ms
 
-    def take(self, now_ms: int, cost: int = 1) -> int:
+    def take(self, now_ms: int, cost: int = 1, *, is_last: bool = False) -> int:
         """Spend tokens: 0 when there was one, else after how many milliseconds there will be. What is not there of a
-        larger cost is owed, so that it is repaid before the next."""
+        larger cost is owed, so that it is repaid before the next. is_last: leave an eighth of the burst to others."""
         if now_ms > self._last_ms:
             self._tokens = min(self._burst, self._tokens + (now_ms - self._last_ms) * self._rate)
             self._last_ms = now_ms
-        if self._tokens >= 1:
+        least = 1 + self._burst // 8 if is_last else 1
+        if self._tokens >= least:
             self._tokens -= cost
             return 0
-        return max(1, int((1 - self._tokens) / self._rate) + 1)
+        return max(1, int((least - self._tokens) / self._rate) + 1)
 
     def has(self, count: int, now_ms: int) -> bool:
         """True when `take` would find a token so many times."""

@@ -110,11 +110,12 @@ class Peers:
         """Count a frame against the rates and bounds of its peer, and queue it."""
         refused_by: Bucket | None = None
         agent_bucket, host_bucket = connection.agent_bucket, connection.host_bucket
-        # The agent's first: what is refused for it must not be missing to the others of its host.
+        # The agent's first: what is refused for it must not be missing to the others of its host. For the same reason
+        # who is paced comes behind them.
         if agent_bucket is not None and (wait_ms := agent_bucket.take(now_ms, cost)):
             refused_by = agent_bucket
             heard = _limited(connection, heard, self.agent_buckets.refusal(connection.by.actor, wait_ms, now_ms))
-        elif wait_ms := host_bucket.take(now_ms, cost):
+        elif wait_ms := host_bucket.take(now_ms, cost, is_last=connection.pace is not None):
             refused_by = host_bucket
             heard = _limited(connection, heard, self.host_buckets.refusal(connection.host, wait_ms, now_ms))
         connection.in_flight += 1
