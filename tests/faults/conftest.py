@@ -107,6 +107,10 @@ class HubProcess:
         self.process.kill()
         self.outcome()
 
+    def has_logged(self, action: str) -> bool:
+        """True when a running hub has logged a line with this action."""
+        return f'"{action}"'.encode() in os.pread(self._log.fileno(), 1 << 20, 0)
+
     def log_text(self, action: str) -> str:
         """The text of the last log line with this action, after the end."""
         found = ""

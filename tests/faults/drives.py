@@ -1,4 +1,4 @@
-"""Rows of the fault table that one failing call brings about: which call it is differs, so each is tried in turn."""
+"""More rows of the fault table: a full disk, and failing calls. Which call it is differs, so each is tried in turn."""
 
 import atexit
 import errno
@@ -8,11 +8,54 @@ from functools import cache
 from pathlib import Path
 
 from tests.conftest import require_tool
-from tests.faults.conftest import Outcome, killed_home, line_to
+from tests.faults.conftest import (
+    HubProcess,
+    Outcome,
+    fill,
+    killed_home,
+    line_to,
+    run_synapse,
+    small_disk,
+    stopped_home,
+    wait_until,
+)
 from tests.faults.stage import FOR_EVER, Stage
 from tests.faults.table import fault, fits, promises
 
 CALLS_MAX = 120
+DISK_BYTES = 40 << 20
+
+
+@fault("snapshot-full")
+def _snapshot_full(directory: Path) -> tuple[Path, Outcome]:
+    with small_disk(directory / "disk", DISK_BYTES) as disk:
+        home = killed_home(disk / "home", 80)  # its WAL has room for what follows
+        with HubProcess(home, "--snapshot-events", "100").until_ready() as hub, line_to(home) as ada:
+            fill(disk)
+            for number in range(30):
+                ada.post(f"message {80 + number}")
+            wait_until("the child has failed", lambda: hub.has_logged("snapshot.failed"))
+            assert not list(home.glob("snapshots/*"))
+            assert hub.stop().code == 0
+            return home, Outcome(0, hub.log_text("snapshot.failed"))
+
+
+@fault("verb-full")
+def _verb_full(directory: Path) -> tuple[Path, Outcome]:
+    with small_disk(directory / "disk", DISK_BYTES) as disk:
+        home = stopped_home(disk / "home")
+        fill(disk)
+        return home, run_synapse("journal", "verify", home=home)
+
+
+@fault("verb-full-halfway")
+def _verb_full_halfway(directory: Path) -> tuple[Path, Outcome]:
+    with small_disk(directory / "disk", DISK_BYTES) as disk:
+        home = stopped_home(disk / "home")
+        fill(disk, 40 << 10)
+        outcome = run_synapse("journal", "backup", str(home / "copy.db"), home=home)
+        assert not list(home.glob("copy.db*"))
+        return home, outcome
 
 
 @cache
@@ -45,10 +88,12 @@ def _live(stage: Stage, home: Path, call: str, first: int, error: int, *, lasts:
     words = ("hub", "--home", str(home), "--port", "0")
     with stage.start(*words, call=call, first=first, last=last, error=error) as hub:
         if hub.is_ready(home):
+            is_served = False
             with suppress(OSError, EOFError, AssertionError), line_to(home) as ada:
                 for number in range(3):
                     ada.post(f"message {number}")
-            if not hub.has_ended(0.1):
+                is_served = True
+            if is_served or not hub.has_ended(3):
                 hub.switch.heal()
                 hub.signal(signal.SIGTERM)
         return hub.end()

@@ -31,6 +31,7 @@ import synapse.faces.cli.journal
 import synapse.hub.server
 from synapse.core import kernel
 from synapse.faces.cli.main import main
+from synapse.home import read_hub_file
 from synapse.hub import turn
 from synapse.journal import snapshot, store
 from synapse.journal.files import NO_SPACE
@@ -121,7 +122,8 @@ class Forked:
             readable = select.select([self._stdout.fileno(), self._ended], [], [], 0.25)[0]
             if readable:
                 return bool(self._stdout.readline())
-            if (home / "hub.json").exists():
+            told = read_hub_file(home)
+            if told is not None and told.pid == self.pid:
                 return True
         raise AssertionError("it said nothing")
 

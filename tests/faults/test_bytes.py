@@ -6,17 +6,15 @@ with a fixed seed, `make prove` many more, and `FAULTS_FULL=1 make prove ARGS='"
 length (about an hour). `FAULTS_SEED` picks another sample.
 """
 
-import os
 import random
-import shutil
 import struct
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Final
 
 import pytest
+from tests.faults.lives import IS_FULL, SEED, fast_directory
 from tests.faults.world import (
     CLEAN,
     LATER,
@@ -35,8 +33,6 @@ from tests.figures import tell
 
 pytestmark = pytest.mark.xdist_group("faults-bytes")  # one worker makes the past
 
-SEED: Final = int(os.environ.get("FAULTS_SEED", "4"))
-IS_FULL: Final = os.environ.get("FAULTS_FULL") == "1"
 DATABASE, WAL, SHM, MARK = "journal.db", "journal.db-wal", "journal.db-shm", "journal.mark"
 SECTOR: Final = 512
 PAGE: Final = 4096
@@ -46,11 +42,8 @@ FRAME: Final = 24 + PAGE
 
 @pytest.fixture(scope="module")
 def directory() -> Iterator[Path]:
-    """Where homes are laid out: in memory where there is such a place, because each start syncs several times."""
-    memory = Path("/dev/shm")
-    path = Path(tempfile.mkdtemp(prefix="synapse-faults-", dir=memory if os.access(memory, os.W_OK) else None))
-    yield path
-    shutil.rmtree(path)
+    with fast_directory() as path:
+        yield path
 
 
 @pytest.fixture(scope="module")

@@ -10,41 +10,25 @@ another sample.
 """
 
 import errno
-import os
 import random
 import shutil
 import signal
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import msgspec
 import pytest
 from tests.conftest import require_tool
-from tests.faults.conftest import Line, Outcome, line_to, message
+from tests.faults.conftest import Outcome
+from tests.faults.lives import IS_FULL, SEED, Told, compare, ending_of, fast_directory, talk, truth
 from tests.faults.stage import FOR_EVER, Stage
-from tests.faults.table import rows_that_fit
-from tests.faults.world import AT_MS, Past, lay_out, make_past
+from tests.faults.world import Past, lay_out, make_past
 from tests.figures import tell
-
-from synapse.core.events import LeaseGranted, MessagePosted, MessageSent
-from synapse.core.state import encode_state
-from synapse.errors import JournalError
-from synapse.journal.admin import verify
-from synapse.journal.reader import JournalReader
-from synapse.journal.recovery import recover
-from synapse.journal.upcast import decode
-from synapse.protocol.commands import AckInbox, ClaimLease, ReleaseLease, SendMessage, TakeInbox
-from synapse.protocol.replies import Lease, Sent, Taken
 
 pytestmark = pytest.mark.xdist_group("faults-calls")
 
-SEED: Final = int(os.environ.get("FAULTS_SEED", "4"))
-IS_FULL: Final = os.environ.get("FAULTS_FULL") == "1"
-RESERVE_BYTES: Final = 4096
 GRACE_S: Final = 3.0
 """How long a hub may take to end after it has let its clients down."""
 
@@ -87,10 +71,8 @@ KINDS: Final = (
 
 @pytest.fixture(scope="module")
 def directory() -> Iterator[Path]:
-    memory = Path("/dev/shm")
-    path = Path(tempfile.mkdtemp(prefix="synapse-faults-", dir=memory if os.access(memory, os.W_OK) else None))
-    yield path
-    shutil.rmtree(path)
+    with fast_directory() as path:
+        yield path
 
 
 @pytest.fixture(scope="module")
@@ -102,45 +84,6 @@ def past(directory: Path) -> Past:
 def stage() -> Iterator[Stage]:
     with Stage(require_tool("fiu-run", "fiu-utils")) as found:
         yield found
-
-
-@dataclass
-class Told:
-    """What the clients of a life heard: by text, the seq at which a message was acknowledged."""
-
-    acked: dict[str, int] = field(default_factory=dict)
-    unknown: set[str] = field(default_factory=set)
-    refused: set[str] = field(default_factory=set)
-    epochs: list[int] = field(default_factory=list)
-    is_done: bool = False
-
-    def send(self, line: Line, text: str, *, to: tuple[str, ...] = ()) -> None:
-        """Send a message, and write down what comes back. Raises OSError, EOFError when nothing does."""
-        command = SendMessage(body=message(text).body, to=to) if to else message(text)
-        self.unknown.add(text)
-        frame = line.exchange(command, f"key of {text}")
-        self.unknown.discard(text)
-        if frame.type == "reply":
-            self.acked[text] = int(msgspec.json.decode(frame.body, type=Sent).id[1:])
-        else:
-            self.refused.add(text)
-
-
-def talk(home: Path, told: Told) -> None:
-    """Some of everything, one request at a time. Raises OSError, EOFError when the hub ends."""
-    with ExitStack() as lines:
-        ada, bob = (lines.enter_context(line_to(home, name)) for name in ("ada", "bob"))
-        for number in range(5):
-            told.send(ada, f"post {number} " + "y" * 700 * number)
-            told.send(ada, f"direct {number}", to=("bob",))
-        claimed = ada.exchange(ClaimLease(task="the task", paths=("a/**",), worktree="/w"))
-        if claimed.type == "reply":
-            told.epochs.append(msgspec.json.decode(claimed.body, type=Lease).epoch)
-            ada.exchange(ReleaseLease(task="the task", epoch=told.epochs[-1]))
-        taken = bob.exchange(TakeInbox())
-        if taken.type == "reply" and (lent := msgspec.json.decode(taken.body, type=Taken).message):
-            bob.exchange(AckInbox(ids=(lent.id,)))
-        told.send(bob, "the last")
 
 
 class Life(NamedTuple):
@@ -175,58 +118,6 @@ def live(stage: Stage, past: Past, home: Path, kind: Kind, first: int) -> Life:
         wrong = ending_of(outcome, hub.said, home, is_cut=is_ready and not told.is_done)
     wrong = wrong or truth(home, past, told)
     return Life(outcome, wrong, hub.calls)
-
-
-def ending_of(outcome: Outcome, said: str, home: Path, *, is_cut: bool) -> str:
-    """What is wrong with how a hub ended; nothing when it was stopped, or said a documented line."""
-    if "Traceback" in said:
-        return f"{outcome.code}, a traceback: {outcome.line}"
-    if outcome.code == 0:
-        return "it exited with 0, but did not answer" if is_cut else ""
-    if not rows_that_fit(outcome, home):
-        return f"not documented: {outcome.code} {outcome.line}"
-    return ""
-
-
-def truth(home: Path, past: Past, told: Told) -> str:
-    """What is wrong with the journal that a life left behind."""
-    try:
-        report = verify(home)
-        if report.finding:
-            return f"verify: {report.finding}"
-        found = recover(home, AT_MS, reserve_bytes=RESERVE_BYTES)
-    except JournalError as error:
-        return f"the next start is refused: {error}"
-    with closing(found.journal), closing(JournalReader(home)) as reader:
-        rows = reader.scan(past.base, found.journal.head, -1)
-    if [row._replace(also=()) for row in rows[: len(past.rows)]] != past.rows:
-        return "the log from before is another"
-    if past.head == found.journal.head and encode_state(found.state) != past.states[past.head]:
-        return "the state from before is another"
-    texts: list[tuple[str, int]] = []
-    epochs = set()
-    for row in rows[len(past.rows) :]:
-        event = decode(row)
-        if isinstance(event, MessagePosted | MessageSent):
-            texts.append((msgspec.json.decode(event.body, type=str), row.seq))
-        elif isinstance(event, LeaseGranted):
-            epochs.add(row.seq)
-    return compare(dict(texts), len(texts), epochs, told)
-
-
-def compare(texts: dict[str, int], count: int, epochs: set[int], told: Told) -> str:
-    """What the journal has against what was told."""
-    if len(texts) != count:
-        return "a message is there twice"
-    if lost := [text[:20] for text, seq in told.acked.items() if texts.get(text) != seq]:
-        return f"acknowledged and lost: {lost}"
-    if not set(told.epochs) <= epochs:
-        return "a lease that was granted is lost"
-    if refused := told.refused & set(texts):
-        return f"refused and there: {refused}"
-    if others := set(texts) - set(told.acked) - told.unknown:
-        return f"nobody was told of: {others}"
-    return ""
 
 
 # the operator's verbs
@@ -337,6 +228,7 @@ def test_the_judge_names_what_is_lost_doubled_or_should_not_be_there() -> None:
     assert "twice" in compare({"a": 1, "b": 2}, 3, {9}, told)
     assert "lease" in compare({"a": 1, "b": 2}, 2, set(), told)
     assert "refused" in compare({"a": 1, "b": 2, "r": 3}, 3, {9}, told)
+    assert "another reason" in compare({"a": 1, "b": 2}, 2, {9}, replace(told, codes={"bad_request"}))
     assert "nobody" in compare({"a": 1, "b": 2, "x": 3}, 3, {9}, told)
     assert "traceback" in ending_of(Outcome(1, "x"), "Traceback (most recent call last)", Path("/h"), is_cut=True)
     assert "not documented" in ending_of(Outcome(74, "synapse hub: oh"), "", Path("/h"), is_cut=True)

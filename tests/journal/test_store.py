@@ -207,7 +207,7 @@ with sqlite3.connect({str(tmp_path / "journal.db")!r}) as connection:
     with pytest.raises(StoreFailed, match="the next start replays the truth") as caught:
         journal.append(posts(journal.head, 1))
     assert caught.value.exit_code == 74
-    with pytest.raises(AssertionError):
+    with pytest.raises(StoreFailed, match="it failed before"):
         journal.append(posts(journal.head, 1))
     journal.close()
 

@@ -178,7 +178,8 @@ class Journal:
         Raises `DiskFull` when there is no room: nothing happened, the very same rows can be appended again. Raises
         `StoreFailed` for anything else: the outcome is unknown and this object takes no more rows.
         """
-        assert not self._has_failed, "a journal that failed takes no more rows: exit and replay"
+        if self._has_failed:  # in `maintain`, with this turn already on its way
+            raise StoreFailed(f"{self._files.database}: it failed before; the next start replays the truth")
         last, prev = self.head, self.head_hash
         events: list[int | str | bytes] = []  # the values of all rows, one behind the other
         others: list[tuple[str, int]] = []
