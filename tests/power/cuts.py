@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
 
-from tests.power.disk import DRAWS, Disk, Image
+from tests.power.disk import DRAWS, Disk
 from tests.power.judge import Broken, Uncut, judge
 from tests.power.recording import Recording
-from tests.power.steps import Rename, Step, Sync
+from tests.power.steps import Image, Rename, Step, Sync
 
 RARE: Final = 20
 """A sync is rare when its file has fewer."""

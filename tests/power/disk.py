@@ -15,12 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from tests.power.steps import ROOT, Rename, Resize, Step, Sync, Write
+from tests.power.steps import ROOT, Image, Rename, Resize, Step, Sync, Write
 
 SECTOR_BYTES: Final = 512
-
-Image: TypeAlias = dict[str, bytes | int | None]
-"""What a cut leaves, by path below the root: the bytes, a size where nobody reads the bytes, None for a directory."""
 
 Change: TypeAlias = Write | Resize | Rename
 Waiting: TypeAlias = dict[int, Change]

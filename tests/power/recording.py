@@ -13,7 +13,7 @@ import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,9 +21,9 @@ from typing import Final, Literal, TypeAlias
 
 from tests.conftest import require_tool
 from tests.faults.conftest import ENVIRON, PATIENCE_S, SRC, HubProcess
-from tests.power.disk import Disk, Image
+from tests.power.disk import Disk
 from tests.power.load import Frame, Load, load_on
-from tests.power.steps import Namespace, Rename, Step, Write
+from tests.power.steps import Image, Namespace, Rename, Step, Write
 from tests.power.strace import DATA_BYTES_MAX, TRACED, Call, read_calls
 
 from synapse.core.events import Row
@@ -104,6 +104,14 @@ class Recorder:
         """The home of the hubs, which the first of them makes."""
         return self.root / "home"
 
+    def begin_with(self, image: Image, told: int | None) -> int:
+        """The files that are there already, all of them durable, and the seq that somebody had heard of by then.
+        Answers how many steps it took to put them there."""
+        self._space.begin_with(image)
+        if told is not None:
+            self.told.append(Told(0, {"type": "reply", "seq": told}, None))
+        return len(self._space.steps)
+
     def run(self, load: Load, ends: Ends) -> None:
         """A hub from its start to its end, under load."""
         with self._begun(ends) as (hub, trace):
@@ -119,9 +127,10 @@ class Recorder:
                     self._await_snapshot()
                     os.kill(pid, signal.SIGTERM)
                 outcome = hub.outcome()
-            except BaseException:
-                os.kill(pid, signal.SIGKILL)  # strace would leave it behind
-                raise
+            finally:
+                if hub.process.poll() is None:  # strace would leave the hub behind
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
         assert outcome.code == (0 if ends == "stopped" else -signal.SIGKILL), (outcome, hub.said[-2000:])
         self.take(trace)
 

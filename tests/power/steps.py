@@ -55,6 +55,9 @@ class Sync:
 
 Step: TypeAlias = Write | Resize | Rename | Sync
 
+Image: TypeAlias = dict[str, bytes | int | None]
+"""Files by path below the root: the bytes, a size where nobody reads the bytes, None for a directory."""
+
 _PLAIN_WRITES = frozenset({"write", "pwrite64"})
 _SYNCS = frozenset({"fsync", "fdatasync"})
 _HARMLESS = frozenset({"close", "recvfrom", "sendto", "sendmsg"})
@@ -75,6 +78,19 @@ class Namespace:
     _sizes: dict[int, int] = field(default_factory=dict)
     _offsets: dict[tuple[int, int], int | None] = field(default_factory=dict)
     """By thread and descriptor: where the next plain write goes; None: at the end."""
+
+    def begin_with(self, image: Image) -> None:
+        """Files that are there already, by path below the root: their bytes, a size, or None for a directory."""
+        for name, content in image.items():
+            self._make(f"{self.root}/{name}", is_directory=content is None)
+            number = self._names[self._place(f"{self.root}/{name}")]
+            if isinstance(content, int):
+                self._resize(number, content)
+            elif content:
+                self.steps.append(Write(number, 0, content))
+                self._sizes[number] = len(content)
+        self.steps += [Sync(number, len(self.steps)) for number in (*self.directories, *self._sizes)]
+        self.lines = [-1] * len(self.steps)
 
     def follow(self, calls: Iterable[Call], base: int = 0) -> list[Call]:
         """Take in the calls of one run; its line 0 is line `base` of the whole. Returns those that a kill cut off."""
@@ -217,7 +233,12 @@ class Namespace:
         """The number of an open file; None when it has no name any more: nothing done to it can matter."""
         if descriptor.is_deleted:
             return None
-        return ROOT if descriptor.path == self.root else self._names[self._place(descriptor.path)]
+        if descriptor.path == self.root:
+            return ROOT
+        place = self._place(descriptor.path)
+        if place not in self._names:
+            raise Unmodelled(f"renamed or removed in the middle of a call: {descriptor}")
+        return self._names[place]
 
     def _place(self, path: str) -> tuple[int, str]:
         """The directory a path names and the last part of it."""

@@ -16,8 +16,9 @@ from typing import Final, TypeAlias
 import pytest
 from tests.conftest import require_tool
 from tests.figures import tell
-from tests.power.cuts import Report, plan, plan_since, run_cuts, run_on_all_cores
-from tests.power.disk import DRAWS
+from tests.power.cuts import Report, image_at, lay_down, plan, plan_since, run_cuts, run_on_all_cores
+from tests.power.disk import DRAWS, Disk
+from tests.power.judge import Uncut
 from tests.power.lies import broken_source, numbers_of, told_too_early, with_another_row, without_syncs
 from tests.power.load import Load
 from tests.power.recording import Ends, Recorder, Recording, fast_folder, reached
@@ -26,6 +27,7 @@ from tests.power.restoring import Restoring, run_cuts_of
 SEED: Final = int(os.environ.get("POWER_SEED", "1"))
 CUTS: Final = int(os.environ.get("POWER_CUTS", "3000"))
 CUTS_FAST: Final = 100
+STARTS: Final = 8
 CUTS_OF_A_LIE: Final = 20
 CUTS_OF_A_CONTROL: Final = 60
 PART: Final = "power cuts"
@@ -79,6 +81,39 @@ def few_cuts(recording: Recording, cuts: int, folder: Path) -> Report:
 def test_nothing_answered_is_lost_to_a_power_cut(short: Recording, folder: Path) -> None:
     report = few_cuts(short, CUTS_FAST, folder)
     assert report.checked > CUTS_FAST
+    assert not report.findings, report.words()
+
+
+def cut_again(recording: Recording, number: int, folder: Path) -> tuple[Recording, int]:
+    """A real hub on what a cut has left, recorded in turn, and the step at which it began."""
+    cut = plan(recording.steps, STARTS, SEED)[number]
+    disk = Disk(recording.directories)
+    for step in recording.steps[: cut.step]:
+        disk.take(step)
+    image = image_at(disk, cut, SEED)
+    root = folder / f"start-{number}" / "root"
+    root.parent.mkdir()
+    lay_down(image, root)
+    uncut, recorder = Uncut(recording), Recorder(root)
+    since = recorder.begin_with(image, uncut.told_by(cut.step))
+    recorder.run(Load(3), "killed" if number % 2 else "stopped")
+    second = recorder.finish()
+    shutil.rmtree(root.parent)
+    known = [row for row in uncut.rows if row.seq <= (uncut.told_by(cut.step) or 0)]
+    assert [row._replace(also=()) for row in second.rows[: len(known)]] == known
+    return second, since
+
+
+@pytest.mark.prove
+@pytest.mark.xdist_group("power")
+def test_real_hubs_start_after_a_cut_and_are_cut_again(short: Recording, folder: Path) -> None:
+    report = Report()
+    for number in range(STARTS):
+        second, since = cut_again(short, number, folder)
+        cuts = plan_since(second.steps, since, CUTS // 100, SEED)
+        report.add(run_on_all_cores(second, cuts, SEED, folder))
+    count = len(report.findings)
+    tell(PART, "cuts of a start after a cut that broke something", count, bound="= 0", is_kept=count == 0, seed=SEED)
     assert not report.findings, report.words()
 
 
