@@ -21,6 +21,7 @@ from tests.journal.conftest import (
 
 from synapse.core.events import JournalAdopted
 from synapse.errors import JournalLocked, JournalRefused, StoreFailed
+from synapse.journal import admin
 from synapse.journal.admin import adopt, backup, restore, verify
 from synapse.journal.chain import genesis
 from synapse.journal.create import base_at
@@ -168,6 +169,26 @@ def test_a_restore_into_an_empty_home_and_over_a_damaged_one(tmp_path: Path) -> 
     assert report.aside is not None
     assert (report.aside / "journal.db").read_bytes() == b"garbage" * 1000
     open_journal(tmp_path / "home").close()
+
+
+def test_what_a_restore_replaces_goes_where_the_names_are_durable_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen by cutting the power: else the old journal could be gone together with the directory it was moved into."""
+    home = tmp_path / "home"
+    home_with(home, 3)
+    backup(home, tmp_path / "b.db")
+    synced: list[tuple[Path, bool]] = []
+
+    def note(path: Path) -> None:
+        synced.append((path, (home / "journal.db").exists()))
+
+    monkeypatch.setattr(admin, "sync_directory", note)
+    aside = restore(home, tmp_path / "b.db", LATER_MS).aside
+    assert aside is not None
+    assert {(aside, True), (aside.parent, True), (home, True)} <= set(synced)
+    after = [path for path, is_in_place in synced if not is_in_place]
+    assert after[:2] == [aside, home]
 
 
 def test_a_broken_backup_is_refused_and_nothing_is_changed(tmp_path: Path) -> None:
