@@ -70,6 +70,7 @@ class Report:
 def plan(steps: Sequence[Step], cuts: int, seed: int) -> list[Cut]:
     """That many cuts, in the order of their steps."""
     chance = random.Random(f"{seed}:plan")
+    everywhere = range(len(steps) + 1)
     syncs = [number for number, step in enumerate(steps) if isinstance(step, Sync)]
     often = Counter(step.file for step in steps if isinstance(step, Sync))
     rare = [number for number in syncs if often[_file(steps[number])] < RARE]
@@ -77,7 +78,7 @@ def plan(steps: Sequence[Step], cuts: int, seed: int) -> list[Cut]:
     birth = [number for number in syncs if number < ready]
     chosen = []
     for number in range(cuts):
-        places = (range(len(steps) + 1), syncs, rare, birth)[number % 4]
+        places = (everywhere, syncs, rare, birth)[number % 4] or everywhere  # a hub may sync nothing
         draw = chance.choice(_RANDOM_DRAWS if chance.random() < 0.75 else _FIXED_DRAWS)
         chosen.append(Cut(chance.choice(places), draw, number))
     return sorted(chosen)
