@@ -259,6 +259,8 @@ def test_a_hub_in_the_background_is_in_the_way_of_the_unit(installed: UserManage
 
 def test_the_hub_works_behind_all_that_the_machines_unit_shuts(manager: UserManager) -> None:
     """systemd is root here, so that it can carry out what needs privileges, whatever kind of manager it is."""
+    if sys.executable.startswith(("/tmp/", "/var/tmp/")):
+        pytest.skip(f"the unit has a /tmp of its own, and this Python lies there: {sys.executable}")
     home, place = "/run/home of the hub", manager.units / "synapse.service"
     text = system_unit(" ".join(map(quoted, (sys.executable, "-P", "-m", "synapse"))), quoted(home), "root")
     place.parent.mkdir(parents=True, exist_ok=True)
