@@ -434,7 +434,7 @@ class Agent:
             await client.checkpoint(task, {"left": self.mark()}, epoch=epoch)
         elif chance < 0.3:
             to = (
-                self.world.absent(self._chance)
+                self.world.absent(self._chance, besides=self.name)
                 if chance < 0.24
                 else self.world.somebody(self._chance, besides=self.name)
             )
@@ -501,8 +501,15 @@ class Agent:
 
     async def _ask_again(self, client: Client) -> None:
         repeat = self.memory.unknown[0]
-        await repeat.again(client, repeat.key)
-        self.memory.unknown.pop(0)
+        try:
+            await repeat.again(client, repeat.key)
+        except Rejected as refusal:
+            if refusal.code != "read_only":
+                self.memory.unknown.remove(repeat)  # it was not done, and will not be
+            if (self.name, repeat.key) in self.world.ledger.keys:
+                raise Violation("refused but applied", f"key {repeat.key} of {self.name}", self.name) from refusal
+            raise
+        self.memory.unknown.remove(repeat)
         self.world.sometimes("an unknown outcome became known by its key")
 
     async def ask_twice(self, process: Process) -> None:

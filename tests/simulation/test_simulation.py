@@ -75,7 +75,7 @@ def simulated(hours: float, seed: int) -> tuple[Outcome, float]:
     return outcome, outcome.simulated_s / (time.process_time() - began_s)
 
 
-def judge(outcome: Outcome, speed: float, what: str) -> None:
+def check_run(outcome: Outcome, speed: float, what: str) -> None:
     """Tell what a run came to, and then insist."""
     missed = [point for point in SOMETIMES if not outcome.counts[point]]
     seed, part = outcome.seed, f"simulation, {what}"
@@ -95,14 +95,14 @@ def judge(outcome: Outcome, speed: float, what: str) -> None:
 @pytest.mark.timeout(300)
 def test_an_hour_of_fifty_agents_breaks_no_promise() -> None:
     outcome, speed = simulated(1.0, int(os.environ.get("SIM_SEED", "1")))
-    judge(outcome, speed, "one hour")
+    check_run(outcome, speed, "one hour")
 
 
 @pytest.mark.prove
 def test_many_hours_break_no_promise() -> None:
     hours = float(os.environ.get("SIMULATED_HOURS", "6"))
     outcome, speed = simulated(hours, int(os.environ.get("SIM_SEED", "2")))
-    judge(outcome, speed, "many hours")
+    check_run(outcome, speed, "many hours")
     assert speed >= SPEED_MIN
 
 

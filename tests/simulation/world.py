@@ -110,12 +110,13 @@ class World:
         known = [agent.name for agent in self.crowd if agent.name in seen and agent.name != besides]
         return chance.choice(known) if known else self.crowd[0].name
 
-    def absent(self, chance: Random) -> str:
+    def absent(self, chance: Random, besides: str) -> str:
         """The name of an agent that has no connection, if there is one that was here before."""
         life = self.hub.life
         here = set() if life is None else {link.owner for link in life.links.values()}
         gone = [name for name in self.ledger.names.values() if name not in here and name.startswith("agent")]
-        return chance.choice(gone) if gone else self.somebody(chance)
+        gone = [name for name in gone if name != besides]
+        return chance.choice(gone) if gone else self.somebody(chance, besides)
 
     def connect(self, owner: str) -> Link | None:
         """A connection to the hub, or None while there is none."""
