@@ -231,6 +231,13 @@ async def flood_on_the_unix_socket(me: Attacker) -> None:
         await me.pour(streams, data, answer=b"rate_limited")
 
 
+async def flood_of_history(me: Attacker) -> None:
+    """Pages of a long history, which the hub reads from disk, and this peer reads too."""
+    data = b"".join(request("history.read", number, channel=NOISE, limit=500) for number in range(8))
+    while True:
+        await me.pour(await me.welcomed(), data, answer=b"rate_limited")
+
+
 async def flood_of_nothing(me: Attacker) -> None:
     """The smallest frames there are; none is a request."""
     data = many(lambda _: masked(b"{}"))
@@ -364,6 +371,7 @@ ATTACKS: Final = {
     "flood of one": Play(flood_of_one, "rate_limited", ASKED),
     "flood of claims": Play(flood_of_claims, "rate_limited", ASKED),
     "flood on the Unix socket": Play(flood_on_the_unix_socket, "rate_limited", ASKED),
+    "flood of history": Play(flood_of_history, "answers", ASKED),
     "flood of nothing": Play(flood_of_nothing, "malformed", ASKED),
     "flood of bulk": Play(flood_of_bulk, "not_found", ASKED),
     "flood of binary": Play(flood_of_binary, "malformed", ASKED),
@@ -383,6 +391,9 @@ ATTACKS: Final = {
 """By name."""
 
 
+QUIET: Final = (idle, never_reads, half_frame)
+
+
 async def play(home: Path, port: int, counts: dict[str, int]) -> None:
     """Play until a line comes."""
     met: dict[str, Counter[str]] = {name: Counter() for name in counts}
@@ -392,9 +403,12 @@ async def play(home: Path, port: int, counts: dict[str, int]) -> None:
         for number in range(count)
     ]
     async with asyncio.TaskGroup() as group:  # a bug in an attack ends them all
-        playing = [group.create_task(attack(peer)) for attack, peer in peers]
-        for _, peer in peers:
-            await peer.begun.wait()
+        playing = []
+        for is_quiet in (True, False):  # the quiet ones first, while they are still let in at once
+            next_ones = [(attack, peer) for attack, peer in peers if (attack in QUIET) is is_quiet]
+            playing += [group.create_task(attack(peer)) for attack, peer in next_ones]
+            for _, peer in next_ones:
+                await peer.begun.wait()
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
         print(json.dumps(met), flush=True)

@@ -35,6 +35,7 @@ FULL: Final = {
     "flood of one": 8,
     "flood of claims": 2,
     "flood on the Unix socket": 1,
+    "flood of history": 2,
     "flood of nothing": 4,
     "flood of bulk": 2,
     "flood of binary": 2,
@@ -80,7 +81,7 @@ def test_an_outcome_that_no_attack_may_have_is_named() -> None:
 def test_each_attack_alone_ends_as_it_should_and_costs_no_more_than_its_bound(tmp_path: Path) -> None:
     limits = Limits(**QUICK, **QUICK_RATES)
     with siege(tmp_path / "home", **QUICK, **QUICK_RATES) as here:
-        here.fill(60, 10_000)
+        here.fill(20, 150_000)
         for name in ATTACKS:
             attacks = {name: SMALL.get(name, 2)}
             base = here.memory("VmRSS")
@@ -119,7 +120,7 @@ def test_all_attacks_at_once_leave_a_healthy_peer_its_latency_and_the_hub_its_bo
     alone: list[Phase] = []
     among: list[Phase] = []
     with siege(tmp_path / "home") as here:
-        here.fill(300, 10_000)
+        here.fill(30, 150_000)
         base = here.undisturbed(1.0).peak_bytes
         for _ in range(ROUNDS):
             alone.append(here.undisturbed(SECONDS))
