@@ -88,13 +88,13 @@ def test_the_dialogues_give_frames_of_most_commands() -> None:
 def test_mutated_frames_have_typed_outcomes_and_no_effect_when_refused(
     tmp_path_factory: pytest.TempPathFactory, seed: int
 ) -> None:
-    async def run() -> None:
+    async def check_streams() -> None:
         chance = random.Random(seed)
         async with fuzzing(tmp_path_factory.mktemp("fuzz")) as fuzzer:
             for _ in range(15):
                 await fuzzer.one(chance, FRAMES)
 
-    asyncio.run(run())
+    asyncio.run(check_streams())
 
 
 async def test_a_hub_that_lies_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
