@@ -33,7 +33,7 @@ from synapse.core import kernel
 from synapse.faces.cli.main import main
 from synapse.home import read_hub_file
 from synapse.hub import turn
-from synapse.journal import snapshot, store
+from synapse.journal import connection, snapshot, store
 from synapse.journal.files import NO_SPACE
 
 IMPORTED: Final = (kernel, synapse.faces.cli.hub, synapse.faces.cli.journal, synapse.hub.server)
@@ -116,7 +116,10 @@ class Forked:
             signal.pidfd_send_signal(self._ended, number)
 
     def is_ready(self, home: Path) -> bool:
-        """Wait until it says that it is ready, or ends. A hub whose stdout fails is known by its hub.json."""
+        """Wait until it says that it is ready, or ends. A hub whose stdout fails is known by its hub.json.
+
+        Raises `TimeoutError` for one that hangs.
+        """
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             readable = select.select([self._stdout.fileno(), self._ended], [], [], 0.25)[0]
@@ -125,7 +128,7 @@ class Forked:
             told = read_hub_file(home)
             if told is not None and told.pid == self.pid:
                 return True
-        raise AssertionError("it said nothing")
+        raise TimeoutError("it is neither ready nor ended")
 
     def has_ended(self, patience_s: float) -> bool:
         """True when it ends within so many seconds."""
@@ -240,6 +243,7 @@ def _perform(start: Start, stdout: int, stderr: int) -> NoReturn:
     os.close(stderr)
     if start.call:
         _break(start)
+    vars(connection)["_BUSY_WAIT_S"] = 0.3
     # So that a short life has checkpoints.
     vars(turn)["COMMITS_PER_MAINTENANCE"], vars(store)["CHECKPOINT_PAGES"] = 2, 8
     if start.words[0] == "snapshot":

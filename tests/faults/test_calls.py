@@ -13,6 +13,7 @@ import errno
 import random
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -102,14 +103,19 @@ def live(stage: Stage, past: Past, home: Path, kind: Kind, first: int) -> Life:
     with stage.start(
         "hub", "--home", str(home), "--port", "0", call=kind.call, first=first, last=last, error=kind.error
     ) as hub:
-        if is_ready := hub.is_ready(home):
-            with suppress(OSError, EOFError, AssertionError):  # the hub ended
-                talk(home, told)
-                told.is_done = True
-            if told.is_done or not hub.has_ended(GRACE_S):
-                hub.switch.heal()  # a signal, too, reaches Python by a write
-                hub.signal(signal.SIGTERM)
-        outcome = hub.end()
+        try:
+            is_ready = hub.is_ready(home)
+            if is_ready:
+                with suppress(OSError, EOFError, AssertionError):  # the hub ended
+                    talk(home, told)
+                    told.is_done = True
+                if told.is_done or not hub.has_ended(GRACE_S):
+                    hub.switch.heal()  # a signal, too, reaches Python by a write
+                    hub.signal(signal.SIGTERM)
+            outcome = hub.end()
+        except (TimeoutError, subprocess.TimeoutExpired) as hang:
+            hub.signal(signal.SIGKILL)
+            return Life(hub.end(), f"it hung: {hang}; {hub.said[-300:]}", hub.calls)
     if kind.call == "write" and kind.lasts and outcome.code:
         wrong = (
             "" if outcome.code == 74 else f"not documented: {outcome.code}"
@@ -151,7 +157,8 @@ def carry_out(stage: Stage, past: Past, home: Path, verb: Verb, kind: Kind, firs
     with stage.start(*words, call=kind.call, first=first, last=last, error=kind.error) as process:
         outcome = process.end()
     calls = process.calls
-    if "Traceback" in process.said or outcome.code not in (0, 74, 78) or str(home) not in outcome.line:
+    is_clear = not outcome.code or str(home) in outcome.line
+    if "Traceback" in process.said or outcome.code not in (0, 74, 78) or not is_clear:
         return Life(outcome, f"{outcome.code}, {outcome.line or process.said}", calls)
     with stage.start(*words) as again:
         second = again.end()
@@ -202,7 +209,7 @@ def test_a_call_of_a_hub_fails(stage: Stage, past: Past, directory: Path) -> Non
 
 def test_a_call_of_a_verb_fails(stage: Stage, past: Past, directory: Path) -> None:
     for verb in VERBS:
-        check_verb(stage, past, directory / "home", verb, VERB_KINDS[2:5:2], 2)
+        check_verb(stage, past, directory / "home", verb, VERB_KINDS[2:5:2], 1)
 
 
 @pytest.mark.prove
@@ -213,7 +220,7 @@ def test_many_calls_of_a_hub_fail(stage: Stage, past: Past, directory: Path) -> 
 @pytest.mark.prove
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: "-".join(verb.words[:2]))
 def test_many_calls_of_a_verb_fail(stage: Stage, past: Past, directory: Path, verb: Verb) -> None:
-    check_verb(stage, past, directory / "home", verb, VERB_KINDS, 4)
+    check_verb(stage, past, directory / "home", verb, VERB_KINDS, 3)
 
 
 # is the judge any good?

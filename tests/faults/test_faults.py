@@ -94,6 +94,36 @@ def _locked(directory: Path) -> tuple[Path, Outcome]:
     return home, outcome
 
 
+@fault("database-locked-for-writing")
+def _locked_for_writing(directory: Path) -> tuple[Path, Outcome]:
+    home = stopped_home(directory / "home")
+    with closing(sqlite3.connect(home / "journal.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        outcome = start_fails(home)
+        other.execute("ROLLBACK")
+    return home, outcome
+
+
+@fault("database-locked-while-running")
+def _locked_while_running(directory: Path) -> tuple[Path, Outcome]:
+    home = directory / "home"
+    with (
+        HubProcess(home).until_ready() as hub,
+        line_to(home) as ada,
+        closing(sqlite3.connect(home / "journal.db", isolation_level=None)) as other,
+    ):
+        ada.post("before")
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises((EOFError, ConnectionError)):
+            ada.post("never")
+        outcome = hub.outcome()
+        other.execute("ROLLBACK")
+    with HubProcess(home).until_ready(), line_to(home) as ada:
+        page = ada.ask(ReadHistory(channel="main:general"), History)
+        assert [bytes(told.body) for told in page.messages] == [b'"before"']
+    return home, outcome
+
+
 @fault("wal-cut")
 def _wal_cut(directory: Path) -> tuple[Path, Outcome]:
     home = killed_home(directory / "home")

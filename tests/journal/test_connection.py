@@ -66,3 +66,12 @@ def test_a_file_that_could_be_written_is_not_called_read_only(tmp_path: Path) ->
     assert isinstance(failure(error_of(sqlite3.SQLITE_READONLY), path), JournalRefused)
     path.touch()
     assert isinstance(failure(error_of(sqlite3.SQLITE_READONLY), path), StoreFailed)
+
+
+def test_a_schema_whose_columns_have_other_names_is_damage(tmp_path: Path) -> None:
+    """Found by a flipped bit: it was called a store that failed, and a supervisor would have tried for ever."""
+    home_with(tmp_path, 3)
+    path = Files(tmp_path).database
+    path.write_bytes(path.read_bytes().replace(b"    at_ms ", b"    at_ns "))
+    with pytest.raises(JournalRefused, match="journal_broken: no such column: at_ms"):
+        Journal.open(tmp_path, at_ms=0)

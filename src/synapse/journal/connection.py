@@ -32,7 +32,8 @@ READ_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 damaged schema."""
 
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
+"""The last one means that our statements do not fit the schema: then it is the schema that is wrong."""
 _NOT_WRITABLE = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH})
 
 
@@ -82,6 +83,11 @@ def is_full(error: sqlite3.Error, home: Path) -> bool:
     return code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR_WRITE and lacks_room(home))
 
 
+def is_busy(error: sqlite3.Error) -> bool:
+    """True when another process has the database locked, and had it so for as long as is waited."""
+    return _code(error) & 0xFF in _BUSY
+
+
 def lacks_room(home: Path) -> bool:
     """True when not even the room that a start needs can be written in `home`."""
     try:
@@ -98,7 +104,7 @@ def failure(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> JournalErr
     home = path.parent
     if code == sqlite3.SQLITE_FULL or (code in _WITHOUT_CAUSE and lacks_room(home)):
         return DiskFull(f"{home}: the disk is full; the journal cannot be opened")
-    if code & 0xFF in _BUSY:
+    if is_busy(error):
         return JournalLocked(f"{path}: locked by another process; close what has it open and start again")
     if code & 0xFF in _DAMAGED or (isinstance(error, sqlite3.DatabaseError) and not code):
         return damaged(path, str(error))

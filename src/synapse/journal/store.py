@@ -16,6 +16,7 @@ from synapse.journal.connection import (
     CHECKPOINT_PAGES,
     READ_ERRORS,
     failure,
+    is_busy,
     is_full,
     open_read_only,
     open_writer,
@@ -176,6 +177,7 @@ class Journal:
         `journal.adopted` may jump ahead.
 
         Raises `DiskFull` when there is no room: nothing happened, the very same rows can be appended again. Raises
+        `JournalLocked` when another process does not let go of the database: nothing happened either. Raises
         `StoreFailed` for anything else: the outcome is unknown and this object takes no more rows.
         """
         if self._has_failed:  # in `maintain`, with this turn already on its way
@@ -231,6 +233,8 @@ class Journal:
             except sqlite3.Error as second:
                 error = second
         self._has_failed = True
+        if is_busy(error):
+            return failure(error, self._files.database)
         return StoreFailed(f"{self._files.database}: {error}; the next start replays the truth")
 
     def maintain(self) -> None:
