@@ -7,7 +7,8 @@ import pytest
 from tests.core.conftest import World, text
 
 from synapse.core.state import FORMAT, decode_state, digest, encode_state, new_state
-from synapse.protocol.commands import Artefact, ClaimLease, JoinChannel, PutValue, SaveCheckpoint, SetPool, TakeInbox
+from synapse.protocol.commands import Artefact, ClaimLease, JoinChannel, SaveCheckpoint, SetPool, TakeInbox
+from synapse.protocol.value_commands import PutValue
 
 
 def busy_world() -> World:

@@ -17,18 +17,9 @@ from synapse.core.state import State, decode_state, digest, encode_state, new_st
 from synapse.core.value_events import ValueExpired
 from synapse.core.values import OWNERS_MAX, decide_expired
 from synapse.errors import Rejected
-from synapse.protocol.commands import (
-    ClearValues,
-    CreateRoom,
-    DeleteValue,
-    ForgetAgent,
-    GetValue,
-    Hello,
-    ListValues,
-    PutValue,
-    TransferValue,
-)
+from synapse.protocol.commands import CreateRoom, ForgetAgent, Hello
 from synapse.protocol.limits import Limits
+from synapse.protocol.value_commands import ClearValues, DeleteValue, GetValue, ListValues, PutValue, TransferValue
 
 RULES = Rules(Limits(value_bytes_max=64, values_per_room_max=4, values_bytes_max=200))
 NAMES = ("ada", "bob")

@@ -36,7 +36,7 @@ HOLDS = """
 import asyncio, sys
 from synapse import Client
 from synapse.errors import LeaseLost, Rejected
-from synapse.protocol.commands import RenewLease
+from synapse.protocol.commands import (RenewLease)
 from synapse.protocol.replies import Lease
 
 async def main():

@@ -13,9 +13,10 @@ from synapse.errors import PeerError, Rejected
 from synapse.protocol import codec
 from synapse.protocol.codec import BadFrame, decode_request, encode_request
 from synapse.protocol.codes import ERRORS
-from synapse.protocol.commands import COMMANDS, Command, Int, Ping, SendMessage
+from synapse.protocol.commands import COMMANDS, Command, Ping, SendMessage
 from synapse.protocol.notices import NOTICES
 from synapse.protocol.replies import REPLY_TO, Reply
+from synapse.protocol.terms import Int
 
 REPLIES = sorted(set(REPLY_TO.values()), key=lambda kind: kind.__name__)
 ids = st.integers(-(10**15) + 1, 10**15 - 1) | st.text(st.characters(codec="ascii"), max_size=64).filter(

@@ -17,14 +17,12 @@ from synapse.protocol.codec import ErrorBody, HubFrame, encode_request
 from synapse.protocol.commands import (
     AckInbox,
     ClaimLease,
-    ClearValues,
     Command,
     CreateChannel,
     CreateRoom,
     DeleteChannel,
     DeletePool,
     DeleteRoom,
-    DeleteValue,
     ForgetAgent,
     HandOffLease,
     JoinChannel,
@@ -32,16 +30,15 @@ from synapse.protocol.commands import (
     LeaveChannel,
     LeaveRoom,
     ParkLease,
-    PutValue,
     RebindAgent,
     ReleaseLease,
     SaveCheckpoint,
     SendMessage,
     SetPool,
-    TransferValue,
     WithdrawClaim,
 )
 from synapse.protocol.notices import ClaimQueued
+from synapse.protocol.value_commands import ClearValues, DeleteValue, PutValue, TransferValue
 
 KEYED: Final[frozenset[type[Command]]] = frozenset(
     {

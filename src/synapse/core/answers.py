@@ -37,15 +37,12 @@ from synapse.errors import Rejected
 from synapse.protocol.commands import (
     AckInbox,
     ClaimLease,
-    ClearValues,
     CreateChannel,
     CreateRoom,
     DeclareStatus,
     DeleteChannel,
     DeleteRoom,
-    DeleteValue,
     ForgetAgent,
-    GetValue,
     JoinChannel,
     JoinRoom,
     LeaveChannel,
@@ -55,14 +52,11 @@ from synapse.protocol.commands import (
     ListLeases,
     ListPools,
     ListRooms,
-    ListValues,
-    PutValue,
     RebindAgent,
     ReleaseLease,
     SendMessage,
     ShowChannel,
     ShowRoom,
-    TransferValue,
 )
 from synapse.protocol.cursor import cursor_of, message_id, seq_of_message
 from synapse.protocol.notices import PresenceEntry
@@ -83,6 +77,7 @@ from synapse.protocol.replies import (
     Sent,
     StatusDeclared,
 )
+from synapse.protocol.value_commands import ClearValues, DeleteValue, GetValue, ListValues, PutValue, TransferValue
 from synapse.protocol.value_replies import ValuesPage
 
 if TYPE_CHECKING:

@@ -30,12 +30,9 @@ from synapse.core.refusals import deadlocked, held, queued
 from synapse.core.rooms import Room, require_room
 from synapse.core.scopes import normal_path
 from synapse.errors import Rejected
-from synapse.protocol.commands import (
-    MODES,
-    PRIORITIES,
-    ClaimLease,
-)
+from synapse.protocol.commands import ClaimLease
 from synapse.protocol.names import require_task, shown
+from synapse.protocol.terms import MODES, PRIORITIES
 
 if TYPE_CHECKING:
     from synapse.core.state import State

@@ -63,17 +63,14 @@ from synapse.core.state import State
 from synapse.core.value_events import ValueDeleted, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
 from synapse.errors import Rejected
 from synapse.protocol.commands import (
-    STATUSES,
     AckInbox,
     ClaimLease,
-    ClearValues,
     CreateChannel,
     CreateRoom,
     DeclareStatus,
     DeleteChannel,
     DeletePool,
     DeleteRoom,
-    DeleteValue,
     ForgetAgent,
     HandOffLease,
     Hello,
@@ -82,7 +79,6 @@ from synapse.protocol.commands import (
     LeaveChannel,
     LeaveRoom,
     ParkLease,
-    PutValue,
     RebindAgent,
     ReleaseLease,
     RenewLease,
@@ -90,11 +86,12 @@ from synapse.protocol.commands import (
     SendMessage,
     SetPool,
     TakeInbox,
-    TransferValue,
     WithdrawClaim,
 )
 from synapse.protocol.names import shown
 from synapse.protocol.notices import Message, Notice
+from synapse.protocol.terms import STATUSES
+from synapse.protocol.value_commands import ClearValues, DeleteValue, PutValue, TransferValue
 
 Mutation: TypeAlias = (
     Hello

@@ -27,7 +27,6 @@ from synapse.core.scopes import covers, normal_file
 from synapse.errors import Rejected
 from synapse.protocol import replies
 from synapse.protocol.commands import (
-    MODES,
     CheckLease,
     CheckPaths,
     ClaimLease,
@@ -42,6 +41,7 @@ from synapse.protocol.commands import (
     WithdrawClaim,
 )
 from synapse.protocol.names import require_agent_name, require_task
+from synapse.protocol.terms import MODES
 
 if TYPE_CHECKING:
     from synapse.core.state import State

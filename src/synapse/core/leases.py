@@ -20,7 +20,8 @@ import msgspec
 from synapse.core.events import Ask
 from synapse.core.scope_index import ScopeIndex
 from synapse.core.scopes import Pattern, compile_pattern, overlaps
-from synapse.protocol.commands import PRIORITIES, Artefact
+from synapse.protocol.commands import Artefact
+from synapse.protocol.terms import PRIORITIES
 
 SHARED: Final = "shared"
 EXCLUSIVE: Final = "exclusive"

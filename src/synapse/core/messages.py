@@ -10,10 +10,11 @@ from synapse.core.events import AgentCreated, Card, Delivery, Event, MessagePost
 from synapse.core.inboxes import ALL
 from synapse.core.rooms import Channel, Room, require_channel, require_room
 from synapse.errors import Rejected
-from synapse.protocol.commands import PRIORITIES, SendMessage
+from synapse.protocol.commands import SendMessage
 from synapse.protocol.cursor import cursor_of, message_id, seq_of_message
 from synapse.protocol.names import GENERAL, mentioned, require_agent_name, require_segment, shown
 from synapse.protocol.notices import Message
+from synapse.protocol.terms import PRIORITIES
 
 if TYPE_CHECKING:
     from synapse.core.events import Recorded

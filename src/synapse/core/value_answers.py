@@ -10,9 +10,9 @@ from synapse.core.claims import room_of
 from synapse.core.events import Recorded
 from synapse.core.value_events import ValueDeleted, ValuePut, ValuesCleared, ValueTransferred
 from synapse.core.values import Value, require_value
-from synapse.protocol.commands import ClearValues, DeleteValue, GetValue, ListValues, PutValue, TransferValue
 from synapse.protocol.names import require_key
 from synapse.protocol.replies import Reply
+from synapse.protocol.value_commands import ClearValues, DeleteValue, GetValue, ListValues, PutValue, TransferValue
 from synapse.protocol.value_replies import EarlierOwner, ValueInfo, ValueOwned, ValueRemoved, ValuesRemoved
 
 if TYPE_CHECKING:

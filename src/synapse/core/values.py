@@ -18,10 +18,10 @@ from synapse.core.claims import room_of
 from synapse.core.events import Event, Recorded
 from synapse.core.value_events import ValueDeleted, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
 from synapse.errors import Rejected
-from synapse.protocol.commands import ClearValues, DeleteValue, PutValue, TransferValue
 from synapse.protocol.cursor import cursor_of
 from synapse.protocol.names import require_key
 from synapse.protocol.notices import ValueChanged
+from synapse.protocol.value_commands import ClearValues, DeleteValue, PutValue, TransferValue
 
 if TYPE_CHECKING:
     from synapse.core.state import State

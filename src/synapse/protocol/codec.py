@@ -12,11 +12,13 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from synapse.errors import PeerError, Rejected
-from synapse.protocol.commands import COMMANDS, TYPE_OF, Command, Int, PutValue, SaveCheckpoint, SendMessage
+from synapse.protocol.commands import COMMANDS, TYPE_OF, Command, SaveCheckpoint, SendMessage
 from synapse.protocol.limits import Limits
 from synapse.protocol.names import shown
 from synapse.protocol.notices import NOTICES, Notice
 from synapse.protocol.replies import Reply
+from synapse.protocol.terms import Int
+from synapse.protocol.value_commands import PutValue
 
 RequestId: TypeAlias = str | int | None
 

@@ -4,19 +4,13 @@ Each class is the `body` of one request; `COMMANDS` gives its wire type. A comma
 `idem_key` in its envelope.
 """
 
-from typing import Annotated, Final, TypeAlias, final, get_args
+from typing import Final, TypeAlias, final, get_args
 
 import msgspec
 
 from synapse.protocol.codes import PROTOCOL_VERSION
-
-INT_MAX: Final = 2**53 - 1
-"""The largest integer that a double holds exactly, and so every JSON parser."""
-Int: TypeAlias = Annotated[int, msgspec.Meta(ge=-INT_MAX, le=INT_MAX)]
-
-PRIORITIES: Final = ("low", "normal", "high", "urgent")
-STATUSES: Final = ("idle", "busy", "waiting_for_input")
-MODES: Final = ("exclusive", "shared")
+from synapse.protocol.terms import Int
+from synapse.protocol.value_commands import ClearValues, DeleteValue, GetValue, ListValues, PutValue, TransferValue
 
 
 class IdentifyHub(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -413,60 +407,6 @@ class ListPools(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     limit: Int = 200
     after: str | None = None
-
-
-class PutValue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Put a value of a room (null: the home's): any JSON. ttl_ms: it is gone then; null, it has no end. if_version:
-    only when that is its version; 0, only when there is none. owner: who owns a new one, for an operator; else who
-    asks."""
-
-    key: str
-    value: msgspec.Raw
-    room: str | None = None
-    ttl_ms: Int | None = None
-    if_version: Int | None = None
-    owner: str | None = None
-
-
-class GetValue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Read one value."""
-
-    key: str
-    room: str | None = None
-
-
-class DeleteValue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Remove a value; with `if_version` only that version of it."""
-
-    key: str
-    room: str | None = None
-    if_version: Int | None = None
-
-
-class ListValues(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One page of a room's values by key, those whose key begins with `prefix`. values: false leaves the values out."""
-
-    room: str | None = None
-    prefix: str = ""
-    values: bool = True
-    limit: Int = 200
-    after: str | None = None
-
-
-class ClearValues(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Remove all values of a room whose key begins with `prefix`; all of them, when that is empty."""
-
-    room: str | None = None
-    prefix: str = ""
-
-
-class TransferValue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Give a value of mine to another agent; an operator gives any. Its earlier owners stay on record."""
-
-    key: str
-    to: str
-    room: str | None = None
-    if_version: Int | None = None
 
 
 class ShowStatus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

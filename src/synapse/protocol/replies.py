@@ -5,7 +5,7 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from synapse.protocol import commands
+from synapse.protocol import commands, value_commands
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import Message
 from synapse.protocol.value_replies import ValueInfo, ValueOwned, ValueRemoved, ValuesPage, ValuesRemoved
@@ -541,12 +541,12 @@ REPLY_TO: Final[dict[type[commands.Command], type[Reply]]] = {
     commands.SetPool: PoolInfo,
     commands.DeletePool: PoolDeleted,
     commands.ListPools: Pools,
-    commands.PutValue: ValueInfo,
-    commands.GetValue: ValueInfo,
-    commands.DeleteValue: ValueRemoved,
-    commands.ListValues: ValuesPage,
-    commands.ClearValues: ValuesRemoved,
-    commands.TransferValue: ValueOwned,
+    value_commands.PutValue: ValueInfo,
+    value_commands.GetValue: ValueInfo,
+    value_commands.DeleteValue: ValueRemoved,
+    value_commands.ListValues: ValuesPage,
+    value_commands.ClearValues: ValuesRemoved,
+    value_commands.TransferValue: ValueOwned,
     commands.ShowStatus: Status,
     commands.VerifyJournal: JournalVerified,
     commands.BackUpJournal: JournalBackedUp,

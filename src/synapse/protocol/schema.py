@@ -13,10 +13,11 @@ import msgspec
 
 from synapse.protocol.codec import REQUEST_ID_CHARS_MAX, ErrorBody
 from synapse.protocol.codes import CLOSES, ERRORS, PROTOCOL_VERSION
-from synapse.protocol.commands import COMMANDS, PRIORITIES, STATUSES
+from synapse.protocol.commands import COMMANDS
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import NOTICES
 from synapse.protocol.replies import REPLY_TO
+from synapse.protocol.terms import PRIORITIES, STATUSES
 
 Json: TypeAlias = dict[str, object]
 

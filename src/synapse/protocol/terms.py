@@ -1,0 +1,13 @@
+"""Words and numbers that many commands share."""
+
+from typing import Annotated, Final, TypeAlias
+
+import msgspec
+
+INT_MAX: Final = 2**53 - 1
+"""The largest integer that a double holds exactly, and so every JSON parser."""
+Int: TypeAlias = Annotated[int, msgspec.Meta(ge=-INT_MAX, le=INT_MAX)]
+
+PRIORITIES: Final = ("low", "normal", "high", "urgent")
+STATUSES: Final = ("idle", "busy", "waiting_for_input")
+MODES: Final = ("exclusive", "shared")
