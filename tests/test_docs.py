@@ -10,11 +10,13 @@ import msgspec
 import pytest
 
 from synapse.protocol.codes import CLOSES, ERRORS
-from synapse.protocol.commands import COMMANDS, Artefact
+from synapse.protocol.commands import COMMANDS
 from synapse.protocol.limits import Limits
 from synapse.protocol.names import NAME_MAX, RESERVED, SEGMENT, TASK
 from synapse.protocol.notices import NOTICES
-from synapse.protocol.replies import REPLY_TO, Checkpoint, Covered, Happened, Lease, LeaseWaiter, PoolInfo
+from synapse.protocol.plan_replies import ProgressLine, TaskHolder, TaskInfo
+from synapse.protocol.replies import REPLY_TO, Checkpoint, Covered, Happened, Lease, LeaseWaiter, PoolInfo, TaskBrief
+from synapse.protocol.terms import Artefact
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOCOL = ROOT / "PROTOCOL.md"
@@ -78,7 +80,7 @@ def test_every_command_is_explained_with_all_its_fields(name: str) -> None:
 
 
 COMMON = frozenset({"cursor", "room", "channel", "messages"})
-TOLD_ONCE = {Lease: "A lease"}
+TOLD_ONCE = {Lease: "A lease", TaskInfo: "A task"}
 """Replies of several commands have a heading of their own, to which each of these commands links."""
 
 
@@ -87,8 +89,9 @@ def test_every_reply_is_explained_with_all_its_fields(name: str) -> None:
     text, kind = text_of(PROTOCOL), REPLY_TO[COMMANDS[name]]
     told = told_of(text, name)
     if kind in TOLD_ONCE:
-        assert "[a lease](#a-lease)" in told, "a link to where the reply is explained"
-        told = section_of(text, TOLD_ONCE[kind])
+        heading = TOLD_ONCE[kind]
+        assert f"[{heading.lower()}](#{heading.lower().replace(' ', '-')})" in told, "a link to where it is explained"
+        told = section_of(text, heading)
     fields = [field.encode_name for field in msgspec.structs.fields(kind)]
     if name == "hub.status":
         fields = ["reasons", "head", "base", "read_only", "counts"]
@@ -111,6 +114,9 @@ def test_every_part_of_a_reply_about_leases_is_explained_with_all_its_fields() -
         (Covered, section_of(text, "`lease.covers`")),
         (Happened, section_of(text, "`task.explain`")),
         (PoolInfo, section_of(text, "`pool.list`")),
+        (TaskBrief, section_of(text, "A lease")),
+        (TaskHolder, section_of(text, "A task")),
+        (ProgressLine, section_of(text, "`task.note`")),
     ):
         fields = [field.encode_name for field in msgspec.structs.fields(kind)]
         assert [field for field in fields if f"`{field}`" not in told and field not in COMMON] == [], kind.__name__

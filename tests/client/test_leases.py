@@ -19,10 +19,10 @@ from synapse.client.client import HeldLease
 from synapse.client.identity import Card
 from synapse.client.transport import Transport
 from synapse.errors import Disconnected, Rejected
-from synapse.protocol.commands import Artefact
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import ClaimQueued, LeaseChanged
 from synapse.protocol.replies import Lease, Pong, Released
+from synapse.protocol.terms import Artefact
 from synapse.testing import MemoryHub, MemoryPeer
 
 if TYPE_CHECKING:

@@ -26,7 +26,6 @@ from synapse.core.kernel import Mutation
 from synapse.core.state import decode_state, digest, encode_state
 from synapse.protocol.commands import (
     AckInbox,
-    Artefact,
     CreateRoom,
     DeletePool,
     DeleteRoom,
@@ -43,6 +42,7 @@ from synapse.protocol.commands import (
 from synapse.protocol.cursor import message_id
 from synapse.protocol.limits import Limits
 from synapse.protocol.replies import Lease, Released, Withdrawn
+from synapse.protocol.terms import Artefact
 
 UNDER_A_LEASE: list[tuple[str, Mutation]] = [
     ("renew", RenewLease(task="T1")),

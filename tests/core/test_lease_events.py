@@ -13,7 +13,6 @@ from synapse.core.kernel import announce, arrivals, shown_to
 from synapse.core.lease_events import LEASE_EVENTS, in_a_sentence, shown_arrival, shown_change
 from synapse.core.leases import Place
 from synapse.protocol.commands import (
-    Artefact,
     ForgetAgent,
     ParkLease,
     ReleaseLease,
@@ -23,6 +22,7 @@ from synapse.protocol.commands import (
     WithdrawClaim,
 )
 from synapse.protocol.notices import LeaseChanged, Message
+from synapse.protocol.terms import Artefact
 
 
 def life_of_a_task() -> tuple[LeaseWorld, list[Recorded]]:

@@ -7,7 +7,9 @@ import pytest
 from tests.core.conftest import World, text
 
 from synapse.core.state import FORMAT, decode_state, digest, encode_state, new_state
-from synapse.protocol.commands import Artefact, ClaimLease, JoinChannel, SaveCheckpoint, SetPool, TakeInbox
+from synapse.protocol.commands import ClaimLease, JoinChannel, SaveCheckpoint, SetPool, TakeInbox
+from synapse.protocol.plan_commands import DeclareTask
+from synapse.protocol.terms import Artefact
 from synapse.protocol.value_commands import PutValue
 
 
@@ -23,6 +25,7 @@ def busy_world() -> World:
     world.do(ClaimLease(task="T1", worktree="w", paths=("src/**",), pools={"gpu": 1}), "ada")
     world.do(SaveCheckpoint(task="T1", data=msgspec.Raw(b'{"step":3}'), artefacts=(Artefact(path="a"),)), "ada")
     world.do(ClaimLease(task="T2", worktree="w", paths=("**/x",), wait_ms=None), "bob", key="w")
+    world.do(DeclareTask(task="T1", title="first", depends_on=("T0",)), "ada")
     world.do(PutValue(key="k", value=msgspec.Raw(b'{"v":1}'), ttl_ms=60_000), "ada")
     return world
 

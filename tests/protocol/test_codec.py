@@ -15,6 +15,7 @@ from synapse.protocol.codec import BadFrame, decode_request, encode_request
 from synapse.protocol.codes import ERRORS
 from synapse.protocol.commands import COMMANDS, Command, Ping, SendMessage
 from synapse.protocol.notices import NOTICES
+from synapse.protocol.plan_commands import TaskSpec
 from synapse.protocol.replies import REPLY_TO, Reply
 from synapse.protocol.terms import Int
 
@@ -138,6 +139,8 @@ def _filler(kind: Any) -> object:
         return True
     if kind == tuple[str, ...]:
         return ["x"]
+    if kind == tuple[TaskSpec, ...]:
+        return []
     return 1 if kind is Int else "x"
 
 

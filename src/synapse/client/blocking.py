@@ -26,7 +26,7 @@ from synapse.client.subscriptions import PresenceUpdate
 from synapse.errors import Disconnected, LeaseLost
 from synapse.protocol import replies
 from synapse.protocol.codes import CLOSE_NORMAL
-from synapse.protocol.notices import LeaseChanged, Message, ValueChanged
+from synapse.protocol.notices import LeaseChanged, Message, PlanChanged, ValueChanged
 
 _P = ParamSpec("_P")
 _Result = TypeVar("_Result")
@@ -353,6 +353,14 @@ class BlockingClient:
     keys = _blocking(Client.keys)
     clear = _blocking(Client.clear)
     transfer = _blocking(Client.transfer)
+    declare_task = _blocking(Client.declare_task)
+    declare_tasks = _blocking(Client.declare_tasks)
+    update_task = _blocking(Client.update_task)
+    note_progress = _blocking(Client.note_progress)
+    remove_task = _blocking(Client.remove_task)
+    task = _blocking(Client.task)
+    tasks = _blocking(Client.tasks)
+    progress = _blocking(Client.progress)
     rooms = _blocking(Client.rooms)
     channels = _blocking(Client.channels)
     room_info = _blocking(Client.room_info)
@@ -389,6 +397,10 @@ class BlockingClient:
     ) -> BlockingFeed[ValueChanged]:
         """What becomes of a room's values."""
         return BlockingFeed(self._loop, lambda: self._client.value_changes(prefix, room=room, since=since))
+
+    def plan_changes(self, *, room: str | None = None, since: str | None = None) -> BlockingFeed[PlanChanged]:
+        """What becomes of a room's plan."""
+        return BlockingFeed(self._loop, lambda: self._client.plan_changes(room=room, since=since))
 
     lease = _leased(Client.lease)
 

@@ -38,6 +38,7 @@ from synapse.protocol.commands import (
     WithdrawClaim,
 )
 from synapse.protocol.notices import ClaimQueued
+from synapse.protocol.plan_commands import DeclareTask, DeclareTasks, NoteProgress, RemoveTask, UpdateTask
 from synapse.protocol.value_commands import ClearValues, DeleteValue, PutValue, TransferValue
 
 KEYED: Final[frozenset[type[Command]]] = frozenset(
@@ -66,6 +67,11 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
         DeleteValue,
         ClearValues,
         TransferValue,
+        DeclareTask,
+        DeclareTasks,
+        UpdateTask,
+        NoteProgress,
+        RemoveTask,
     }
 )
 """Commands that get an idempotency key. All others are simply repeated: they change nothing durable or, as renewals,

@@ -26,15 +26,17 @@ from synapse.client.home import Surroundings
 from synapse.client.identity import Card, Identity, own_name
 from synapse.client.leases import PLAIN, HeldLease, Mode, Terms, claim, claim_command, milliseconds, texts
 from synapse.client.lifeline import Lifeline, Wiring
-from synapse.client.subscriptions import LeaseFeed, MessageFeed, PresenceFeed, PresenceUpdate, ValueFeed
+from synapse.client.plan import SharedPlan
+from synapse.client.subscriptions import LeaseFeed, MessageFeed, PlanFeed, PresenceFeed, PresenceUpdate, ValueFeed
 from synapse.client.takes import Takes, wait_receipt
 from synapse.client.transport import Dial, HubDialer, Transport
 from synapse.client.values import SharedValues
 from synapse.client.worktree import files_of
 from synapse.errors import LeaseLost
-from synapse.protocol import commands, replies
+from synapse.protocol import commands, replies, terms
 from synapse.protocol.cursor import cursor_of
 from synapse.protocol.notices import Message
+from synapse.protocol.plan_commands import TaskSpec
 
 __all__ = [
     "Card",
@@ -47,9 +49,11 @@ __all__ = [
     "Message",
     "MessageFeed",
     "OutcomeUnknown",
+    "PlanFeed",
     "PresenceFeed",
     "PresenceUpdate",
     "RequestTimeout",
+    "TaskSpec",
     "Terms",
     "Transport",
     "ValueFeed",
@@ -61,7 +65,7 @@ __all__ = [
 ]
 
 
-class Client(SharedValues):
+class Client(SharedValues, SharedPlan):
     """One agent's connection to a hub. Use it as `async with Client(...) as client`, in one event loop."""
 
     def __init__(
@@ -385,7 +389,7 @@ class Client(SharedValues):
         task: str,
         data: object = None,
         *,
-        artefacts: Iterable[commands.Artefact] = (),
+        artefacts: Iterable[terms.Artefact] = (),
         epoch: int | None = None,
         room: str | None = None,
     ) -> replies.Lease:

@@ -31,7 +31,6 @@ from synapse.errors import Disconnected, LeaseLost, Rejected, SynapseError
 from synapse.protocol import replies
 from synapse.protocol.codec import HubFrame
 from synapse.protocol.commands import (
-    Artefact,
     ClaimLease,
     HandOffLease,
     ReleaseLease,
@@ -40,6 +39,7 @@ from synapse.protocol.commands import (
     WithdrawClaim,
 )
 from synapse.protocol.notices import LeaseLost as LostNotice
+from synapse.protocol.terms import Artefact
 
 BELIEF: Final = 0.9
 """The part of what the hub promised that the client counts on."""

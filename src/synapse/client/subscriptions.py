@@ -26,6 +26,7 @@ from synapse.protocol.notices import (
     CaughtUp,
     LeaseChanged,
     Message,
+    PlanChanged,
     PresenceChanged,
     PresenceEntry,
     PresenceSnapshot,
@@ -39,10 +40,12 @@ if TYPE_CHECKING:
 QUEUE_MESSAGES_MAX: Final = 1_000
 QUEUE_BYTES_MAX: Final = 4 * 1024 * 1024
 
-Told: TypeAlias = Message | LeaseChanged | ValueChanged | PresenceSnapshot | PresenceChanged | CaughtUp | Broken
+Told: TypeAlias = (
+    Message | LeaseChanged | ValueChanged | PlanChanged | PresenceSnapshot | PresenceChanged | CaughtUp | Broken
+)
 """Notices that belong to a subscription."""
 
-_Kept = TypeVar("_Kept", Message, LeaseChanged, ValueChanged)
+_Kept = TypeVar("_Kept", Message, LeaseChanged, ValueChanged, PlanChanged)
 
 
 class Feed(ABC):
@@ -301,6 +304,18 @@ class ValueFeed(ResumingFeed[ValueChanged]):
             self._seq, self._position = seq, notice.cursor
 
 
+class PlanFeed(ResumingFeed[PlanChanged]):
+    """What becomes of the plan of a room."""
+
+    def __init__(self, lifeline: "Lifeline", room: str, *, since: str | None) -> None:
+        super().__init__(lifeline, since=since)
+        self.room = room
+
+    def command(self) -> Subscribe:
+        """Subscribe from the last change that was kept."""
+        return Subscribe(plans=(self.room,), since=self._position)
+
+
 class PresenceUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """Agents by name. is_snapshot: these are all that are online or recent; else only those that changed."""
 
@@ -366,6 +381,7 @@ class Feeds:
         self._inbox: MessageFeed | None = None
         self._leases: LeaseFeed | None = None
         self._values: dict[str, ValueFeed] = {}
+        self._plans: dict[str, PlanFeed] = {}
         self._presence: PresenceFeed | None = None
 
     def __iter__(self) -> Iterator[Feed]:
@@ -381,6 +397,8 @@ class Feeds:
             taken = ["leases"] if self._leases is not None else []
         elif isinstance(feed, ValueFeed):
             taken = [f"the values of {feed.room}"] if feed.room in self._values else []
+        elif isinstance(feed, PlanFeed):
+            taken = [f"the plan of {feed.room}"] if feed.room in self._plans else []
         elif isinstance(feed, PresenceFeed):
             taken = ["presence"] if self._presence is not None else []
         if taken:
@@ -397,6 +415,8 @@ class Feeds:
             self._leases = feed
         elif isinstance(feed, ValueFeed):
             self._values[feed.room] = feed
+        elif isinstance(feed, PlanFeed):
+            self._plans[feed.room] = feed
         elif isinstance(feed, PresenceFeed):
             self._presence = feed
 
@@ -410,6 +430,8 @@ class Feeds:
                 del self._by_channel[address]
         if isinstance(feed, ValueFeed):
             del self._values[feed.room]
+        if isinstance(feed, PlanFeed):
+            del self._plans[feed.room]
         self._inbox = None if self._inbox is feed else self._inbox
         self._leases = None if self._leases is feed else self._leases
         self._presence = None if self._presence is feed else self._presence
@@ -429,6 +451,10 @@ class Feeds:
                 values = self._values.get(notice.room)
                 if values is not None:
                     values.hear(notice, seq, size)
+            case PlanChanged():
+                plan = self._plans.get(notice.room)
+                if plan is not None:
+                    plan.hear(notice, seq, size)
             case PresenceSnapshot() | PresenceChanged():
                 if self._presence is not None:
                     self._presence.hear(notice)

@@ -30,6 +30,7 @@ from synapse.core.lease_answers import (
     look_lease,
     pool_info,
 )
+from synapse.core.plan_answers import PlanMutation, answer_plan, look_task, task_info, tasks_to_list
 from synapse.core.presence import Here
 from synapse.core.rooms import Channel, Room, require_channel, require_room
 from synapse.core.value_answers import ValueMutation, answer_value, look_value, value_info, values_to_list
@@ -60,6 +61,16 @@ from synapse.protocol.commands import (
 )
 from synapse.protocol.cursor import cursor_of, message_id, seq_of_message
 from synapse.protocol.notices import PresenceEntry
+from synapse.protocol.plan_commands import (
+    DeclareTask,
+    DeclareTasks,
+    ListTasks,
+    NoteProgress,
+    RemoveTask,
+    ShowTask,
+    UpdateTask,
+)
+from synapse.protocol.plan_replies import PlanPage
 from synapse.protocol.replies import (
     Acked,
     AgentInfo,
@@ -99,6 +110,7 @@ Answerable: TypeAlias = (
     | LeaveChannel
     | LeaseMutation
     | ValueMutation
+    | PlanMutation
 )
 """Mutations whose reply needs nothing but their events. (Hello and inbox.take also need the connection or the disk.)"""
 
@@ -113,10 +125,14 @@ Query: TypeAlias = (
     | LeaseQuery
     | GetValue
     | ListValues
+    | ShowTask
+    | ListTasks
 )
 """Questions that the state in memory can answer."""
 
-_Paged: TypeAlias = ListAgents | ListRooms | ShowRoom | ListChannels | ShowChannel | ListLeases | ListPools | ListValues
+_Paged: TypeAlias = (
+    ListAgents | ListRooms | ShowRoom | ListChannels | ShowChannel | ListLeases | ListPools | ListValues | ListTasks
+)
 
 QUERIES = frozenset(get_args(Query))
 
@@ -152,6 +168,8 @@ def answer(state: "State", command: Answerable, by: By, events: Sequence[Recorde
             return _place(room, channel, events, cursor)
         case PutValue() | DeleteValue() | ClearValues() | TransferValue():
             return answer_value(state, command, by, events, cursor)
+        case DeclareTask() | DeclareTasks() | UpdateTask() | NoteProgress() | RemoveTask():
+            return answer_plan(state, command, by, events, cursor)
         case _:
             return answer_lease(state, command, by, events, cursor)
 
@@ -257,6 +275,23 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
                 keys, query, rules, lambda key: value_info(place, there[key], has_value=query.values)
             )
             return ValuesPage(seq=state.seq, values=values, next=following, cursor=cursor)
+        case ShowTask():
+            return look_task(state, query, by, cursor)
+        case ListTasks():
+            room_id, name, plan, ids = tasks_to_list(state, query, by)
+            tasks, following = _listed(
+                ids, query, rules, lambda task: task_info(state, room_id, name, plan.tasks[task], by)
+            )
+            ready = tuple(task.task for task in tasks if task.ready)
+            return PlanPage(
+                seq=state.seq,
+                room=name,
+                tasks=tasks,
+                ready=ready,
+                total=len(plan.tasks),
+                next=following,
+                cursor=cursor,
+            )
         case _:
             return look_lease(state, rules, query, by, cursor)
 

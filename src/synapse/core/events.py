@@ -14,8 +14,9 @@ from typing import Final, NamedTuple, TypeAlias, assert_never, final, get_args
 import msgspec
 
 from synapse.core.idem import Idem as Idem
+from synapse.core.plan_events import TaskDeclared, TaskMoved, TaskNoted, TaskRemoved, TasksReady
 from synapse.core.value_events import ValueDeleted, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
-from synapse.protocol.commands import Artefact
+from synapse.protocol.terms import Artefact
 
 new_tuple: Final = tuple.__new__
 """Makes a NamedTuple from all its fields at half the cost of calling its class; for the hot path only."""
@@ -468,6 +469,11 @@ Event: TypeAlias = (
     | ValueExpired
     | ValueTransferred
     | ValuesCleared
+    | TaskDeclared
+    | TaskMoved
+    | TasksReady
+    | TaskNoted
+    | TaskRemoved
 )
 
 
@@ -523,6 +529,10 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return ("hub",)
         case ValuePut() | ValueDeleted() | ValueExpired() | ValueTransferred() | ValuesCleared():
             return (f"kv/{event.room}",)
+        case TaskDeclared() | TaskMoved() | TaskNoted() | TaskRemoved():
+            return (f"pt/{event.room}/{event.task}", f"pl/{event.room}")
+        case TasksReady():
+            return (f"pl/{event.room}",)
         case JournalStarted() | JournalAdopted() | JournalWritable() | HubStarted():
             return ("hub",)
         case _:

@@ -16,7 +16,7 @@ from typing import TypeAlias, assert_never, get_args
 
 import msgspec
 
-from synapse.core import agents, claims, holding, inboxes, messages, rooms, values
+from synapse.core import agents, claims, holding, inboxes, messages, planning, rooms, values
 from synapse.core.agents import Agent
 from synapse.core.by import By, Rules
 from synapse.core.events import (
@@ -58,6 +58,8 @@ from synapse.core.events import (
 from synapse.core.idempotency import Remembered
 from synapse.core.inboxes import ALL, DIRECT, MENTION, Entry
 from synapse.core.lease_events import apply_end, apply_grant, apply_lease, shown_arrival, shown_change, shown_usual
+from synapse.core.plan import PlanEvent, apply_plan, shown_plan_change
+from synapse.core.plan_events import TaskDeclared, TaskMoved, TaskNoted, TaskRemoved, TasksReady
 from synapse.core.rooms import Channel, Room
 from synapse.core.state import State
 from synapse.core.value_events import ValueDeleted, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
@@ -90,6 +92,7 @@ from synapse.protocol.commands import (
 )
 from synapse.protocol.names import shown
 from synapse.protocol.notices import Message, Notice
+from synapse.protocol.plan_commands import DeclareTask, DeclareTasks, NoteProgress, RemoveTask, UpdateTask
 from synapse.protocol.terms import STATUSES
 from synapse.protocol.value_commands import ClearValues, DeleteValue, PutValue, TransferValue
 
@@ -122,6 +125,11 @@ Mutation: TypeAlias = (
     | DeleteValue
     | ClearValues
     | TransferValue
+    | DeclareTask
+    | DeclareTasks
+    | UpdateTask
+    | NoteProgress
+    | RemoveTask
 )
 """Commands that may become events."""
 
@@ -199,6 +207,14 @@ def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]
             return values.decide_clear(state, command, by)
         case TransferValue():
             return values.decide_transfer(state, command, by)
+        case DeclareTask() | DeclareTasks():
+            return planning.decide_declare(state, rules, command, by)
+        case UpdateTask():
+            return planning.decide_update(state, rules, command, by)
+        case NoteProgress():
+            return planning.decide_note(state, rules, command, by)
+        case RemoveTask():
+            return planning.decide_remove(state, command, by)
         case _:
             assert_never(command)
 
@@ -283,6 +299,8 @@ def apply(state: State, recorded: Recorded) -> None:
             _apply_room(state, seq, at_ms, actor, event)
         case ValuePut() | ValueDeleted() | ValueExpired() | ValueTransferred() | ValuesCleared():
             values.apply_value(state, recorded, event)
+        case TaskDeclared() | TaskMoved() | TasksReady() | TaskNoted() | TaskRemoved():
+            apply_plan(state, recorded, event)
         case _:
             apply_lease(state, recorded, event)
 
@@ -302,6 +320,7 @@ def _apply_room(state: State, seq: int, at_ms: int, actor: str, event: _RoomEven
             for key in [key for key in state.leases.checkpoints if key[0] == event.room]:
                 state.leases.keep(key, None)
             state.values.drop_room(event.room)
+            state.plan.drop_room(event.room)
         case RoomJoined():
             state.rooms.by_id[event.room].members.add(event.agent)
         case RoomLeft():
@@ -367,6 +386,10 @@ def announce(journal_id: str, recorded: Recorded, keys: Container[str]) -> list[
         key = f"kv/{event.room}"
         if key in keys:
             told.append((key, values.shown_value_change(journal_id, recorded, event)))
+    elif isinstance(event, PlanEvent):
+        key = f"pl/{event.room}"
+        if key in keys:
+            told.append((key, shown_plan_change(journal_id, recorded, event)))
     else:
         if LEASES in keys:
             change = shown_change(journal_id, recorded)

@@ -1,9 +1,10 @@
 """What is answered about leases: the reply of a mutation, rebuilt from its events, and questions to the state."""
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from synapse.core.by import By, Rules
 from synapse.core.claims import none_of, require_pool, room_of
@@ -50,6 +51,7 @@ _Rare: TypeAlias = RenewLease | WithdrawClaim | SaveCheckpoint | HandOffLease | 
 LeaseMutation: TypeAlias = ClaimLease | ReleaseLease | _Rare
 LeaseQuery: TypeAlias = CheckLease | CheckPaths
 
+_LISTED: Final = frozenset({"waiters", "waiting", "idle_ms", "stalled"})
 WAITERS_MAX = 32
 """How many waiters a listed lease names; `waiting` counts all."""
 
@@ -194,6 +196,7 @@ def lease_info(
         offered_to=UNSET if offered is None else offered.name,
         outcome=UNSET if outcome is None else outcome,
         live=UNSET if cursor is None else True,
+        plan=_brief(state, ask) if cursor is not None and state.plan.count else UNSET,
         cursor=UNSET if cursor is None else cursor,
     )
 
@@ -223,6 +226,15 @@ def _ended(ask: Ask, epoch: int, *, granted_at_ms: int, ttl_ms: int, outcome: st
         live=False,
         cursor=cursor,
     )
+
+
+def _brief(state: "State", ask: Ask) -> replies.TaskBrief | UnsetType:
+    """What the plan says of the task of an ask."""
+    task = state.plan.find((ask.room, ask.task))
+    if task is None:
+        return UNSET
+    waits_for = islice(state.plan.by_room[ask.room].missing(task), WAITERS_MAX)
+    return replies.TaskBrief(title=task.title, status=task.status, waits_for=dict(waits_for))
 
 
 def _checkpoint(state: "State", key: TaskKey) -> replies.Checkpoint | None:
@@ -346,11 +358,13 @@ def listed_lease(state: "State", epoch: str, by: By) -> replies.Lease:
     """A lease with who waits behind it."""
     lease = state.leases.live[int(epoch)]
     waiting = in_line(place for place in state.leases.places_after(lease.ask) if _waits_for(place, lease))
-    info = lease_info(state, lease, by)
+    info, soft = lease_info(state, lease, by), state.soft.leasing
     return replies.Lease(
-        **{name: getattr(info, name) for name in info.__struct_fields__ if name not in ("waiters", "waiting")},
+        **{name: getattr(info, name) for name in info.__struct_fields__ if name not in _LISTED},
         waiters=tuple(waiter_info(place, at) for at, place in enumerate(waiting[:WAITERS_MAX], 1)),
         waiting=len(waiting),
+        idle_ms=soft.idle_ms(lease, by.lease_ms),
+        stalled=soft.is_stalled(lease, by.lease_ms),
     )
 
 

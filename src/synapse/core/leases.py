@@ -20,8 +20,7 @@ import msgspec
 from synapse.core.events import Ask
 from synapse.core.scope_index import ScopeIndex
 from synapse.core.scopes import Pattern, compile_pattern, overlaps
-from synapse.protocol.commands import Artefact
-from synapse.protocol.terms import PRIORITIES
+from synapse.protocol.terms import PRIORITIES, Artefact
 
 SHARED: Final = "shared"
 EXCLUSIVE: Final = "exclusive"

@@ -29,7 +29,8 @@ _VOID_MIN: Final = 1_024
 class Leasing:
     """By epoch or place. reasons: why a deadline is not the ordinary one. tied: the connection of a tied lease.
     attached: the connection on which somebody waits at a place. left: what a parked lease had left, in ms. filed: when
-    a key comes up in the heap, at its deadline or before; entries for other times are void."""
+    a key comes up in the heap, at its deadline or before; entries for other times are void. moved: when the holder of
+    an epoch last showed progress, or was granted it. stalled_ms: after so long without, a lease counts as stalled."""
 
     deadlines: dict[int, int] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
@@ -41,6 +42,8 @@ class Leasing:
     left: dict[int, int] = field(default_factory=dict)
     heap: list[tuple[int, int]] = field(default_factory=list)
     filed: dict[int, int] = field(default_factory=dict)
+    moved: dict[int, int] = field(default_factory=dict)
+    stalled_ms: int = 15 * 60 * 1000
 
     def arm(self, key: int, deadline_ms: int, reason: str | None = None) -> None:
         """Set a deadline; one set before is void."""
@@ -65,6 +68,7 @@ class Leasing:
         """A lease or place is no more."""
         self.deadlines.pop(key, None)
         self.filed.pop(key, None)
+        self.moved.pop(key, None)
         if key in self.reasons:
             del self.reasons[key]
         if key in self.tied:
@@ -101,6 +105,14 @@ class Leasing:
         if lease.parked:
             return None
         return max(0, self.deadlines.get(lease.epoch, lease_ms + lease.ttl_ms) - lease_ms)
+
+    def idle_ms(self, lease: Lease, lease_ms: int) -> int:
+        """For how long its holder has shown no progress."""
+        return max(0, lease_ms - self.moved.get(lease.epoch, lease_ms))
+
+    def is_stalled(self, lease: Lease, lease_ms: int) -> bool:
+        """True when it is renewed without progress. One that is parked waits for somebody else."""
+        return not lease.parked and self.idle_ms(lease, lease_ms) > self.stalled_ms
 
     def renew(self, lease: Lease, connection: int, lease_ms: int) -> None:
         """A full TTL from now; a tied lease belongs to this connection from here on. A parked one stays parked."""
@@ -170,6 +182,7 @@ def arm_all(state: "State", limits: "Limits", lease_ms: int) -> None:
     """A hub started: every live lease has its full TTL, every place the time to be taken up again."""
     soft = state.soft.leasing
     for lease in state.leases.live.values():
+        soft.moved[lease.epoch] = lease_ms
         if lease.parked:
             soft.arm(lease.epoch, lease_ms + limits.parked_ms_max, PARKED)
         else:

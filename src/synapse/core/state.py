@@ -15,6 +15,7 @@ from synapse.core.inboxes import Entry, Inbox, Lending
 from synapse.core.lease_events import enqueue
 from synapse.core.leases import Kept, Lease, Leases, Place, Pool
 from synapse.core.leasing import Leasing
+from synapse.core.plan import Plan, Task
 from synapse.core.presence import Presence
 from synapse.core.rooms import Channel, Room, Rooms
 from synapse.core.values import Value, Values
@@ -42,6 +43,7 @@ class State:
     rooms: Rooms = field(default_factory=Rooms)
     leases: Leases = field(default_factory=Leases)
     values: Values = field(default_factory=Values)
+    plan: Plan = field(default_factory=Plan)
     idempotency: Idempotency = field(default_factory=Idempotency)
     soft: Soft = field(default_factory=Soft)
 
@@ -64,10 +66,11 @@ class _Dump(msgspec.Struct, frozen=True, kw_only=True):
     places: list[Place]
     checkpoints: list[tuple[int, str, Kept]]
     values: list[tuple[int, list[Value]]]
+    plans: list[tuple[int, list[Task]]]
     remembered: list[Remembered]
 
 
-FORMAT = 3
+FORMAT = 4
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder(_Dump).decode
@@ -104,6 +107,10 @@ def encode_state(state: State) -> bytes:
             values=[
                 (room, [value for _, value in sorted(there.items())])
                 for room, there in sorted(state.values.by_room.items())
+            ],
+            plans=[
+                (room, [task for _, task in sorted(plan.tasks.items())])
+                for room, plan in sorted(state.plan.by_room.items())
             ],
             remembered=list(state.idempotency.in_order()),
         )
@@ -143,6 +150,9 @@ def decode_state(dump: bytes) -> State:
         for value in there:
             value.value = value.value.copy()
             state.values.put(room_id, value)
+    for room_id, tasks in plain.plans:
+        for planned in tasks:
+            state.plan.put(room_id, planned)
     for remembered in plain.remembered:
         state.idempotency.remember(remembered)
     return state

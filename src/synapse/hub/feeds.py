@@ -191,7 +191,7 @@ class Feeds:
                 if all(
                     int(key[3:]) in (channels if key.startswith("ch/") else rooms)
                     for key in subscription.keys
-                    if key.startswith(("ch/", "kv/"))
+                    if key.startswith(("ch/", "kv/", "pl/"))
                 ):
                     continue
                 ended = Broken(

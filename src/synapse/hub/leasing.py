@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
-from synapse.core.claims import GRANT_BYTES_MAX, decide_attach, decide_serve, room_of
+from synapse.core.claims import GRANT_BYTES_MAX, decide_attach, decide_serve
 from synapse.core.events import (
     Event,
+    LeaseCheckpointed,
     LeaseExpired,
     LeaseGranted,
     LeaseHandedOff,
@@ -15,6 +14,7 @@ from synapse.core.events import (
     LeaseParked,
     LeaseQueued,
     LeaseReleased,
+    LeaseRenewed,
     LeaseResumed,
     LeaseRevoked,
     LeaseUnqueued,
@@ -23,19 +23,16 @@ from synapse.core.events import (
 from synapse.core.holding import decide_expiry, decide_unqueue, lease_of
 from synapse.core.idempotency import conflict
 from synapse.core.lease_answers import claimed_lease, lease_info, position_of
-from synapse.core.lease_events import in_a_sentence, shown_change
 from synapse.core.leases import Lease, Place, View, in_line
 from synapse.core.leasing import HANDED_OFF, PARKED, PREEMPTED, TTL, arm_all
+from synapse.core.plan_events import TaskMoved, TaskNoted
 from synapse.core.refusals import holder_facts, in_words
 from synapse.errors import Rejected
 from synapse.hub.connection import Connection
-from synapse.hub.reads import REPLY_BYTES_MAX, recorded_of
 from synapse.protocol.codec import RequestId, encode_notice
-from synapse.protocol.commands import ClaimLease, ExplainTask, RenewLease
-from synapse.protocol.cursor import cursor_of, seq_of
-from synapse.protocol.names import require_task
+from synapse.protocol.commands import ClaimLease, RenewLease
+from synapse.protocol.cursor import cursor_of
 from synapse.protocol.notices import ClaimQueued, LeaseLost
-from synapse.protocol.replies import Explanation, Happened
 
 if TYPE_CHECKING:
     from synapse.hub.turn import Turns
@@ -60,6 +57,7 @@ class Leasing:
         self._state = turns.state
         self._limits = turns.rules.limits
         self._soft = turns.state.soft.leasing
+        self._soft.stalled_ms = self._limits.stalled_ms
         self._claimers: dict[int, Claimer] = {}
         self._has_more = False
         """A decision that granted places may have had to end early."""
@@ -174,6 +172,7 @@ class Leasing:
         lease_ms = self._turns.lease_clock.now_ms
         if type(event) is LeaseGranted:
             soft.arm(entry.seq, lease_ms + event.ttl_ms)
+            soft.moved[entry.seq] = lease_ms
             if event.replaces is not None or event.place is not None:
                 self._follows(entry, event, lease_ms)
             return
@@ -191,12 +190,15 @@ class Leasing:
                     self._turns.arrived([event.delivery.agent])
                 left = soft.left.get(event.previous)
                 soft.forget(event.previous)
+                soft.moved[entry.seq] = lease_ms
                 lease = self._state.leases.live[entry.seq]
                 if lease.parked:
                     soft.left[entry.seq] = lease.ttl_ms if left is None else left
                     soft.arm(entry.seq, lease_ms + self._limits.parked_ms_max, PARKED)
                 else:
                     soft.arm(entry.seq, lease_ms + lease.ttl_ms)
+            case LeaseCheckpointed() | LeaseRenewed():
+                soft.moved[event.epoch] = lease_ms
             case LeaseParked():
                 soft.left[event.epoch] = max(0, soft.deadlines[event.epoch] - lease_ms)
                 soft.untie(event.epoch)
@@ -212,6 +214,12 @@ class Leasing:
                 self._refuse_claimer(event)
             case _:
                 pass
+
+    def on_progress(self, event: TaskNoted | TaskMoved) -> None:
+        """Somebody wrote into the ledger of a task, or moved it: a holder who did has shown progress."""
+        if event.epoch in self._state.leases.live:
+            assert event.epoch is not None
+            self._soft.moved[event.epoch] = self._turns.lease_clock.now_ms
 
     def _follows(self, entry: Recorded, event: LeaseGranted, lease_ms: int) -> None:
         """A grant in place of an earlier one, or of somebody who waited."""
@@ -319,47 +327,3 @@ class Leasing:
         self._unpark(claimer)
         refusal = Rejected("deadline", f"{place.ask.task} was not free in the time given for waiting: {why}", facts)
         self._turns.refuse(claimer.connection, claimer.request_id, refusal)
-
-    # What happened to a task.
-
-    def explain(self, connection: Connection, request_id: RequestId, command: ExplainTask) -> None:
-        """A page of the events of a task, in words. Raises `Rejected`."""
-        turns, state = self._turns, self._state
-        room = room_of(state, command.room, connection.by)
-        key, head, journal_id = f"ta/{room.id}/{require_task(command.task)}", state.seq, state.journal_id
-        most = self._limits.page_items_max
-        if not 1 <= command.limit <= most:
-            raise Rejected("bad_request", f"limit {command.limit} must be 1 to {most} - at `$.body.limit`")
-        after = 0 if command.after is None else seq_of(command.after, journal_id, head)
-        name = room.name
-
-        def read() -> Explanation:
-            rows = turns.pages.page([key], after, head, command.limit)
-            found: list[Happened] = []
-            size = 0
-            for row in rows:
-                entry = recorded_of(row)
-                change = shown_change(journal_id, entry)
-                assert change is not None, "the index of a task names events about leases"
-                text = in_a_sentence(entry)
-                happened = Happened(seq=row.seq, at_ms=row.at_ms, by=row.actor, change=change.change, text=text)
-                size += len(msgspec.json.encode(happened))
-                if found and size > REPLY_BYTES_MAX:
-                    break
-                found.append(happened)
-            is_all = len(found) == len(rows) < command.limit
-            if is_all and not rows and command.after is None:
-                raise Rejected(
-                    "not_found",
-                    f"nothing ever happened to {command.task} in room {name}",
-                    {"task": command.task, "room": name},
-                )
-            return Explanation(
-                task=command.task,
-                room=name,
-                events=tuple(found),
-                next=None if is_all or not found else cursor_of(journal_id, found[-1].seq),
-                cursor=cursor_of(journal_id, head),
-            )
-
-        turns.disk.defer(connection, request_id, read)

@@ -12,6 +12,7 @@ from synapse.core.rooms import require_channel, require_room
 from synapse.errors import Rejected
 from synapse.hub.connection import Connection
 from synapse.hub.feeds import Subscription
+from synapse.hub.ledger import explanation, ledger_query, read_ledger
 from synapse.hub.reads import HistoryQuery, read_history, read_inbox, read_message, read_recipients, recorded_of
 from synapse.hub.threads import Keeper
 from synapse.hub.work import Waiter
@@ -37,6 +38,7 @@ from synapse.protocol.commands import (
 from synapse.protocol.cursor import cursor_of, message_id, seq_of, seq_of_message
 from synapse.protocol.names import GENERAL, split_address
 from synapse.protocol.notices import PresenceChanged, PresenceSnapshot
+from synapse.protocol.plan_commands import ReadProgress
 from synapse.protocol.replies import (
     Counts,
     HubIdentity,
@@ -62,6 +64,7 @@ Local: TypeAlias = (
     | ListInbox
     | WaitReceipt
     | ExplainTask
+    | ReadProgress
     | ShowStatus
     | VerifyJournal
     | BackUpJournal
@@ -106,7 +109,11 @@ class Requests:
             case WaitReceipt():
                 self._wait_receipt(connection, request_id, command)
             case ExplainTask():
-                turns.leasing.explain(connection, request_id, command)
+                explain = explanation(state, command, connection.by, self._limits.page_items_max)
+                turns.disk.defer(connection, request_id, lambda: explain(turns.pages))
+            case ReadProgress():
+                lines = ledger_query(state, command, connection.by, self._limits.page_items_max)
+                turns.disk.defer(connection, request_id, lambda: read_ledger(turns.pages, lines))
             case ShowStatus():
                 turns.reply(connection, request_id, self.status())
             case IdentifyHub():
@@ -146,13 +153,18 @@ class Requests:
 
     def _subscribe(self, connection: Connection, request_id: RequestId, command: Subscribe) -> None:
         limits, state, feeds = self._limits, self._state, self._turns.feeds
-        if not (command.channels or command.inbox or command.presence or command.leases or command.values):
-            what = "channels, inbox, presence, leases or values"
+        if not (
+            command.channels or command.inbox or command.presence or command.leases or command.values or command.plans
+        ):
+            what = "channels, inbox, presence, leases, values or plans"
             raise Rejected("bad_request", f"a subscription names {what} - at `$.body`")
         if len(connection.subscriptions) >= limits.subscriptions_max:
             raise _limit("subscriptions_max", limits.subscriptions_max)
         taken = {key for other in connection.subscriptions.values() for key in other.keys}
-        if len(taken) + len(command.channels) + len(command.values) > limits.subscribed_channels_max:
+        if (
+            len(taken) + len(command.channels) + len(command.values) + len(command.plans)
+            > limits.subscribed_channels_max
+        ):
             raise _limit("subscribed_channels_max", limits.subscribed_channels_max)
         found = self._channel_keys(command.channels)
         if command.inbox:
@@ -174,16 +186,18 @@ class Requests:
                     {"channel": LEASES, "room": None},
                 )
             found.append((LEASES, Position(room=None, channel=LEASES, n=len(state.leases.live))))
-        followed = [require_room(state, name) for name in dict.fromkeys(command.values)]
-        for room in followed:
-            if f"kv/{room.id}" in taken:
+        followed = [f"kv/{require_room(state, name).id}" for name in dict.fromkeys(command.values)]
+        followed += [f"pl/{require_room(state, name).id}" for name in dict.fromkeys(command.plans)]
+        for key in followed:
+            if key in taken:
+                what, room = "values" if key[:2] == "kv" else "plan", state.rooms.by_id[int(key[3:])].name
                 raise Rejected(
                     "already_subscribed",
-                    f"the values of room {room.name} are in another subscription of this connection: end that first",
-                    {"channel": "values", "room": room.name},
+                    f"the {what} of room {room} is in another subscription of this connection: end that first",
+                    {"channel": what, "room": room},
                 )
         since = state.seq if command.since is None else seq_of(command.since, state.journal_id, state.seq)
-        keys = (*(key for key, _ in found), *(f"kv/{room.id}" for room in followed))
+        keys = (*(key for key, _ in found), *followed)
         subscription = feeds.open(connection, keys, connection.by.agent, since, has_presence=command.presence)
         self._turns.reply(
             connection,

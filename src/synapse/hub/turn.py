@@ -17,7 +17,6 @@ from synapse.core.by import Rules
 from synapse.core.events import (
     ChannelDeleted,
     Event,
-    JournalWritable,
     LeaseQueued,
     MessagePosted,
     MessagesAcked,
@@ -30,6 +29,8 @@ from synapse.core.idempotency import find
 from synapse.core.inboxes import Lend, decide_return
 from synapse.core.kernel import MUTATIONS, REPEATABLE, payload_hash, record, stamp
 from synapse.core.lease_events import LEASE_EVENTS
+from synapse.core.plan import PLAN_EVENTS, follow, openings
+from synapse.core.plan_events import TaskMoved, TaskNoted
 from synapse.core.state import State
 from synapse.core.values import EXPIRED_MAX, VALUE_EVENTS, decide_expired
 from synapse.errors import JournalError, Rejected
@@ -41,6 +42,7 @@ from synapse.hub.greeting import greet
 from synapse.hub.leasing import Leasing
 from synapse.hub.peers import INBOX_MAX, Peers
 from synapse.hub.requests import Requests
+from synapse.hub.space import Space
 from synapse.hub.threads import Store, commit
 from synapse.hub.waiting import Waiting
 from synapse.hub.work import Totals, Turn, Work
@@ -50,6 +52,8 @@ from synapse.protocol.commands import ClaimLease, Hello, IdentifyHub, ReleaseLea
 from synapse.protocol.replies import Reply, Status
 from synapse.protocol.session import Phase, Refusal
 
+TOLD: Final = frozenset({MessagePosted, MessageSent}) | LEASE_EVENTS | VALUE_EVENTS | PLAN_EVENTS
+"""Events of which followers are told."""
 TURN_REQUESTS_MAX: Final = 512
 TURN_BYTES_MAX: Final = 4 * 1024 * 1024 - 512 * 1024
 """A turn stops taking requests here; with one more it stays below the 4 MiB that the reserve must hold."""
@@ -93,7 +97,6 @@ class Turns:
         self.totals = Totals(clock.monotonic_ms())
         self.of_agent: dict[str, dict[Connection, None]] = {}
         self.is_read_only = log.is_read_only
-        self.read_only_since_ms = clock.monotonic_ms()
         self.broken: JournalError | None = None
         self.version = version
         self.verified_through = log.base
@@ -102,6 +105,7 @@ class Turns:
         self.waiting = Waiting(self)
         self.disk = Disk(self, store.reader)
         self.leasing = Leasing(self)
+        self.space = Space(self, store.writer)
         self.requests = Requests(self, store.keeper)
         self.feeds = Feeds(
             state,
@@ -119,10 +123,9 @@ class Turns:
         self._fatal = fatal
         self._turn = Turn()
         self._is_scheduled = False
-        self._is_committing = False
+        self.is_committing = False
         self._commit_since_ms = 0
         self._idle: asyncio.Future[None] | None = None
-        self._is_trying_space = False
 
     def begin(self) -> None:
         """The start's own events are durable: followers begin behind them."""
@@ -158,7 +161,7 @@ class Turns:
         self._schedule()
 
     def _schedule(self) -> None:
-        if not self._is_scheduled and not self._is_committing:
+        if not self._is_scheduled and not self.is_committing:
             self._is_scheduled = True
             self._loop.call_soon(self._run)
 
@@ -181,7 +184,7 @@ class Turns:
 
     def _run(self) -> None:
         self._is_scheduled = False
-        if self._is_committing or self.broken is not None:
+        if self.is_committing or self.broken is not None:
             return
         self._advance_lease_clock()
         turn = self._turn = Turn()
@@ -307,9 +310,16 @@ class Turns:
             raise Rejected(
                 "read_only",
                 "the disk is full: the hub answers reads and takes writes again when space is back",
-                {"since_ms": self.clock.monotonic_ms() - self.read_only_since_ms},
+                {"since_ms": self.space.passed_ms},
                 retry_after_ms=RETRY_SPACE_MS,
             )
+        recorded = self._fold(events, actor)
+        if self.state.plan.count:  # what follows for the plan, in the same transaction
+            steps = self._fold(follow(self.state, recorded), "hub")
+            self._fold(openings(self.state, (*recorded, *steps)), "hub")
+        return recorded
+
+    def _fold(self, events: Sequence[Event], actor: str) -> list[Recorded]:
         turn = self._turn
         recorded: list[Recorded] = []
         for event in events:
@@ -318,20 +328,19 @@ class Turns:
             row = to_row(entry)
             turn.rows.append(row)
             turn.bytes += len(row.body) + 128
-            if type(event) in LEASE_EVENTS:
+            kind = type(event)
+            if kind in TOLD:
                 turn.told.append(entry)
+            if kind in LEASE_EVENTS:
                 self.leasing.on_event(entry)
                 continue
             match event:
-                case MessagePosted():
-                    turn.told.append(entry)
-                    if event.mentions:
-                        turn.arrived.update(kernel.arrivals(event))
-                case MessageSent():
-                    turn.told.append(entry)
+                case MessagePosted() if not event.mentions:
+                    pass
+                case MessagePosted() | MessageSent():
                     turn.arrived.update(kernel.arrivals(event))
-                case _ if type(event) in VALUE_EVENTS:
-                    turn.told.append(entry)
+                case TaskNoted() | TaskMoved():
+                    self.leasing.on_progress(event)
                 case MessagesAcked():
                     self.waiting.on_acked(event)
                 case ChannelDeleted() | RoomDeleted():
@@ -424,19 +433,19 @@ class Turns:
         self.peers.unhold(connection)
 
     def _commit(self, turn: Turn) -> None:
-        self._is_committing = True
+        self.is_committing = True
         self._commit_since_ms = self.clock.monotonic_ms()
         self.totals.commits += 1
         rows, log, began_s = turn.rows, self.log, self._loop.time()
 
         def done(was_full: bool | None, error: JournalError | None) -> None:
-            self._is_committing = False
+            self.is_committing = False
             self.totals.commit_s.observe(self._loop.time() - began_s)
             if error is not None:
                 self.on_broken(error)
                 return
             if was_full:
-                self._turn_read_only()
+                self.space.ran_out()
             if self.clock.monotonic_ms() - self._commit_since_ms > 1_000:
                 self.lease_clock.advance(is_behind=True, is_inbox_full=False)
             self._release(turn)
@@ -522,37 +531,11 @@ class Turns:
             if self._idle is not None and not self._idle.done():
                 self._idle.set_result(None)
 
-    def _turn_read_only(self) -> None:
-        self.is_read_only = True
-        self.read_only_since_ms = self.clock.monotonic_ms()
-
-    def try_space(self) -> None:
-        """While read-only: write the reserve again; when that works, take writes again."""
-        if not self.is_read_only or self._is_trying_space or self._is_committing:
-            return
-        self._is_trying_space = True
-
-        def done(has_space: bool | None, error: JournalError | None) -> None:
-            self._is_trying_space = False
-            if error is not None:
-                self.on_broken(error)
-            elif has_space:
-                self.put(None, self._turn_writable)
-
-        self._writer.submit(self.log.try_restore_reserve, done)
-
-    def _turn_writable(self) -> None:
-        self.is_read_only = False
-        passed_ms = self.clock.monotonic_ms() - self.read_only_since_ms
-        self.record([JournalWritable(read_only_ms=passed_ms)], "hub")
-        self._turn.arrived.update(self.waiting.inboxes())
-        self.leasing.on_writable()
-
     def tick(self) -> None:
         """What time alone brings about: a few times a second, from a timer of the shell."""
         self.peers.check()
         if self.is_read_only:
-            self.try_space()
+            self.space.try_again()
         self.put(None, self._tick)
 
     def _tick(self) -> None:
@@ -578,13 +561,13 @@ class Turns:
     @property
     def commit_in_flight_ms(self) -> int:
         """For how long one commit has been in flight; 0 when none is."""
-        return self.clock.monotonic_ms() - self._commit_since_ms if self._is_committing else 0
+        return self.clock.monotonic_ms() - self._commit_since_ms if self.is_committing else 0
 
     # The end.
 
     async def settle(self) -> None:
         """Wait until what was heard is answered: the inbox is empty and no commit is in flight."""
-        while self._inbox or self._is_committing or self._is_scheduled:
+        while self._inbox or self.is_committing or self._is_scheduled:
             if self.broken is not None:
                 return
             if self._idle is None or self._idle.done():

@@ -45,6 +45,8 @@ ERRORS: "Final[dict[str, tuple[int, str]]]" = {
     "bad_scope": (3, "a path is outside the grammar of scopes; it is refused, never widened"),
     "not_covered": (3, "a path is not covered by a live lease of this agent; who holds it is named"),
     "version_conflict": (3, "the value has another version than was expected; it is named with who put it"),
+    "cycle": (3, "the task would depend on itself, over the path that is named"),
+    "illegal_transition": (3, "this status cannot follow the one the task has; those that can are named"),
     "withdrawn": (3, "the wait was ended by the agent itself or by an operator"),
     "deadline": (5, "the time given for waiting passed"),
     "unsupported": (3, "this release does not offer it"),

@@ -9,7 +9,17 @@ from typing import Final, TypeAlias, final, get_args
 import msgspec
 
 from synapse.protocol.codes import PROTOCOL_VERSION
-from synapse.protocol.terms import Int
+from synapse.protocol.plan_commands import (
+    DeclareTask,
+    DeclareTasks,
+    ListTasks,
+    NoteProgress,
+    ReadProgress,
+    RemoveTask,
+    ShowTask,
+    UpdateTask,
+)
+from synapse.protocol.terms import Artefact, Int
 from synapse.protocol.value_commands import ClearValues, DeleteValue, GetValue, ListValues, PutValue, TransferValue
 
 
@@ -70,8 +80,8 @@ class SendMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Subscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Follow channels, my inbox, presence, leases, the values of rooms. since: a cursor; what came after it is sent
-    first, then everything live.
+    """Follow channels, my inbox, presence, leases, the values and the plans of rooms. since: a cursor; what came
+    after it is sent first, then everything live.
 
     Observes only: nothing is taken from an inbox and no membership changes.
     """
@@ -81,6 +91,7 @@ class Subscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     presence: bool = False
     leases: bool = False
     values: tuple[str, ...] = ()
+    plans: tuple[str, ...] = ()
     since: str | None = None
 
 
@@ -312,14 +323,6 @@ class WithdrawClaim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     place: Int | None = None
 
 
-class Artefact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A file that a checkpoint points to. sha256: hex."""
-
-    path: str
-    sha256: str | None = None
-    bytes: Int | None = None
-
-
 class SaveCheckpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Keep a small JSON value and references to files with a task I hold, in place of the last one. It survives
     release, expiry and restart, and the next claim of the task gets it. data null without artefacts removes it."""
@@ -471,6 +474,14 @@ Command: TypeAlias = (
     | ListValues
     | ClearValues
     | TransferValue
+    | DeclareTask
+    | DeclareTasks
+    | UpdateTask
+    | NoteProgress
+    | RemoveTask
+    | ShowTask
+    | ListTasks
+    | ReadProgress
     | ShowStatus
     | VerifyJournal
     | BackUpJournal
@@ -524,6 +535,14 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     "value.list": ListValues,
     "value.clear": ClearValues,
     "value.transfer": TransferValue,
+    "task.declare": DeclareTask,
+    "task.declare_all": DeclareTasks,
+    "task.update": UpdateTask,
+    "task.note": NoteProgress,
+    "task.remove": RemoveTask,
+    "task.show": ShowTask,
+    "task.list": ListTasks,
+    "progress.read": ReadProgress,
     "hub.status": ShowStatus,
     "journal.verify": VerifyJournal,
     "journal.backup": BackUpJournal,

@@ -52,6 +52,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     values_per_room_max: int = 10_000
     values_bytes_max: int = 64 * 1024 * 1024
     value_ttl_ms_max: int = 10 * 365 * 24 * 3600 * 1000
+    tasks_per_room_max: int = 20_000
+    dependencies_max: int = 1_000
+    dependents_max: int = 3_500
+    title_chars_max: int = 256
+    description_chars_max: int = 8 * 1024
+    labels_max: int = 16
+    progress_chars_max: int = 4 * 1024
+    plans_bytes_max: int = 64 * 1024 * 1024
+    stalled_ms: int = 15 * 60 * 1000
     tie_grace_ms: int = 15_000
     reattach_ms: int = 10_000
     parked_ms_max: int = 24 * 3600 * 1000

@@ -114,6 +114,32 @@ class ValueChanged(msgspec.Struct, frozen=True, kw_only=True):
     cursor: str
 
 
+class PlanChanged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of a plan. Fields that say nothing are left out.
+
+    change: declared, moved, ready, noted, removed. tasks: one id; with `ready` all that became so at once. reason: why
+    a task moved: asked, or, when the hub did it, claimed, released, expired, revoked. owner, epoch: of the lease it has
+    to do with. kind, text: of the line in the ledger; text also: why it moved.
+    """
+
+    change: str
+    room: str
+    tasks: tuple[str, ...]
+    title: str | None = None
+    version: int | None = None
+    depends_on: tuple[str, ...] = ()
+    status: str | None = None
+    previous: str | None = None
+    reason: str | None = None
+    owner: str | None = None
+    epoch: int | None = None
+    kind: str | None = None
+    text: str | None = None
+    by: str
+    at_ms: int
+    cursor: str
+
+
 class ClaimQueued(msgspec.Struct, frozen=True, kw_only=True):
     """To who waits in `lease.claim`: its place, and what stands in the way. request: the id of the claim.
 
@@ -160,6 +186,7 @@ Notice: TypeAlias = (
     | LeaseLost
     | ClaimQueued
     | ValueChanged
+    | PlanChanged
     | CaughtUp
     | Broken
     | Closing
@@ -173,6 +200,7 @@ NOTICES: Final[dict[str, type[Notice]]] = {
     "lease.lost": LeaseLost,
     "claim.queued": ClaimQueued,
     "value.changed": ValueChanged,
+    "plan.changed": PlanChanged,
     "feed.live": CaughtUp,
     "feed.broken": Broken,
     "closing": Closing,

@@ -5,9 +5,10 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from synapse.protocol import commands, value_commands
+from synapse.protocol import commands, plan_commands, terms, value_commands
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import Message
+from synapse.protocol.plan_replies import PlanPage, Progress, ProgressLine, TaskGone, TaskInfo, TasksDeclared
 from synapse.protocol.value_replies import ValueInfo, ValueOwned, ValueRemoved, ValuesPage, ValuesRemoved
 
 
@@ -260,7 +261,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     """What the last holder left with a task. by: its name. epoch: its lease. data: any JSON."""
 
     data: msgspec.Raw
-    artefacts: tuple[commands.Artefact, ...]
+    artefacts: tuple[terms.Artefact, ...]
     by: str
     epoch: int
     at_ms: int
@@ -279,6 +280,14 @@ class LeaseWaiter(msgspec.Struct, frozen=True, kw_only=True):
     queued_at_ms: int
 
 
+class TaskBrief(msgspec.Struct, frozen=True, kw_only=True):
+    """What the plan says of a task that is claimed. waits_for: what it depends on that is not done, and its status."""
+
+    title: str
+    status: str
+    waits_for: dict[str, str]
+
+
 class Lease(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A lease. epoch: the number of this grant, larger than that of any earlier one (a fencing token).
 
@@ -286,7 +295,8 @@ class Lease(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     clock, an estimate; remaining_ms: on the hub's lease clock, which decides. Both null while parked or ended.
     outcome, only in answers: granted, renewed, handed_off, offered, checkpointed, parked, resumed. offered_to: an
     offline agent that may take it over. live: false in the answer to a repeat when the lease has ended since.
-    checkpoint: null without one.
+    checkpoint: null without one. plan: what the plan says of the task, in answers, when it is in the plan. idle_ms, in
+    lists: since the holder last showed progress; stalled: for longer than the hub's `stalled_ms`.
     """  # not kw_only: the answer to each claim is made by place
 
     task: str
@@ -312,6 +322,9 @@ class Lease(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     live: bool | UnsetType = UNSET
     waiters: tuple[LeaseWaiter, ...] | UnsetType = UNSET
     waiting: int | UnsetType = UNSET
+    plan: TaskBrief | UnsetType = UNSET
+    idle_ms: int | UnsetType = UNSET
+    stalled: bool | UnsetType = UNSET
     cursor: str | UnsetType = UNSET
 
 
@@ -494,6 +507,12 @@ Reply: TypeAlias = (
     | ValuesPage
     | ValuesRemoved
     | ValueOwned
+    | TaskInfo
+    | TasksDeclared
+    | TaskGone
+    | PlanPage
+    | ProgressLine
+    | Progress
     | Status
     | JournalVerified
     | JournalBackedUp
@@ -547,6 +566,14 @@ REPLY_TO: Final[dict[type[commands.Command], type[Reply]]] = {
     value_commands.ListValues: ValuesPage,
     value_commands.ClearValues: ValuesRemoved,
     value_commands.TransferValue: ValueOwned,
+    plan_commands.DeclareTask: TaskInfo,
+    plan_commands.DeclareTasks: TasksDeclared,
+    plan_commands.UpdateTask: TaskInfo,
+    plan_commands.NoteProgress: ProgressLine,
+    plan_commands.RemoveTask: TaskGone,
+    plan_commands.ShowTask: TaskInfo,
+    plan_commands.ListTasks: PlanPage,
+    plan_commands.ReadProgress: Progress,
     commands.ShowStatus: Status,
     commands.VerifyJournal: JournalVerified,
     commands.BackUpJournal: JournalBackedUp,

@@ -11,3 +11,12 @@ Int: TypeAlias = Annotated[int, msgspec.Meta(ge=-INT_MAX, le=INT_MAX)]
 PRIORITIES: Final = ("low", "normal", "high", "urgent")
 STATUSES: Final = ("idle", "busy", "waiting_for_input")
 MODES: Final = ("exclusive", "shared")
+PROGRESS_KINDS: Final = ("note", "finding", "decision", "checkpoint", "handoff", "blocked", "assessment")
+
+
+class Artefact(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file that a checkpoint points to. sha256: hex."""
+
+    path: str
+    sha256: str | None = None
+    bytes: Int | None = None
