@@ -101,6 +101,7 @@ FAST_PATH = (
     "src/synapse/faces/cli/state.py",
     "src/synapse/faces/cli/why.py",
     "src/synapse/faces/cli/pools.py",
+    "src/synapse/faces/cli/resources.py",
     "src/synapse/faces/cli/background.py",
 )
 SLOW = frozenset({"argparse", "asyncio", "h11", "msgspec", "websockets"})

@@ -38,6 +38,7 @@ from synapse.protocol.commands import (
     WithdrawClaim,
 )
 from synapse.protocol.notices import ClaimQueued
+from synapse.protocol.resource_commands import OfferResource, WithdrawResource
 from synapse.protocol.value_commands import ClearValues, DeleteValue, PutValue, TransferValue
 
 KEYED: Final[frozenset[type[Command]]] = frozenset(
@@ -66,6 +67,8 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
         DeleteValue,
         ClearValues,
         TransferValue,
+        OfferResource,
+        WithdrawResource,
     }
 )
 """Commands that get an idempotency key. All others are simply repeated: they change nothing durable or, as renewals,

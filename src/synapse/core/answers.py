@@ -31,6 +31,7 @@ from synapse.core.lease_answers import (
     pool_info,
 )
 from synapse.core.presence import Here
+from synapse.core.resource_answers import ResourceMutation, answer_resource, resource_info, resources_to_list
 from synapse.core.rooms import Channel, Room, require_channel, require_room
 from synapse.core.value_answers import ValueMutation, answer_value, look_value, value_info, values_to_list
 from synapse.errors import Rejected
@@ -77,6 +78,8 @@ from synapse.protocol.replies import (
     Sent,
     StatusDeclared,
 )
+from synapse.protocol.resource_commands import ListResources, OfferResource, WithdrawResource
+from synapse.protocol.resource_replies import ResourcesPage
 from synapse.protocol.value_commands import ClearValues, DeleteValue, GetValue, ListValues, PutValue, TransferValue
 from synapse.protocol.value_replies import ValuesPage
 
@@ -99,6 +102,7 @@ Answerable: TypeAlias = (
     | LeaveChannel
     | LeaseMutation
     | ValueMutation
+    | ResourceMutation
 )
 """Mutations whose reply needs nothing but their events. (Hello and inbox.take also need the connection or the disk.)"""
 
@@ -113,10 +117,13 @@ Query: TypeAlias = (
     | LeaseQuery
     | GetValue
     | ListValues
+    | ListResources
 )
 """Questions that the state in memory can answer."""
 
-_Paged: TypeAlias = ListAgents | ListRooms | ShowRoom | ListChannels | ShowChannel | ListLeases | ListPools | ListValues
+_Paged: TypeAlias = (
+    ListAgents | ListRooms | ShowRoom | ListChannels | ShowChannel | ListLeases | ListPools | ListValues | ListResources
+)
 
 QUERIES = frozenset(get_args(Query))
 
@@ -152,6 +159,8 @@ def answer(state: "State", command: Answerable, by: By, events: Sequence[Recorde
             return _place(room, channel, events, cursor)
         case PutValue() | DeleteValue() | ClearValues() | TransferValue():
             return answer_value(state, command, by, events, cursor)
+        case OfferResource() | WithdrawResource():
+            return answer_resource(state, command, events, cursor)
         case _:
             return answer_lease(state, command, by, events, cursor)
 
@@ -257,6 +266,11 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
                 keys, query, rules, lambda key: value_info(place, there[key], has_value=query.values)
             )
             return ValuesPage(seq=state.seq, values=values, next=following, cursor=cursor)
+        case ListResources():
+            resources, following = _listed(
+                resources_to_list(state, query), query, rules, lambda name: resource_info(state, name, by)
+            )
+            return ResourcesPage(resources=resources, next=following, cursor=cursor)
         case _:
             return look_lease(state, rules, query, by, cursor)
 

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, TypeAlias, assert_never, final, get_args
 import msgspec
 
 from synapse.core.idem import Idem as Idem
+from synapse.core.resource_events import ResourceExpired, ResourceOffered, ResourceWithdrawn
 from synapse.core.value_events import ValueDeleted, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
 from synapse.protocol.commands import Artefact
 
@@ -468,6 +469,9 @@ Event: TypeAlias = (
     | ValueExpired
     | ValueTransferred
     | ValuesCleared
+    | ResourceOffered
+    | ResourceWithdrawn
+    | ResourceExpired
 )
 
 
@@ -519,7 +523,7 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return (f"ta/{event.ask.room}/{event.ask.task}", LEASES, *arrival)
         case LeaseOffered():
             return (f"ta/{event.ask.room}/{event.ask.task}", LEASES, f"in/{event.to.agent}")
-        case PoolSet() | PoolDeleted():
+        case PoolSet() | PoolDeleted() | ResourceOffered() | ResourceWithdrawn() | ResourceExpired():
             return ("hub",)
         case ValuePut() | ValueDeleted() | ValueExpired() | ValueTransferred() | ValuesCleared():
             return (f"kv/{event.room}",)

@@ -16,7 +16,7 @@ from typing import TypeAlias, assert_never, get_args
 
 import msgspec
 
-from synapse.core import agents, claims, holding, inboxes, messages, rooms, values
+from synapse.core import agents, claims, holding, inboxes, messages, resources, rooms, values
 from synapse.core.agents import Agent
 from synapse.core.by import By, Rules
 from synapse.core.events import (
@@ -58,6 +58,7 @@ from synapse.core.events import (
 from synapse.core.idempotency import Remembered
 from synapse.core.inboxes import ALL, DIRECT, MENTION, Entry
 from synapse.core.lease_events import apply_end, apply_grant, apply_lease, shown_arrival, shown_change, shown_usual
+from synapse.core.resource_events import ResourceExpired, ResourceOffered, ResourceWithdrawn
 from synapse.core.rooms import Channel, Room
 from synapse.core.state import State
 from synapse.core.value_events import ValueDeleted, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
@@ -90,6 +91,7 @@ from synapse.protocol.commands import (
 )
 from synapse.protocol.names import shown
 from synapse.protocol.notices import Message, Notice
+from synapse.protocol.resource_commands import OfferResource, WithdrawResource
 from synapse.protocol.terms import STATUSES
 from synapse.protocol.value_commands import ClearValues, DeleteValue, PutValue, TransferValue
 
@@ -122,6 +124,8 @@ Mutation: TypeAlias = (
     | DeleteValue
     | ClearValues
     | TransferValue
+    | OfferResource
+    | WithdrawResource
 )
 """Commands that may become events."""
 
@@ -199,6 +203,10 @@ def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]
             return values.decide_clear(state, command, by)
         case TransferValue():
             return values.decide_transfer(state, command, by)
+        case OfferResource():
+            return resources.decide_offer(state, rules, command, by)
+        case WithdrawResource():
+            return resources.decide_withdraw(state, command, by)
         case _:
             assert_never(command)
 
@@ -283,6 +291,8 @@ def apply(state: State, recorded: Recorded) -> None:
             _apply_room(state, seq, at_ms, actor, event)
         case ValuePut() | ValueDeleted() | ValueExpired() | ValueTransferred() | ValuesCleared():
             values.apply_value(state, recorded, event)
+        case ResourceOffered() | ResourceWithdrawn() | ResourceExpired():
+            resources.apply_resource(state, recorded, event)
         case _:
             apply_lease(state, recorded, event)
 

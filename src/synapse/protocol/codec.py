@@ -17,6 +17,7 @@ from synapse.protocol.limits import Limits
 from synapse.protocol.names import shown
 from synapse.protocol.notices import NOTICES, Notice
 from synapse.protocol.replies import Reply
+from synapse.protocol.resource_commands import OfferResource
 from synapse.protocol.terms import Int
 from synapse.protocol.value_commands import PutValue
 
@@ -215,6 +216,10 @@ def _checked(request_id: str | int, command: Command, key: str | None, data: byt
             _require_plain_json(data, limits)
             ours = _encode(_decode_any(bytes(command.value)))
             command = msgspec.structs.replace(command, value=msgspec.Raw(ours))
+        elif type(command) is OfferResource:
+            _require_plain_json(data, limits)
+            ours = _encode(_decode_any(bytes(command.data)))
+            command = msgspec.structs.replace(command, data=msgspec.Raw(ours))
         elif b"\\u0000" in data:
             _require_plain_json(data, limits)
         if key is not None and not 0 < len(key) <= limits.idem_key_chars_max:

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias, final, get_args
 import msgspec
 
 from synapse.protocol.codes import PROTOCOL_VERSION
+from synapse.protocol.resource_commands import ListResources, OfferResource, WithdrawResource
 from synapse.protocol.terms import Int
 from synapse.protocol.value_commands import ClearValues, DeleteValue, GetValue, ListValues, PutValue, TransferValue
 
@@ -471,6 +472,9 @@ Command: TypeAlias = (
     | ListValues
     | ClearValues
     | TransferValue
+    | OfferResource
+    | WithdrawResource
+    | ListResources
     | ShowStatus
     | VerifyJournal
     | BackUpJournal
@@ -524,6 +528,9 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     "value.list": ListValues,
     "value.clear": ClearValues,
     "value.transfer": TransferValue,
+    "resource.offer": OfferResource,
+    "resource.withdraw": WithdrawResource,
+    "resource.list": ListResources,
     "hub.status": ShowStatus,
     "journal.verify": VerifyJournal,
     "journal.backup": BackUpJournal,
