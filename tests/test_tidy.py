@@ -72,6 +72,7 @@ FAST_PATH = (
     "src/synapse/home.py",
     "src/synapse/protocol/__init__.py",
     "src/synapse/protocol/codes.py",
+    "src/synapse/protocol/trace.py",
     "src/synapse/client/__init__.py",
     "src/synapse/client/home.py",
     "src/synapse/client/link.py",

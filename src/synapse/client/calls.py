@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from synapse.client.trace import current
 from synapse.errors import Disconnected, Rejected, SynapseError
 from synapse.protocol.codec import ErrorBody, HubFrame, encode_request
 from synapse.protocol.commands import (
@@ -118,6 +119,7 @@ class Call:
         "leftover",
         "on_queued",
         "place",
+        "traceparent",
         "was_sent",
     )
 
@@ -137,7 +139,8 @@ class Call:
         self.leftover = leftover
         self.on_queued: Queued | None = None
         self.place: int | None = None
-        self.frame = encode_request(request_id, command, idem_key)
+        self.traceparent = current()
+        self.frame = encode_request(request_id, command, idem_key, self.traceparent)
         self.answer: asyncio.Future[HubFrame] | None = None
         self.deadline_s = math.inf
         self.is_out = False
@@ -160,14 +163,14 @@ class Call:
     def drop_key(self) -> None:
         """Go on without idempotency."""
         self.idem_key = None
-        self.frame = encode_request(self.id, self.command)
+        self.frame = encode_request(self.id, self.command, None, self.traceparent)
 
     def take_place(self, notice: ClaimQueued) -> None:
         """The claim waits in line. Its key brings it back to its place; without one, the place itself does."""
         self.place = notice.place
         if isinstance(self.command, ClaimLease) and self.idem_key is None:
             self.command = msgspec.structs.replace(self.command, place=notice.place)
-            self.frame = encode_request(self.id, self.command)
+            self.frame = encode_request(self.id, self.command, None, self.traceparent)
         if self.on_queued is not None and not self.is_left:
             asyncio.get_running_loop().call_soon(self.on_queued, notice)  # what it raises is not the reader's
 

@@ -12,6 +12,7 @@ import re
 from typing import Final, NamedTuple, TypeAlias, assert_never, final, get_args
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from synapse.core.idem import Idem as Idem
 from synapse.core.resource_events import ResourceExpired, ResourceOffered, ResourceWithdrawn
@@ -204,7 +205,7 @@ class ChannelLeft(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 class MessagePosted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A message in a channel. address: `room:channel` as it was called. mentions: inboxes that got a reference.
 
-    skipped: agents that were named and got none.
+    skipped: agents that were named and got none. traceparent: the sender's W3C trace context.
     """
 
     channel: int
@@ -218,6 +219,7 @@ class MessagePosted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     priority: str = "normal"
     mentions: tuple[Delivery, ...] = ()
     skipped: tuple[str, ...] = ()
+    traceparent: str | UnsetType = UNSET
     idem: Idem | None = None
 
 
@@ -232,6 +234,7 @@ class MessageSent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     thread: str | None = None
     reply_to: str | None = None
     priority: str = "normal"
+    traceparent: str | UnsetType = UNSET
     idem: Idem | None = None
 
 
@@ -348,6 +351,7 @@ class LeaseHandedOff(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     previous: int
     sender: str
     delivery: Delivery | None = None
+    traceparent: str | UnsetType = UNSET
     idem: Idem | None = None
 
 
@@ -357,6 +361,7 @@ class LeaseOffered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     ask: Ask
     epoch: int
     to: Delivery
+    traceparent: str | UnsetType = UNSET
     idem: Idem | None = None
 
 

@@ -12,7 +12,7 @@ What is asked all day comes first, by `type(…) is`: a case of `match` that doe
 
 from collections.abc import Container, Sequence
 from hashlib import sha256
-from typing import TypeAlias, assert_never, get_args
+from typing import Final, TypeAlias, assert_never, get_args
 
 import msgspec
 
@@ -220,6 +220,17 @@ def stamp(events: Sequence[Event], key: str, payload: str) -> list[Event]:
     """The events of one command, the first of them carrying its idempotency key and the hash of its payload."""
     idem = Idem(key=key, hash=payload, count=len(events))
     return [msgspec.structs.replace(events[0], idem=idem), *events[1:]]
+
+
+_TRACED: Final = (MessagePosted, MessageSent, LeaseHandedOff, LeaseOffered)
+
+
+def traced(events: Sequence[Event], traceparent: str) -> list[Event]:
+    """The events of one command; those that become a message keep the trace context of its sender."""
+    return [
+        msgspec.structs.replace(event, traceparent=traceparent) if isinstance(event, _TRACED) else event
+        for event in events
+    ]
 
 
 def record(state: State, event: Event, actor: str, at_ms: int) -> Recorded:

@@ -348,6 +348,7 @@ def shown_arrival(journal_id: str, recorded: Recorded, agent: int) -> Message | 
         priority="high",
         expires_at_ms=None,
         sent_at_ms=recorded.at_ms,
+        traceparent=event.traceparent,
     )
 
 
