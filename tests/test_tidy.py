@@ -72,6 +72,7 @@ FAST_PATH = (
     "src/synapse/home.py",
     "src/synapse/protocol/__init__.py",
     "src/synapse/protocol/codes.py",
+    "src/synapse/protocol/trace.py",
     "src/synapse/client/__init__.py",
     "src/synapse/client/home.py",
     "src/synapse/client/link.py",
@@ -101,6 +102,7 @@ FAST_PATH = (
     "src/synapse/faces/cli/state.py",
     "src/synapse/faces/cli/why.py",
     "src/synapse/faces/cli/pools.py",
+    "src/synapse/faces/cli/resources.py",
     "src/synapse/faces/cli/background.py",
 )
 SLOW = frozenset({"argparse", "asyncio", "h11", "msgspec", "websockets"})

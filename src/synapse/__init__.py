@@ -18,6 +18,7 @@ __all__ = [
     "body_of",
     "connect",
     "data_of",
+    "traced",
     "value_of",
 ]
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from synapse.client.client import body_of as body_of
     from synapse.client.client import data_of as data_of
     from synapse.client.client import value_of as value_of
+    from synapse.client.trace import traced as traced
 
 
 def __getattr__(name: str) -> object:
@@ -40,6 +42,10 @@ def __getattr__(name: str) -> object:
         from synapse.client.blocking import connect
 
         return connect
+    if name == "traced":
+        from synapse.client.trace import traced
+
+        return traced
     if name in __all__:
         from synapse.client import client
 

@@ -15,6 +15,8 @@ from synapse.client.link import Link, NoAnswer, open_link
 from synapse.errors import Disconnected, HubUnreachable, PeerError, Rejected
 from synapse.home import HubFile, write_hub_file
 
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
 
 def around(home: Path, **flags: str) -> Surroundings:
     return Surroundings(flags, {"SYNAPSE_HOME": str(home)})
@@ -52,6 +54,25 @@ def test_a_request_goes_out_behind_the_hello(tmp_path: Path) -> None:
     assert "token" not in hello["body"]
     assert link.welcome is not None
     assert link.welcome["journal_id"] == JOURNAL
+
+
+@pytest.mark.parametrize(
+    ("given", "carried"), [(TRACE, TRACE), (f"01{TRACE[2:]}-more", TRACE), ("words", None), ("", None)]
+)
+def test_requests_carry_the_trace_of_the_environment_if_it_is_one(
+    tmp_path: Path, given: str, carried: str | None
+) -> None:
+    hub = PaperHub(tmp_path / "home", polite)
+    try:
+        here = Surroundings({}, {"SYNAPSE_HOME": str(tmp_path / "home"), "TRACEPARENT": given})
+        with open_link(here, 5) as link:
+            link.greet("ada")
+            link.ask("ping", {})
+        hello, ping = hub.requests
+    finally:
+        hub.close()
+    assert "traceparent" not in hello
+    assert ping.get("traceparent") == carried
 
 
 def test_the_card_is_told_only_when_the_name_is_new_here(tmp_path: Path) -> None:

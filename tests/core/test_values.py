@@ -171,6 +171,15 @@ def test_clear_takes_a_prefix_of_one_room(world: World) -> None:
     assert world.do("bob", ClearValues(prefix="a")).cleared == 0
 
 
+def test_clear_does_not_count_what_nobody_could_read_any_more(world: World) -> None:
+    world.do("ada", put("a", ttl_ms=1_000))
+    world.at_ms += 1_000
+    assert world.do("bob", ClearValues()).cleared == 0
+    world.do("ada", put("b"))
+    assert world.do("bob", ClearValues()).cleared == 1
+    assert decide_expired(world.state, world.at_ms, 10) == []
+
+
 @pytest.mark.parametrize(
     ("command", "code"),
     [
@@ -281,7 +290,9 @@ class Machine(RuleBasedStateMachine):
         room=st.sampled_from(["main", "side"]),
     )
     def clear(self, name: str, prefix: str, room: str) -> None:
-        self.attempt(name, ClearValues(prefix=prefix, room=room), works=True)
+        readable = [at for at in self.model if at[0] == room and at[1].startswith(prefix) and self.live(*at)]
+        reply = self.attempt(name, ClearValues(prefix=prefix, room=room), works=True)
+        assert reply.cleared == len(readable)
         self.model = {at: kept for at, kept in self.model.items() if at[0] != room or not at[1].startswith(prefix)}
 
     @rule(name=st.sampled_from(NAMES), to=st.sampled_from(NAMES), key=st.sampled_from(KEYS))

@@ -176,7 +176,7 @@ def _effect_of(op: Op) -> int | None:
     match op.type:
         case "message.send":
             return int(reply["id"][1:])
-        case "inbox.take":
+        case "inbox.take" | "value.put" | "value.delete":
             return seq_of(reply["cursor"])
         case "inbox.ack":
             return seq_of(reply["cursor"]) if reply["acked"] else None

@@ -24,7 +24,11 @@ from synapse.journal.upcast import decode
 ROOT = Path(__file__).resolve().parents[2]
 READY_S_MAX = 30.0
 LOAD = dict.fromkeys(
-    ("writer-1", "writer-2", "writer-3", "reader-1", "reader-2", "worker-1", "worker-2", "historian-1"), DIRECT
+    (
+        *("writer-1", "writer-2", "writer-3", "reader-1", "reader-2", "worker-1", "worker-2", "historian-1"),
+        *("keeper-1", "keeper-2"),
+    ),
+    DIRECT,
 )
 """The processes of the load, and which way each takes."""
 PROXIED = {
@@ -40,6 +44,8 @@ PROXIED = {
     "worker-3": DIRECT,
     "historian-1": WS,
     "historian-2": UNIX,
+    "keeper-1": UNIX,
+    "keeper-2": WS,
 }
 
 

@@ -4,6 +4,7 @@
     reader     follows two channels and its own inbox; leaves and comes back with its last cursor; is slow at times
     worker     takes, acks, at times leaves between the two; two processes of one agent
     historian  pages through history both ways, joins and leaves
+    keeper     counts shared values up, each under the version that it read, most under an idempotency key; removes some
     postie     one keyed direct message after another to `waiter`, each repeated until it is answered
     waiter     one `synapse wait` after another, some of them killed
 
@@ -30,6 +31,7 @@ from tests.crash.history import Frame, Recorder
 CHANNELS = ("load:a", "load:b")
 WORKER = "worker"
 WAITER = "waiter"
+VALUES = ("kept/1", "kept/2", "kept/3")
 READERS = ("reader-1", "reader-2")
 DIRECT, UNIX, WS = "direct", "unix", "ws"
 ANSWER_S_MAX = 20.0
@@ -331,7 +333,8 @@ def _message(run: Run, serial: int) -> tuple[str, Frame, str | None]:
     return "message.send", body, key
 
 
-_Requests = list[tuple[str, Frame, str | None]]
+_Request = tuple[str, Frame, str | None]
+_Requests = list[_Request]
 
 
 def _unanswered(burst: _Requests, answers: list[Frame | None]) -> _Requests:
@@ -441,6 +444,39 @@ def browse(run: Run) -> None:
         time.sleep(chance.uniform(0.005, 0.08))
 
 
+def keep(run: Run) -> None:
+    chance, serial = run.chance, 0
+    line = run.line(run.name)
+    line.open()
+    while not run.has("stop"):
+        serial += 1
+        name, mark = chance.choice(VALUES), f"{run.name}.{serial}"
+        found = line.ask("value.get", {"key": name})
+        if found is None or is_draining(found):
+            line.leave()
+            line.open()
+            continue
+        is_there = found["type"] == "reply"
+        version, count = (found["body"]["version"], found["body"]["value"]["count"]) if is_there else (0, 0)
+        if is_there and chance.random() < 0.05:
+            request: _Request = ("value.delete", {"key": name, "if_version": version}, mark)
+        else:
+            request = (
+                "value.put",
+                {"key": name, "value": {"mark": mark, "count": count + 1}, "if_version": version},
+                mark,
+            )
+        if serial > KEYS_PER_AGENT or chance.random() < 0.15:
+            request = (*request[:2], None)
+        while line.ask(*request) is None:
+            line.open()
+            if request[2] is None or chance.random() < 0.1:
+                break
+        if not line.is_up:
+            line.open()
+        time.sleep(chance.uniform(0.0, 0.05))
+
+
 def post(run: Run) -> None:
     line, serial = run.line(run.name), 0
     line.open()
@@ -482,6 +518,7 @@ ROLES: dict[str, Callable[[Run], None]] = {
     "reader": read,
     "worker": work,
     "historian": browse,
+    "keeper": keep,
     "postie": post,
     "waiter": wait,
 }

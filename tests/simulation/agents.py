@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 from tests.simulation.network import Learns, Link
+from tests.simulation.sharing import Sharer
 from tests.simulation.terms import Violation
 
 from synapse.client.calls import OutcomeUnknown, RequestTimeout
 from synapse.client.client import Card, Client, HeldLease, Terms, Wiring
 from synapse.errors import Disconnected, HubUnreachable, LeaseLost, Rejected
 from synapse.protocol import replies
-from synapse.protocol.commands import SendMessage
+from synapse.protocol.commands import Command, SendMessage
 from synapse.protocol.notices import Message
+from synapse.protocol.replies import Reply
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -56,6 +58,8 @@ REFUSALS: Final = frozenset(
         "inbox_full",
         "no_recipient",
         "limit",
+        "version_conflict",
+        "not_permitted",
     }
 )
 """The lawful noes; any other code is a fault of the agent or of the hub."""
@@ -123,7 +127,7 @@ class Process:
             link.cut(Learns(self._chance.uniform(5.0, 60.0) if late else self._chance.uniform(0.0, 0.2), 0.0))
 
 
-class Agent:
+class Agent(Sharer):
     """One identity over all its runs. number: also decides what it is like."""
 
     def __init__(self, world: "World", number: int) -> None:
@@ -153,6 +157,11 @@ class Agent:
             self.ask_twice: 3,
             self.give_up_waiting: 3,
             self.join_or_leave: 1,
+            self.put_value: 8,
+            self.count: 5,
+            self.read_values: 4,
+            self.give_value: 5,
+            self.remove_values: 2,
             self.crash: 0.8,
         }
 
@@ -311,12 +320,16 @@ class Agent:
         return f"{self.mark()} {'.' * (30 if chance < 0.93 else 6_000)}"
 
     async def _send(self, client: Client, **where: object) -> None:
-        """Send under a key of our own, which is remembered when the outcome stays unknown."""
-        text, key = self._text(), f"{self._chance.getrandbits(64):016x}"
+        text = self._text()
         command = SendMessage(body=msgspec.Raw(msgspec.json.encode(text)), **where)  # type: ignore[arg-type]  # by name
+        await self.keyed(client, command, replies.Sent)
+
+    async def keyed(self, client: Client, command: Command, kind: type[Reply]) -> None:
+        """Ask under a key of our own, which is remembered when the outcome stays unknown."""
+        key = f"{self._chance.getrandbits(64):016x}"
 
         def again(other: Client, same: str) -> Awaitable[object]:
-            return other.request(command, replies.Sent, idem_key=same)
+            return other.request(command, kind, idem_key=same)
 
         try:
             await again(client, key)

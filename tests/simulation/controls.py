@@ -20,7 +20,7 @@ SEEDS: Final = (1, 2, 3)
 HOURS: Final = 0.5
 SECONDS_MAX: Final = 120
 
-TURN, LEASING, FEEDS = "hub/turn.py", "core/leasing.py", "hub/feeds.py"
+TURN, LEASING, FEEDS, VALUES = "hub/turn.py", "core/leasing.py", "hub/feeds.py", "core/values.py"
 
 CONTROLS: Final = (
     Fault(
@@ -103,6 +103,42 @@ CONTROLS: Final = (
         "core/inboxes.py",
         "            if lend.deadline_ms > lease_ms:\n",
         "            if lend.deadline_ms > lease_ms + 20_000:\n",
+    ),
+    Fault(
+        "an expected version is not compared",
+        VALUES,
+        "    if wanted is None or wanted == have:\n        return",
+        "    if wanted != 0 or wanted == have:\n        return",
+    ),
+    Fault(
+        "a value is read after its time",
+        VALUES,
+        "return None if value is None or value.is_gone(at_ms) else value",
+        "return value",
+    ),
+    Fault(
+        "a put is answered as if it made the value",
+        "core/value_answers.py",
+        "                version=put.seq,\n                owner=event.owner,",
+        "                version=put.seq,\n                owner=put.actor,",
+    ),
+    Fault(
+        "a list leaves the last value out",
+        "core/value_answers.py",
+        "return room.name, sorted(key for key in there",
+        "return room.name, sorted(key for key in list(there)[: max(1, len(there) - 1)]",
+    ),
+    Fault(
+        "followers are not told of values",
+        TURN,
+        "                case _ if type(event) in VALUE_EVENTS:\n                    turn.told.append(entry)",
+        "                case _ if type(event) in VALUE_EVENTS:\n                    pass",
+    ),
+    Fault(
+        "a start forgets when values end",
+        "core/state.py",
+        "            state.values.put(room_id, value)",
+        "            state.values.put(room_id, value)\n            state.values._expiring.clear()",
     ),
 )
 

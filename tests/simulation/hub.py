@@ -338,6 +338,7 @@ class SimulatedHub:
         ledger, terms = self.ledger, self.ledger.terms
         terms.check_times()
         terms.check_circles()
+        ledger.shelf.check_times()
         if live.leases.live.keys() != terms.live.keys() or live.leases.places.keys() != terms.places.keys():
             raise Violation("altered", f"the hub has leases {list(live.leases.live)}, there are {list(terms.live)}")
         for agent in live.agents.by_id.values():

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from tests.simulation.shelf import Shelf, ValueEvent
 from tests.simulation.terms import Term, Terms, Violation
 
 from synapse.core.events import (
@@ -72,11 +73,14 @@ class Asked:
 
 
 class Ledger:
-    """The fold of the journal. streams: seqs by `room:channel`, `@agent` and `leases`, in order."""
+    """The fold of the journal. streams: seqs by `room:channel`, `@agent`, `leases`, `values ROOM PREFIX`, in order."""
 
-    def __init__(self, terms: Terms, sometimes: Sometimes, *, base: int, lends_max: int, lend_ms: int) -> None:
+    def __init__(
+        self, terms: Terms, shelf: Shelf, sometimes: Sometimes, *, base: int, lends_max: int, lend_ms: int
+    ) -> None:
         self.head = base
         self.terms = terms
+        self.shelf = shelf
         self.asked = Asked()
         self.messages: dict[int, Recorded] = {}
         self.streams: dict[str, list[int]] = defaultdict(list)
@@ -127,6 +131,9 @@ class Ledger:
                 self.restart(decided_ms)
             case JournalWritable():
                 self._sometimes("the disk was full and had room again")
+            case _ if isinstance(event, ValueEvent):
+                for stream in self.shelf.enter(entry, event):
+                    self.streams[stream].append(seq)
             case _:
                 self._lease(entry, decided_ms)
 

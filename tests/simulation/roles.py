@@ -1,10 +1,11 @@
-"""Who is not one of the crowd: an operator who takes leases away, and watchers of all leases and of who is here."""
+"""Who is not one of the crowd: an operator who takes leases away, and watchers of leases, values and who is here."""
 
 import asyncio
 from random import Random
 from typing import TYPE_CHECKING
 
 from tests.simulation.agents import TASKS, TREES, Agent, Process
+from tests.simulation.sharing import Follower
 from tests.simulation.terms import Violation
 
 from synapse.client.client import Client, Terms
@@ -60,7 +61,7 @@ class Operator(Agent):
 
 
 class Watcher(Agent):
-    """Follows all leases and who is here, over every reconnect."""
+    """Follows all leases, the values of two rooms, and who is here, over every reconnect."""
 
     def __init__(self, world: "World", number: int) -> None:
         super().__init__(world, number)
@@ -68,10 +69,15 @@ class Watcher(Agent):
         self.secret = f"{self.name}-secret".ljust(40, ".")
         self.here: dict[str, str] = {}
         self._chance = Random(f"{world.seed}/{self.name}")
+        prefixes = ("", "a/") if number % 2 else ("b/", "")
+        rooms = zip(("main", "crew"), prefixes, strict=True)
+        self.followers = [Follower(world, self.name, room, prefix) for room, prefix in rooms]
 
     async def _run(self, process: Process) -> None:
         async with process.client as client, asyncio.TaskGroup() as group:
-            helpers = [group.create_task(self._watch(client)), group.create_task(self._look_around(client))]
+            tasks = [self._watch(client), self._look_around(client)]
+            tasks += [follower.follow(client) for follower in self.followers]
+            helpers = [group.create_task(task) for task in tasks]
             ends_s = self._chance.uniform(60.0, 600.0) + self.world.loop.now_s
             while self.world.loop.now_s < ends_s and not self.world.is_calm:
                 await asyncio.sleep(1.0)
@@ -108,6 +114,8 @@ class Watcher(Agent):
         world = self.world
         while (
             world.ledger.next_of(["leases"], self.memory.heard, self.memory.at) is not None
+            or any(follower.due is not None for follower in self.followers)
+            or world.ledger.shelf.has_ended_values()
             or world.terms.live
             or world.terms.places
             or {name for name, presence in self.here.items() if presence == "online"} != world.online()

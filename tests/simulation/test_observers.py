@@ -1,142 +1,30 @@
 """The observers are no fools: an honest history passes, and each of these lies is called by its name."""
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import msgspec
 import pytest
-from tests.simulation.ledger import Ledger
-from tests.simulation.network import Link
-from tests.simulation.terms import Bounds, Terms, Violation
-from tests.simulation.virtual_time import Clock
-from tests.simulation.witness import Witness
+from tests.simulation.paper import ROOM, TTL_MS, Paper, expired, lease, released
+from tests.simulation.terms import Violation
+from tests.simulation.virtual_time import START_AT_MS
 
 from synapse.core.events import (
-    AgentCreated,
     Ask,
-    Card,
     Delivery,
-    Event,
     Idem,
-    LeaseExpired,
     LeaseGranted,
     LeaseHandedOff,
-    LeaseQueued,
-    LeaseReleased,
     LeaseRevoked,
     MessageDied,
-    MessageLent,
     MessagePosted,
     MessagesAcked,
-    MessageSent,
     PoolSet,
     Recorded,
     to_row,
 )
-
-TTL_MS = 10_000
-ROOM = 7
-
-
-class Paper:
-    """A hub on paper: what it writes, hears and says, the observers are shown. Agents ada and bob are there."""
-
-    def __init__(self) -> None:
-        self.loop = SimpleNamespace(now_s=0.0)
-        self.clock = Clock(self.loop)
-        self.terms = Terms(self.clock, Bounds(grace_ms=4_000, parked_ms=60_000), {"ada": 1, "bob": 1, "eve": 1})
-        self.ledger = Ledger(self.terms, lambda _: None, base=0, lends_max=2, lend_ms=30_000)
-        self.witness = Witness(self.ledger, self.clock, lambda _: None, lambda *_: None)
-        self.ids = {name: self.write("hub", AgentCreated(name=name, card=Card())) for name in ("ada", "bob", "eve")}
-        self.write("hub", PoolSet(name="gpu", capacity=2))
-        self._requests = 0
-
-    def write(self, actor: str, *events: Event) -> int:
-        """A transaction; the seq of its last event."""
-        head = self.ledger.head
-        rows = [to_row(Recorded(head + at, 0, actor, event)) for at, event in enumerate(events, 1)]
-        self.ledger.fold(rows, self.clock.now_ms)
-        return self.ledger.head
-
-    def link(self, owner: str, number: int = 1) -> Link:
-        """A connection, as far as observers look at it."""
-        return cast("Link", SimpleNamespace(owner=owner, number=number))
-
-    def hear(self, owner: str, kind: str, body: dict[str, Any], *, key: str | None = None, number: int = 1) -> int:
-        """A request; its id."""
-        self._requests += 1
-        frame = {"type": kind, "id": self._requests, "body": body, "idem_key": key}
-        self.witness.hear(self.link(owner, number), json.dumps(frame).encode())
-        return self._requests
-
-    def say(self, owner: str, frame: dict[str, Any], number: int = 1) -> None:
-        """Whatever the hub says."""
-        self.witness.tell(self.link(owner, number), [json.dumps({"seq": self.ledger.head} | frame).encode()])
-
-    def reply(self, owner: str, request: int, body: dict[str, Any], **more: object) -> None:
-        """An answer."""
-        self.say(owner, {"type": "reply", "id": request, "body": body} | more)
-
-    def claim(self, owner: str, task: str, paths: tuple[str, ...] = (), **more: Any) -> Ask:
-        """Somebody asks for a lease; the ask that follows from it."""
-        pools = more.get("pools", {})
-        body = {"task": task, "paths": list(paths), "pools": pools, "mode": "exclusive"}
-        self.hear(owner, "lease.claim", body)
-        tree = "box:/repo" if paths else None
-        units = tuple(sorted(pools.items()))
-        reentrant = more.get("reentrant", True)
-        return Ask(
-            room=ROOM, room_name="main", task=task, agent=self.ids[owner], owner=owner, worktree=tree, paths=paths,
-            pools=units, reentrant=reentrant,
-        )  # fmt: skip
-
-    def grant(self, owner: str, task: str = "T1", paths: tuple[str, ...] = (), **more: Any) -> int:
-        """Asked and granted; the epoch."""
-        return self.write(
-            owner,
-            LeaseGranted(ask=self.claim(owner, task, paths, **more), ttl_ms=TTL_MS, tied=more.get("tied", False)),
-        )
-
-    def queue(self, owner: str, task: str) -> int:
-        """Asked and queued; the place."""
-        return self.write(owner, LeaseQueued(ask=self.claim(owner, task), ttl_ms=TTL_MS))
-
-    def post(self, owner: str, mark: str, n: int, *, key: str | None = None, idem: Idem | None = None) -> int:
-        """Said in main:general; the request's id, when it is durable."""
-        request = self.hear(owner, "message.send", {"body": mark}, key=key)
-        body = msgspec.Raw(msgspec.json.encode(mark))
-        self.write(owner, MessagePosted(channel=9, address="main:general", n=n, body=body, idem=idem))
-        return request
-
-    def mail(self, mark: str = "ada-1", n: int = 1) -> int:
-        """A message from ada to bob; its seq."""
-        self.hear("ada", "message.send", {"body": mark})
-        to = (Delivery("bob", self.ids["bob"], n),)
-        return self.write("ada", MessageSent(to=to, body=msgspec.Raw(msgspec.json.encode(mark))))
-
-    def lend(self, message: int) -> None:
-        """A message is lent to bob."""
-        self.write("bob", MessageLent(agent=self.ids["bob"], message=message))
-
-
-def _released(epoch: int, owner: str) -> LeaseReleased:
-    return LeaseReleased(room=ROOM, room_name="main", task="T1", owner=owner, epoch=epoch)
-
-
-def _expired(epoch: int, reason: str = "ttl") -> LeaseExpired:
-    return LeaseExpired(room=ROOM, room_name="main", task="T1", owner="ada", epoch=epoch, reason=reason)
-
-
-def _lease(epoch: int, owner: str = "ada") -> dict[str, Any]:
-    return {
-        "epoch": epoch, "owner": owner, "task": "T1", "worktree": None, "paths": [], "pools": {}, "mode": "exclusive",
-        "outcome": "granted", "live": True,
-    }  # fmt: skip
-
+from synapse.core.value_events import ValueDeleted, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
 
 # Each lie, by the rule that it breaks.
 
@@ -208,22 +96,22 @@ def past_the_queue(hub: Paper) -> None:
     epoch = hub.grant("ada")
     hub.queue("bob", "T1")
     hub.hear("ada", "lease.release", {"task": "T1", "epoch": epoch})
-    hub.write("ada", _released(epoch, "ada"))
+    hub.write("ada", released(epoch, "ada"))
     hub.grant("eve")
 
 
 def released_twice(hub: Paper) -> None:
     epoch = hub.grant("ada")
     hub.hear("ada", "lease.release", {"task": "T1", "epoch": epoch})
-    hub.write("ada", _released(epoch, "ada"))
-    hub.write("ada", _released(epoch, "ada"))
+    hub.write("ada", released(epoch, "ada"))
+    hub.write("ada", released(epoch, "ada"))
 
 
 def a_sure_holder_is_followed(hub: Paper) -> None:
     epoch = hub.grant("ada")
     hub.terms.beliefs[epoch] = lambda: True
     hub.loop.now_s += TTL_MS / 1000
-    hub.write("hub", _expired(epoch))
+    hub.write("hub", expired(epoch))
     hub.grant("bob")
 
 
@@ -238,29 +126,29 @@ def handed_with_more(hub: Paper) -> None:
 def ended_a_millisecond_early(hub: Paper) -> None:
     epoch = hub.grant("ada")
     hub.loop.now_s += (TTL_MS - 1) / 1000
-    hub.write("hub", _expired(epoch))
+    hub.write("hub", expired(epoch))
 
 
 def ended_in_spite_of_a_renewal(hub: Paper) -> None:
     epoch = hub.grant("ada")
     hub.loop.now_s += 5
-    hub.reply("ada", hub.hear("ada", "lease.renew", {"task": "T1", "epoch": epoch}), _lease(epoch))
+    hub.reply("ada", hub.hear("ada", "lease.renew", {"task": "T1", "epoch": epoch}), lease(epoch))
     hub.loop.now_s += 9
-    hub.write("hub", _expired(epoch))
+    hub.write("hub", expired(epoch))
 
 
 def ended_by_a_stall(hub: Paper) -> None:
     epoch = hub.grant("ada")
     hub.clock.frozen_ms += 1_000
     hub.loop.now_s += TTL_MS / 1000
-    hub.write("hub", _expired(epoch))
+    hub.write("hub", expired(epoch))
 
 
 def ended_with_a_connection_that_stands(hub: Paper) -> None:
     epoch = hub.grant("ada", tied=True)
     hub.terms.confirm(hub.terms.all[epoch], 0, 1)
     hub.loop.now_s += 5
-    hub.write("hub", _expired(epoch, "connection"))
+    hub.write("hub", expired(epoch, "connection"))
 
 
 def ended_before_its_grace(hub: Paper) -> None:
@@ -269,7 +157,7 @@ def ended_before_its_grace(hub: Paper) -> None:
     hub.loop.now_s += 3
     hub.witness.lose(hub.link("ada"))
     hub.loop.now_s += 3
-    hub.write("hub", _expired(epoch, "connection"))
+    hub.write("hub", expired(epoch, "connection"))
 
 
 def kept_for_ever(hub: Paper) -> None:
@@ -329,7 +217,7 @@ def another_answer_to_a_repeat(hub: Paper) -> None:
 def a_dead_epoch_is_renewed(hub: Paper) -> None:
     epoch = hub.grant("ada")
     hub.write("hub", LeaseRevoked(room=ROOM, room_name="main", task="T1", owner="ada", epoch=epoch, reason="preempted"))
-    hub.reply("ada", hub.hear("ada", "lease.renew", {"task": "T1", "epoch": epoch}), _lease(epoch))
+    hub.reply("ada", hub.hear("ada", "lease.renew", {"task": "T1", "epoch": epoch}), lease(epoch))
 
 
 def a_live_epoch_is_called_stale(hub: Paper) -> None:
@@ -358,6 +246,166 @@ def a_notice_again(hub: Paper) -> None:
     place = {"room": "main", "channel": "general", "n": 1, "from": "ada", "body": "ada-1"}
     for _ in range(2):
         hub.say("bob", {"type": "message", "body": {"id": f"m{hub.ledger.head}"} | place})
+
+
+# About values.
+
+
+def two_make_the_same_value(hub: Paper) -> None:
+    hub.put("ada", "ada-1", if_version=0)
+    hub.put("bob", "bob-1", if_version=0)
+
+
+def a_value_is_replaced_unseen(hub: Paper) -> None:
+    hub.put("ada", "ada-1")
+    hub.put("ada", "ada-2", if_version=hub.ledger.head)
+
+
+def a_number_is_counted_twice(hub: Paper) -> None:
+    version = hub.put("ada", "ada-1", value={"count": 1})
+    hub.put("bob", "bob-1", value={"count": 1}, replaces=version, of="ada", if_version=version)
+
+
+def a_version_is_removed_that_is_not_there(hub: Paper) -> None:
+    version = hub.put("ada", "ada-1")
+    hub.hear("ada", "value.delete", {"key": "k"})
+    hub.write("ada", ValueDeleted(room=ROOM, room_name="main", key="k", version=version - 1))
+
+
+def a_value_nobody_put(hub: Paper) -> None:
+    hub.ask_put("ada", "ada-1")
+    event = ValuePut(room=ROOM, room_name="main", key="k", value=msgspec.Raw(b'{"mark":"ada-1","x":1}'), owner="ada")
+    hub.write("ada", event)
+
+
+def a_value_put_twice(hub: Paper) -> None:
+    version = hub.put("ada", "ada-1")
+    hub.put("ada", "ada-1", replaces=version)
+
+
+def a_value_removed_without_asking(hub: Paper) -> None:
+    version = hub.put("ada", "ada-1")
+    hub.hear("ada", "value.delete", {"key": "k", "if_version": version - 1})
+    hub.write("ada", ValueDeleted(room=ROOM, room_name="main", key="k", version=version))
+
+
+def who_puts_becomes_the_owner(hub: Paper) -> None:
+    hub.put("bob", "bob-1", replaces=hub.put("ada", "ada-1"), of="bob")
+
+
+def somebody_gives_away_what_is_not_theirs(hub: Paper) -> None:
+    version = hub.put("ada", "ada-1")
+    hub.hear("bob", "value.transfer", {"key": "k", "to": "eve"})
+    event = ValueTransferred(
+        room=ROOM, room_name="main", key="k", previous="ada", owner="eve", owner_id=3, version=version
+    )
+    hub.write("bob", event)
+
+
+def cleared_more_than_there_was(hub: Paper) -> None:
+    hub.put("ada", "ada-1", ttl_ms=1)
+    hub.hear("ada", "value.clear", {"prefix": "k"})
+    head = hub.ledger.head + 1
+    event = ValuesCleared(room=ROOM, room_name="main", prefix="k", count=1)
+    hub.ledger.fold([to_row(Recorded(head, 1, "ada", event))], 0)
+
+
+def a_value_ends_early(hub: Paper) -> None:
+    version = hub.put("ada", "ada-1", ttl_ms=1)
+    hub.write("hub", ValueExpired(room=ROOM, room_name="main", key="k", version=version))
+
+
+def a_value_is_kept_for_ever(hub: Paper) -> None:
+    hub.put("ada", "ada-1", ttl_ms=1)
+    hub.shelf.check_times()
+    hub.loop.now_s += 4
+    hub.shelf.check_times()
+
+
+def a_put_is_acknowledged_and_not_there(hub: Paper) -> None:
+    hub.reply("ada", hub.ask_put("ada", "ada-1"), hub.info(hub.ledger.head, "ada-1"))
+
+
+def a_put_is_acknowledged_with_another_value(hub: Paper) -> None:
+    version = hub.put("ada", "ada-1")
+    hub.reply("ada", hub.put_request, hub.info(version, "ada-2"))
+
+
+def an_old_value_is_read(hub: Paper) -> None:
+    first = hub.put("ada", "ada-1")
+    hub.put("ada", "ada-2", replaces=first)
+    hub.reply("bob", hub.hear("bob", "value.get", {"key": "k"}), hub.info(first, "ada-1"))
+
+
+def a_value_is_read_after_its_time(hub: Paper) -> None:
+    version = hub.put("ada", "ada-1", ttl_ms=START_AT_MS)
+    told = hub.info(version, "ada-1") | {"expires_at_ms": START_AT_MS}
+    hub.reply("bob", hub.hear("bob", "value.get", {"key": "k"}), told)
+
+
+def a_value_is_called_missing(hub: Paper) -> None:
+    hub.put("ada", "ada-1")
+    request = hub.hear("bob", "value.get", {"key": "k"})
+    hub.say("bob", {"type": "error", "id": request, "error": {"code": "not_found", "detail": ""}})
+
+
+def a_conflict_that_is_none(hub: Paper) -> None:
+    version = hub.put("ada", "ada-1")
+    request = hub.ask_put("bob", "bob-1", if_version=version)
+    facts = {"version": version + 1, "expected": version}
+    hub.say("bob", {"type": "error", "id": request, "error": {"code": "version_conflict", "facts": facts}})
+
+
+def an_owner_may_not(hub: Paper) -> None:
+    hub.put("ada", "ada-1")
+    request = hub.hear("ada", "value.transfer", {"key": "k", "to": "bob"})
+    hub.say("ada", {"type": "error", "id": request, "error": {"code": "not_permitted", "detail": ""}})
+
+
+def a_list_with_a_hole(hub: Paper) -> None:
+    hub.put("ada", "ada-1")
+    request = hub.hear("bob", "value.list", {"prefix": ""})
+    hub.reply("bob", request, {"seq": hub.ledger.head, "values": [], "next": None})
+
+
+def a_list_of_old_values(hub: Paper) -> None:
+    first = hub.put("ada", "ada-1")
+    hub.put("ada", "ada-2", replaces=first)
+    request = hub.hear("bob", "value.list", {"prefix": ""})
+    hub.reply("bob", request, {"seq": hub.ledger.head, "values": [hub.info(first, "ada-1")], "next": None})
+
+
+def a_removal_that_did_not_happen(hub: Paper) -> None:
+    version = hub.put("ada", "ada-1")
+    hub.reply("bob", hub.hear("bob", "value.delete", {"key": "k"}), {"key": "k", "version": version})
+
+
+def nothing_is_said_to_be_cleared(hub: Paper) -> None:
+    hub.put("ada", "ada-1")
+    hub.reply("bob", hub.hear("bob", "value.clear", {"prefix": "k"}), {"prefix": "k", "cleared": 0})
+
+
+def a_gift_that_did_not_happen(hub: Paper) -> None:
+    version = hub.put("ada", "ada-1")
+    told = {"owner": "bob", "previous": "ada", "version": version}
+    hub.reply("ada", hub.hear("ada", "value.transfer", {"key": "k", "to": "bob"}), told)
+
+
+def a_change_with_another_value(hub: Paper) -> None:
+    hub.reply("bob", hub.hear("bob", "feed.subscribe", {"values": ["main"]}), {"from_cursor": "x:1"})
+    hub.say("bob", hub.change(hub.put("ada", "ada-1"), "ada-2"))
+
+
+def a_change_that_never_was(hub: Paper) -> None:
+    hub.reply("bob", hub.hear("bob", "feed.subscribe", {"values": ["main"]}), {"from_cursor": "x:1"})
+    hub.say("bob", hub.change(hub.ledger.head, "ada-1"))
+
+
+def a_change_again(hub: Paper) -> None:
+    hub.reply("bob", hub.hear("bob", "feed.subscribe", {"values": ["main"]}), {"from_cursor": "x:1"})
+    version = hub.put("ada", "ada-1")
+    for _ in range(2):
+        hub.say("bob", hub.change(version, "ada-1"))
 
 
 LIES: dict[Callable[[Paper], None], str] = {
@@ -395,6 +443,33 @@ LIES: dict[Callable[[Paper], None], str] = {
     a_letter_to_the_wrong_door: "foreign",
     a_page_with_a_hole: "wrong page",
     a_notice_again: "repeated",
+    two_make_the_same_value: "lost update",
+    a_value_is_replaced_unseen: "lost update",
+    a_number_is_counted_twice: "lost update",
+    a_version_is_removed_that_is_not_there: "lost update",
+    a_value_nobody_put: "unasked",
+    a_value_put_twice: "applied twice",
+    a_value_removed_without_asking: "unasked",
+    who_puts_becomes_the_owner: "altered",
+    somebody_gives_away_what_is_not_theirs: "altered",
+    cleared_more_than_there_was: "altered",
+    a_value_ends_early: "expired early",
+    a_value_is_kept_for_ever: "expired late",
+    a_put_is_acknowledged_and_not_there: "lost",
+    a_put_is_acknowledged_with_another_value: "altered",
+    an_old_value_is_read: "wrong value",
+    a_value_is_read_after_its_time: "wrong value",
+    a_value_is_called_missing: "fenced wrongly",
+    a_conflict_that_is_none: "fenced wrongly",
+    an_owner_may_not: "fenced wrongly",
+    a_list_with_a_hole: "wrong page",
+    a_list_of_old_values: "wrong value",
+    a_removal_that_did_not_happen: "lost",
+    nothing_is_said_to_be_cleared: "lost",
+    a_gift_that_did_not_happen: "lost",
+    a_change_with_another_value: "altered",
+    a_change_that_never_was: "not durable",
+    a_change_again: "repeated",
 }
 
 
@@ -406,7 +481,7 @@ def test_a_lie_is_called_by_its_name(lie: Callable[[Paper], None], rule: str) ->
 
 
 def test_every_rule_of_the_observers_has_its_lie() -> None:
-    texts = [(Path(__file__).parent / f"{name}.py").read_text() for name in ("terms", "ledger", "witness")]
+    texts = [(Path(__file__).parent / f"{name}.py").read_text() for name in ("terms", "ledger", "shelf", "witness")]
     rules = {rule for text in texts for rule in re.findall(r'Violation\(\s*"([^"]+)"', text)}
     assert rules == set(LIES.values())
 
@@ -423,8 +498,12 @@ def test_the_truth_passes() -> None:
     hub.queue("bob", "T1")
     hub.loop.now_s += TTL_MS / 1000
     hub.terms.check_times()
-    hub.write("hub", _expired(epoch))
+    hub.write("hub", expired(epoch))
     hub.terms.check_circles()
     request = hub.hear("ada", "lease.renew", {"task": "T1", "epoch": epoch})
     hub.say("ada", {"type": "error", "id": request, "error": {"code": "stale_epoch", "detail": ""}})
+    version = hub.put("ada", "ada-9")
+    hub.reply("bob", hub.hear("bob", "value.get", {"key": "k"}), hub.info(version, "ada-9"))
+    hub.reply("bob", hub.hear("bob", "feed.subscribe", {"values": ["main"]}), {"from_cursor": "x:1"})
+    hub.say("bob", hub.change(version, "ada-9"))
     assert (hub.witness.fenced, hub.ledger.inboxes["bob"][message].lends) == (1, 2)

@@ -62,6 +62,7 @@ class Clock:
         self.read_only_from_ms: int | None = None
         self._loop = loop
         self._offset_ms = 0
+        self._offsets: list[tuple[int, int]] = [(0, 0)]
 
     @property
     def now_ms(self) -> int:
@@ -85,3 +86,13 @@ class Clock:
     def set_wall(self, offset_ms: int) -> None:
         """The wall clock is wrong by this much from here on."""
         self._offset_ms = offset_ms
+        self._offsets.append((self.now_ms, offset_ms))
+
+    def wall_range_ms(self, since_ms: int) -> tuple[int, int]:
+        """The least and the most that the wall clock may have shown between then and now."""
+        offsets = [self._offset_ms]
+        for from_ms, offset_ms in reversed(self._offsets):
+            offsets.append(offset_ms)
+            if from_ms <= since_ms:
+                break
+        return START_AT_MS + min(offsets) + since_ms, START_AT_MS + max(offsets) + self.now_ms

@@ -51,7 +51,7 @@ class Witness:
         self._note = note
         self._open: dict[tuple[int, str | int], Question] = {}
         self._newest = 0
-        self._seen: dict[bytes, int] = {}
+        self._seen: dict[bytes, tuple[str, int]] = {}
         self._fed: dict[tuple[int, str], int] = {}
         self.answers = 0
         self.notices = 0
@@ -92,13 +92,12 @@ class Witness:
             case "lease.release" | "lease.hand_off" if body.get("epoch") is not None:
                 asked.under.add((kind, agent, body["epoch"]))
             case _:
-                pass
+                self._ledger.shelf.ask(kind, agent, body)
 
     def lose(self, link: Link) -> None:
         """The hub learned that a connection is gone: it owes no answers there."""
         self._open = {at: question for at, question in self._open.items() if at[0] != link.number}
-        for kind in ("message", "lease.changed"):
-            self._fed.pop((link.number, kind), None)
+        self._fed = {at: seq for at, seq in self._fed.items() if at[0] != link.number}
         self._ledger.lose(link.number)
         self._ledger.terms.lose(link.number)
 
@@ -115,7 +114,7 @@ class Witness:
             known = self._seen.get(payload)
             if known is not None:  # the same notice for another follower; it was true a moment ago
                 self.notices += 1
-                self._follow(link, "message", known)
+                self._follow(link, *known)
                 continue
             frame = _decode(payload)
             seq, kind = frame["seq"], frame["type"]
@@ -129,8 +128,8 @@ class Witness:
                 continue
             self.notices += 1
             self._notice(link, kind, frame)
-            if kind == "message" and frame["body"]["room"] is not None:
-                self._seen[payload] = seq
+            if kind == "value.changed" or (kind == "message" and frame["body"]["room"] is not None):
+                self._seen[payload] = _feed_of(kind, frame["body"]["room"]), seq
                 if len(self._seen) > REMEMBERED_MAX:
                     del self._seen[next(iter(self._seen))]
 
@@ -157,6 +156,10 @@ class Witness:
     def _refusal(self, question: Question, seq: int, error: Json) -> None:
         code, epoch = error["code"], question.body.get("epoch")
         self._sometimes(f"refused: {code}")
+        if question.type.startswith("value."):
+            shelf = self._ledger.shelf
+            shelf.require_refused_rightly(question.agent, question.body, seq, error, question.heard_ms)
+            return
         if code in ENDED and epoch is not None:
             self.fenced += 1
             is_own = question.type not in ("lease.check", "lease.claim")
@@ -191,9 +194,16 @@ class Witness:
                 self._handed(question, reply)
             case "history.read":
                 self._history(question, reply)
+            case kind if kind.startswith("value."):
+                shelf, agent, since_ms = self._ledger.shelf, question.agent, question.heard_ms
+                changed = shelf.require_true(agent, kind, question.body, seq, reply, since_ms)
+                if changed is not None:
+                    self._same_answer(question, changed)
             case "feed.subscribe":
-                kind = "lease.changed" if question.body.get("leases") else "message"
-                self._fed[link.number, kind] = int(reply["from_cursor"].partition(":")[2])
+                body, seq = question.body, int(reply["from_cursor"].partition(":")[2])
+                feeds = [_feed_of("value.changed", room) for room in body.get("values", ())]
+                feeds += ["lease.changed"] if body.get("leases") else [] if feeds else ["message"]
+                self._fed.update({(link.number, feed): seq for feed in feeds})
             case _:
                 pass
 
@@ -323,6 +333,9 @@ class Witness:
                 self._follow(link, kind, frame["seq"])
             case "lease.changed":
                 self._follow(link, kind, frame["seq"])
+            case "value.changed":
+                self._ledger.shelf.require_told_rightly(link.owner, frame["seq"], body)
+                self._follow(link, _feed_of(kind, body["room"]), frame["seq"])
             case "lease.lost":
                 self._note(link, "hears", frame)
                 if terms.holds(link.owner, body["epoch"], frame["seq"]):
@@ -336,3 +349,8 @@ class Witness:
                     place.link = link.number
             case _:
                 pass
+
+
+def _feed_of(kind: str, room: str) -> str:
+    """A connection has one feed of each kind, of values one for each room."""
+    return f"{kind} {room}" if kind == "value.changed" else kind

@@ -20,6 +20,7 @@ from tests.simulation.hub import LIMITS, SimulatedHub
 from tests.simulation.ledger import Ledger
 from tests.simulation.network import Learns, Link
 from tests.simulation.roles import Operator, Watcher
+from tests.simulation.shelf import Shelf
 from tests.simulation.story import Step, told
 from tests.simulation.terms import RANKS, Bounds, Terms, Violation
 from tests.simulation.virtual_time import Clock, VirtualLoop
@@ -79,7 +80,12 @@ class World:
         bounds = Bounds(LIMITS.tie_grace_ms, LIMITS.parked_ms_max)
         self.terms = Terms(self.clock, bounds, ranks)
         self.ledger = Ledger(
-            self.terms, self.sometimes, base=journal.base, lends_max=LIMITS.lends_max, lend_ms=LIMITS.lend_ms
+            self.terms,
+            Shelf(self.clock, self.sometimes),
+            self.sometimes,
+            base=journal.base,
+            lends_max=LIMITS.lends_max,
+            lend_ms=LIMITS.lend_ms,
         )
         self.witness = Witness(self.ledger, self.clock, self.sometimes, self._note)
         return self.ledger, self.witness
@@ -348,6 +354,7 @@ class World:
                 "notices": witness.notices,
                 "fenced": witness.fenced,
                 "grants": len(self.terms.all),
+                "changes of values": len(self.ledger.shelf.events),
                 "hub lives": self.hub.lives,
                 "latest expiry ms": self.terms.latest_expiry_ms,
             },

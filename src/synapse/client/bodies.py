@@ -1,4 +1,4 @@
-"""Bodies of messages, data of checkpoints, shared values: plain Python here, one line of JSON on the wire."""
+"""Bodies of messages, data of checkpoints and resources, shared values: plain Python here, JSON on the wire."""
 
 from typing import TypeVar
 
@@ -7,6 +7,7 @@ from msgspec import UNSET
 
 from synapse.protocol.notices import Message, ValueChanged
 from synapse.protocol.replies import Checkpoint
+from synapse.protocol.resource_replies import ResourceInfo
 from synapse.protocol.value_replies import ValueInfo
 
 _Body = TypeVar("_Body")
@@ -17,9 +18,9 @@ def body_of(message: Message) -> object:
     return msgspec.json.decode(message.body)
 
 
-def data_of(checkpoint: Checkpoint) -> object:
-    """A checkpoint's data as plain Python data."""
-    return msgspec.json.decode(checkpoint.data)
+def data_of(kept: Checkpoint | ResourceInfo) -> object:
+    """The data of a checkpoint or a resource as plain Python data."""
+    return msgspec.json.decode(kept.data)
 
 
 def value_of(value: ValueInfo | ValueChanged) -> object:

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from synapse.client.trace import current
 from synapse.errors import Disconnected, Rejected, SynapseError
 from synapse.protocol.codec import ErrorBody, HubFrame, encode_request
 from synapse.protocol.commands import (
@@ -39,6 +40,7 @@ from synapse.protocol.commands import (
 )
 from synapse.protocol.notices import ClaimQueued
 from synapse.protocol.plan_commands import DeclareTask, DeclareTasks, NoteProgress, RemoveTask, UpdateTask
+from synapse.protocol.resource_commands import OfferResource, WithdrawResource
 from synapse.protocol.value_commands import ClearValues, DeleteValue, PutValue, TransferValue
 
 KEYED: Final[frozenset[type[Command]]] = frozenset(
@@ -67,6 +69,8 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
         DeleteValue,
         ClearValues,
         TransferValue,
+        OfferResource,
+        WithdrawResource,
         DeclareTask,
         DeclareTasks,
         UpdateTask,
@@ -121,6 +125,7 @@ class Call:
         "leftover",
         "on_queued",
         "place",
+        "traceparent",
         "was_sent",
     )
 
@@ -140,7 +145,8 @@ class Call:
         self.leftover = leftover
         self.on_queued: Queued | None = None
         self.place: int | None = None
-        self.frame = encode_request(request_id, command, idem_key)
+        self.traceparent = current()
+        self.frame = encode_request(request_id, command, idem_key, self.traceparent)
         self.answer: asyncio.Future[HubFrame] | None = None
         self.deadline_s = math.inf
         self.is_out = False
@@ -163,14 +169,14 @@ class Call:
     def drop_key(self) -> None:
         """Go on without idempotency."""
         self.idem_key = None
-        self.frame = encode_request(self.id, self.command)
+        self.frame = encode_request(self.id, self.command, None, self.traceparent)
 
     def take_place(self, notice: ClaimQueued) -> None:
         """The claim waits in line. Its key brings it back to its place; without one, the place itself does."""
         self.place = notice.place
         if isinstance(self.command, ClaimLease) and self.idem_key is None:
             self.command = msgspec.structs.replace(self.command, place=notice.place)
-            self.frame = encode_request(self.id, self.command)
+            self.frame = encode_request(self.id, self.command, None, self.traceparent)
         if self.on_queued is not None and not self.is_left:
             asyncio.get_running_loop().call_soon(self.on_queued, notice)  # what it raises is not the reader's
 

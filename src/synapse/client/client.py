@@ -27,6 +27,7 @@ from synapse.client.identity import Card, Identity, own_name
 from synapse.client.leases import PLAIN, HeldLease, Mode, Terms, claim, claim_command, milliseconds, texts
 from synapse.client.lifeline import Lifeline, Wiring
 from synapse.client.plan import SharedPlan
+from synapse.client.resources import LentResources
 from synapse.client.subscriptions import LeaseFeed, MessageFeed, PlanFeed, PresenceFeed, PresenceUpdate, ValueFeed
 from synapse.client.takes import Takes, wait_receipt
 from synapse.client.transport import Dial, HubDialer, Transport
@@ -65,7 +66,7 @@ __all__ = [
 ]
 
 
-class Client(SharedValues, SharedPlan):
+class Client(SharedValues, SharedPlan, LentResources):
     """One agent's connection to a hub. Use it as `async with Client(...) as client`, in one event loop."""
 
     def __init__(

@@ -14,6 +14,7 @@ from synapse.client.secrets import Secrets
 from synapse.errors import Disconnected, HubUnreachable, PeerError, Rejected
 from synapse.lean import connect_unix, dumps, loads
 from synapse.protocol.codes import PROTOCOL_VERSION
+from synapse.protocol.trace import traceparent_of
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 FRAME_BYTES_MAX = 1 << 20
 """Four times what a hub sends: beyond it the other side is no hub."""
+_UNTRACED = ("hub.identify", "hello")
 LOST = 1006
 """The close code of a connection that ended without one (RFC 6455)."""
 
@@ -144,6 +146,7 @@ class Link:
         "_asked",
         "_hello_id",
         "_out",
+        "_traceparent",
         "_wire",
         "around",
         "notices",
@@ -163,6 +166,7 @@ class Link:
         self._answers: dict[str, Json] = {}
         self._asked = 0
         self._hello_id = ""
+        self._traceparent = traceparent_of(around.environ.get("TRACEPARENT", ""))
 
     def __enter__(self) -> "Link":
         return self
@@ -226,6 +230,8 @@ class Link:
         request: Json = {"type": kind, "id": request_id, "body": body}
         if idem_key is not None:
             request["idem_key"] = idem_key
+        if self._traceparent is not None and kind not in _UNTRACED:
+            request["traceparent"] = self._traceparent
         self._out.append(dumps(request))
         return request_id
 

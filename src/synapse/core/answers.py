@@ -32,6 +32,7 @@ from synapse.core.lease_answers import (
 )
 from synapse.core.plan_answers import PlanMutation, answer_plan, look_task, task_info, tasks_to_list
 from synapse.core.presence import Here
+from synapse.core.resource_answers import ResourceMutation, answer_resource, resource_info, resources_to_list
 from synapse.core.rooms import Channel, Room, require_channel, require_room
 from synapse.core.value_answers import ValueMutation, answer_value, look_value, value_info, values_to_list
 from synapse.errors import Rejected
@@ -88,6 +89,8 @@ from synapse.protocol.replies import (
     Sent,
     StatusDeclared,
 )
+from synapse.protocol.resource_commands import ListResources, OfferResource, WithdrawResource
+from synapse.protocol.resource_replies import ResourcesPage
 from synapse.protocol.value_commands import ClearValues, DeleteValue, GetValue, ListValues, PutValue, TransferValue
 from synapse.protocol.value_replies import ValuesPage
 
@@ -110,6 +113,7 @@ Answerable: TypeAlias = (
     | LeaveChannel
     | LeaseMutation
     | ValueMutation
+    | ResourceMutation
     | PlanMutation
 )
 """Mutations whose reply needs nothing but their events. (Hello and inbox.take also need the connection or the disk.)"""
@@ -125,13 +129,23 @@ Query: TypeAlias = (
     | LeaseQuery
     | GetValue
     | ListValues
+    | ListResources
     | ShowTask
     | ListTasks
 )
 """Questions that the state in memory can answer."""
 
 _Paged: TypeAlias = (
-    ListAgents | ListRooms | ShowRoom | ListChannels | ShowChannel | ListLeases | ListPools | ListValues | ListTasks
+    ListAgents
+    | ListRooms
+    | ShowRoom
+    | ListChannels
+    | ShowChannel
+    | ListLeases
+    | ListPools
+    | ListValues
+    | ListResources
+    | ListTasks
 )
 
 QUERIES = frozenset(get_args(Query))
@@ -168,6 +182,8 @@ def answer(state: "State", command: Answerable, by: By, events: Sequence[Recorde
             return _place(room, channel, events, cursor)
         case PutValue() | DeleteValue() | ClearValues() | TransferValue():
             return answer_value(state, command, by, events, cursor)
+        case OfferResource() | WithdrawResource():
+            return answer_resource(state, command, events, cursor)
         case DeclareTask() | DeclareTasks() | UpdateTask() | NoteProgress() | RemoveTask():
             return answer_plan(state, command, by, events, cursor)
         case _:
@@ -275,25 +291,31 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
                 keys, query, rules, lambda key: value_info(place, there[key], has_value=query.values)
             )
             return ValuesPage(seq=state.seq, values=values, next=following, cursor=cursor)
+        case ListResources():
+            resources, following = _listed(
+                resources_to_list(state, query), query, rules, lambda name: resource_info(state, name, by)
+            )
+            return ResourcesPage(resources=resources, next=following, cursor=cursor)
         case ShowTask():
             return look_task(state, query, by, cursor)
         case ListTasks():
-            room_id, name, plan, ids = tasks_to_list(state, query, by)
-            tasks, following = _listed(
-                ids, query, rules, lambda task: task_info(state, room_id, name, plan.tasks[task], by)
-            )
-            ready = tuple(task.task for task in tasks if task.ready)
-            return PlanPage(
-                seq=state.seq,
-                room=name,
-                tasks=tasks,
-                ready=ready,
-                total=len(plan.tasks),
-                next=following,
-                cursor=cursor,
-            )
+            return _plan_page(state, rules, query, by, cursor)
         case _:
             return look_lease(state, rules, query, by, cursor)
+
+
+def _plan_page(state: "State", rules: Rules, query: ListTasks, by: By, cursor: str) -> PlanPage:
+    room, name, plan, ids = tasks_to_list(state, query, by)
+    tasks, following = _listed(ids, query, rules, lambda task: task_info(state, room, name, plan.tasks[task], by))
+    return PlanPage(
+        seq=state.seq,
+        room=name,
+        tasks=tasks,
+        ready=tuple(task.task for task in tasks if task.ready),
+        total=len(plan.tasks),
+        next=following,
+        cursor=cursor,
+    )
 
 
 def _listed(

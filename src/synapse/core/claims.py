@@ -84,6 +84,8 @@ def decide_claim(state: "State", rules: Rules, command: ClaimLease, by: By) -> l
 def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask, own: Lease | None) -> list[Event]:
     """A new grant (in place of `own`), a place in the queue, or a refusal."""
     leases, rank = state.leases, RANK[command.priority]
+    if ask.pools:
+        _require_lent(state, ask, own, by)
     view = NOTHING_YET if own is None and not command.preempt else View(set() if own is None else {own.epoch})
     require_room_for_lease(state, rules, ask.agent, own)
     if command.preempt:
@@ -112,6 +114,7 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
         if holders:
             raise held(state, ask, holders, by)
         raise queued(state, ask, list(leases.places_against(ask, rank, _LAST, view)), by)
+    _require_lent(state, ask, None, by)
     _require_may_wait(state, rules, command, ask)
     _require_no_cycle(state, ask, by.connection, rank, NOTHING_YET, is_wait=True)  # `own` stays while it waits
     return [
@@ -389,6 +392,22 @@ def _require_units(state: "State", wanted: dict[str, int]) -> None:
             )
 
 
+def _require_lent(state: "State", ask: Ask, own: Lease | None, by: By) -> None:
+    """Raises `Rejected(not_found)` when it asks for more than it holds of what is lent no more."""
+    mine = {} if own is None else dict(own.ask.pools)
+    for name, units in ask.pools:
+        offer = state.leases.pools[name].offer
+        if offer is None or not offer.is_over(by.at_ms) or units <= mine.get(name, 0):
+            continue
+        why = offer.ended or "expired"
+        raise Rejected(
+            "not_found",
+            f"{offer.owner} lends {name} no more ({why}): synapse resource list shows what there is; leases that hold "
+            "units of it go on",
+            {"pool": name, "owner": offer.owner, "ended": why},
+        )
+
+
 def require_pool(state: "State", name: str) -> Pool:
     """The pool of that name. Raises `Rejected(not_found)`."""
     pool = state.leases.pools.get(name)
@@ -397,7 +416,7 @@ def require_pool(state: "State", name: str) -> Pool:
         raise Rejected(
             "not_found",
             f"no pool {shown(name)}; there are: {', '.join(known) or 'none'} (an operator makes one: "
-            "synapse pool set NAME CAPACITY)",
+            "synapse pool set NAME CAPACITY; an agent lends one: synapse resource offer NAME)",
             {"pool": shown(name), "pools": known},
         )
     return pool

@@ -12,9 +12,11 @@ import re
 from typing import Final, NamedTuple, TypeAlias, assert_never, final, get_args
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from synapse.core.idem import Idem as Idem
 from synapse.core.plan_events import TaskDeclared, TaskMoved, TaskNoted, TaskRemoved, TasksReady
+from synapse.core.resource_events import ResourceExpired, ResourceOffered, ResourceWithdrawn
 from synapse.core.value_events import ValueDeleted, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
 from synapse.protocol.terms import Artefact
 
@@ -204,7 +206,7 @@ class ChannelLeft(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 class MessagePosted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A message in a channel. address: `room:channel` as it was called. mentions: inboxes that got a reference.
 
-    skipped: agents that were named and got none.
+    skipped: agents that were named and got none. traceparent: the sender's W3C trace context.
     """
 
     channel: int
@@ -218,6 +220,7 @@ class MessagePosted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     priority: str = "normal"
     mentions: tuple[Delivery, ...] = ()
     skipped: tuple[str, ...] = ()
+    traceparent: str | UnsetType = UNSET
     idem: Idem | None = None
 
 
@@ -232,6 +235,7 @@ class MessageSent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     thread: str | None = None
     reply_to: str | None = None
     priority: str = "normal"
+    traceparent: str | UnsetType = UNSET
     idem: Idem | None = None
 
 
@@ -348,6 +352,7 @@ class LeaseHandedOff(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     previous: int
     sender: str
     delivery: Delivery | None = None
+    traceparent: str | UnsetType = UNSET
     idem: Idem | None = None
 
 
@@ -357,6 +362,7 @@ class LeaseOffered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     ask: Ask
     epoch: int
     to: Delivery
+    traceparent: str | UnsetType = UNSET
     idem: Idem | None = None
 
 
@@ -469,6 +475,9 @@ Event: TypeAlias = (
     | ValueExpired
     | ValueTransferred
     | ValuesCleared
+    | ResourceOffered
+    | ResourceWithdrawn
+    | ResourceExpired
     | TaskDeclared
     | TaskMoved
     | TasksReady
@@ -525,7 +534,7 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return (f"ta/{event.ask.room}/{event.ask.task}", LEASES, *arrival)
         case LeaseOffered():
             return (f"ta/{event.ask.room}/{event.ask.task}", LEASES, f"in/{event.to.agent}")
-        case PoolSet() | PoolDeleted():
+        case PoolSet() | PoolDeleted() | ResourceOffered() | ResourceWithdrawn() | ResourceExpired():
             return ("hub",)
         case ValuePut() | ValueDeleted() | ValueExpired() | ValueTransferred() | ValuesCleared():
             return (f"kv/{event.room}",)

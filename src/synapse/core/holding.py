@@ -32,6 +32,7 @@ from synapse.core.leases import NO_LEASES, Kept, Lease, Place, View, in_line
 from synapse.core.messages import require_chars
 from synapse.core.presence import OFFLINE
 from synapse.core.refusals import stale
+from synapse.core.resources import OFFER_ENDED, offers_of, waiting_for, withdrawal
 from synapse.errors import Rejected
 from synapse.protocol.commands import (
     DeletePool,
@@ -198,11 +199,16 @@ def decide_unqueue(state: "State", places: Sequence[Place], reason: str) -> list
 
 
 def decide_forget(state: "State", agent: int) -> list[Event]:
-    """All that a forgotten agent holds and waits for ends; who waited gets it."""
+    """All that a forgotten agent holds, waits for and offers ends; who waited gets it."""
     leases = list(state.leases.of_agent.get(agent, NO_LEASES).values())
     places = list(state.leases.places_of_agent.get(agent, {}).values())
     ended: list[Event] = [revocation(lease, "forgotten") for lease in leases]
     ended += [unqueued(place, "forgotten") for place in places]
+    offers = offers_of(state, agent)
+    left = [place for place in waiting_for(state, [pool for pool, _ in offers]) if place.ask.agent != agent]
+    ended += [unqueued(place, OFFER_ENDED) for place in left]
+    ended += [withdrawal(pool, offer, "forgotten") for pool, offer in offers]
+    places += left
     view = View({lease.epoch for lease in leases}, {place.seq for place in places})
     freed = [*(lease.ask for lease in leases), *(place.ask for place in places)]
     return [*ended, *grants_after(state, view, freed, len(ended))]
@@ -212,7 +218,7 @@ def decide_forget(state: "State", agent: int) -> list[Event]:
 
 
 def decide_set_pool(state: "State", rules: Rules, command: SetPool, by: By) -> list[Event]:
-    """A pool of that capacity; more of it may end some waits."""
+    """A pool of that capacity; more of it may end some waits. What an agent lends under the name becomes the hub's."""
     by.require_operator("changing a pool")
     name, limits = require_segment(command.pool, "pool"), rules.limits
     if not 1 <= command.capacity <= limits.pool_units_max:
@@ -223,14 +229,14 @@ def decide_set_pool(state: "State", rules: Rules, command: SetPool, by: By) -> l
         )
     pool = state.leases.pools.get(name)
     if pool is None:
-        if len(state.leases.pools) >= limits.pools_max:
+        if sum(pool.offer is None for pool in state.leases.pools.values()) >= limits.pools_max:
             raise Rejected(
                 "limit",
                 f"there are {limits.pools_max} pools already (pools_max)",
                 {"limit": "pools_max", "value": limits.pools_max},
             )
         return [PoolSet(name=name, capacity=command.capacity)]
-    if pool.capacity == command.capacity:
+    if pool.capacity == command.capacity and pool.offer is None:
         return []
     view = View(capacity={name: command.capacity})
     places = in_line(state.leases.places[seq] for seq in pool.waiting)

@@ -12,11 +12,11 @@ What is asked all day comes first, by `type(…) is`: a case of `match` that doe
 
 from collections.abc import Container, Sequence
 from hashlib import sha256
-from typing import TypeAlias, assert_never, get_args
+from typing import Final, TypeAlias, assert_never, get_args
 
 import msgspec
 
-from synapse.core import agents, claims, holding, inboxes, messages, planning, rooms, values
+from synapse.core import agents, claims, holding, inboxes, messages, planning, resources, rooms, values
 from synapse.core.agents import Agent
 from synapse.core.by import By, Rules
 from synapse.core.events import (
@@ -60,6 +60,7 @@ from synapse.core.inboxes import ALL, DIRECT, MENTION, Entry
 from synapse.core.lease_events import apply_end, apply_grant, apply_lease, shown_arrival, shown_change, shown_usual
 from synapse.core.plan import PlanEvent, apply_plan, shown_plan_change
 from synapse.core.plan_events import TaskDeclared, TaskMoved, TaskNoted, TaskRemoved, TasksReady
+from synapse.core.resource_events import ResourceExpired, ResourceOffered, ResourceWithdrawn
 from synapse.core.rooms import Channel, Room
 from synapse.core.state import State
 from synapse.core.value_events import ValueDeleted, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
@@ -93,6 +94,7 @@ from synapse.protocol.commands import (
 from synapse.protocol.names import shown
 from synapse.protocol.notices import Message, Notice
 from synapse.protocol.plan_commands import DeclareTask, DeclareTasks, NoteProgress, RemoveTask, UpdateTask
+from synapse.protocol.resource_commands import OfferResource, WithdrawResource
 from synapse.protocol.terms import STATUSES
 from synapse.protocol.value_commands import ClearValues, DeleteValue, PutValue, TransferValue
 
@@ -125,6 +127,8 @@ Mutation: TypeAlias = (
     | DeleteValue
     | ClearValues
     | TransferValue
+    | OfferResource
+    | WithdrawResource
     | DeclareTask
     | DeclareTasks
     | UpdateTask
@@ -207,14 +211,12 @@ def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]
             return values.decide_clear(state, command, by)
         case TransferValue():
             return values.decide_transfer(state, command, by)
-        case DeclareTask() | DeclareTasks():
-            return planning.decide_declare(state, rules, command, by)
-        case UpdateTask():
-            return planning.decide_update(state, rules, command, by)
-        case NoteProgress():
-            return planning.decide_note(state, rules, command, by)
-        case RemoveTask():
-            return planning.decide_remove(state, command, by)
+        case OfferResource():
+            return resources.decide_offer(state, rules, command, by)
+        case WithdrawResource():
+            return resources.decide_withdraw(state, command, by)
+        case DeclareTask() | DeclareTasks() | UpdateTask() | NoteProgress() | RemoveTask():
+            return planning.decide_plan(state, rules, command, by)
         case _:
             assert_never(command)
 
@@ -228,6 +230,17 @@ def stamp(events: Sequence[Event], key: str, payload: str) -> list[Event]:
     """The events of one command, the first of them carrying its idempotency key and the hash of its payload."""
     idem = Idem(key=key, hash=payload, count=len(events))
     return [msgspec.structs.replace(events[0], idem=idem), *events[1:]]
+
+
+_TRACED: Final = (MessagePosted, MessageSent, LeaseHandedOff, LeaseOffered)
+
+
+def traced(events: Sequence[Event], traceparent: str) -> list[Event]:
+    """The events of one command; those that become a message keep the trace context of its sender."""
+    return [
+        msgspec.structs.replace(event, traceparent=traceparent) if isinstance(event, _TRACED) else event
+        for event in events
+    ]
 
 
 def record(state: State, event: Event, actor: str, at_ms: int) -> Recorded:
@@ -299,6 +312,8 @@ def apply(state: State, recorded: Recorded) -> None:
             _apply_room(state, seq, at_ms, actor, event)
         case ValuePut() | ValueDeleted() | ValueExpired() | ValueTransferred() | ValuesCleared():
             values.apply_value(state, recorded, event)
+        case ResourceOffered() | ResourceWithdrawn() | ResourceExpired():
+            resources.apply_resource(state, recorded, event)
         case TaskDeclared() | TaskMoved() | TasksReady() | TaskNoted() | TaskRemoved():
             apply_plan(state, recorded, event)
         case _:

@@ -401,5 +401,6 @@ def pool_info(state: "State", name: str, cursor: str | None = None) -> replies.P
         capacity=pool.capacity,
         held=sum(pool.held.values()),
         waiting=sum(pool.waiting.values()),
+        owner=UNSET if pool.offer is None else pool.offer.owner,
         cursor=UNSET if cursor is None else cursor,
     )

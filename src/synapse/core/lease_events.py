@@ -97,7 +97,7 @@ def apply_lease(state: "State", recorded: Recorded, event: _Rare) -> None:
             _dequeue(state, event.place)
         case LeaseHandedOff():
             old = leases.live[event.previous]
-            apply_end(state, event.previous)
+            apply_end(state, event.previous, event.ask)
             leases.add(
                 Lease(
                     epoch=recorded.seq,
@@ -129,7 +129,7 @@ def apply_lease(state: "State", recorded: Recorded, event: _Rare) -> None:
             if pool is None:
                 leases.pools[event.name] = Pool(event.name, event.capacity)
             else:
-                pool.capacity = event.capacity
+                pool.capacity, pool.offer = event.capacity, None
         case PoolDeleted():
             del leases.pools[event.name]
         case _:
@@ -144,15 +144,15 @@ def apply_grant(state: "State", seq: int, at_ms: int, event: LeaseGranted) -> No
             key = Remembered(place.ask.owner, place.key, place.hash, seq, 1, at_ms)
             state.idempotency.remember(key)
     if event.replaces is not None:
-        apply_end(state, event.replaces)
+        apply_end(state, event.replaces, event.ask)
     # By place: with names it costs twice as much.
     lease = Lease(seq, event.ask, event.ttl_ms, at_ms, event.tied, event.note, event.branch, event.place)
     state.leases.add(lease)
 
 
-def apply_end(state: "State", epoch: int) -> None:
-    """A lease ends, with what it was offered to somebody for."""
-    lease = state.leases.end(epoch)
+def apply_end(state: "State", epoch: int, successor: Ask | None = None) -> None:
+    """A lease ends, with what it was offered to somebody for. successor: what is granted in its place."""
+    lease = state.leases.end(epoch, successor)
     if lease.offer is not None:
         _withdraw_offer(state, lease)
 
@@ -348,6 +348,7 @@ def shown_arrival(journal_id: str, recorded: Recorded, agent: int) -> Message | 
         priority="high",
         expires_at_ms=None,
         sent_at_ms=recorded.at_ms,
+        traceparent=event.traceparent,
     )
 
 
@@ -394,6 +395,7 @@ def in_a_sentence(recorded: Recorded) -> str:
                 "withdrawn": "it withdrew",
                 "forgotten": "the agent was forgotten",
                 "handed_off": "the lease was handed to it",
+                "offer_ended": "a resource that it waited for is not lent any more",
             }.get(event.reason, event.reason)
             return f"{event.owner} waits no more at place {event.place}: {why}"
         case _:

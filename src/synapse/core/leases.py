@@ -88,11 +88,32 @@ class Kept:
 
 
 @dataclass(slots=True)
+class Offer:
+    """What makes a pool a resource: an agent lends its units. seq: of the event. ended: why it is over, while leases
+    still hold units: withdrawn, expired, forgotten."""
+
+    kind: str
+    owner: str
+    owner_id: int
+    description: str | None
+    data: msgspec.Raw
+    seq: int
+    at_ms: int
+    expires_at_ms: int | None
+    ended: str | None = None
+
+    def is_over(self, at_ms: int) -> bool:
+        """True when nobody may take units of it any more."""
+        return self.ended is not None or (self.expires_at_ms is not None and self.expires_at_ms <= at_ms)
+
+
+@dataclass(slots=True)
 class Pool:
-    """Counted units. held, waiting: units by epoch and by place."""
+    """Counted units. offer: whose they are, None for the operator's. held, waiting: units by epoch and by place."""
 
     name: str
     capacity: int
+    offer: Offer | None = None
     held: dict[int, int] = field(default_factory=dict)
     waiting: dict[int, int] = field(default_factory=dict)
 
@@ -168,6 +189,7 @@ class Leases:
         "live",
         "of_agent",
         "of_task",
+        "offer_ends",
         "places",
         "places_of_agent",
         "places_of_task",
@@ -182,6 +204,7 @@ class Leases:
         self.places_of_task: dict[TaskKey, dict[int, Place]] = {}
         self.places_of_agent: dict[int, dict[int, Place]] = {}
         self.pools: dict[str, Pool] = {}
+        self.offer_ends: list[tuple[int, int, str]] = []  # a heap; see `resources.due`
         self.checkpoints: dict[TaskKey, Kept] = {}
         self.checkpoint_bytes = 0
         self._exclusive = ScopeIndex()
@@ -210,8 +233,8 @@ class Leases:
         for name, units in ask.pools:
             self.pools[name].held[epoch] = units
 
-    def end(self, epoch: int) -> Lease:
-        """A lease ended."""
+    def end(self, epoch: int, successor: Ask | None = None) -> Lease:
+        """A lease ended. successor: what is granted in its place, with units of the same pools."""
         lease = self.live.pop(epoch)
         ask = lease.ask
         _drop(self.of_task, (ask.room, ask.task), epoch)
@@ -220,6 +243,8 @@ class Leases:
             (self._shared if ask.mode == SHARED else self._exclusive).remove(epoch)
         for name, _ in ask.pools:
             del self.pools[name].held[epoch]
+            if successor is None or all(name != other for other, _ in successor.pools):
+                self.drop_if_over(self.pools[name])
         return lease
 
     def enqueue(self, place: Place) -> None:
@@ -243,7 +268,13 @@ class Leases:
             self._waiting.remove(seq)
         for name, _ in ask.pools:
             del self.pools[name].waiting[seq]
+            self.drop_if_over(self.pools[name])
         return place
+
+    def drop_if_over(self, pool: Pool) -> None:
+        """A pool whose offer has ended goes with the last that holds units of it."""
+        if pool.offer is not None and pool.offer.ended is not None and not pool.held and not pool.waiting:
+            del self.pools[pool.name]
 
     def keep(self, key: TaskKey, kept: Kept | None) -> None:
         """Put a checkpoint in place of the last one; None removes it."""

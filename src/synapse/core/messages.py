@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from synapse.core.agents import near_names, require_room_for_agents
 from synapse.core.by import By, Rules
@@ -246,7 +247,7 @@ def _never_seen(state: "State", names: list[str]) -> Rejected:
 def shown_posted(journal_id: str, recorded: "Recorded", event: MessagePosted) -> Message:
     """A channel message as everybody sees it."""
     room, _, channel = event.address.partition(":")
-    return Message(
+    message = Message(
         id=message_id(recorded.seq),
         room=room,
         channel=channel,
@@ -263,11 +264,12 @@ def shown_posted(journal_id: str, recorded: "Recorded", event: MessagePosted) ->
         expires_at_ms=None,
         sent_at_ms=recorded.at_ms,
     )
+    return message if event.traceparent is UNSET else _traced(message, event.traceparent)
 
 
 def shown_sent(journal_id: str, recorded: "Recorded", event: MessageSent, delivery: Delivery) -> Message:
     """A direct message as one recipient sees it: the channel is its inbox `@name`."""
-    return Message(
+    message = Message(
         id=message_id(recorded.seq),
         room=None,
         channel=f"@{delivery.name}",
@@ -284,6 +286,12 @@ def shown_sent(journal_id: str, recorded: "Recorded", event: MessageSent, delive
         expires_at_ms=None,
         sent_at_ms=recorded.at_ms,
     )
+    return message if event.traceparent is UNSET else _traced(message, event.traceparent)
+
+
+def _traced(message: Message, traceparent: str | UnsetType) -> Message:
+    """Apart, because a call with more than 15 names builds a dictionary first, and few messages have one."""
+    return msgspec.structs.replace(message, traceparent=traceparent)
 
 
 def shown_to(journal_id: str, recorded: "Recorded", agent: int | None) -> Message | None:

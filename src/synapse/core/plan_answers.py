@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 from msgspec import UNSET
 
@@ -13,7 +13,7 @@ from synapse.core.leases import NO_LEASES, Lease
 from synapse.core.lifecycle import TASK_STATUSES
 from synapse.core.plan import RoomPlan, Task, require_declared
 from synapse.core.plan_events import TaskDeclared, TaskMoved, TaskNoted
-from synapse.core.planning import specs_of
+from synapse.core.planning import PlanMutation, specs_of
 from synapse.protocol.names import require_agent_name, require_segment
 from synapse.protocol.plan_commands import (
     DeclareTask,
@@ -29,8 +29,6 @@ from synapse.protocol.replies import Reply
 
 if TYPE_CHECKING:
     from synapse.core.state import State
-
-PlanMutation: TypeAlias = DeclareTask | DeclareTasks | UpdateTask | NoteProgress | RemoveTask
 
 WAITS_SHOWN: Final = 32
 """How many of the tasks that one waits for are named; `unmet` counts all."""

@@ -1,7 +1,7 @@
 """What becomes of the requests about the plan: declaring, moving, noting, removing."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from synapse.core.by import By, Rules
 from synapse.core.claims import grants_after, none_of, revocation, room_of
@@ -25,6 +25,24 @@ if TYPE_CHECKING:
 
 CYCLE_SHOWN = 32
 """How many tasks of a cycle a refusal names."""
+
+
+PlanMutation: TypeAlias = DeclareTask | DeclareTasks | UpdateTask | NoteProgress | RemoveTask
+
+
+def decide_plan(state: "State", rules: Rules, command: PlanMutation, by: By) -> list[Event]:
+    """The plan's part of `kernel.decide`."""
+    match command:
+        case DeclareTask() | DeclareTasks():
+            return decide_declare(state, rules, command, by)
+        case UpdateTask():
+            return decide_update(state, rules, command, by)
+        case NoteProgress():
+            return decide_note(state, rules, command, by)
+        case RemoveTask():
+            return decide_remove(state, command, by)
+        case _:
+            assert_never(command)
 
 
 # Declaring.

@@ -13,10 +13,11 @@ from synapse.core.agents import Agent, Agents
 from synapse.core.idempotency import Idempotency, Remembered
 from synapse.core.inboxes import Entry, Inbox, Lending
 from synapse.core.lease_events import enqueue
-from synapse.core.leases import Kept, Lease, Leases, Place, Pool
+from synapse.core.leases import Kept, Lease, Leases, Offer, Place, Pool
 from synapse.core.leasing import Leasing
 from synapse.core.plan import Plan, Task
 from synapse.core.presence import Presence
+from synapse.core.resources import expect_end
 from synapse.core.rooms import Channel, Room, Rooms
 from synapse.core.values import Value, Values
 
@@ -61,7 +62,7 @@ class _Dump(msgspec.Struct, frozen=True, kw_only=True):
     inboxes: list[tuple[int, int, list[Entry]]]
     rooms: list[Room]
     channels: list[Channel]
-    pools: list[tuple[str, int]]
+    pools: list[tuple[str, int, Offer | None]]
     leases: list[Lease]
     places: list[Place]
     checkpoints: list[tuple[int, str, Kept]]
@@ -100,7 +101,10 @@ def encode_state(state: State) -> bytes:
             ],
             rooms=sorted(state.rooms.by_id.values(), key=lambda room: room.id),
             channels=sorted(state.rooms.channels.values(), key=lambda channel: channel.id),
-            pools=sorted((pool.name, pool.capacity) for pool in state.leases.pools.values()),
+            pools=[
+                (pool.name, pool.capacity, pool.offer)
+                for pool in sorted(state.leases.pools.values(), key=lambda pool: pool.name)
+            ],
             leases=sorted(state.leases.live.values(), key=lambda lease: lease.epoch),
             places=sorted(state.leases.places.values(), key=lambda place: place.seq),
             checkpoints=[(*key, kept) for key, kept in sorted(state.leases.checkpoints.items())],
@@ -137,14 +141,17 @@ def decode_state(dump: bytes) -> State:
         state.rooms.add(room)
     for channel in plain.channels:
         state.rooms.add_channel(channel)
-    for name, capacity in plain.pools:
-        state.leases.pools[name] = Pool(name, capacity)
+    for name, capacity, offer in plain.pools:
+        state.leases.pools[name] = Pool(name, capacity, offer)
+        if offer is not None:
+            offer.data = offer.data.copy()  # not a view of the whole dump
+            expect_end(state.leases, name, offer)
     for lease in plain.leases:
         state.leases.add(lease)
     for place in plain.places:
         enqueue(state, place)
     for room_id, task, kept in plain.checkpoints:
-        kept.data = kept.data.copy()  # not a view of the whole dump
+        kept.data = kept.data.copy()
         state.leases.keep((room_id, task), kept)
     for room_id, there in plain.values:
         for value in there:

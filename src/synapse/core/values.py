@@ -216,10 +216,12 @@ def decide_delete(state: "State", command: DeleteValue, by: By) -> list[Event]:
 
 
 def decide_clear(state: "State", command: ClearValues, by: By) -> list[Event]:
-    """All values of a room whose key begins so are no more."""
+    """All values of a room whose key begins so are no more. Those whose time has passed are not counted: the next tick
+    tells of them, if this does not remove them too."""
     by.operator or by.require_agent()
     room = room_of(state, command.room, by)
-    count = sum(key.startswith(command.prefix) for key in state.values.by_room.get(room.id, ()))
+    there = state.values.by_room.get(room.id, {}).values()
+    count = sum(value.key.startswith(command.prefix) and not value.is_gone(by.at_ms) for value in there)
     return [ValuesCleared(room=room.id, room_name=room.name, prefix=command.prefix, count=count)] if count else []
 
 

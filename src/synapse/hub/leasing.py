@@ -27,6 +27,7 @@ from synapse.core.leases import Lease, Place, View, in_line
 from synapse.core.leasing import HANDED_OFF, PARKED, PREEMPTED, TTL, arm_all
 from synapse.core.plan_events import TaskMoved, TaskNoted
 from synapse.core.refusals import holder_facts, in_words
+from synapse.core.resources import OFFER_ENDED, decide_expired, due
 from synapse.errors import Rejected
 from synapse.hub.connection import Connection
 from synapse.protocol.codec import RequestId, encode_notice
@@ -265,7 +266,8 @@ class Leasing:
                 "deadline", f"{event.task} was not free in the time given for waiting; the place in line is given up"
             )
         else:
-            refusal = Rejected("withdrawn", f"the wait for {event.task} at place {event.place} ended: {event.reason}")
+            why = "what it waited for is not lent any more" if event.reason == OFFER_ENDED else event.reason
+            refusal = Rejected("withdrawn", f"the wait for {event.task} at place {event.place} ended: {why}")
         self._turns.refuse(claimer.connection, claimer.request_id, refusal)
 
     def _say_lost(self, owner: str, lost: LeaseLost) -> None:
@@ -311,6 +313,16 @@ class Leasing:
             else:
                 continue
             turns.record(events, "hub")
+        self._end_offers()
+
+    def _end_offers(self) -> None:
+        """The time of what agents lend has passed."""
+        turns, leases = self._turns, self._state.leases
+        while leases.offer_ends and turns.has_room:
+            name = due(leases, turns.now_at_ms)
+            if name is None:
+                return
+            turns.record(decide_expired(self._state, name), "hub")
 
     def _late(self, place: Place) -> None:
         """The deadline of a wait passed. What it waited for is named once more."""

@@ -238,7 +238,7 @@ def _limited(connection: Connection, heard: Heard, error: Rejected) -> Refusal:
     outcome, and would take whatever comes next for a part of a greeting."""
     if isinstance(heard, Request):
         if not isinstance(heard.command, Hello):
-            return Refusal(heard.id, error)
+            return Refusal(heard.id, error, traceparent=heard.traceparent)
         connection.session.close()
         return Refusal(heard.id, error, CLOSE_FLOOD)
-    return heard if heard.close is not None else Refusal(heard.id, error)
+    return heard if heard.close is not None else heard._replace(error=error)

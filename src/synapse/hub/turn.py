@@ -40,6 +40,7 @@ from synapse.hub.disk import Disk
 from synapse.hub.feeds import Feeds, Told
 from synapse.hub.greeting import greet
 from synapse.hub.leasing import Leasing
+from synapse.hub.observed import observe_commit, observe_refusal
 from synapse.hub.peers import INBOX_MAX, Peers
 from synapse.hub.requests import Requests
 from synapse.hub.space import Space
@@ -200,6 +201,7 @@ class Turns:
                 self._carry_out(connection, work)
             else:
                 assert isinstance(work, Refusal)
+                observe_refusal(connection, work, work.error)
                 self.refuse(connection, work.id, work.error)
                 if work.close is not None:
                     turn.closings.append((connection, work.close, work.error.code))
@@ -244,6 +246,7 @@ class Turns:
                 refused = connection.session.refuse(request.id, refusal)
                 assert refused.close is not None
                 self._turn.closings.append((connection, refused.close, refusal.code))
+            observe_refusal(connection, request, refusal)
             self.refuse(connection, request.id, refusal)
 
     def _mutate(self, connection: Connection, request: Request, command: kernel.Mutation) -> None:
@@ -269,6 +272,8 @@ class Turns:
             events = kernel.decide(self.state, self.rules, command, by)
             if events:
                 events = stamp(events, key, digest)
+        if request.traceparent is not None:
+            events = kernel.traced(events, request.traceparent)
         recorded = self.record(events, by.actor)
         if type(command) is SendMessage or type(command) is ReleaseLease:
             pass
@@ -439,6 +444,8 @@ class Turns:
         rows, log, began_s = turn.rows, self.log, self._loop.time()
 
         def done(was_full: bool | None, error: JournalError | None) -> None:
+            self._is_committing = False
+            observe_commit(self.totals, turn, self._loop.time() - began_s)
             self.is_committing = False
             self.totals.commit_s.observe(self._loop.time() - began_s)
             if error is not None:

@@ -17,7 +17,9 @@ from synapse.protocol.limits import Limits
 from synapse.protocol.names import shown
 from synapse.protocol.notices import NOTICES, Notice
 from synapse.protocol.replies import Reply
+from synapse.protocol.resource_commands import OfferResource
 from synapse.protocol.terms import Int
+from synapse.protocol.trace import traceparent_of
 from synapse.protocol.value_commands import PutValue
 
 RequestId: TypeAlias = str | int | None
@@ -28,12 +30,13 @@ LABEL_BYTES: Final = 8 * 1024
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
-    """A request as it travels. id: chosen by the client, echoed in the answer. idem_key: see PROTOCOL.md."""
+    """A request as it travels. id: chosen by the client, echoed in the answer; the others: see PROTOCOL.md."""
 
     type: str
     id: str | int
     body: msgspec.Raw = msgspec.Raw(b"{}")
     idem_key: str | None = None
+    traceparent: str | None = None
 
 
 class ReplyFrame(
@@ -84,21 +87,24 @@ class HubFrame(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Request(NamedTuple):
-    """One decoded request. raw: its body in our own bytes, for the idempotency hash."""
+    """One decoded request. raw: its body in our own bytes, for the idempotency hash. traceparent: a lawful one."""
 
     id: RequestId
     command: Command
     idem_key: str | None
     raw: bytes
+    traceparent: str | None
 
 
 class BadFrame(PeerError):
-    """A frame that cannot be carried out; `rejected` is the answer, under `id` when it could be read."""
+    """A frame that cannot be carried out; `rejected` is the answer, under `id` when it could be read, as is
+    `traceparent`."""
 
-    def __init__(self, request_id: RequestId, rejected: Rejected) -> None:
+    def __init__(self, request_id: RequestId, rejected: Rejected, traceparent: str | None = None) -> None:
         super().__init__(str(rejected))
         self.id = request_id
         self.rejected = rejected
+        self.traceparent = traceparent
 
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -111,7 +117,7 @@ _RequestId: TypeAlias = Annotated[str, msgspec.Meta(max_length=REQUEST_ID_CHARS_
 _FRAMES: Final = [
     msgspec.defstruct(
         f"{kind.__name__}Frame",
-        [("id", _RequestId), ("body", kind), ("idem_key", str | None, None)],
+        [("id", _RequestId), ("body", kind), ("idem_key", str | None, None), ("traceparent", str | None, None)],
         tag_field="type",
         tag=name,
         frozen=True,
@@ -147,14 +153,14 @@ def decode_request(data: bytes, limits: Limits) -> Request:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _decode_in_stages(data, limits)
     command = frame.body
-    if frame.idem_key is None and b"\\u0000" not in data:
+    if frame.idem_key is None and frame.traceparent is None and b"\\u0000" not in data:
         if type(command) is SendMessage:
             text = bytes(command.body)
             if _is_our_text(text) and len(text) <= limits.message_bytes_max:
-                return _request(Request, (frame.id, command, None, b""))
+                return _request(Request, (frame.id, command, None, b"", None))
         elif type(command) not in _WITH_FREE_JSON:
-            return _request(Request, (frame.id, command, None, b""))
-    return _checked(frame.id, command, frame.idem_key, data, limits)
+            return _request(Request, (frame.id, command, None, b"", None))
+    return _checked(frame, frame.id, command, data, limits)
 
 
 def _is_our_text(body: bytes) -> bool:
@@ -174,17 +180,22 @@ def _decode_in_stages(data: bytes, limits: Limits) -> Request:
         raise BadFrame(_label(data), _envelope_refusal(error, data, limits)) from None
     except Rejected as error:
         raise BadFrame(_label(data), error) from None
+    parent = _parent(envelope)
     if decode_body is None:
-        raise BadFrame(request_id, _unknown_type(envelope.type))
+        raise BadFrame(request_id, _unknown_type(envelope.type), parent)
     try:
         command = decode_body(envelope.body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         try:
             _require_plain_json(data, limits)
         except Rejected as plain:
-            raise BadFrame(request_id, plain) from None
-        raise BadFrame(request_id, _body_refusal(error)) from None
-    return _checked(request_id, command, envelope.idem_key, data, limits)
+            raise BadFrame(request_id, plain, parent) from None
+        raise BadFrame(request_id, _body_refusal(error), parent) from None
+    return _checked(envelope, request_id, command, data, limits)
+
+
+def _parent(envelope: Envelope) -> str | None:
+    return None if envelope.traceparent is None else traceparent_of(envelope.traceparent)
 
 
 def _require_id(request_id: str | int, limits: Limits) -> str | int:
@@ -196,9 +207,10 @@ def _require_id(request_id: str | int, limits: Limits) -> str | int:
     return request_id
 
 
-def _checked(request_id: str | int, command: Command, key: str | None, data: bytes, limits: Limits) -> Request:
+def _checked(envelope: Envelope, request_id: str | int, command: Command, data: bytes, limits: Limits) -> Request:
     """What the types do not say: size of the key, NUL, and free JSON in our own bytes. Only free JSON can be too deep
     or hold too large an integer, and a message's body not when it is a text."""
+    key, parent = envelope.idem_key, _parent(envelope)
     try:
         if type(command) is SendMessage:
             theirs = bytes(command.body)
@@ -215,6 +227,10 @@ def _checked(request_id: str | int, command: Command, key: str | None, data: byt
             _require_plain_json(data, limits)
             ours = _encode(_decode_any(bytes(command.value)))
             command = msgspec.structs.replace(command, value=msgspec.Raw(ours))
+        elif type(command) is OfferResource:
+            _require_plain_json(data, limits)
+            ours = _encode(_decode_any(bytes(command.data)))
+            command = msgspec.structs.replace(command, data=msgspec.Raw(ours))
         elif b"\\u0000" in data:
             _require_plain_json(data, limits)
         if key is not None and not 0 < len(key) <= limits.idem_key_chars_max:
@@ -227,11 +243,11 @@ def _checked(request_id: str | int, command: Command, key: str | None, data: byt
         try:
             _require_plain_json(data, limits)
         except Rejected as plain:
-            raise BadFrame(request_id, plain) from None
-        raise BadFrame(request_id, _body_refusal(error)) from None
+            raise BadFrame(request_id, plain, parent) from None
+        raise BadFrame(request_id, _body_refusal(error), parent) from None
     except Rejected as error:
-        raise BadFrame(request_id, error) from None
-    return Request(request_id, command, key, b"" if key is None else _encode(command))
+        raise BadFrame(request_id, error, parent) from None
+    return Request(request_id, command, key, b"" if key is None else _encode(command), parent)
 
 
 class _OfferedBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -371,11 +387,15 @@ def _sentence(error: Exception, path: str) -> str:
     return f"{text if len(text) <= 160 else text[:157] + '...'} - at `{path}`"
 
 
-def encode_request(request_id: RequestId, command: Command, idem_key: str | None = None) -> bytes:
+def encode_request(
+    request_id: RequestId, command: Command, idem_key: str | None = None, traceparent: str | None = None
+) -> bytes:
     """A request frame, for clients. The hub checks it; nothing is checked here."""
     frame: dict[str, object] = {"type": TYPE_OF[type(command)], "id": request_id, "body": command}
     if idem_key is not None:
         frame["idem_key"] = idem_key
+    if traceparent is not None:
+        frame["traceparent"] = traceparent
     return _encode(frame)
 
 

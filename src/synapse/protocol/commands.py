@@ -19,6 +19,7 @@ from synapse.protocol.plan_commands import (
     ShowTask,
     UpdateTask,
 )
+from synapse.protocol.resource_commands import ListResources, OfferResource, WithdrawResource
 from synapse.protocol.terms import Artefact, Int
 from synapse.protocol.value_commands import ClearValues, DeleteValue, GetValue, ListValues, PutValue, TransferValue
 
@@ -474,6 +475,9 @@ Command: TypeAlias = (
     | ListValues
     | ClearValues
     | TransferValue
+    | OfferResource
+    | WithdrawResource
+    | ListResources
     | DeclareTask
     | DeclareTasks
     | UpdateTask
@@ -535,6 +539,9 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     "value.list": ListValues,
     "value.clear": ClearValues,
     "value.transfer": TransferValue,
+    "resource.offer": OfferResource,
+    "resource.withdraw": WithdrawResource,
+    "resource.list": ListResources,
     "task.declare": DeclareTask,
     "task.declare_all": DeclareTasks,
     "task.update": UpdateTask,

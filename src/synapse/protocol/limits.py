@@ -52,6 +52,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     values_per_room_max: int = 10_000
     values_bytes_max: int = 64 * 1024 * 1024
     value_ttl_ms_max: int = 10 * 365 * 24 * 3600 * 1000
+    resources_max: int = 1_000
+    resources_per_agent_max: int = 64
+    resource_data_bytes_max: int = 4 * 1024
+    resource_ttl_ms_max: int = 365 * 24 * 3600 * 1000
     tasks_per_room_max: int = 20_000
     dependencies_max: int = 1_000
     dependents_max: int = 3_500

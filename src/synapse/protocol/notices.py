@@ -10,8 +10,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A message as every face shows it.
 
     n: gapless number in its channel; an inbox is the channel `@name`, in no room. to: recipients of a direct message,
-    null in a channel, `["all"]` for the room's members. kind: event, direct, system. delivery: only in inbox answers
-    (stored, delivered, acked, dead). sender is `from` on the wire.
+    null in a channel, `["all"]` for the room's members. kind: event, direct, system. traceparent: of its sender, where
+    it had one. delivery: only in inbox answers (stored, delivered, acked, dead). sender is `from` on the wire.
     """
 
     id: str
@@ -29,6 +29,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     priority: str
     expires_at_ms: int | None
     sent_at_ms: int
+    traceparent: str | UnsetType = UNSET
     delivery: str | UnsetType = UNSET
     lends: int | UnsetType = UNSET
 

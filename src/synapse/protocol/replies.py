@@ -5,10 +5,11 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from synapse.protocol import commands, plan_commands, terms, value_commands
+from synapse.protocol import commands, plan_commands, resource_commands, terms, value_commands
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import Message
 from synapse.protocol.plan_replies import PlanPage, Progress, ProgressLine, TaskGone, TaskInfo, TasksDeclared
+from synapse.protocol.resource_replies import ResourceGone, ResourceInfo, ResourcesPage
 from synapse.protocol.value_replies import ValueInfo, ValueOwned, ValueRemoved, ValuesPage, ValuesRemoved
 
 
@@ -396,12 +397,14 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PoolInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A pool of counted units. held, waiting: units held, and asked for by who waits."""
+    """A pool of counted units. held, waiting: units held, and asked for by who waits. owner: who lends it, of a
+    resource."""
 
     pool: str
     capacity: int
     held: int
     waiting: int
+    owner: str | UnsetType = UNSET
     cursor: str | UnsetType = UNSET
 
 
@@ -507,6 +510,9 @@ Reply: TypeAlias = (
     | ValuesPage
     | ValuesRemoved
     | ValueOwned
+    | ResourceInfo
+    | ResourceGone
+    | ResourcesPage
     | TaskInfo
     | TasksDeclared
     | TaskGone
@@ -566,6 +572,9 @@ REPLY_TO: Final[dict[type[commands.Command], type[Reply]]] = {
     value_commands.ListValues: ValuesPage,
     value_commands.ClearValues: ValuesRemoved,
     value_commands.TransferValue: ValueOwned,
+    resource_commands.OfferResource: ResourceInfo,
+    resource_commands.WithdrawResource: ResourceGone,
+    resource_commands.ListResources: ResourcesPage,
     plan_commands.DeclareTask: TaskInfo,
     plan_commands.DeclareTasks: TasksDeclared,
     plan_commands.UpdateTask: TaskInfo,

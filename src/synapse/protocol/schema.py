@@ -114,6 +114,7 @@ def _request(name: str) -> Json:
             "type": {"const": name},
             "id": _ref("request-id"),
             "idem_key": {"oneOf": [key, {"type": "null"}]},
+            "traceparent": {"type": ["string", "null"], "description": "W3C trace context; ignored when it is none"},
             "body": _ref(kind.__name__),
         },
         "required": ["type", "id", *(["body"] if needs_body else [])],

@@ -48,6 +48,7 @@ class Refusal(NamedTuple):
     id: RequestId
     error: Rejected
     close: int | None = None
+    traceparent: str | None = None
 
 
 Heard: TypeAlias = Request | Refusal
@@ -70,7 +71,7 @@ class Session:
             request = decode_request(frame, self.limits)
         except BadFrame as bad:
             if self.phase is not Phase.AWAITING_HELLO:
-                return Refusal(bad.id, bad.rejected)
+                return Refusal(bad.id, bad.rejected, traceparent=bad.traceparent)
             offer = offered_versions(frame) if bad.rejected.code == "bad_request" else None
             if offer is not None and not _is_spoken(offer):  # its unknown fields are those of another version
                 return self._end(bad.id, _version_refused(offer), CLOSE_VERSION)

@@ -54,6 +54,22 @@ def test_the_ready_line_and_what_lies_in_the_home(hub: RealHub) -> None:
     assert not (hub.home / "hub.json").exists()
 
 
+def test_the_trace_of_the_environment_goes_with_messages_to_whoever_reads_them(hub: RealHub) -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    listener = hub.begin("listen", "--name", "bob", "--json")
+    wait_until_listening(hub, "bob")
+    hub.json("send", "to all", TRACEPARENT=trace)
+    hub.json("send", "--to", "bob", "to bob", TRACEPARENT=trace)
+    hub.json("send", "--to", "bob", "of no trace", TRACEPARENT="00-words")
+    shown = [line.get("traceparent") for line in read_lines(listener, 3)]
+    end(listener)
+    assert shown == [trace, trace, None]
+    assert [line.get("traceparent") for line in hub.lines("history")] == [trace]
+    assert [line.get("traceparent") for line in hub.lines("inbox", "--name", "bob")] == [trace, None]
+    assert hub.json("wait", "--name", "bob")["traceparent"] == trace
+    assert trace not in hub.run("history").stdout, "people are not shown it"
+
+
 def test_send_history_and_the_local_user(hub: RealHub) -> None:
     first = hub.json("send", "hello")
     assert set(first) >= {"id", "room", "channel", "n", "cursor"}

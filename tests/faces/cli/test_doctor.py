@@ -72,6 +72,16 @@ def test_with_a_hub_that_is_well_all_is_well_in_words_and_as_json(hub: RealHub) 
     assert {item["level"] for item in hub.json("doctor")["findings"]} <= {"ok", "note", "warning"}
 
 
+def test_a_trace_that_is_none_is_told(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACEPARENT", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+    assert "trace" not in look(capsys, 1)
+    monkeypatch.setenv("TRACEPARENT", "00-words")
+    [(level, detail, _)] = look(capsys, 1)["trace"]
+    assert (level, detail[-8:]) == ("note", "00-words")
+
+
 def test_without_a_hub_it_says_how_to_start_one(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     level, detail, cure = look(capsys, 1)["hub"][0]
     assert (level, "no hub runs" in detail) == ("problem", True)

@@ -14,6 +14,7 @@ from synapse.faces.cli.call import Call
 from synapse.faces.cli.health import ask_status
 from synapse.faces.cli.render import print_json, print_text, safe
 from synapse.home import HUB_FILE, HomeRefused, fallback_socket_path, read_hub_file, socket_path
+from synapse.protocol.trace import traceparent_of
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Finding:
 def doctor(call: Call) -> int:
     """Look at everything, and say it."""
     findings = [*_program(), *_home(call), *_other_homes(call), *_disk(call), *_socket(call), *_proxies(call)]
-    findings += _hub(call)
+    findings += [*_trace(call), *_hub(call)]
     has_problem = any(finding.level == PROBLEM for finding in findings)
     if call.as_json:
         shown = [
@@ -145,6 +146,13 @@ def _proxies(call: Call) -> "Iterator[Finding]":
         return
     detail = f"{', '.join(found)} is set: synapse goes to its hub directly, but curl and others go through the proxy"
     yield Finding("proxy", NOTE, detail, "for those, export NO_PROXY=127.0.0.1,localhost")
+
+
+def _trace(call: Call) -> "Iterator[Finding]":
+    given = call.around.environ.get("TRACEPARENT")
+    if given and traceparent_of(given) is None:
+        detail = f"TRACEPARENT is no W3C trace context, so no request carries it: {given[:80]}"
+        yield Finding("trace", NOTE, detail, "00-<32 hex>-<16 hex>-<2 hex>, or nothing")
 
 
 def _hub(call: Call) -> "Iterator[Finding]":

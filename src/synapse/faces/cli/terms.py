@@ -26,7 +26,7 @@ def claim_body(call: Call, task: str) -> "Json":
     """The body of `lease.claim`. Raises `UsageError`."""
     parsed = call.parsed
     body: Json = {"task": task, **call.room, **_scope(call)}
-    pools = _pools(parsed.texts("pool"))
+    pools = units_by_pool(parsed.texts("pool"), "--pool")
     if pools:
         body["pools"] = pools
     for key in ("mode", "priority", "note", "branch"):
@@ -80,11 +80,12 @@ def _scope(call: Call) -> "Json":
     return scope
 
 
-def _pools(texts: list[str]) -> dict[str, int]:
+def units_by_pool(texts: list[str], what: str) -> dict[str, int]:
+    """`NAME` or `NAME=UNITS`, each name once. what: who takes them. Raises `UsageError`."""
     pools: dict[str, int] = {}
     for text in texts:
         name, equals, units = text.partition("=")
         if not name or name in pools:
-            raise UsageError(f"--pool takes NAME or NAME=UNITS, each name once, not {text!a}")
-        pools[name] = whole_number(units, f"--pool {name}=") if equals else 1
+            raise UsageError(f"{what} takes NAME or NAME=UNITS, each name once, not {text!a}")
+        pools[name] = whole_number(units, f"{what} {name}=") if equals else 1
     return pools
