@@ -120,6 +120,7 @@ UNMIRRORED = (
     "tests/test_readme.py",
     "tests/test_bad_input.py",
     "tests/test_deploy.py",
+    "tests/test_packaging.py",
     "tests/journal/homes.py",
     "tests/faults/*",
     "tests/planted/*",
