@@ -30,7 +30,8 @@ from synapse.core.lease_answers import (
     look_lease,
     pool_info,
 )
-from synapse.core.plan_answers import PlanMutation, answer_plan, look_task, task_info, tasks_to_list
+from synapse.core.plan_answers import answer_plan, look_task, task_info, tasks_to_list
+from synapse.core.planning import PlanMutation
 from synapse.core.presence import Here
 from synapse.core.resource_answers import ResourceMutation, answer_resource, resource_info, resources_to_list
 from synapse.core.rooms import Channel, Room, require_channel, require_room

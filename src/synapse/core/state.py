@@ -67,7 +67,7 @@ class _Dump(msgspec.Struct, frozen=True, kw_only=True):
     places: list[Place]
     checkpoints: list[tuple[int, str, Kept]]
     values: list[tuple[int, list[Value]]]
-    plans: list[tuple[int, list[Task]]]
+    plans: list[tuple[int, list[Task]]] = []
     remembered: list[Remembered]
 
 
