@@ -10,6 +10,7 @@ __all__ = [
     "Card",
     "Client",
     "LeaseLost",
+    "Skill",
     "Terms",
     "Wiring",
     "__version__",
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from synapse.client.client import Card as Card
     from synapse.client.client import Client as Client
     from synapse.client.client import LeaseLost as LeaseLost
+    from synapse.client.client import Skill as Skill
     from synapse.client.client import Terms as Terms
     from synapse.client.client import Wiring as Wiring
     from synapse.client.client import body_as as body_as

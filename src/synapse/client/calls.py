@@ -14,6 +14,7 @@ import msgspec
 
 from synapse.client.trace import current
 from synapse.errors import Disconnected, Rejected, SynapseError
+from synapse.protocol.card_commands import SetCard
 from synapse.protocol.codec import ErrorBody, HubFrame, encode_request
 from synapse.protocol.commands import (
     AckInbox,
@@ -70,6 +71,7 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
         TransferValue,
         OfferResource,
         WithdrawResource,
+        SetCard,
     }
 )
 """Commands that get an idempotency key. All others are simply repeated: they change nothing durable or, as renewals,

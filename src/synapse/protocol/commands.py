@@ -8,6 +8,7 @@ from typing import Final, TypeAlias, final, get_args
 
 import msgspec
 
+from synapse.protocol.card_commands import ListCards, SetCard, ShowCard
 from synapse.protocol.codes import PROTOCOL_VERSION
 from synapse.protocol.resource_commands import ListResources, OfferResource, WithdrawResource
 from synapse.protocol.terms import Int
@@ -475,6 +476,9 @@ Command: TypeAlias = (
     | OfferResource
     | WithdrawResource
     | ListResources
+    | SetCard
+    | ShowCard
+    | ListCards
     | ShowStatus
     | VerifyJournal
     | BackUpJournal
@@ -531,6 +535,9 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     "resource.offer": OfferResource,
     "resource.withdraw": WithdrawResource,
     "resource.list": ListResources,
+    "card.set": SetCard,
+    "card.get": ShowCard,
+    "card.list": ListCards,
     "hub.status": ShowStatus,
     "journal.verify": VerifyJournal,
     "journal.backup": BackUpJournal,

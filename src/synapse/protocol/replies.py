@@ -5,7 +5,8 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from synapse.protocol import commands, resource_commands, value_commands
+from synapse.protocol import card_commands, commands, resource_commands, value_commands
+from synapse.protocol.card_replies import CardInfo, CardsPage
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import Message
 from synapse.protocol.resource_replies import ResourceGone, ResourceInfo, ResourcesPage
@@ -132,7 +133,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgentInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent and its presence. presence: online, recent, offline. status: as declared. bound: has a secret."""
+    """An agent and its presence. presence: online, recent, offline. status: as declared. bound: has a secret. skills:
+    their ids; its card tells more."""
 
     name: str
     kind: str
@@ -149,6 +151,7 @@ class AgentInfo(msgspec.Struct, frozen=True, kw_only=True):
     avatar: str | None = None
     client: str | None = None
     capabilities: tuple[str, ...] = ()
+    skills: tuple[str, ...] = ()
 
 
 class Agents(msgspec.Struct, frozen=True, kw_only=True):
@@ -500,6 +503,8 @@ Reply: TypeAlias = (
     | ResourceInfo
     | ResourceGone
     | ResourcesPage
+    | CardInfo
+    | CardsPage
     | Status
     | JournalVerified
     | JournalBackedUp
@@ -556,6 +561,9 @@ REPLY_TO: Final[dict[type[commands.Command], type[Reply]]] = {
     resource_commands.OfferResource: ResourceInfo,
     resource_commands.WithdrawResource: ResourceGone,
     resource_commands.ListResources: ResourcesPage,
+    card_commands.SetCard: CardInfo,
+    card_commands.ShowCard: CardInfo,
+    card_commands.ListCards: CardsPage,
     commands.ShowStatus: Status,
     commands.VerifyJournal: JournalVerified,
     commands.BackUpJournal: JournalBackedUp,
