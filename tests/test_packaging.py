@@ -83,7 +83,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     require_tool("git", "git")
     folder = tmp_path_factory.mktemp("packaging")
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
-    if listed.returncode:
+    if listed.returncode or not listed.stdout:
         pytest.skip("not a git checkout")
     for name in filter(None, listed.stdout.split("\0")):
         if (ROOT / name).is_file():

@@ -103,6 +103,8 @@ FAST_PATH = (
     "src/synapse/faces/cli/why.py",
     "src/synapse/faces/cli/pools.py",
     "src/synapse/faces/cli/resources.py",
+    "src/synapse/faces/cli/manifest.py",
+    "src/synapse/client/a2a.py",
     "src/synapse/faces/cli/background.py",
 )
 SLOW = frozenset({"argparse", "asyncio", "h11", "msgspec", "websockets"})

@@ -10,6 +10,7 @@ __all__ = [
     "Card",
     "Client",
     "LeaseLost",
+    "Skill",
     "TaskSpec",
     "Terms",
     "Wiring",
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from synapse.client.client import Card as Card
     from synapse.client.client import Client as Client
     from synapse.client.client import LeaseLost as LeaseLost
+    from synapse.client.client import Skill as Skill
     from synapse.client.client import TaskSpec as TaskSpec
     from synapse.client.client import Terms as Terms
     from synapse.client.client import Wiring as Wiring

@@ -65,7 +65,7 @@ def test_the_first_hello_needs_a_secret_of_32_to_128_characters(secret: str | No
         (Hello(name="all", secret=SECRET), "bad_name"),
         (Hello(name="ada", secret=SECRET, kind=""), "bad_request"),
         (Hello(name="ada", secret=SECRET, kind="k" * 65), "bad_request"),
-        (Hello(name="ada", secret=SECRET, personality="p" * 9000), "too_large"),
+        (Hello(name="ada", secret=SECRET, personality="p" * 17_000), "too_large"),
         (Hello(name="ada", operator=True), "bad_request"),
     ],
 )

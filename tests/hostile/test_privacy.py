@@ -2,12 +2,15 @@
 
 Private are direct messages (body, subject, thread, the key they were sent under), and secrets and tokens. The stranger
 is an agent of the same hub that asks for everything there is to ask, over both doors, before, while and after the
-messages pass; beside it the health page, the metrics, and the log at its most talkative.
+messages pass; beside it the health page, the metrics, and the log at its most talkative. Every kind of secret is said
+wherever one may be said, in the right places and in wrong ones, and then looked for in all that a hub leaves behind.
 """
 
 import contextlib
 import secrets
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +19,7 @@ from typing import Final
 import msgspec
 import pytest
 from tests.crash.websocket import frames_in, masked, shake_hands
-from tests.faults.conftest import PATIENCE_S, HubProcess, Line, line_to
+from tests.faults.conftest import ENVIRON, PATIENCE_S, SRC, HubProcess, Line, line_to
 
 from synapse.protocol.codec import encode_request
 from synapse.protocol.commands import COMMANDS, AckInbox, Hello, ListInbox, SendMessage, Subscribe, TakeInbox
@@ -91,14 +94,20 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubProcess]:
         yield found.until_ready()
 
 
-def page(hub: HubProcess, path: str) -> bytes:
+def page(hub: HubProcess, path: str, *headers: str) -> bytes:
     """What a GET answers."""
+    head = [f"GET {path} HTTP/1.1", "Host: localhost", "Connection: close", *headers]
     with socket.create_connection(("127.0.0.1", hub.port), PATIENCE_S) as raw:
-        raw.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        raw.sendall("".join(f"{line}\r\n" for line in [*head, ""]).encode())
         found = b""
         while data := raw.recv(1 << 16):
             found += data
     return found
+
+
+def logged(hub: HubProcess) -> bytes:
+    """All that a running hub has logged."""
+    return Path(f"/proc/self/fd/{hub._log.fileno()}").read_bytes()
 
 
 def test_no_marker_of_a_direct_message_reaches_anybody_but_its_recipients(hub: HubProcess) -> None:
@@ -156,9 +165,7 @@ def test_no_marker_of_a_direct_message_reaches_anybody_but_its_recipients(hub: H
             ear.ask(*asked[:20])
         heard = {"web": ears[0].said, "line": ears[1].said}
         heard |= {path: page(hub, path) for path in ("/health", "/metrics", "/", "/inbox?agent=bob")}
-    log = hub._log.fileno()
-    said = Path(f"/proc/{hub.process.pid}/fd/2").read_bytes() if log < 0 else Path(f"/proc/self/fd/{log}").read_bytes()
-    heard |= {"log": said, "arguments": Path(f"/proc/{hub.process.pid}/cmdline").read_bytes()}
+    heard |= {"log": logged(hub), "arguments": Path(f"/proc/{hub.process.pid}/cmdline").read_bytes()}
     assert all(heard.values())
     private = [*(marker.encode() for marker in markers.values()), (hub.home / "token").read_bytes().strip()]
     private += [f"{name}: {SECRET}".encode() for name in ("ada", "bob", "eve-web", "eve-line")]
@@ -176,3 +183,145 @@ def test_the_ear_hears_what_is_said_to_it(hub: HubProcess) -> None:
         frames, rest = frames_in(ear.said)
         assert len(frames) > 3
         assert rest == b""
+
+
+class Canaries:
+    """Random words that pass for secrets, by what they are the secret of."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, str] = {}
+
+    def short(self, name: str) -> str:
+        """One that is shorter than a secret may be."""
+        return self.by_name.setdefault(name, secrets.token_hex(15))
+
+    def __getitem__(self, name: str) -> str:
+        return self.by_name.setdefault(name, f"{name.replace(' ', '-')}-{secrets.token_hex(16)}")
+
+
+def said_by_a_line(hub: HubProcess, *frames: bytes) -> bytes:
+    """All that the hub says to one who sends these lines, up to its end or a ping's answer."""
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.settimeout(PATIENCE_S)
+        raw.connect(str(hub.home / "hub.sock"))
+        raw.sendall(b"".join(frame + b"\n" for frame in (*frames, END)))
+        found = b""
+        while b'"id":"end"' not in found and (data := raw.recv(1 << 16)):
+            found += data
+        return found
+
+
+def frame_of(kind: str, body: object, **more: object) -> bytes:
+    return msgspec.json.encode({"type": kind, "id": 1, "body": body, **more})
+
+
+def over_lines(hub: HubProcess, words: Canaries) -> bytes:
+    """Secrets in hellos that are heard and in such as are not, and where none belongs."""
+    ada = {"name": "ada", "secret": words["ada"]}
+    said = said_by_a_line(
+        hub,
+        frame_of("hello", {**ada, "token": words["wrong token"]}),
+        frame_of("hello", {**ada, "secret": words["second hello"]}),
+        frame_of("message.send", {"body": "hi", "secret": words["unknown field"]}),
+        frame_of("message.send", {"body": "hi", "to": "ada", "priority": 5, "subject": words["wrong type"]}),
+        frame_of("ping", {}, token=words["unknown key"]),
+        frame_of("lease.claim", {"task": "T1"}, traceparent=words["trace"]),
+        b'{"type":"message.send","id":9,"secret":"' + words["cut off"].encode(),
+    )
+    hellos: list[dict[str, object]] = [
+        {"name": "ada", "secret": words["stolen name"]},
+        {"name": "ada/sub", "secret": words["sub"], "ancestors": {"ada": words["wrong ancestor"]}},
+        {"name": "ada/sub", "secret": words["sub"], "ancestors": {"ada": words["ada"]}},
+        {"name": "eve", "secret": words.short("too short")},
+        {"name": "eve", "secret": words["too long"] * 5},
+        {"name": "eve", "secret": [words["list"]]},
+        {"name": "eve", "secret": words["no agent"], "operator": True},
+        {"name": "eve", "passphrase": words["misspelt"]},
+        {"name": words["secret as name"], "secret": "eve"},
+        {"name": "eve", "secret": words["next version"], "protocol": [7, 9]},
+    ]
+    return said + b"".join(said_by_a_line(hub, frame_of("hello", hello)) for hello in hellos)
+
+
+def over_http(hub: HubProcess, words: Canaries) -> bytes:
+    """Tokens in headers, in queries, in paths, in handshakes; the right one too."""
+    token = (hub.home / "token").read_text().strip()
+    upgrade = (
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Version: 13",
+        f"Sec-WebSocket-Key: {'a' * 22}==",
+    )
+    said = [
+        page(hub, "/health", f"Authorization: Bearer {words['bearer']}"),
+        page(hub, "/health", f"Authorization: Basic {words['basic']}"),
+        page(hub, "/metrics", f"Authorization: Bearer {words['one']}", f"Authorization: Bearer {words['two']}"),
+        page(hub, f"/health?token={words['query']}&token={token}"),
+        page(hub, f"/{words['path']}/{token}"),
+        page(hub, f"/?token={words['query of a handshake']}", *upgrade, f"Authorization: Bearer {words['handshake']}"),
+        page(hub, "/", *upgrade, f"Cookie: token={words['cookie']}; right={token}", "Origin: https://example.org"),
+        page(hub, "/", f"Host: {words['host']}.example.org"),
+        page(hub, "/" + words["head"] * 400),
+    ]
+    for body in ({"token": words["token of a hello"], "name": "bob"}, {"token": token, "name": "bob", "secret": 5}):
+        with socket.create_connection(("127.0.0.1", hub.port), PATIENCE_S) as raw:
+            raw.sendall("".join(f"{line}\r\n" for line in ["GET / HTTP/1.1", "Host: localhost", *upgrade, ""]).encode())
+            raw.sendall(masked(frame_of("hello", body)))
+            while data := raw.recv(1 << 16):
+                said.append(data)
+    return b"".join(said)
+
+
+def test_no_secret_that_was_said_anywhere_is_found_in_anything_that_is_left(tmp_path: Path) -> None:
+    words = Canaries()
+    log, home, copy = tmp_path / "hub.log", tmp_path / "home", tmp_path / "copy"
+    with HubProcess(home, "--log-level", "debug", "--log-file", str(log)).until_ready() as hub:
+        token = (home / "token").read_text().strip()
+        left = {"lines": over_lines(hub, words), "http": over_http(hub, words)}
+        with line_to(home, "bob") as bob:
+            direct = SendMessage(body=msgspec.Raw(msgspec.json.encode(words["direct"])), to=("ada",))
+            bob.ask(direct, Sent)
+            bob.refused(msgspec.structs.replace(direct, to=("nobody",), subject=words["subject"]))
+        (tmp_path / "eve.secret").write_text(words["of a file"])
+        environ = {"SYNAPSE_AGENT_SECRET_FILE": str(tmp_path / "eve.secret")}
+        left |= {"by file": said_by_synapse(home, "send", "hi", "--name", "eve", **environ)}
+        left |= {"rebound": said_by_synapse(home, "agent", "rebind", "ada")}
+        bound = {"name": "ada", "secret": words["rebound"]}
+        left |= {"bound anew": said_by_a_line(hub, frame_of("hello", bound))}
+        for verb in ("status", "doctor", "health", "who", "config show", "agent list", "journal verify", "pool list"):
+            left[verb] = said_by_synapse(home, *verb.split(), "--json") + said_by_synapse(home, *verb.split())
+        copy.mkdir()
+        left["export"] = said_by_synapse(home, "journal", "export", str(copy / "export.jsonl"))
+        left |= {path: page(hub, path) for path in ("/health", "/metrics")}
+        left |= {"hub.json": (home / "hub.json").read_bytes(), "processes": arguments_of_all()}
+        left |= {"stderr": logged(hub)}
+        assert hub.stop().code == 0
+    left |= {path.name: path.read_bytes() for path in (log, *copy.iterdir())}
+    own_files = {home / "token", *(home / "secrets").rglob("*")}
+    left |= {path.name: path.read_bytes() for path in home.rglob("*") if path.is_file() and path not in own_files}
+    assert len(left["lines"]) > 2_000
+    assert b"request.refused" in left["hub.log"]
+    assert b"direct-" in left["export.jsonl"], "an operator's copy has the messages"
+    assert b"name_taken" in left["lines"]
+    said = {**words.by_name, "token": token}
+    found = [(place, name) for place, data in left.items() for name, word in said.items() if word.encode() in data]
+    # Who chooses a secret for a name reads it again in the refusal; a message is in the journal, as it must be.
+    own = {("lines", "secret as name")}
+    own |= {(place, "direct") for place in left if place.startswith(("journal.db", "export.jsonl"))}
+    assert set(found) - own == set()
+
+
+def said_by_synapse(home: Path, *words: str, **environ: str) -> bytes:
+    """All that a verb prints."""
+    command = [sys.executable, "-m", "synapse", *words, "--home", str(home)]
+    done = subprocess.run(command, env={**ENVIRON, "PYTHONPATH": str(SRC), **environ}, capture_output=True)
+    return done.stdout + done.stderr
+
+
+def arguments_of_all() -> bytes:
+    """The command lines of all processes, as `ps` shows them to everybody."""
+    found = b""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            found += (folder / "cmdline").read_bytes() + (folder / "comm").read_bytes()
+    return found

@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 from synapse.client.calls import KEYED
 from synapse.client.lifeline import Lifeline
 from synapse.errors import Disconnected
-from synapse.protocol import commands, plan_replies, replies, resource_replies, value_replies
+from synapse.protocol import card_replies, commands, plan_replies, replies, resource_replies, value_replies
 from synapse.protocol.codes import CLOSE_NORMAL
 from synapse.protocol.replies import Reply
 
@@ -23,6 +23,7 @@ _Page = TypeVar(
     replies.Pools,
     value_replies.ValuesPage,
     resource_replies.ResourcesPage,
+    card_replies.CardsPage,
     plan_replies.PlanPage,
 )
 _PAGE: Final = 200

@@ -14,6 +14,7 @@ import msgspec
 
 from synapse.client.trace import current
 from synapse.errors import Disconnected, Rejected, SynapseError
+from synapse.protocol.card_commands import SetCard
 from synapse.protocol.codec import ErrorBody, HubFrame, encode_request
 from synapse.protocol.commands import (
     AckInbox,
@@ -71,6 +72,7 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
         TransferValue,
         OfferResource,
         WithdrawResource,
+        SetCard,
         DeclareTask,
         DeclareTasks,
         UpdateTask,

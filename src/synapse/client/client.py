@@ -21,6 +21,7 @@ import msgspec
 
 from synapse.client.bodies import body_as, body_of, data_of, raw_of, value_of
 from synapse.client.calls import OutcomeUnknown, RequestTimeout
+from synapse.client.cards import Cards
 from synapse.client.files import FileRefused, file_in, receive, refer_to
 from synapse.client.home import Surroundings
 from synapse.client.identity import Card, Identity, own_name
@@ -35,6 +36,7 @@ from synapse.client.values import SharedValues
 from synapse.client.worktree import files_of
 from synapse.errors import LeaseLost
 from synapse.protocol import commands, replies, terms
+from synapse.protocol.card_commands import Skill
 from synapse.protocol.cursor import cursor_of
 from synapse.protocol.notices import Message
 from synapse.protocol.plan_commands import TaskSpec
@@ -54,6 +56,7 @@ __all__ = [
     "PresenceFeed",
     "PresenceUpdate",
     "RequestTimeout",
+    "Skill",
     "TaskSpec",
     "Terms",
     "Transport",
@@ -66,7 +69,7 @@ __all__ = [
 ]
 
 
-class Client(SharedValues, SharedPlan, LentResources):
+class Client(SharedValues, LentResources, Cards, SharedPlan):
     """One agent's connection to a hub. Use it as `async with Client(...) as client`, in one event loop."""
 
     def __init__(

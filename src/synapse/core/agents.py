@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 SECRET_CHARS_MIN: Final = 32
 SECRET_CHARS_MAX: Final = 128
 
+_SAID: Final = ("kind", "display_name", "personality", "avatar", "client", "capabilities")
+"""What a hello may say of its agent; `card.set` says the rest."""
+
 
 @dataclass(slots=True)
 class Agent:
@@ -163,16 +166,18 @@ def _require_ancestor(state: "State", name: str, command: Hello) -> None:
 
 def _card(command: Hello, old: Card, rules: Rules) -> Card:
     """The card after this hello: what it says replaces, what it leaves out stays."""
-    card = Card(
-        kind=old.kind if command.kind is None else command.kind,
-        display_name=old.display_name if command.display_name is None else command.display_name,
-        personality=old.personality if command.personality is None else command.personality,
-        avatar=old.avatar if command.avatar is None else command.avatar,
-        client=old.client if command.client is None else command.client,
-        capabilities=old.capabilities if command.capabilities is None else command.capabilities,
-    )
+    said = {name: value for name in _SAID if (value := getattr(command, name)) is not None}
+    card = msgspec.structs.replace(old, **said) if said else old
+    if card == old:
+        return old
     if not 0 < len(card.kind) <= 64:
         raise Rejected("bad_request", f"kind {shown(card.kind)} must have 1 to 64 characters - at `$.body.kind`")
+    require_card_size(card, rules)
+    return card
+
+
+def require_card_size(card: Card, rules: Rules) -> None:
+    """Raises `Rejected(too_large)`."""
     size = len(msgspec.json.encode(card))
     if size > rules.limits.card_bytes_max:
         raise Rejected(
@@ -180,7 +185,6 @@ def _card(command: Hello, old: Card, rules: Rules) -> Card:
             f"the card has {size} bytes; at most {rules.limits.card_bytes_max}",
             {"bytes": size, "card_bytes_max": rules.limits.card_bytes_max},
         )
-    return card
 
 
 def decide_rebind(state: "State", name: str) -> list[Event]:

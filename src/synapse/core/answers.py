@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from synapse.core.agents import Agent
 from synapse.core.by import By, Rules
+from synapse.core.cards import answer_set, card_info, cards_to_list, look_card
 from synapse.core.events import (
     AgentCreated,
     ChannelCreated,
@@ -37,6 +38,8 @@ from synapse.core.resource_answers import ResourceMutation, answer_resource, res
 from synapse.core.rooms import Channel, Room, require_channel, require_room
 from synapse.core.value_answers import ValueMutation, answer_value, look_value, value_info, values_to_list
 from synapse.errors import Rejected
+from synapse.protocol.card_commands import ListCards, SetCard, ShowCard
+from synapse.protocol.card_replies import CardsPage
 from synapse.protocol.commands import (
     AckInbox,
     ClaimLease,
@@ -115,6 +118,7 @@ Answerable: TypeAlias = (
     | LeaseMutation
     | ValueMutation
     | ResourceMutation
+    | SetCard
     | PlanMutation
 )
 """Mutations whose reply needs nothing but their events. (Hello and inbox.take also need the connection or the disk.)"""
@@ -131,6 +135,8 @@ Query: TypeAlias = (
     | GetValue
     | ListValues
     | ListResources
+    | ShowCard
+    | ListCards
     | ShowTask
     | ListTasks
 )
@@ -146,6 +152,7 @@ _Paged: TypeAlias = (
     | ListPools
     | ListValues
     | ListResources
+    | ListCards
     | ListTasks
 )
 
@@ -185,6 +192,8 @@ def answer(state: "State", command: Answerable, by: By, events: Sequence[Recorde
             return answer_value(state, command, by, events, cursor)
         case OfferResource() | WithdrawResource():
             return answer_resource(state, command, events, cursor)
+        case SetCard():
+            return answer_set(state, by, events, cursor)
         case DeclareTask() | DeclareTasks() | UpdateTask() | NoteProgress() | RemoveTask():
             return answer_plan(state, command, by, events, cursor)
         case _:
@@ -297,6 +306,14 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
                 resources_to_list(state, query), query, rules, lambda name: resource_info(state, name, by)
             )
             return ResourcesPage(resources=resources, next=following, cursor=cursor)
+        case ShowCard():
+            return look_card(state, query, by, cursor)
+        case ListCards():
+            known = state.agents.by_name
+            cards, following = _listed(
+                cards_to_list(state, query), query, rules, lambda name: card_info(state, known[name], by)
+            )
+            return CardsPage(cards=cards, next=following, cursor=cursor)
         case ShowTask():
             return look_task(state, query, by, cursor)
         case ListTasks():
@@ -415,6 +432,7 @@ def _agent_info(state: "State", agent: Agent, lease_ms: int) -> AgentInfo:
         avatar=card.avatar,
         client=card.client,
         capabilities=card.capabilities,
+        skills=tuple(skill.id for skill in card.skills),
     )
 
 

@@ -14,6 +14,8 @@ from typing import Final, NamedTuple, TypeAlias, assert_never, final, get_args
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from synapse.core.card_events import AgentDescribed as AgentDescribed
+from synapse.core.card_events import Card as Card
 from synapse.core.idem import Idem as Idem
 from synapse.core.plan_events import TaskDeclared, TaskMoved, TaskNoted, TaskRemoved, TasksReady
 from synapse.core.resource_events import ResourceExpired, ResourceOffered, ResourceWithdrawn
@@ -47,17 +49,6 @@ class Delivery(msgspec.Struct, frozen=True, array_like=True):
     name: str
     agent: int
     n: int
-
-
-class Card(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How an agent describes itself."""
-
-    kind: str = "agent"
-    display_name: str | None = None
-    personality: str | None = None
-    avatar: str | None = None
-    client: str | None = None
-    capabilities: tuple[str, ...] = ()
 
 
 class JournalStarted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -119,14 +110,6 @@ class AgentUnbound(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """An operator dropped an agent's secret; the next hello binds a new one."""
 
     agent: int
-    idem: Idem | None = None
-
-
-class AgentDescribed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An agent changed its card."""
-
-    agent: int
-    card: Card
     idem: Idem | None = None
 
 

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias, assert_never, get_args
 
 import msgspec
 
-from synapse.core import agents, claims, holding, inboxes, messages, planning, resources, rooms, values
+from synapse.core import agents, cards, claims, holding, inboxes, messages, planning, resources, rooms, values
 from synapse.core.agents import Agent
 from synapse.core.by import By, Rules
 from synapse.core.events import (
@@ -65,6 +65,7 @@ from synapse.core.rooms import Channel, Room
 from synapse.core.state import State
 from synapse.core.value_events import ValueDeleted, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
 from synapse.errors import Rejected
+from synapse.protocol.card_commands import SetCard
 from synapse.protocol.commands import (
     AckInbox,
     ClaimLease,
@@ -129,6 +130,7 @@ Mutation: TypeAlias = (
     | TransferValue
     | OfferResource
     | WithdrawResource
+    | SetCard
     | DeclareTask
     | DeclareTasks
     | UpdateTask
@@ -215,6 +217,8 @@ def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]
             return resources.decide_offer(state, rules, command, by)
         case WithdrawResource():
             return resources.decide_withdraw(state, command, by)
+        case SetCard():
+            return cards.decide_set(state, rules, command, by)
         case DeclareTask() | DeclareTasks() | UpdateTask() | NoteProgress() | RemoveTask():
             return planning.decide_plan(state, rules, command, by)
         case _:

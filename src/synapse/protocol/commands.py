@@ -8,6 +8,7 @@ from typing import Final, TypeAlias, final, get_args
 
 import msgspec
 
+from synapse.protocol.card_commands import ListCards, SetCard, ShowCard
 from synapse.protocol.codes import PROTOCOL_VERSION
 from synapse.protocol.plan_commands import (
     DeclareTask,
@@ -478,6 +479,9 @@ Command: TypeAlias = (
     | OfferResource
     | WithdrawResource
     | ListResources
+    | SetCard
+    | ShowCard
+    | ListCards
     | DeclareTask
     | DeclareTasks
     | UpdateTask
@@ -542,6 +546,9 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     "resource.offer": OfferResource,
     "resource.withdraw": WithdrawResource,
     "resource.list": ListResources,
+    "card.set": SetCard,
+    "card.get": ShowCard,
+    "card.list": ListCards,
     "task.declare": DeclareTask,
     "task.declare_all": DeclareTasks,
     "task.update": UpdateTask,

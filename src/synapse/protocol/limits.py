@@ -30,7 +30,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     subscriptions_max: int = 16
     subscribed_channels_max: int = 256
     waiting_max: int = 8
-    card_bytes_max: int = 8 * 1024
+    card_bytes_max: int = 16 * 1024
+    card_text_chars_max: int = 1_024
+    card_words_max: int = 64
+    skills_max: int = 64
     ttl_ms_min: int = 5_000
     ttl_ms_max: int = 24 * 3600 * 1000
     paths_max: int = 64

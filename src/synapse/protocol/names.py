@@ -22,6 +22,9 @@ TASK: Final = r"[A-Za-z0-9][A-Za-z0-9._/#-]{0,127}"
 
 KEY: Final = r"[A-Za-z0-9][A-Za-z0-9._/:#@-]{0,255}"
 
+WORD: Final = r"[A-Za-z0-9][A-Za-z0-9._/:+-]{0,63}"
+
+_word = re.compile(rf"{WORD}\Z").match
 _key = re.compile(rf"{KEY}\Z").match
 _task = re.compile(rf"{TASK}\Z").match
 _segment = re.compile(rf"{SEGMENT}\Z").match
@@ -78,6 +81,14 @@ def require_key(key: str) -> str:
             {"name": shown(key), "pattern": KEY},
         )
     return key
+
+
+def require_word(text: str, what: str, path: str) -> str:
+    """A word of a card itself: a tag, a model, a class of tasks, the id of a skill. Raises `Rejected(bad_request)`."""
+    if _word(text) is None:
+        why = f"{shown(text)} ({len(text)} characters) is no word of {what}: {WORD} - at `{path}`"
+        raise Rejected("bad_request", why, {"path": path, "pattern": WORD})
+    return text
 
 
 def split_address(address: str) -> tuple[str, str]:

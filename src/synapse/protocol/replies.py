@@ -5,7 +5,8 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from synapse.protocol import commands, plan_commands, resource_commands, terms, value_commands
+from synapse.protocol import card_commands, commands, plan_commands, resource_commands, terms, value_commands
+from synapse.protocol.card_replies import CardInfo, CardsPage
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import Message
 from synapse.protocol.plan_replies import PlanPage, Progress, ProgressLine, TaskGone, TaskInfo, TasksDeclared
@@ -133,7 +134,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgentInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent and its presence. presence: online, recent, offline. status: as declared. bound: has a secret."""
+    """An agent and its presence. presence: online, recent, offline. status: as declared. bound: has a secret. skills:
+    their ids; its card tells more."""
 
     name: str
     kind: str
@@ -150,6 +152,7 @@ class AgentInfo(msgspec.Struct, frozen=True, kw_only=True):
     avatar: str | None = None
     client: str | None = None
     capabilities: tuple[str, ...] = ()
+    skills: tuple[str, ...] = ()
 
 
 class Agents(msgspec.Struct, frozen=True, kw_only=True):
@@ -513,6 +516,8 @@ Reply: TypeAlias = (
     | ResourceInfo
     | ResourceGone
     | ResourcesPage
+    | CardInfo
+    | CardsPage
     | TaskInfo
     | TasksDeclared
     | TaskGone
@@ -575,6 +580,9 @@ REPLY_TO: Final[dict[type[commands.Command], type[Reply]]] = {
     resource_commands.OfferResource: ResourceInfo,
     resource_commands.WithdrawResource: ResourceGone,
     resource_commands.ListResources: ResourcesPage,
+    card_commands.SetCard: CardInfo,
+    card_commands.ShowCard: CardInfo,
+    card_commands.ListCards: CardsPage,
     plan_commands.DeclareTask: TaskInfo,
     plan_commands.DeclareTasks: TasksDeclared,
     plan_commands.UpdateTask: TaskInfo,

@@ -183,6 +183,8 @@ def _positional(
     word: str, verb: Verb | None, group: str, found: list[str], verbs: "Mapping[str, Verb]"
 ) -> tuple[Verb | None, str]:
     """Take one word that is no option: a verb's first or second word, or an argument."""
+    if verb is not None and not found and f"{verb.name} {word}" in verbs:
+        return verbs[f"{verb.name} {word}"], group
     if verb is not None:
         found.append(word)
         return verb, group
