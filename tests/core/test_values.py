@@ -101,7 +101,7 @@ def test_only_the_expected_version_is_replaced_or_deleted(world: World) -> None:
     second = world.do("bob", put("a", 2, if_version=first.version))
     stale = refused(world, "ada", DeleteValue(key="a", if_version=first.version))
     assert (stale.code, stale.facts["by"]) == ("version_conflict", "bob")
-    world.do("ada", DeleteValue(key="a", if_version=second.version))
+    assert world.do("ada", DeleteValue(key="a", if_version=second.version)).version == second.version
     assert refused(world, "ada", put("a", if_version=second.version)).facts["version"] == 0
     assert world.do("ada", put("a")).version > second.version, "a version never comes again"
 
@@ -129,6 +129,15 @@ def test_the_tick_expires_each_once_and_earliest_first(world: World) -> None:
         world.record(event, "hub")
     assert next(iter(world.state.values.by_room.values())).keys() == {"b"}
     assert decide_expired(world.state, world.at_ms, 10) == []
+
+
+def test_a_start_from_a_snapshot_knows_what_ends(world: World) -> None:
+    for key, ttl_ms in (("a", 300), ("b", 100), ("c", None)):
+        world.do("ada", put(key, ttl_ms=ttl_ms))
+    started = decode_state(encode_state(world.state))
+    world.at_ms += 300
+    events = decide_expired(started, world.at_ms, 10)
+    assert [event.key for event in events if isinstance(event, ValueExpired)] == ["b", "a"]
 
 
 def test_a_put_without_a_ttl_takes_the_end_away(world: World) -> None:

@@ -43,7 +43,7 @@ from synapse.protocol.commands import (
     TakeInbox,
 )
 from synapse.protocol.limits import Limits
-from synapse.protocol.notices import CaughtUp
+from synapse.protocol.notices import CaughtUp, ValueChanged
 from synapse.protocol.replies import (
     AgentRebound,
     AgentRemoved,
@@ -58,6 +58,8 @@ from synapse.protocol.replies import (
     Taken,
     Welcome,
 )
+from synapse.protocol.value_commands import GetValue, PutValue
+from synapse.protocol.value_replies import ValueInfo
 from synapse.testing import MemoryHub
 
 # output commit
@@ -446,6 +448,30 @@ def test_whatever_happens_replay_gives_the_live_state(doings: list[str]) -> None
             assert bugs == []
 
     asyncio.run(run())
+
+
+async def test_values_end_by_the_wall_clock_for_readers_at_once_and_for_followers_with_the_next_tick() -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        await ada.ask(Subscribe(values=("main",)), Subscribed)
+        for key, ttl_ms in (("short", 5_000), ("long", 7_200_000)):
+            put = PutValue(key=key, value=msgspec.Raw(b"1"), ttl_ms=ttl_ms)
+            await ada.ask(put, ValueInfo)
+        await hub.advance(4_999)
+        assert (await ada.ask(GetValue(key="short"), ValueInfo)).version > 0
+        await hub.restart()
+        bob = await voice(hub, "bob")
+        await bob.ask(Subscribe(values=("main",)), Subscribed)
+        hub.clock.advance(1)
+        assert (await bob.refused(GetValue(key="short"))).code == "not_found"
+        assert [told.key for told in await bob.notices() if isinstance(told, ValueChanged)] == []
+        hub.turns.tick()
+        await quiet(hub)
+        hub.clock.jump(7_200_000)
+        hub.turns.tick()
+        await quiet(hub)
+        told = [(told.change, told.key, told.by) for told in await bob.notices() if isinstance(told, ValueChanged)]
+        assert told == [("expired", "short", "hub"), ("expired", "long", "hub")]
 
 
 async def test_a_frame_that_is_no_json_is_answered_and_the_connection_lives() -> None:

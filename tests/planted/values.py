@@ -2,8 +2,9 @@
 
 from tests.planted.fault import Fault
 
-VALUES = "core/values.py"
+VALUES, ANSWERS, TURN = "core/values.py", "core/value_answers.py", "hub/turn.py"
 _TESTS = ("tests/core/test_values.py",)
+_TURN = ("tests/hub/test_turn.py",)
 
 VALUE_FAULTS = [
     Fault(
@@ -57,5 +58,61 @@ VALUE_FAULTS = [
         "            ours = _encode(_decode_any(bytes(command.value)))",
         "            ours = bytes(command.value)",
         ("tests/protocol/test_codec.py",),
+    ),
+    Fault(
+        "what has ended counts as cleared",
+        VALUES,
+        "value.key.startswith(command.prefix) and not value.is_gone(by.at_ms) for",
+        "value.key.startswith(command.prefix) for",
+        _TESTS,
+    ),
+    Fault(
+        "a start forgets when values end",
+        "core/state.py",
+        "            state.values.put(room_id, value)",
+        "            state.values.put(room_id, value)\n            state.values._expiring.clear()",
+        _TESTS,
+    ),
+    Fault(
+        "a list has what has ended",
+        ANSWERS,
+        "if key.startswith(prefix) and not there[key].is_gone(by.at_ms)",
+        "if key.startswith(prefix)",
+        _TESTS,
+    ),
+    Fault(
+        "who puts is told to be the owner",
+        ANSWERS,
+        "                version=put.seq,\n                owner=event.owner,",
+        "                version=put.seq,\n                owner=put.actor,",
+        _TESTS,
+    ),
+    Fault(
+        "a removal is told with its own position",
+        ANSWERS,
+        "deleted=True, version=gone.version",
+        "deleted=True, version=events[0].seq",
+        _TESTS,
+    ),
+    Fault(
+        "no tick ends a value",
+        TURN,
+        '        self.record(decide_expired(self.state, self.clock.wall_ms(), EXPIRED_MAX), "hub")',
+        "        pass",
+        _TURN,
+    ),
+    Fault(
+        "values end by the lease clock",
+        TURN,
+        "decide_expired(self.state, self.clock.wall_ms(), EXPIRED_MAX)",
+        "decide_expired(self.state, self.lease_clock.now_ms, EXPIRED_MAX)",
+        _TURN,
+    ),
+    Fault(
+        "followers are not told of values",
+        TURN,
+        "                case _ if type(event) in VALUE_EVENTS:\n                    turn.told.append(entry)",
+        "                case _ if type(event) in VALUE_EVENTS:\n                    pass",
+        _TURN,
     ),
 ]
