@@ -59,6 +59,7 @@ class Asking:
         timeout: float | None = None,
     ) -> _Reply:
         """Any command, with the type of its reply. Without `idem_key`, one that takes a key gets a random one.
+        timeout: seconds, with all repeats; None is the client's.
 
         Raises `Rejected` as the hub refused it; `RequestTimeout` when nothing was changed, `OutcomeUnknown` when that
         is not known; `Disconnected` when the client has ended; `PeerError` for an answer that is none.

@@ -69,8 +69,17 @@ __all__ = [
 ]
 
 
+<<<<<<< HEAD
 class Client(SharedValues, LentResources, Cards, SharedPlan):
     """One agent's connection to a hub. Use it as `async with Client(...) as client`, in one event loop."""
+=======
+class Client(SharedValues, LentResources, Cards):
+    """One agent's connection to a hub. Use it as `async with Client(...) as client`, in one event loop.
+
+    Whatever asks the hub raises as `request` does; a method names only the refusals that are its own. What only an
+    operator may is refused to everybody else: `Rejected(not_permitted)`.
+    """
+>>>>>>> 3be6557 (wip)
 
     def __init__(
         self,
@@ -224,7 +233,12 @@ class Client(SharedValues, LentResources, Cards, SharedPlan):
         from_ms: int | None = None,
         until_ms: int | None = None,
     ) -> replies.History:
-        """One page of a channel's messages, or of my inbox's, oldest first: the newest, or those after `since`."""
+        """One page of a channel's messages, or of my inbox's, oldest first: the newest, or those after `since`.
+
+        since, before: cursors, one of them. limit: 1 to `welcome.limits.page_items_max`. sender, text: only messages
+        from that agent, with that substring. from_ms, until_ms: Unix time, both included. The page's `next` and
+        `previous` are the cursors to go on with. Raises `Rejected`: `not_found`, `log_diverged`.
+        """
         command = commands.ReadHistory(
             channel=channel,
             inbox=inbox,
@@ -247,7 +261,8 @@ class Client(SharedValues, LentResources, Cards, SharedPlan):
         sender: str | None = None,
         text: str | None = None,
     ) -> AsyncGenerator[Message, None]:
-        """All pages of a history, from its beginning or from `since` to the head, oldest first."""
+        """All pages of a history, from its beginning or from `since` to the head, oldest first. Arguments, and what it
+        raises, as for `history`."""
         position: str | None = since or cursor_of(self.welcome.journal_id, 0)
         while position is not None:
             page = await self.history(channel, inbox=inbox, since=position, limit=self._page, sender=sender, text=text)
@@ -258,7 +273,8 @@ class Client(SharedValues, LentResources, Cards, SharedPlan):
     # The inbox.
 
     async def inbox(self, *, limit: int = 50, after: str | None = None) -> replies.Inbox:
-        """One page of my unacked messages, oldest first. Looks only: nothing is taken."""
+        """One page of my unacked messages, oldest first. Looks only: nothing is taken. limit: as for `history`. after:
+        an id, such as the `next` of the page before."""
         return await self.request(commands.ListInbox(limit=limit, after=after), replies.Inbox)
 
     async def take(self, *, wait: float | None = 0.0, directed_only: bool = False) -> replies.Taken | None:
@@ -270,7 +286,7 @@ class Client(SharedValues, LentResources, Cards, SharedPlan):
         return await self._takes.take(wait, directed_only=directed_only)
 
     async def ack(self, *ids: str) -> replies.Acked:
-        """Be done with messages, by id. Acking twice is the same as once."""
+        """Be done with messages, by id. Acking twice is the same as once, and so is acking what was never there."""
         return await self.request(commands.AckInbox(ids=ids), replies.Acked)
 
     async def ack_all(self) -> replies.Acked:
@@ -289,13 +305,19 @@ class Client(SharedValues, LentResources, Cards, SharedPlan):
             await self.ack(taken.message.id)
 
     async def wait_receipt(self, message_id: str, *, wait: float | None = None) -> replies.Receipt | None:
-        """Wait until a recipient of my direct message acked it; None when none did within `wait` seconds."""
+        """Wait until a recipient of my direct message acked it; None when none did within `wait` seconds.
+
+        wait: None has no end. Raises `Rejected(not_found)` for what is no direct message of mine.
+        """
         return await wait_receipt(self._lifeline, message_id, wait)
 
     # Agents.
 
     async def who(self, room: str | None = None) -> tuple[replies.AgentInfo, ...]:
-        """All agents, or the members of a room, by name, with their presence. All pages."""
+        """All agents, or the members of a room, by name, with their presence. All pages.
+
+        Raises `Rejected(not_found)`.
+        """
         pages = self._pages(lambda at: commands.ListAgents(room=room, limit=self._page, after=at), replies.Agents)
         return tuple([agent async for page in pages for agent in page.agents])
 
@@ -375,17 +397,25 @@ class Client(SharedValues, LentResources, Cards, SharedPlan):
         ttl: float | None = None,
         note: str | None = None,
     ) -> replies.Lease:
-        """Give a lease of mine its full TTL again. epoch: refuse `stale_epoch` unless it still is that grant."""
+        """Give a lease of mine its full TTL again.
+
+        epoch: refuse unless it still is that grant. ttl: seconds, a new one from now on. note: a new one.
+        Raises `Rejected`: `not_found`, `not_holder`, `stale_epoch`, `bad_request` for a TTL outside the hub's bounds.
+        """
         ttl_ms = None if ttl is None else milliseconds(ttl, "a TTL")
         command = commands.RenewLease(task=task, room=room, epoch=epoch, ttl_ms=ttl_ms, note=note)
         return await self.request(command, replies.Lease)
 
     async def release(self, task: str, *, epoch: int | None = None, room: str | None = None) -> replies.Released:
-        """Give a lease back; who waits for it gets it. Its checkpoint stays with the task."""
+        """Give a lease back; who waits for it gets it. Its checkpoint stays with the task.
+
+        Raises `Rejected`: `not_found`, `not_holder`, `stale_epoch`.
+        """
         return await self.request(commands.ReleaseLease(task=task, room=room, epoch=epoch), replies.Released)
 
     async def withdraw(self, task: str, *, room: str | None = None) -> replies.Withdrawn:
-        """Leave the queue of a task, with all claims of this agent that wait for it; they raise `withdrawn`."""
+        """Leave the queue of a task, with all claims of this agent that wait for it; they raise `Rejected(withdrawn)`.
+        Raises `Rejected(not_found)` where none waits."""
         return await self.request(commands.WithdrawClaim(task=task, room=room), replies.Withdrawn)
 
     async def checkpoint(
@@ -397,21 +427,31 @@ class Client(SharedValues, LentResources, Cards, SharedPlan):
         epoch: int | None = None,
         room: str | None = None,
     ) -> replies.Lease:
-        """Leave something for the next holder of a task that I hold: what JSON can say, and files. None: nothing."""
+        """Leave something for the next holder of a task that I hold, in place of what was left: JSON, and files.
+
+        Without both, what was left is dropped.
+        Raises `Rejected`: `not_found`, `not_holder`, `stale_epoch`, `too_large`; TypeError for what is not JSON.
+        """
         command = commands.SaveCheckpoint(
             task=task, room=room, epoch=epoch, data=raw_of(data), artefacts=tuple(artefacts)
         )
         return await self.request(command, replies.Lease)
 
     async def hand_off(self, task: str, to: str, *, epoch: int | None = None, room: str | None = None) -> replies.Lease:
-        """Pass a lease on, with all that belongs to it. Outcome `handed_off`, or `offered` to one that is offline."""
+        """Pass a lease on, with all that belongs to it. Outcome `handed_off`, or `offered` to one that is offline.
+
+        Raises `Rejected`: `not_found` (also for who was never seen), `not_holder`, `stale_epoch`, `inbox_full`.
+        """
         command = commands.HandOffLease(task=task, to=to, room=room, epoch=epoch)
         return await self.request(command, replies.Lease)
 
     async def park(
         self, task: str, *, parked: bool = True, epoch: int | None = None, room: str | None = None
     ) -> replies.Lease:
-        """Let the TTL of a lease stand still while its task waits for a person; `parked=False` lets it run on."""
+        """Let the TTL of a lease stand still while its task waits for a person; `parked=False` lets it run on.
+
+        At most `welcome.limits.parked_ms_max`. Raises `Rejected`: `not_found`, `not_holder`, `stale_epoch`.
+        """
         command = commands.ParkLease(task=task, parked=parked, room=room, epoch=epoch)
         return await self.request(command, replies.Lease)
 
@@ -447,7 +487,7 @@ class Client(SharedValues, LentResources, Cards, SharedPlan):
         return tuple([lease async for page in pages for lease in page.leases])
 
     async def why(self, task: str, *, room: str | None = None) -> tuple[replies.Happened, ...]:
-        """What happened to a task, in words, oldest first. All pages."""
+        """What happened to a task, in words, oldest first. All pages. Raises `Rejected(not_found)` if nothing did."""
         pages = self._pages(
             lambda at: commands.ExplainTask(task=task, room=room, limit=self._page, after=at), replies.Explanation
         )
@@ -494,25 +534,28 @@ class Client(SharedValues, LentResources, Cards, SharedPlan):
         return msgspec.structs.replace(pages[0], participants=members, next=None)
 
     async def join(self, place: str) -> replies.Place:
-        """Become a durable member of a `room`, or of a `room:channel`; made when absent if the hub allows it."""
+        """Become a durable member of a `room`, or of a `room:channel`; made when absent if the hub allows it.
+
+        Twice is the same as once. Raises `Rejected`: `bad_name`, `not_found` where nothing is made, `limit`.
+        """
         command: commands.Command = commands.JoinRoom(room=place)
         if ":" in place:
             command = commands.JoinChannel(channel=place)
         return await self.request(command, replies.Place)
 
     async def leave(self, place: str) -> replies.Place:
-        """Leave a `room` with all its channels, or a `room:channel`."""
+        """Leave a `room` with all its channels, or a `room:channel`. Raises `Rejected(not_found)`."""
         command: commands.Command = commands.LeaveRoom(room=place)
         if ":" in place:
             command = commands.LeaveChannel(channel=place)
         return await self.request(command, replies.Place)
 
     async def create_room(self, room: str, *, kind: str = "room") -> replies.Place:
-        """Create a room with its `general` channel."""
+        """Create a room with its `general` channel. Raises `Rejected`: `bad_name`, `already_exists`, `limit`."""
         return await self.request(commands.CreateRoom(room=room, type=kind), replies.Place)
 
     async def create_channel(self, channel: str, *, kind: str = "channel") -> replies.Place:
-        """Create a channel (`room:channel`) in a room that exists."""
+        """Create a channel (`room:channel`) in a room that exists. Raises `Rejected` as `create_room`, `not_found`."""
         return await self.request(commands.CreateChannel(channel=channel, type=kind), replies.Place)
 
     # The hub.
@@ -528,11 +571,11 @@ class Client(SharedValues, LentResources, Cards, SharedPlan):
     # What only an operator may: `Client(operator=True)`.
 
     async def delete_room(self, room: str) -> replies.Place:
-        """Operator: delete a room that has no members, with its channels."""
+        """Operator: delete a room without members, and its channels. Raises `Rejected`: `not_empty`, `protected`."""
         return await self.request(commands.DeleteRoom(room=room), replies.Place)
 
     async def delete_channel(self, channel: str) -> replies.Place:
-        """Operator: delete a channel that has no members."""
+        """Operator: delete a channel that has no members. Raises `Rejected`: `not_empty`, `protected`."""
         return await self.request(commands.DeleteChannel(channel=channel), replies.Place)
 
     async def set_pool(self, pool: str, capacity: int) -> replies.PoolInfo:
@@ -540,21 +583,22 @@ class Client(SharedValues, LentResources, Cards, SharedPlan):
         return await self.request(commands.SetPool(pool=pool, capacity=capacity), replies.PoolInfo)
 
     async def delete_pool(self, pool: str) -> replies.PoolDeleted:
-        """Operator: delete a pool that nobody holds or waits for."""
+        """Operator: delete a pool that nobody holds or waits for. Raises `Rejected`: `not_found`, `not_empty`."""
         return await self.request(commands.DeletePool(pool=pool), replies.PoolDeleted)
 
     async def rebind_agent(self, name: str) -> replies.AgentRebound:
-        """Operator: drop an agent's secret; its next hello binds a new one."""
+        """Operator: drop an agent's secret; its next hello binds a new one. Raises `Rejected(not_found)`."""
         return await self.request(commands.RebindAgent(name=name), replies.AgentRebound)
 
     async def forget_agent(self, name: str) -> replies.AgentRemoved:
-        """Operator: remove an agent, its inbox and memberships."""
+        """Operator: remove an agent, its inbox and memberships; its name is free. Raises `Rejected(not_found)`."""
         return await self.request(commands.ForgetAgent(name=name), replies.AgentRemoved)
 
     async def verify_journal(self, *, timeout: float = 3600.0) -> replies.JournalVerified:
-        """Operator: check the whole hash chain while the hub runs. timeout: seconds."""
+        """Operator: check the whole hash chain while the hub runs. timeout: seconds. Raises `Rejected(journal_broken)`,
+        with the first bad seq."""
         return await self.request(commands.VerifyJournal(), replies.JournalVerified, timeout=timeout)
 
     async def back_up_journal(self, path: str, *, timeout: float = 3600.0) -> replies.JournalBackedUp:
-        """Operator: write a consistent copy to `path`, seen from the hub: absolute, and not there yet."""
+        """Operator: write a consistent copy to `path`, on the hub's side: absolute, not there yet. timeout: seconds."""
         return await self.request(commands.BackUpJournal(path=path), replies.JournalBackedUp, timeout=timeout)
