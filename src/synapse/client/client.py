@@ -69,17 +69,12 @@ __all__ = [
 ]
 
 
-<<<<<<< HEAD
 class Client(SharedValues, LentResources, Cards, SharedPlan):
-    """One agent's connection to a hub. Use it as `async with Client(...) as client`, in one event loop."""
-=======
-class Client(SharedValues, LentResources, Cards):
     """One agent's connection to a hub. Use it as `async with Client(...) as client`, in one event loop.
 
     Whatever asks the hub raises as `request` does; a method names only the refusals that are its own. What only an
     operator may is refused to everybody else: `Rejected(not_permitted)`.
     """
->>>>>>> 3be6557 (wip)
 
     def __init__(
         self,
