@@ -1,26 +1,30 @@
 """Real frames with bytes changed, sent into the hub's own framings without a socket.
 
 What may come of a stream of bytes is little: answers with codes of the closed list, a close with a code of the closed
-list, an HTTP refusal, or the cut of the connection. Whatever is refused has changed nothing.
+list, an HTTP refusal, or the cut of the connection. Whatever is refused has changed nothing. Whether a frame may be
+taken at all is judged a second time, by another JSON parser and a few lines of rules: what breaks one must be refused.
 """
 
 import asyncio
+import json
 import os
 import random
 import re
 import struct
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from tests.crash.websocket import PING, frames_in, masked
 
+from synapse.core.kernel import REPEATABLE
 from synapse.core.state import digest
 from synapse.hub.listeners import Listeners
 from synapse.hub.settings import Settings
 from synapse.hub.wire import LinePeer, Peer, WebPeer
 from synapse.protocol.codec import ErrorBody, decode_hub_frame
 from synapse.protocol.codes import CLOSES, ERRORS
+from synapse.protocol.commands import COMMANDS
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import NOTICES, Closing
 from synapse.testing import TOKEN, MemoryHub
@@ -72,6 +76,21 @@ LURES: Final = (
 """Bytes that matter to one of the parsers."""
 
 
+def _nested(depth: int) -> object:
+    found: object = 1
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+EDGES: Final[tuple[object, ...]] = (
+    *("\0", "a\0b", "\ud800", "x" * 300, "", "..", "@", "a:b:c", " "),
+    *(float("nan"), float("inf"), 0.5, -1, 0, 2**53 - 1, 2**53, -(2**53), 2**64, 10**30),
+    *(True, None, [], {}, {"x": {"y": "\0"}}, _nested(20), _nested(40), _nested(400)),
+)
+"""What a value may be, and may not be."""
+
+
 class Outcome(NamedTuple):
     """What came of a stream. codes: of the errors, in order. told: how many replies, the hello's not among them, and
     notices. end: the close code or HTTP status, -1 for a cut, 0 when the connection lives."""
@@ -92,6 +111,94 @@ def real_frames(folder: Path) -> list[bytes]:
         text = re.sub(r"\n  +", "", path.read_text("utf-8"))
         frames += [found.encode() for found in re.findall(r"^\w+> (\{.*\})$", text, re.MULTILINE)]
     return frames
+
+
+def made_frames(real: list[bytes]) -> list[bytes]:
+    """A lawful frame of each command that the dialogues leave out; and of each that takes a key one that has a key."""
+    frames, shown = [], [json.loads(frame) for frame in real if not breaks_a_rule(frame, Limits())]
+    bodies = {frame["type"]: frame.get("body", {}) for frame in reversed(shown)}
+    for name, kind in COMMANDS.items():
+        fields = [field for field in msgspec.structs.fields(kind) if field.required]
+        made = {field.encode_name: _filled(field.name, str(field.type)) for field in fields}
+        frame = {"type": name, "id": 1, "body": bodies.get(name, made)}
+        frames += [] if name in bodies else [frame]
+        frames += [{**frame, "idem_key": "a key"}] if kind in REPEATABLE else []
+    return [json.dumps(frame, separators=(",", ":")).encode() for frame in frames]
+
+
+def _filled(name: str, kind: str) -> object:
+    """Something lawful for a required field."""
+    if "Raw" in kind:
+        return {"x": [1, "y"]}
+    if "tuple" in kind:
+        return ["main:general"]
+    if "bool" in kind:
+        return True
+    if "str" in kind:
+        return {"task": "T1", "to": "fuzz", "name": "fuzz", "worktree": "w"}.get(name, "general")
+    return 1
+
+
+def breaks_a_rule(frame: bytes, limits: Limits) -> str:
+    """Why a frame may not be taken, as the standard library's parser and the plain rules of the protocol see it; empty
+    when they find nothing. Never wrong about what it names; what it does not name may be refused all the same."""
+
+    def refuse(constant: str) -> object:
+        raise ValueError(constant)
+
+    try:
+        found = json.loads(frame.decode("utf-8"), parse_constant=refuse)
+    except (UnicodeDecodeError, RecursionError):
+        return "not UTF-8, or far too deep"
+    except ValueError as error:
+        return f"not JSON: {error}"
+    if not isinstance(found, dict):
+        return "no object"
+    stack: list[tuple[object, int]] = [(found, 1)]
+    while stack:
+        item, depth = stack.pop()
+        if depth > limits.depth_max and isinstance(item, dict | list):
+            return "too deep"
+        if isinstance(item, str) and ("\0" in item or any("\ud800" <= letter <= "\udfff" for letter in item)):
+            return "NUL, or half a character"
+        if isinstance(item, float) and item in (float("inf"), float("-inf")):
+            return "an infinite number"
+        if isinstance(item, int) and not isinstance(item, bool) and abs(item) > limits.int_max:
+            return "too large an integer"
+        if isinstance(item, dict):
+            stack += [(part, depth + 1) for pair in item.items() for part in pair]
+        elif isinstance(item, list):
+            stack += [(part, depth + 1) for part in item]
+    if found.get("type") not in [*COMMANDS]:
+        return "no command"
+    if type(found.get("id")) not in (int, str):
+        return "no id"
+    if found.keys() - {"type", "id", "body", "idem_key", "traceparent"}:
+        return "an unknown member"
+    return ""
+
+
+def bent(frame: bytes, chance: random.Random) -> bytes:
+    """A frame that says what no frame may, or what is at the edge, in one place anywhere in it; else as it was."""
+    try:
+        found = json.loads(frame)
+    except ValueError:
+        return frame
+    places: list[tuple[Any, Any]] = []
+    stack = [found]
+    while stack:
+        item = stack.pop()
+        keys = list(item) if isinstance(item, dict) else range(len(item)) if isinstance(item, list) else ()
+        places += [(item, key) for key in keys]
+        stack += [item[key] for key in keys]
+    if not places:
+        return frame
+    holder, key = chance.choice(places)
+    if isinstance(holder, dict) and chance.random() < 0.2:
+        holder[chance.choice(("", "x", "\0", "type", "id"))] = holder.pop(key)
+    else:
+        holder[key] = chance.choice(EDGES)
+    return json.dumps(found, separators=(",", ":")).encode()
 
 
 def mutated(data: bytes, chance: random.Random, most: int = 4) -> bytes:
@@ -178,10 +285,11 @@ class FakeTransport(asyncio.Transport):
 
 
 class Fuzzer:
-    """A hub in memory behind its own framings."""
+    """A hub in memory behind its own framings. refused_twice: how many streams the second judge would have refused."""
 
     def __init__(self, hub: MemoryHub, home: Path) -> None:
         self.hub = hub
+        self.refused_twice = 0
         self._settings = Settings(home=home, port=0, limits=hub.rules.limits)
 
     async def send(self, data: bytes, chance: random.Random, *, is_web: bool) -> Outcome:
@@ -209,8 +317,11 @@ class Fuzzer:
         picked = [chance.choice(frames) for _ in range(count)]
         opening = stream_of([], is_web=is_web)
         where = chance.randrange(4)
+        broken = ""
         if where == 0:  # what a frame says
-            data = stream_of([mutated(frame, chance) for frame in picked], is_web=is_web)
+            changed = [chance.choice((mutated, bent))(frame, chance) for frame in picked]
+            data = stream_of(changed, is_web=is_web)
+            broken = breaks_a_rule(changed[0], self.hub.rules.limits) if is_web and count == 1 else ""
         elif where == 1:  # how it is framed
             data = opening + mutated(stream_of(picked, is_web=is_web)[len(opening) :], chance)
         elif where == 2:  # the handshake and the hello too
@@ -222,6 +333,9 @@ class Fuzzer:
         is_heard_in_full = outcome.end == 0 or count == 1
         if where < 2 and not outcome.told and is_heard_in_full and self.digest() != before:
             raise Wrong(f"refused, and the state is another: {outcome} of {data!r}")
+        if broken and (outcome.told or not (outcome.codes or outcome.end)):
+            raise Wrong(f"taken, and it breaks a rule ({broken}): {outcome} of {data!r}")
+        self.refused_twice += bool(broken)
         return outcome
 
     async def _give(self, peer: Peer, data: bytes, at: int, upto: int) -> int:

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import contextlib
 import os
 import random
 import time
@@ -18,12 +19,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.figures import tell
 from tests.hostile import fuzz
-from tests.hostile.fuzz import GENEROUS, Fuzzer, Wrong, real_frames, stream_of
+from tests.hostile.fuzz import GENEROUS, Fuzzer, Wrong, breaks_a_rule, made_frames, real_frames, stream_of
 from tests.hub.conftest import bugs_on_loop
 
+from synapse.core.kernel import REPEATABLE
+from synapse.protocol import codec
+from synapse.protocol.codec import BadFrame, decode_request
+from synapse.protocol.commands import COMMANDS
+from synapse.protocol.limits import Limits
 from synapse.testing import MemoryHub
 
-FRAMES: Final = real_frames(Path(__file__).resolve().parents[1] / "transcripts")
+REAL: Final = real_frames(Path(__file__).resolve().parents[1] / "transcripts")
+FRAMES: Final = [*REAL, *made_frames(REAL)]
 RESTART_AFTER: Final = 300
 """Streams that one journal takes: comparing digests costs as much as the state is large."""
 MALFORMED: Final = (
@@ -78,9 +85,20 @@ async def test_each_malformed_frame_is_refused_with_its_code_and_changes_nothing
         assert fuzzer.digest() == before
 
 
-def test_the_dialogues_give_frames_of_most_commands() -> None:
-    assert len(FRAMES) > 150
-    assert len({frame.partition(b'"id"')[0] for frame in FRAMES}) > 30
+def test_there_is_a_frame_of_every_command_and_a_key_with_every_one_that_takes_one() -> None:
+    assert len(REAL) > 150
+    found = []
+    for frame in FRAMES:
+        with contextlib.suppress(BadFrame):  # some dialogues show what is refused
+            found.append(decode_request(frame, Limits()))
+    assert {type(request.command) for request in found} == set(COMMANDS.values())
+    assert {type(request.command) for request in found if request.idem_key} >= REPEATABLE
+
+
+@pytest.mark.parametrize(("frame", "code"), MALFORMED, ids=lambda it: it[:40] if isinstance(it, bytes) else it)
+def test_the_second_judge_agrees_about_what_is_malformed(frame: bytes, code: str) -> None:
+    is_broken = breaks_a_rule(frame, Limits()) != ""
+    assert is_broken == (code in ("malformed", "unknown_type"))
 
 
 @settings(max_examples=60)
@@ -118,12 +136,24 @@ async def test_a_hub_that_lies_is_found(tmp_path: Path, monkeypatch: pytest.Monk
             await fuzzer.send(frame, chance, is_web=False)
 
 
+async def test_a_parser_that_lets_through_what_no_frame_may_say_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec, "_walk", lambda *_: None)
+    async with MemoryHub(limits=GENEROUS) as hub:
+        fuzzer = Fuzzer(hub, tmp_path)
+        await fuzzer.send(stream_of([], is_web=True), random.Random(0), is_web=True)
+        with pytest.raises(Wrong, match="it breaks a rule"):
+            for number in range(1_000):
+                await fuzzer.one(random.Random(f"4:{number}"), FRAMES)
+
+
 @pytest.mark.prove
 async def test_mutated_frames_for_as_long_as_asked(tmp_path: Path) -> None:
     seconds, seed = float(os.environ.get("FUZZ_S", "60")), int(os.environ.get("FUZZ_SEED", "1"))
     began, streams, ends = time.monotonic(), 0, Counter[int]()
     codes: Counter[str] = Counter()
-    wrong = 0
+    wrong = judged = 0
     try:
         while time.monotonic() < began + seconds:
             async with fuzzing(tmp_path) as fuzzer:
@@ -133,6 +163,7 @@ async def test_mutated_frames_for_as_long_as_asked(tmp_path: Path) -> None:
                     streams += 1
                     ends[outcome.end] += 1
                     codes.update(outcome.codes)
+                judged += fuzzer.refused_twice
     except AssertionError:
         wrong = 1
         print(f"stream {here} went wrong")
@@ -141,6 +172,7 @@ async def test_mutated_frames_for_as_long_as_asked(tmp_path: Path) -> None:
         print(f"ends {dict(ends)}; codes {dict(codes)}")
         tell("hostile peers", "mutated streams", streams, seed=seed)
         tell("hostile peers", "different errors they met", len(codes), seed=seed)
+        tell("hostile peers", "mutated streams that a second judge refuses too", judged, seed=seed)
         tell(
             "hostile peers",
             "streams with an untyped end or an effect",
@@ -150,4 +182,5 @@ async def test_mutated_frames_for_as_long_as_asked(tmp_path: Path) -> None:
             seed=seed,
         )
     assert len(codes) >= 10
+    assert judged > streams // 50
     assert {0, 1002, 1007, 400} <= ends.keys()

@@ -111,8 +111,8 @@ VALUE_FAULTS = [
     Fault(
         "followers are not told of values",
         TURN,
-        "                case _ if type(event) in VALUE_EVENTS:\n                    turn.told.append(entry)",
-        "                case _ if type(event) in VALUE_EVENTS:\n                    pass",
+        " | VALUE_EVENTS",
+        "",
         _TURN,
     ),
 ]

@@ -131,8 +131,8 @@ CONTROLS: Final = (
     Fault(
         "followers are not told of values",
         TURN,
-        "                case _ if type(event) in VALUE_EVENTS:\n                    turn.told.append(entry)",
-        "                case _ if type(event) in VALUE_EVENTS:\n                    pass",
+        " | VALUE_EVENTS",
+        "",
     ),
     Fault(
         "a start forgets when values end",
