@@ -36,12 +36,11 @@ All times given are seconds and all times told are milliseconds, in names that e
 Durations, lengths and counts have bounds that the hub tells in `client.welcome.limits`.
 """
 
-FEEDS: Final = (
-    subscriptions.MessageFeed,
-    subscriptions.PresenceFeed,
-    subscriptions.PresenceUpdate,
-    subscriptions.LeaseFeed,
-    subscriptions.ValueFeed,
+INNER: Final = (subscriptions.Feed, subscriptions.ResumingFeed)
+FEEDS: Final[tuple[type, ...]] = tuple(
+    kind
+    for kind in vars(subscriptions).values()
+    if isinstance(kind, type) and issubclass(kind, subscriptions.Feed) and kind not in INNER
 )
 FUNCTIONS: Final = (client.body_of, client.body_as, client.data_of, client.value_of, traced)
 ERRORS: Final = (
@@ -82,7 +81,7 @@ def lines() -> Iterator[str]:
     for other in others():
         yield from class_of(other)
     yield "## Feeds"
-    for feed in FEEDS:
+    for feed in (*FEEDS, subscriptions.PresenceUpdate):
         yield from class_of(feed)
     yield "## Without asyncio"
     yield from function(blocking.connect, "connect")

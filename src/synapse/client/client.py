@@ -27,6 +27,7 @@ from synapse.client.home import Surroundings
 from synapse.client.identity import Card, Identity, own_name
 from synapse.client.leases import PLAIN, HeldLease, Mode, Terms, claim, claim_command, milliseconds, texts
 from synapse.client.lifeline import Lifeline, Wiring
+from synapse.client.places import Places
 from synapse.client.plan import SharedPlan
 from synapse.client.resources import LentResources
 from synapse.client.subscriptions import LeaseFeed, MessageFeed, PlanFeed, PresenceFeed, PresenceUpdate, ValueFeed
@@ -69,7 +70,7 @@ __all__ = [
 ]
 
 
-class Client(SharedValues, LentResources, Cards, SharedPlan):
+class Client(Places, SharedValues, LentResources, Cards, SharedPlan):
     """One agent's connection to a hub. Use it as `async with Client(...) as client`, in one event loop.
 
     Whatever asks the hub raises as `request` does; a method names only the refusals that are its own. What only an
@@ -500,59 +501,6 @@ class Client(SharedValues, LentResources, Cards, SharedPlan):
         pages = self._pages(lambda at: commands.ListPools(limit=self._page, after=at), replies.Pools)
         return tuple([pool async for page in pages for pool in page.pools])
 
-    # Rooms and channels.
-
-    async def rooms(self) -> tuple[replies.RoomInfo, ...]:
-        """All rooms by name, with counts. All pages."""
-        pages = self._pages(lambda at: commands.ListRooms(limit=self._page, after=at), replies.Rooms)
-        return tuple([room async for page in pages for room in page.rooms])
-
-    async def channels(self, room: str | None = None) -> tuple[replies.ChannelInfo, ...]:
-        """All channels, or a room's, by address, with counts. All pages."""
-        pages = self._pages(lambda at: commands.ListChannels(room=room, limit=self._page, after=at), replies.Channels)
-        return tuple([channel async for page in pages for channel in page.channels])
-
-    async def room_info(self, room: str) -> replies.RoomInfo:
-        """A room with its channels and all its members."""
-        found = self._pages(lambda at: commands.ShowRoom(room=room, limit=self._page, after=at), replies.RoomInfo)
-        pages = [page async for page in found]
-        members = tuple(name for page in pages for name in page.participants or ())
-        return msgspec.structs.replace(pages[0], participants=members, next=None)
-
-    async def channel_info(self, channel: str) -> replies.ChannelInfo:
-        """A channel with all its members."""
-        found = self._pages(
-            lambda at: commands.ShowChannel(channel=channel, limit=self._page, after=at), replies.ChannelInfo
-        )
-        pages = [page async for page in found]
-        members = tuple(name for page in pages for name in page.participants or ())
-        return msgspec.structs.replace(pages[0], participants=members, next=None)
-
-    async def join(self, place: str) -> replies.Place:
-        """Become a durable member of a `room`, or of a `room:channel`; made when absent if the hub allows it.
-
-        Twice is the same as once. Raises `Rejected`: `bad_name`, `not_found` where nothing is made, `limit`.
-        """
-        command: commands.Command = commands.JoinRoom(room=place)
-        if ":" in place:
-            command = commands.JoinChannel(channel=place)
-        return await self.request(command, replies.Place)
-
-    async def leave(self, place: str) -> replies.Place:
-        """Leave a `room` with all its channels, or a `room:channel`. Raises `Rejected(not_found)`."""
-        command: commands.Command = commands.LeaveRoom(room=place)
-        if ":" in place:
-            command = commands.LeaveChannel(channel=place)
-        return await self.request(command, replies.Place)
-
-    async def create_room(self, room: str, *, kind: str = "room") -> replies.Place:
-        """Create a room with its `general` channel. Raises `Rejected`: `bad_name`, `already_exists`, `limit`."""
-        return await self.request(commands.CreateRoom(room=room, type=kind), replies.Place)
-
-    async def create_channel(self, channel: str, *, kind: str = "channel") -> replies.Place:
-        """Create a channel (`room:channel`) in a room that exists. Raises `Rejected` as `create_room`, `not_found`."""
-        return await self.request(commands.CreateChannel(channel=channel, type=kind), replies.Place)
-
     # The hub.
 
     async def ping(self) -> replies.Pong:
@@ -564,14 +512,6 @@ class Client(SharedValues, LentResources, Cards, SharedPlan):
         return await self.request(commands.ShowStatus(), replies.Status)
 
     # What only an operator may: `Client(operator=True)`.
-
-    async def delete_room(self, room: str) -> replies.Place:
-        """Operator: delete a room without members, and its channels. Raises `Rejected`: `not_empty`, `protected`."""
-        return await self.request(commands.DeleteRoom(room=room), replies.Place)
-
-    async def delete_channel(self, channel: str) -> replies.Place:
-        """Operator: delete a channel that has no members. Raises `Rejected`: `not_empty`, `protected`."""
-        return await self.request(commands.DeleteChannel(channel=channel), replies.Place)
 
     async def set_pool(self, pool: str, capacity: int) -> replies.PoolInfo:
         """Operator: make a pool of so many units, or change how many. What is held above that stays held."""
