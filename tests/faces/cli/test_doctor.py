@@ -12,7 +12,7 @@ from tests.faces.conftest import Frame, PaperHub, RealHub, Script, environment, 
 
 from synapse import __version__
 from synapse.faces.cli.main import main
-from synapse.home import fallback_socket_path
+from synapse.home import HubFile, fallback_socket_path, write_hub_file
 
 GREEN: dict[str, object] = {
     "health": "green",
@@ -120,6 +120,11 @@ def test_a_second_journal_where_a_home_may_be_is_named(
     assert level == "warning"
     assert str(other) in detail
     assert "SYNAPSE_HOME" in str(cure)
+    for pid, words in ((os.getpid(), "(a hub runs there)"), (2**22 + 1, "(no hub runs there)")):
+        write_hub_file(other, HubFile(pid=pid, uris=(), journal_id="a", hub_id="b"))
+        assert words in look(capsys, 0)["homes"][0][1]
+    (other / "hub.json").write_text("{")
+    assert "(no hub runs there)" in look(capsys, 0)["homes"][0][1], "what is no rendezvous stops nothing"
 
 
 @pytest.mark.parametrize(
@@ -134,6 +139,7 @@ def test_a_second_journal_where_a_home_may_be_is_named(
             "note",
             "2 times since the start, last by -3600 s",
         ),
+        ({"clock_jumps": 1, "clock_jumped_ms": 5_000}, "clock", "note", "once since the start, by +5 s"),
         ({"lease_clock_lag_ms": 11_000}, "lease clock", "warning", "11 s in all"),
         ({"limited": ["ada"]}, "rate", "warning", "ada was refused"),
         ({"stuck": 3}, "slow peers", "warning", "3 connections"),

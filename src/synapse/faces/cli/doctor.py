@@ -109,7 +109,11 @@ def _other_homes(call: Call) -> "Iterator[Finding]":
     for place in sorted(places):
         if os.path.realpath(place) == here or not os.path.exists(os.path.join(place, "journal.db")):
             continue
-        runs = "a hub runs there" if os.path.exists(os.path.join(place, HUB_FILE)) else "no hub runs there"
+        try:
+            file = read_hub_file(place)
+        except HomeRefused:
+            file = None
+        runs = "a hub runs there" if file is not None and file.is_alive else "no hub runs there"
         cure = "let all agents use one: the same SYNAPSE_HOME for everybody, or none"
         yield Finding("homes", WARNING, f"{place} holds another journal ({runs})", cure)
 
@@ -207,11 +211,12 @@ def _said(status: "Json") -> "Iterator[Finding]":
             "journal", OK, f"proved since the start up to {proved}, {_number(status, 'journal_bytes') >> 20} MiB"
         )
     if _number(status, "clock_jumps"):
-        moved_s = _number(status, "clock_jumped_ms") / 1000
-        detail = (
-            f"the wall clock was set {_number(status, 'clock_jumps')} times since the start, last by {moved_s:+.0f} s"
-        )
-        yield Finding("clock", NOTE, f"{detail}; no lease ended early or late for it")
+        jumps, moved_s = _number(status, "clock_jumps"), _number(status, "clock_jumped_ms") / 1000
+        often = f"once since the start, by {moved_s:+.0f} s"
+        if jumps > 1:
+            often = f"{jumps} times since the start, last by {moved_s:+.0f} s"
+        detail = f"the wall clock was set, or the machine slept, {often}; no lease ended early or late for it"
+        yield Finding("clock", NOTE, detail)
     lag_ms = _number(status, "lease_clock_lag_ms")
     if lag_ms > LAG_MS_WARN:
         detail = f"the hub was stalled or behind for {lag_ms / 1000:.0f} s in all; leases live that much longer"
