@@ -127,6 +127,7 @@ UNMIRRORED = (
     "tests/library_reference.py",
     "tests/test_library_reference.py",
     "tests/journal/homes.py",
+    "tests/journal/traffic.py",
     "tests/faults/*",
     "tests/planted/*",
     "tests/core/lease_world.py",

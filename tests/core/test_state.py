@@ -6,7 +6,8 @@ import msgspec
 import pytest
 from tests.core.conftest import World, text
 
-from synapse.core.state import FORMAT, decode_state, digest, encode_state, new_state
+from synapse.core.retention_events import JournalCompacted
+from synapse.core.state import FORMAT, FORMAT_OF_BASES, decode_state, digest, encode_state, lift_state, new_state
 from synapse.protocol.commands import ClaimLease, JoinChannel, SaveCheckpoint, SetPool, TakeInbox
 from synapse.protocol.plan_commands import DeclareTask
 from synapse.protocol.terms import Artefact
@@ -27,6 +28,7 @@ def busy_world() -> World:
     world.do(ClaimLease(task="T2", worktree="w", paths=("**/x",), wait_ms=None), "bob", key="w")
     world.do(DeclareTask(task="T1", title="first", depends_on=("T0",)), "ada")
     world.do(PutValue(key="k", value=msgspec.Raw(b'{"v":1}'), ttl_ms=60_000), "ada")
+    world.record([JournalCompacted(upto=9, base_hash="ab", cuts={"messages": 7}, floors={"ch/5": 6})], "hub")
     return world
 
 
@@ -41,6 +43,16 @@ def test_every_durable_part_is_in_the_dump() -> None:
     plain = json.loads(encode_state(busy_world().state))
     empty = json.loads(encode_state(new_state()))
     assert [name for name in plain if plain[name] == empty[name] and name != "format"] == []
+
+
+def test_a_dump_of_before_has_the_default_of_what_came_since() -> None:
+    plain = json.loads(encode_state(new_state()))
+    del plain["retention"]
+    plain["format"] = FORMAT_OF_BASES
+    assert digest(lift_state(json.dumps(plain).encode())) == digest(new_state())
+    plain["format"] = FORMAT + 1
+    with pytest.raises(msgspec.ValidationError, match="format"):
+        lift_state(json.dumps(plain).encode())
 
 
 def test_another_format_is_refused() -> None:

@@ -149,4 +149,4 @@ def _digest(state: Seen) -> str:
     return _encode(state).hex()[-64:]
 
 
-FOLDING = Folding(Seen, _apply, _encode, _decode, _digest)
+FOLDING = Folding(Seen, _apply, _encode, _decode, _digest, _decode)

@@ -385,6 +385,7 @@ class BlockingClient:
     forget_agent = _blocking(Client.forget_agent)
     verify_journal = _blocking(Client.verify_journal)
     back_up_journal = _blocking(Client.back_up_journal)
+    compact_journal = _blocking(Client.compact_journal)
 
     def subscribe(self, *channels: str, inbox: bool = False, since: str | None = None) -> BlockingFeed[Message]:
         """Follow channels and my inbox: `with client.subscribe(...) as feed: for message in feed`."""

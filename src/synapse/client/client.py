@@ -39,6 +39,7 @@ from synapse.errors import LeaseLost
 from synapse.protocol import commands, replies, terms
 from synapse.protocol.card_commands import Skill
 from synapse.protocol.cursor import cursor_of
+from synapse.protocol.journal_replies import Compaction
 from synapse.protocol.notices import Message
 from synapse.protocol.plan_commands import TaskSpec
 
@@ -537,3 +538,11 @@ class Client(Places, SharedValues, LentResources, Cards, SharedPlan):
     async def back_up_journal(self, path: str, *, timeout: float = 3600.0) -> replies.JournalBackedUp:
         """Operator: write a consistent copy to `path`, on the hub's side: absolute, not there yet. timeout: seconds."""
         return await self.request(commands.BackUpJournal(path=path), replies.JournalBackedUp, timeout=timeout)
+
+    async def compact_journal(
+        self, keep: Mapping[str, int] | None = None, *, dry_run: bool = False, timeout: float = 3600.0
+    ) -> Compaction:
+        """Operator: drop what is older than `keep` says, in ms by kind or `room:channel`, and for the rest the hub's
+        settings; 0 keeps all of it."""
+        asked = commands.CompactJournal(keep=dict(keep or {}), dry_run=dry_run)
+        return await self.request(asked, Compaction, timeout=timeout)

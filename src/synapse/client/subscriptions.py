@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Generic, Self, TypeAlias, TypeVar, assert_never
 
 import msgspec
+from msgspec import UNSET
 
 from synapse.client.calls import RequestTimeout
 from synapse.errors import Disconnected, PeerError, Rejected, SynapseError
@@ -465,7 +466,8 @@ class Feeds:
             case Broken():
                 for other in self._all:
                     if other.subscription == notice.subscription:
-                        other.fail(Rejected(notice.code, notice.detail))
+                        facts = {} if notice.first_kept is UNSET else {"first_kept": notice.first_kept}
+                        other.fail(Rejected(notice.code, notice.detail, facts))
             case _:
                 assert_never(notice)
 

@@ -4,8 +4,8 @@ Events are storage, not the wire: they tolerate unknown fields, carry a version 
 read. An aggregate's id is the seq of the event that created it, so an id is never reused, not even after a delete.
 
 Index keys: `hub`, `ag/ID` (agent), `in/ID` (arrivals in an agent's inbox), `ro/ID` (room), `ch/ID` (channel),
-`ta/ROOM/TASK` (leases of a task of the room with that id), `leases` (all of them). The first key of an event is its
-aggregate and part of the hashed header; the others only serve the index.
+`ta/ROOM/TASK` (leases of a task of the room with that id), `leases` (all of them), `compactions`. The first key of an
+event is its aggregate and part of the hashed header; the others only serve the index.
 """
 
 import re
@@ -19,6 +19,7 @@ from synapse.core.card_events import Card as Card
 from synapse.core.idem import Idem as Idem
 from synapse.core.plan_events import TaskDeclared, TaskMoved, TaskNoted, TaskRemoved, TasksReady
 from synapse.core.resource_events import ResourceExpired, ResourceOffered, ResourceWithdrawn
+from synapse.core.retention_events import COMPACTIONS, JournalCompacted
 from synapse.core.value_events import ValueDeleted, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
 from synapse.protocol.terms import Artefact
 
@@ -420,6 +421,7 @@ Event: TypeAlias = (
     JournalStarted
     | JournalAdopted
     | JournalWritable
+    | JournalCompacted
     | HubStarted
     | AgentCreated
     | AgentBound
@@ -527,6 +529,8 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return (f"pl/{event.room}",)
         case JournalStarted() | JournalAdopted() | JournalWritable() | HubStarted():
             return ("hub",)
+        case JournalCompacted():
+            return ("hub", COMPACTIONS)
         case _:
             assert_never(event)
 

@@ -61,6 +61,8 @@ from synapse.core.lease_events import apply_end, apply_grant, apply_lease, shown
 from synapse.core.plan import PlanEvent, apply_plan, shown_plan_change
 from synapse.core.plan_events import TaskDeclared, TaskMoved, TaskNoted, TaskRemoved, TasksReady
 from synapse.core.resource_events import ResourceExpired, ResourceOffered, ResourceWithdrawn
+from synapse.core.retention import apply_compacted
+from synapse.core.retention_events import JournalCompacted
 from synapse.core.rooms import Channel, Room
 from synapse.core.state import State
 from synapse.core.value_events import ValueDeleted, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
@@ -310,6 +312,8 @@ def apply(state: State, recorded: Recorded) -> None:
             state.journal_id = event.journal_id
         case JournalWritable() | HubStarted():
             pass
+        case JournalCompacted():
+            apply_compacted(state, at_ms, event)
         case RoomCreated() | RoomDeleted() | RoomJoined() | RoomLeft() | ChannelCreated() | ChannelDeleted():
             _apply_room(state, seq, at_ms, actor, event)
         case ChannelJoined() | ChannelLeft():

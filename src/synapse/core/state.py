@@ -18,6 +18,7 @@ from synapse.core.leasing import Leasing
 from synapse.core.plan import Plan, Task
 from synapse.core.presence import Presence
 from synapse.core.resources import expect_end
+from synapse.core.retention import Retained
 from synapse.core.rooms import Channel, Room, Rooms
 from synapse.core.values import Value, Values
 
@@ -46,11 +47,13 @@ class State:
     values: Values = field(default_factory=Values)
     plan: Plan = field(default_factory=Plan)
     idempotency: Idempotency = field(default_factory=Idempotency)
+    retention: Retained = field(default_factory=Retained)
     soft: Soft = field(default_factory=Soft)
 
 
 class _Dump(msgspec.Struct, frozen=True, kw_only=True):
-    """The durable half as plain data, in a fixed order. It is the payload of a snapshot."""
+    """The durable half as plain data, in a fixed order. It is the payload of a snapshot, and of the base of a compacted
+    journal, which later releases must read too: whatever is added here has a default."""
 
     format: int
     journal_id: str
@@ -69,9 +72,12 @@ class _Dump(msgspec.Struct, frozen=True, kw_only=True):
     values: list[tuple[int, list[Value]]]
     plans: list[tuple[int, list[Task]]] = []
     remembered: list[Remembered]
+    retention: Retained = msgspec.field(default_factory=Retained)
 
 
 FORMAT = 4
+FORMAT_OF_BASES = 4
+"""The first release that compacted journals wrote this one."""
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _decode = msgspec.json.Decoder(_Dump).decode
@@ -117,6 +123,7 @@ def encode_state(state: State) -> bytes:
                 for room, plan in sorted(state.plan.by_room.items())
             ],
             remembered=list(state.idempotency.in_order()),
+            retention=state.retention,
         )
     )
 
@@ -126,6 +133,21 @@ def decode_state(dump: bytes) -> State:
     plain = _decode(dump)
     if plain.format != FORMAT:
         raise msgspec.ValidationError(f"a dump of format {plain.format}; this release reads {FORMAT}")
+    return _state_of(plain)
+
+
+def lift_state(dump: bytes) -> State:
+    """As `decode_state`, of any release since journals can be compacted: the events before a base are gone, so its dump
+    cannot be passed over. What was added to the dump since then has its default."""
+    plain = _decode(dump)
+    if not FORMAT_OF_BASES <= plain.format <= FORMAT:
+        raise msgspec.ValidationError(
+            f"a dump of format {plain.format}; this release reads {FORMAT_OF_BASES} to {FORMAT}"
+        )
+    return _state_of(plain)
+
+
+def _state_of(plain: _Dump) -> State:
     state = State(
         journal_id=plain.journal_id,
         hub_id=plain.hub_id,
@@ -157,6 +179,7 @@ def decode_state(dump: bytes) -> State:
         for value in there:
             value.value = value.value.copy()
             state.values.put(room_id, value)
+    state.retention = plain.retention
     for room_id, tasks in plain.plans:
         for planned in tasks:
             state.plan.put(room_id, planned)

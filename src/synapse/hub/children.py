@@ -1,4 +1,5 @@
-"""Short-lived child processes that read the journal beside the hub: snapshots, and the operator's verify and backup.
+"""Short-lived child processes that read the journal beside the hub: snapshots, the operator's verify and backup,
+and the plan of a compaction.
 
 In a process of their own, because folding or copying a long journal must not stall the loop, and because closing any
 file handle on the database in the hub's process would drop SQLite's locks.
@@ -8,12 +9,15 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypedDict
 
+import msgspec
+
 from synapse.errors import EXIT_FAILED, Rejected
 from synapse.hub.log import log
+from synapse.journal.compaction import Plan
 from synapse.protocol.cursor import cursor_of
 from synapse.protocol.replies import JournalBackedUp, JournalVerified
 
@@ -31,6 +35,7 @@ class _Report(TypedDict, total=False):
     path: str
     broken_seq: int | None
     finding: str | None
+    plan: object
 
 
 class Children:
@@ -74,6 +79,26 @@ class Children:
 
         self._exclusive("verify", ["synapse.journal", "verify", str(self._home)], finish)
 
+    @property
+    def is_verifying(self) -> bool:
+        """True while a verify is under way (`requests.Keeper`)."""
+        return "verify" in self._tasks
+
+    def compact(
+        self, keep: Mapping[str, int], at_ms: int, done: Callable[[Plan | Rejected], None], *, dry_run: bool
+    ) -> None:
+        """Plan a compaction (`requests.Keeper`), behind a snapshot that is under way: it may read what would go."""
+
+        def finish(code: int, report: _Report, text: str) -> None:
+            if code:
+                done(_refusal(report.get("error") or text, report.get("seq"), is_broken=report.get("seq") is not None))
+                return
+            done(msgspec.convert(report["plan"], Plan))
+
+        asked = json.dumps({"keep": dict(keep), "at_ms": at_ms, "dry_run": dry_run})
+        arguments = ["synapse.journal", "compact", str(self._home), asked]
+        self._exclusive("compact", arguments, finish, behind=self._tasks.get("snapshot"))
+
     def back_up(self, path: str, done: Callable[[JournalBackedUp | Rejected], None]) -> None:
         """Copy the journal (`requests.Keeper`)."""
 
@@ -94,13 +119,29 @@ class Children:
 
         self._exclusive("backup", ["synapse.journal", "backup", str(self._home), path], finish)
 
-    def _exclusive(self, kind: str, arguments: list[str], done: Callable[[int, _Report, str], None]) -> None:
+    def _exclusive(
+        self,
+        kind: str,
+        arguments: list[str],
+        done: Callable[[int, _Report, str], None],
+        *,
+        behind: asyncio.Task[None] | None = None,
+    ) -> None:
         if kind in self._tasks:
             raise Rejected("limit", f"a journal {kind} is under way; try again when it has ended", retry_after_ms=1000)
-        self._start(kind, arguments, done)
+        self._start(kind, arguments, done, behind=behind)
 
-    def _start(self, kind: str, arguments: list[str], done: Callable[[int, _Report, str], None]) -> None:
+    def _start(
+        self,
+        kind: str,
+        arguments: list[str],
+        done: Callable[[int, _Report, str], None],
+        *,
+        behind: asyncio.Task[None] | None = None,
+    ) -> None:
         async def run() -> None:
+            if behind is not None:
+                await asyncio.wait([behind])
             try:
                 process = await asyncio.create_subprocess_exec(
                     sys.executable,

@@ -16,6 +16,7 @@ from typing import Final
 
 from synapse.core.events import Recorded
 from synapse.core.kernel import announce
+from synapse.core.retention import floor_of, too_old
 from synapse.core.state import State
 from synapse.errors import JournalError
 from synapse.hub.connection import Connection
@@ -244,7 +245,10 @@ class Feeds:
             return  # `resume` comes back to it
         subscription.is_reading = True
         after, upto = subscription.position, self.durable
-        keys, wanted = subscription.keys, set(subscription.keys)
+        if self._end_too_old(subscription, after):
+            return
+        keys = subscription.keys
+        wanted = set(keys)
 
         def read() -> tuple[list[bytes], int]:
             payloads: list[bytes] = []
@@ -268,13 +272,30 @@ class Feeds:
                 self._broken(error)
                 return
             assert result is not None
-            if subscription.is_ended or connection.is_closed:
+            if subscription.is_ended or connection.is_closed or self._end_too_old(subscription, after):
                 return
             payloads, subscription.position = result
             self._say(subscription, payloads)
             self.start(subscription)
 
         self._reader.submit(read, done)
+
+    def _end_too_old(self, subscription: Subscription, after: int) -> bool:
+        """Retention has overtaken a subscription that is behind: it ends, and its peer is told where to go on."""
+        keys = subscription.keys
+        floor = max((floor_of(self._state.retention.floors, key) for key in keys), default=0)
+        if after >= floor:
+            return False
+        refusal = too_old(self._state.journal_id, floor, "what you follow")
+        ended = Broken(
+            subscription=subscription.id,
+            code=refusal.code,
+            detail=refusal.detail,
+            first_kept=cursor_of(self._state.journal_id, floor),
+        )
+        self.end(subscription)
+        self._say(subscription, [encode_notice(self.durable, ended)])
+        return True
 
     def _payloads(self, recorded: Recorded, keys: Container[str]) -> list[bytes]:
         """What a follower of these keys is told of an event, each notice once."""

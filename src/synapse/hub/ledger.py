@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from msgspec import UNSET
 
 from synapse.core.by import By
 from synapse.core.claims import none_of, room_of
@@ -14,6 +15,7 @@ from synapse.core.lease_events import shown_change
 from synapse.core.plan import PlanEvent, in_a_sentence, lapse_text, shown_plan_change
 from synapse.core.plan_answers import progress_line
 from synapse.core.plan_events import TaskMoved, TaskNoted
+from synapse.core.retention import floor_of
 from synapse.core.state import State
 from synapse.errors import Rejected
 from synapse.hub.reads import REPLY_BYTES_MAX, SCAN_ROWS_MAX, recorded_of
@@ -172,6 +174,9 @@ def explanation(state: State, command: ExplainTask, by: By, items_max: int) -> C
     after = 0 if command.after is None else seq_of(command.after, journal_id, head)
     name = room.name
 
+    def floor() -> int:
+        return max(floor_of(state.retention.floors, key) for key in keys)
+
     def read(pages: Pages) -> Explanation:
         rows = pages.page(keys, after, head, command.limit)
         found: list[Happened] = []
@@ -184,20 +189,29 @@ def explanation(state: State, command: ExplainTask, by: By, items_max: int) -> C
             found.append(happened)
         is_all = len(found) == len(rows) < command.limit
         if is_all and not rows and command.after is None:
-            raise Rejected(
-                "not_found",
-                f"nothing ever happened to {task} in room {name}",
-                {"task": task, "room": name},
-            )
+            raise _nothing_about(task, name, journal_id, floor())
         return Explanation(
             task=task,
             room=name,
             events=tuple(found),
             next=None if is_all or not found else cursor_of(journal_id, found[-1].seq),
             cursor=cursor_of(journal_id, head),
+            first_kept=cursor_of(journal_id, floor()) if after < floor() else UNSET,
         )
 
     return read
+
+
+def _nothing_about(task: str, room: str, journal_id: str, floor: int) -> Rejected:
+    """Nothing is known of a task: because nothing ever happened, or because that was dropped."""
+    if not floor:
+        return Rejected("not_found", f"nothing ever happened to {task} in room {room}", {"task": task, "room": room})
+    first = cursor_of(journal_id, floor)
+    return Rejected(
+        "not_found",
+        f"nothing is kept about {task} in room {room}: what happened up to {first} was dropped by retention",
+        {"task": task, "room": room, "first_kept": first},
+    )
 
 
 def _happened(journal_id: str, recorded: Recorded) -> Happened:

@@ -11,11 +11,12 @@ import msgspec
 
 from synapse.core.events import MessagePosted, MessageSent, Recorded, Row
 from synapse.core.kernel import shown_to
+from synapse.core.retention import too_old
 from synapse.errors import Rejected
 from synapse.journal.interface import Pages
 from synapse.journal.upcast import decode
 from synapse.protocol.commands import ReadHistory
-from synapse.protocol.cursor import cursor_of
+from synapse.protocol.cursor import cursor_of, seq_of_message
 from synapse.protocol.notices import Message
 from synapse.protocol.replies import History, Inbox
 
@@ -28,9 +29,14 @@ _CHUNK: Final = 500
 
 @dataclass(slots=True, frozen=True)
 class HistoryQuery:
-    """A history request with names resolved. keys: index keys. since, before: seqs, None when not given."""
+    """A history request with names resolved. keys: index keys. since, before: seqs, None when not given.
+
+    called: what is read. floor: up to where nothing is kept; asked once the rows are there, as a compaction may go on.
+    """
 
     keys: tuple[str, ...]
+    called: str
+    floor: Callable[[], int]
     agent: int | None
     since: int | None
     before: int | None
@@ -68,8 +74,21 @@ def _filter(asked: ReadHistory) -> Callable[[Message], bool]:
 
 
 def read_history(pages: Pages, query: HistoryQuery) -> History:
-    """One page of history."""
-    return _forward(pages, query, query.since) if query.since is not None else _backward(pages, query)
+    """One page of history. Raises `Rejected(cursor_too_old)` when it would begin before what is kept."""
+    found = _forward(pages, query, query.since) if query.since is not None else _backward(pages, query)
+    floor = query.floor()
+    if not floor:
+        return found
+    too_early = floor - 1 if query.before is None else floor  # what comes before a cursor that was dropped is gone too
+    begins = query.since if query.since is not None else query.before
+    if begins is not None and begins <= too_early:
+        raise too_old(query.journal_id, floor, query.called)
+    if query.since is not None:
+        return found
+    kept = tuple(message for message in found.messages if seq_of_message(message.id) > floor)
+    if found.previous is not None and len(kept) == len(found.messages):
+        return found
+    return msgspec.structs.replace(found, messages=kept, previous=None, first_kept=cursor_of(query.journal_id, floor))
 
 
 def _forward(pages: Pages, query: HistoryQuery, since: int) -> History:
@@ -123,10 +142,12 @@ def _history(query: HistoryQuery, found: Sequence[Message], *, following: int | 
     )
 
 
-def read_message(pages: Pages, journal_id: str, seq: int, agent: int) -> Message:
-    """The message at `seq` as its recipient sees it."""
+def read_message(pages: Pages, journal_id: str, seq: int, agent: int) -> Message | None:
+    """The message at `seq` as its recipient sees it; None when it was acked and dropped since it was looked for."""
     row = pages.row(seq)
     assert row is not None, "a message in an inbox is in the journal"
+    if not row.body:
+        return None
     message = shown_to(journal_id, recorded_of(row), agent)
     assert message is not None, "a message in an inbox is for its agent"
     return message
@@ -147,6 +168,8 @@ def read_inbox(
     size = 0
     for seq, delivery, lends in entries:
         message = read_message(pages, journal_id, seq, agent)
+        if message is None:
+            continue
         if found and size + _size(message) > REPLY_BYTES_MAX:
             more = True
             break
@@ -163,6 +186,10 @@ def read_inbox(
 def read_recipients(pages: Pages, seq: int, sender: str, head: int) -> dict[int, str]:
     """Who a direct message of `sender` went to: agent ids and names. Raises `Rejected(not_found)`."""
     row = pages.row(seq) if seq <= head else None
+    if row is not None and not row.body and row.actor == sender:
+        raise Rejected(
+            "not_found", f"m{seq} was dropped by retention, and who acked it is not known any more", {"id": f"m{seq}"}
+        )
     if row is not None and row.type in ("message.sent", "message.posted") and row.actor == sender:
         event = decode(row)
         if isinstance(event, MessageSent):

@@ -8,7 +8,9 @@ from synapse.core.answers import Answerable, answer, presence_entry
 from synapse.core.events import LEASES, MessageLent, Recorded
 from synapse.core.inboxes import Lend
 from synapse.core.kernel import shown_to
+from synapse.core.retention import floor_of, require_kept
 from synapse.core.rooms import require_channel, require_room
+from synapse.core.state import State
 from synapse.errors import Rejected
 from synapse.hub.connection import Connection
 from synapse.hub.feeds import Subscription
@@ -20,6 +22,7 @@ from synapse.protocol.codec import Request, RequestId, encode_notice
 from synapse.protocol.codes import PROTOCOL_VERSION
 from synapse.protocol.commands import (
     BackUpJournal,
+    CompactJournal,
     DeclareStatus,
     ExplainTask,
     ForgetAgent,
@@ -68,6 +71,7 @@ Local: TypeAlias = (
     | ShowStatus
     | VerifyJournal
     | BackUpJournal
+    | CompactJournal
 )
 """Commands that core has no part in."""
 
@@ -123,7 +127,11 @@ class Requests:
                 turns.reply(connection, request_id, identity)
             case VerifyJournal():
                 connection.by.require_operator("verifying the journal")
+                if turns.retention.is_running:  # it would look at what is just being dropped
+                    raise Rejected("limit", "a journal compact is under way; try again later", retry_after_ms=1000)
                 self._require_keeper().verify(lambda result: turns.say_later(connection, request_id, result))
+            case CompactJournal():
+                turns.retention.ask(connection, request_id, command)
             case BackUpJournal():
                 connection.by.require_operator("backing the journal up")
                 if not command.path.startswith("/"):
@@ -190,13 +198,15 @@ class Requests:
         followed += [f"pl/{require_room(state, name).id}" for name in dict.fromkeys(command.plans)]
         for key in followed:
             if key in taken:
-                what, room = "values" if key[:2] == "kv" else "plan", state.rooms.by_id[int(key[3:])].name
+                called = _called_room(state, key)
                 raise Rejected(
                     "already_subscribed",
-                    f"the {what} of room {room} is in another subscription of this connection: end that first",
-                    {"channel": what, "room": room},
+                    f"the {called} is followed by another subscription of this connection: end that one first",
+                    {"channel": called.split()[0], "room": state.rooms.by_id[int(key[3:])].name},
                 )
         since = state.seq if command.since is None else seq_of(command.since, state.journal_id, state.seq)
+        named = {key: _called(position) for key, position in found}
+        require_kept(state, {**named, **{key: _called_room(state, key) for key in followed}}, since)
         keys = (*(key for key, _ in found), *followed)
         subscription = feeds.open(connection, keys, connection.by.agent, since, has_presence=command.presence)
         self._turns.reply(
@@ -223,7 +233,7 @@ class Requests:
         if command.inbox:
             if command.room is not None or command.channel is not None:
                 raise Rejected("bad_request", "give inbox, or room and channel - at `$.body`")
-            keys = (f"in/{connection.by.require_agent()}",)
+            keys, called = (f"in/{connection.by.require_agent()}",), f"@{connection.by.actor}"
         else:
             address = connection.by.home
             if command.channel is not None and ":" in command.channel:
@@ -231,7 +241,7 @@ class Requests:
             elif command.channel is not None or command.room is not None:
                 room = command.room if command.room is not None else connection.by.home.partition(":")[0]
                 address = f"{room}:{command.channel or GENERAL}"
-            keys = (self._channel_keys([address])[0][0],)
+            keys, called = (self._channel_keys([address])[0][0],), address
         if command.since is not None and command.before is not None:
             raise Rejected("bad_request", "give since or before, not both - at `$.body`")
         if not 1 <= command.limit <= self._limits.page_items_max:
@@ -243,6 +253,8 @@ class Requests:
         journal_id, head = state.journal_id, state.seq
         return HistoryQuery(
             keys=keys,
+            called=called,
+            floor=lambda: floor_of(state.retention.floors, keys[0]),
             agent=connection.by.agent,
             since=None if command.since is None else seq_of(command.since, journal_id, head),
             before=None if command.before is None else seq_of(command.before, journal_id, head),
@@ -276,6 +288,8 @@ class Requests:
 
         def read() -> Reply:
             message = read_message(turns.pages, journal_id, seq, agent)
+            if message is None:
+                raise Rejected("not_found", f"m{seq} was acked and dropped meanwhile", {"id": f"m{seq}"})
             return Taken(message=message, lends=lends, lend_ms=limits.lend_ms, cursor=cursor)
 
         recent = turns.recent_event(seq)
@@ -455,6 +469,16 @@ class Requests:
             ),
             cursor=self._cursor(),
         )
+
+
+def _called_room(state: State, key: str) -> str:
+    """What is followed of a room, by its index key."""
+    name = state.rooms.by_id[int(key[3:])].name
+    return f"values of {name}" if key.startswith("kv/") else f"plan of {name}"
+
+
+def _called(position: Position) -> str:
+    return position.channel if position.room is None else f"{position.room}:{position.channel}"
 
 
 def _limit(name: str, value: int) -> Rejected:

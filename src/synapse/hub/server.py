@@ -166,6 +166,7 @@ class _Hub:
             version=synapse.__version__,
             fatal=self._on_fatal,
         )
+        turns.retention.keep = settings.retention
         listeners = Listeners(turns, settings, self._token, loop, self._supervisor.doors)
         listeners.bind()
         begin(state, journal, rules, settings.rooms, self._clock.wall_ms(), settings.pools)
@@ -232,6 +233,7 @@ class _Hub:
     def _on_verified(self, upto: int) -> None:
         self._turns.verified_through = upto
         self._pages.trusts_index = True
+        self._turns.retention.is_proved = True
         log("journal.verified", "every row verified", upto=upto)
 
     async def _tick(self) -> None:
@@ -245,7 +247,9 @@ class _Hub:
                 log("clock.jumped", "the wall clock was set, or the machine slept", moved_ms=moved_ms)
             turns.tick()
             events = turns.state.events
-            if events - self._snapshot_at >= settings.snapshot_events and not turns.is_read_only:
+            turns.retention.tick()
+            is_busy = turns.is_read_only or turns.retention.is_running
+            if events - self._snapshot_at >= settings.snapshot_events and not is_busy:
                 self._snapshot_at = events
                 self._children.snapshot()
             now_s = asyncio.get_running_loop().time()

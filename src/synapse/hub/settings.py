@@ -6,6 +6,7 @@ known name; a setting is never ignored and never repaired.
 
 import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -14,6 +15,7 @@ from typing import Final, NamedTuple, TypeAlias, cast
 
 import msgspec
 
+from synapse.core.retention import KEEP_MS_MIN, KINDS
 from synapse.errors import EXIT_JOURNAL, Rejected, SynapseError
 from synapse.home import CLIENT_SETTINGS, config_path, home_dir, token_path
 from synapse.protocol.limits import Limits
@@ -35,7 +37,7 @@ Value: TypeAlias = str | int | bool | Path | tuple[str, ...] | dict[str, list[st
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the table. kind: text, path, integer, boolean, texts (a list), rooms (a table of
-    lists) or pools (a table of numbers).
+    lists), pools (a table of numbers) or retention (a table of ages).
 
     least and most bound integers; choices bound texts. env, flag and key are its variable, its flag of `synapse hub`
     and its place in config.toml; '' where it has none.
@@ -215,6 +217,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         doc="Pools of counted units that always exist, with their capacity: `gpu = 2`.",
         key="pools",
     ),
+    Setting(
+        name="retention",
+        kind="retention",
+        default={},
+        doc='How long is kept what is older, at least `1d`, by kind or channel: `messages = "30d"`, `leases = "7d"`, '
+        '`values = "90d"`, `"main:general" = "all"`. The hub drops the rest once a day; what is not named is kept.',
+        key="retention",
+    ),
     _row("allowed_hosts", "texts", (), "Further values of the Host header to answer; separated by commas."),
     _row("allowed_origins", "texts", (), "Web origins that may connect; separated by commas."),
     _row("insecure_bind", "boolean", False, "Listen where other machines can read along, without TLS."),
@@ -260,6 +270,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     create_needs_operator: bool = False
     rooms: dict[str, list[str]] = msgspec.field(default_factory=lambda: {MAIN_ROOM: [GENERAL]})
     pools: dict[str, int] = msgspec.field(default_factory=dict)
+    retention: dict[str, int] = msgspec.field(default_factory=dict)
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     insecure_bind: bool = False
@@ -405,9 +416,12 @@ def _checked(setting: Setting, value: object, place: str, base: str) -> Value:
             return _checked_rooms(value, place)
         case "pools", dict():
             return _checked_pools(value, place)
+        case "retention", dict():
+            return _checked_retention(value, place)
         case _:
             wanted = {"integer": "a whole number", "boolean": "true or false", "texts": "a list of texts"}
             wanted |= {"rooms": "a table of lists of texts", "pools": "a table of whole numbers"}
+            wanted["retention"] = 'a table of ages such as "30d"'
             kind = wanted.get(setting.kind, "a text")
             raise SettingsRefused(f"{place}: {_kind_of(value)} where {kind} belongs")
 
@@ -439,6 +453,42 @@ def _checked_pools(value: Mapping[str, object], place: str) -> dict[str, int]:
         except Rejected as error:
             raise SettingsRefused(f"{place}.{pool}: {error.detail}") from error
     return pools
+
+
+RETENTION_KINDS: Final = KINDS
+"""What a retention can be given for, besides channels."""
+_AGE: Final = re.compile("([1-9][0-9]{0,5})(h|d)")
+_HOURS: Final = {"h": 1, "d": 24}
+
+
+def age_ms(text: object, place: str) -> int:
+    """An age such as `30d` or `36h` in ms; 0 for `all`. Raises `SettingsRefused` for others, and for less than 24 h."""
+    found = _AGE.fullmatch(text) if isinstance(text, str) else None
+    if text == "all":
+        return 0
+    if found is None:
+        raise SettingsRefused(f"{place}: {text!a} where an age such as 30d or 36h, or all, belongs")
+    age = int(found[1]) * _HOURS[found[2]] * 3_600_000
+    if age < KEEP_MS_MIN:
+        raise SettingsRefused(f"{place}: {text!a} is less than 24h, for which everything is kept")
+    return age
+
+
+def _checked_retention(value: Mapping[str, object], place: str) -> dict[str, int]:
+    """Ages in ms by kind or `room:channel`; 0: all is kept."""
+    ages: dict[str, int] = {}
+    for name, text in value.items():
+        if name not in KINDS:
+            room, colon, channel = name.partition(":")
+            if not colon:
+                raise SettingsRefused(f"{place}: {name!a} is no room:channel and none of {', '.join(KINDS)}")
+            try:
+                require_segment(room, "room")
+                require_segment(channel, "channel")
+            except Rejected as error:
+                raise SettingsRefused(f"{place}.{name}: {error.detail}") from error
+        ages[name] = age_ms(text, f"{place}.{name}")
+    return ages
 
 
 def _kind_of(value: object) -> str:

@@ -1,7 +1,7 @@
 """The journal behind the loop: one thread that writes it, one that reads it, each one job at a time."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias, TypeVar
 
 from synapse.core.events import Row
 from synapse.errors import DiskFull, JournalError, Rejected, StoreFailed
+from synapse.journal.compaction import Plan
 from synapse.journal.interface import Log, Pages
 from synapse.protocol.replies import JournalBackedUp, JournalVerified
 
@@ -34,6 +35,17 @@ class Keeper(Protocol):
 
     def verify(self, done: Callable[[JournalVerified | Rejected], None]) -> None:
         """Prove the whole journal."""
+        ...
+
+    def compact(
+        self, keep: Mapping[str, int], at_ms: int, done: Callable[[Plan | Rejected], None], *, dry_run: bool
+    ) -> None:
+        """Plan a compaction, and write its base."""
+        ...
+
+    @property
+    def is_verifying(self) -> bool:
+        """True while the whole journal is being proved."""
         ...
 
     def back_up(self, path: str, done: Callable[[JournalBackedUp | Rejected], None]) -> None:

@@ -43,6 +43,7 @@ from synapse.hub.leasing import Leasing
 from synapse.hub.observed import observe_commit, observe_refusal
 from synapse.hub.peers import INBOX_MAX, Peers
 from synapse.hub.requests import Requests
+from synapse.hub.retention import Retention
 from synapse.hub.space import Space
 from synapse.hub.threads import Store, commit
 from synapse.hub.waiting import Waiting
@@ -108,6 +109,7 @@ class Turns:
         self.leasing = Leasing(self)
         self.space = Space(self, store.writer)
         self.requests = Requests(self, store.keeper)
+        self.retention = Retention(self, store, loop)
         self.feeds = Feeds(
             state,
             pages,

@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Protocol
 
 from synapse.core.events import JournalAdopted, Recorded, Row, to_row
+from synapse.core.retention import pinned
+from synapse.core.retention_events import COMPACTED, JournalCompacted
 from synapse.errors import DiskFull, JournalError, JournalRefused, StoreFailed
+from synapse.journal.base import base_state, put_into, write_base
 from synapse.journal.chain import link
-from synapse.journal.connection import failure, is_full
+from synapse.journal.connection import damaged, failure, is_full
 from synapse.journal.create import (
     base_at,
     build_database,
@@ -34,7 +37,9 @@ from synapse.journal.lock import HomeLock
 from synapse.journal.mark import Mark
 from synapse.journal.proof import check_index, touched_by
 from synapse.journal.reader import JournalReader
+from synapse.journal.snapshot import core_folding
 from synapse.journal.store import INSERT_TOUCH
+from synapse.journal.upcast import decode
 
 _ROWS_PER_STEP = 1024
 _COPY_LINE = (
@@ -111,7 +116,7 @@ def verify(home: Path) -> VerifyReport:
         if refused_row is not None:
             finding, broken_seq = str(refused_row), refused_row.seq
         elif finding is None:
-            finding = _structure_finding(reader, last)
+            finding = _base_finding(files, reader) or _structure_finding(reader, last)
         return VerifyReport(
             journal_id=reader.identity.journal_id,
             hub_id=reader.identity.hub_id,
@@ -142,7 +147,7 @@ def backup(home: Path, destination: Path) -> BackupReport:
     try:
         os.close(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         is_ours = True
-        _copy(reader, partial)
+        _copy_with_base(reader, partial)
         report = _prove_file(partial, destination)
         # link(2) refuses to replace a file that appeared meanwhile.
         os.link(partial, destination)
@@ -236,18 +241,40 @@ class Source(Protocol):
     def checked(self, after: int, upto: int, limit: int) -> "_CheckedRows":
         """The next rows."""
 
+    def compaction(self) -> JournalCompacted | None:
+        """The last compaction, or None before the first."""
+
+    def base(self, compaction: JournalCompacted) -> bytes:
+        """The base of a compaction."""
+
 
 def _replace(files: Files, reader: Source, *, reason: str, known: int, at_ms: int, drop: bool) -> ReplacedReport:
     """Build a new database from the rows of `reader` and swap it in. Raises as `restore` and `adopt`."""
     old = reader.identity
     identity = Identity(old.hub_id, new_id(), old.base)
     events, last, dropped, end = 0, old.base, 0, b""
+    compaction: JournalCompacted | None = None
+
+    def take(connection: sqlite3.Connection, rows: _CheckedRows) -> None:
+        nonlocal compaction
+        _insert(connection, rows)
+        for row, _ in rows:
+            if row.type == COMPACTED:
+                event = decode(row)
+                assert isinstance(event, JournalCompacted)
+                compaction = event
 
     def fill(connection: sqlite3.Connection) -> None:
         nonlocal events, last, dropped, end
-        events, last, refused = _longest_prefix(reader, lambda rows: _insert(connection, rows))
+        events, last, refused = _longest_prefix(reader, lambda rows: take(connection, rows))
         if refused is not None and not drop:
             raise refused
+        if reader.compaction() != compaction:
+            raise _cut_before_its_compaction(files, refused)
+        if compaction is not None:
+            data = reader.base(compaction)
+            base_state(files, compaction, core_folding(), data, reader.hash_at(compaction.upto))
+            write_base(files, compaction.upto, data)
         dropped = max(_highest_of_old(files, reader, reason) - last, 0)
         adopted = JournalAdopted(
             hub_id=identity.hub_id,
@@ -285,6 +312,14 @@ def _replace(files: Files, reader: Source, *, reason: str, known: int, at_ms: in
     return ReplacedReport(identity.journal_id, old.journal_id, known + 1, events + 1, dropped, aside)
 
 
+def _cut_before_its_compaction(files: Files, refused: JournalRefused | None) -> JournalRefused:
+    return JournalRefused(
+        f"{files.database}: what is whole ends before the last compaction, without which the state cannot be rebuilt; "
+        f"`synapse journal restore --home {files.home} BACKUP` brings a backup back",
+        seq=None if refused is None else refused.seq,
+    )
+
+
 _CheckedRows = list[tuple[Row, tuple[int, str, int, int, str, str, bytes | None, bytes | None, bytes]]]
 
 
@@ -313,6 +348,23 @@ _SEQ_MAX = (1 << 63) - 1
 def _insert(connection: sqlite3.Connection, rows: _CheckedRows) -> None:
     connection.executemany(_COPY_LINE, [line for _, line in rows])
     connection.executemany(INSERT_TOUCH, [(key, row.seq) for row, _ in rows for key in touched_by(row)])
+
+
+def _base_finding(files: Files, reader: JournalReader) -> str | None:
+    """What is wrong with the base of a compacted journal, or with what it says must be there."""
+    try:
+        compaction = reader.compaction()
+        if compaction is None:
+            return None
+        chain_hash = reader.hash_at(compaction.upto)
+        state = base_state(files, compaction, core_folding(), reader.base(compaction), chain_hash)
+    except JournalRefused as refused:
+        return str(refused)
+    for seq in pinned(state):
+        row = reader.row(seq)
+        if row is not None and not row.body:
+            return str(damaged(files.database, f"event {seq} has no body, and an inbox or a key needs it", seq=seq))
+    return None
 
 
 def _structure_finding(reader: JournalReader, upto: int) -> str | None:
@@ -376,6 +428,10 @@ def _make_aside(files: Files, name: str) -> Path | None:
     target.mkdir(mode=0o700)
     if files.mark.exists():
         write_durably(target / files.mark.name, files.mark.read_bytes())
+    for base in files.bases.glob("*.base"):  # the new journal may begin from the same one
+        (target / files.bases.name).mkdir(mode=0o700, exist_ok=True)
+        write_durably(target / files.bases.name / base.name, base.read_bytes())
+        sync_directory(target / files.bases.name)
     for directory in (target, files.aside, files.home):  # before anything depends on these names
         sync_directory(directory)
     return target
@@ -402,6 +458,26 @@ def _move_back(files: Files, target: Path | None) -> None:
         if target is not None and (target / path.name).exists():
             (target / path.name).rename(path)
     discard_new(files)
+
+
+def _copy_with_base(reader: JournalReader, partial: Path) -> None:
+    """Raises sqlite3.Error, OSError, `JournalRefused` when the base is missing or damaged."""
+    while True:
+        _copy(reader, partial)
+        with closing(JournalReader.of_file(partial)) as copied:
+            compaction = copied.compaction()
+        if compaction is None:
+            return
+        try:
+            data = reader.base(compaction)
+        except JournalRefused:
+            if reader.compaction() == compaction:
+                raise
+            continue  # another compaction has ended meanwhile
+        with closing(sqlite3.connect(partial, isolation_level=None)) as target:
+            put_into(target, data)
+        sync_file(partial)
+        return
 
 
 def _copy(reader: JournalReader, partial: Path) -> None:

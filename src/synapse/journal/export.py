@@ -2,11 +2,13 @@
 
     {"synapse_journal":1,"hub_id":…,"journal_id":…,"base":…}
     {"seq":…,"type":…,"version":…,"at_ms":…,"actor":…,"key":…,"hash":…,"body":…}      one for each event
+    {"base":"…"}                                       a compacted journal: its base, in pieces, Base64
     {"end":{"events":…,"head":…,"hash":…}}
 
 `hash` is that of the chain, so a line that was changed, lost, added or moved is found, and a file that was cut short
 has no end. `body` is the event as it was hashed, byte for byte: a tool that writes JSON in another way breaks it.
-Without bodies, `body_hash` stands in their place: such a file proves itself and cannot be imported.
+Where a body was dropped, `body_hash` stands in its place, and the base makes up for it. Without bodies, `body_hash`
+stands in place of all of them and there is no base: such a file proves itself and cannot be imported.
 """
 
 from collections.abc import Iterator
@@ -18,14 +20,18 @@ from typing import BinaryIO, Final
 import msgspec
 
 from synapse.core.events import Row
+from synapse.core.retention import allows_hole
+from synapse.core.retention_events import COMPACTED, JournalCompacted
 from synapse.errors import JournalRefused
 from synapse.journal.chain import HASH_BYTES, genesis, link, link_over_hole, may_follow
 from synapse.journal.evidence import Identity, Line
 from synapse.journal.reader import JournalReader
+from synapse.journal.upcast import decode
 
 FORMAT: Final = 1
 _ROWS_PER_STEP: Final = 1024
 _LINE_BYTES_MAX: Final = 1 << 20
+_PIECE_BYTES: Final = 1 << 19
 _SEQ_MAX: Final = (1 << 63) - 1
 
 
@@ -53,6 +59,12 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     hash: str
     body: msgspec.Raw = _NO_BODY
     body_hash: str | None = None
+
+
+class _Base(msgspec.Struct, frozen=True, kw_only=True):
+    """A line behind the events: a piece of the base."""
+
+    base: bytes
 
 
 class _End(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +108,11 @@ def export(reader: JournalReader, out: BinaryIO, *, bodies: bool = True) -> Expo
             out.write(_encode(_line(line, bodies=bodies)) + b"\n")
         events += len(rows)
         last, end = rows[-1][0].seq, rows[-1][1][8]
+    compaction = reader.compaction() if bodies else None
+    if compaction is not None:
+        data = reader.base(compaction)
+        for at in range(0, len(data), _PIECE_BYTES):
+            out.write(_encode(_Base(base=data[at : at + _PIECE_BYTES])) + b"\n")
     out.write(_encode(_Last(end=_End(events=events, head=last, hash=end.hex()))) + b"\n")
     return ExportReport(who.journal_id, events, last)
 
@@ -130,9 +147,20 @@ class ExportFile:
         with path.open("rb") as file:
             self._whose = self._identity(file.readline(_LINE_BYTES_MAX))
         self._tip = (self.identity.base, genesis(self.identity.hub_id, self.identity.base))
-        for row, line in self._rows():
+        self._compaction: JournalCompacted | None = None
+        self._base = bytearray()
+        self._hash_at_upto: bytes | None = None
+        holes = 0
+        for row, line in self._rows(is_first=True):
             self._tip = (row.seq, line[8])
+            holes += not row.body
+            if row.type == COMPACTED and row.body:
+                event = decode(row)
+                assert isinstance(event, JournalCompacted)
+                self._compaction = event
         self._left = self._rows()
+        if holes or self._compaction is not None:
+            self._require_base()
 
     @property
     def identity(self) -> Identity:
@@ -144,8 +172,35 @@ class ExportFile:
         return self._tip
 
     def hash_at(self, seq: int) -> bytes | None:
-        """The chain hash at the tip; it is not asked for anywhere else."""
+        """The chain hash at the tip, and where the last compaction went; it is not asked for anywhere else."""
+        if self._compaction is not None and seq == self._compaction.upto:
+            return self._hash_at_upto
         return self._tip[1] if seq == self._tip[0] else None
+
+    def compaction(self) -> JournalCompacted | None:
+        """The last compaction, or None before the first."""
+        return self._compaction
+
+    def base(self, compaction: JournalCompacted) -> bytes:
+        """The base of the last compaction."""
+        return bytes(self._base)
+
+    def _require_base(self) -> None:
+        """Raises `JournalRefused` for a body that is missing without a compaction that allows it, and for a base that
+        is not the one of the last compaction."""
+        for row, line in self._rows():
+            if not row.body and (self._compaction is None or not allows_hole(self._compaction, row)):
+                raise JournalRefused(
+                    f"{self._path}: event {row.seq} has no body, so nothing can be rebuilt from it; export with bodies",
+                    seq=row.seq,
+                )
+            if self._compaction is not None and row.seq == self._compaction.upto:
+                self._hash_at_upto = line[8]
+        if self._compaction is not None and sha256(self._base).hexdigest() != self._compaction.base_hash:
+            raise JournalRefused(
+                f"{self._path}: the base of the compacted journal is not in it, or damaged; nothing was imported, "
+                "export again"
+            )
 
     def checked(self, after: int, upto: int, limit: int) -> list[tuple[Row, Line]]:
         """The next rows, at most `limit`: they are read in order, once."""
@@ -173,12 +228,23 @@ class ExportFile:
             )
         return Identity(head.hub_id, head.journal_id, head.base)
 
-    def _rows(self) -> Iterator[tuple[Row, Line]]:
-        """Each row that follows from the one before. Raises `JournalRefused` at the first that does not."""
+    def _piece(self, text: bytes, number: int) -> bytes:
+        try:
+            return msgspec.json.decode(text, type=_Base).base
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise self._broken(number, "not a piece of a base", None) from error
+
+    def _rows(self, *, is_first: bool = False) -> Iterator[tuple[Row, Line]]:
+        """Each row that follows from the one before; the first time the base is kept too. Raises `JournalRefused` at
+        the first that does not follow."""
         last, prev, events = self.identity.base, genesis(self.identity.hub_id, self.identity.base), 0
         with self._path.open("rb") as file:
             file.readline(_LINE_BYTES_MAX)
             for number, text in enumerate(iter(lambda: file.readline(_LINE_BYTES_MAX), b""), 2):
+                if text.startswith(b'{"base":'):
+                    if is_first:
+                        self._base += self._piece(text, number)
+                    continue
                 if text.startswith(b'{"end":'):
                     self._require_end(text, number, events, last, prev, file)
                     return
@@ -203,11 +269,7 @@ class ExportFile:
         if body is None:
             if body_hash is None or len(body_hash) != HASH_BYTES or link_over_hole(prev, row, body_hash) != chain_hash:
                 raise self._broken(number, f"the hash of event {row.seq} does not follow", row.seq)
-            raise JournalRefused(
-                f"{self._path}: line {number}: event {row.seq} has no body, so nothing can be rebuilt from it; export "
-                "with bodies",
-                seq=row.seq,
-            )
+            return row, (*row[:6], None, body_hash, chain_hash)
         if link(prev, row) != chain_hash:
             raise self._broken(number, f"the hash of event {row.seq} does not follow", row.seq)
         line: Line = (*row[:6], body, None, chain_hash)

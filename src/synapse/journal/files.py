@@ -63,6 +63,11 @@ class Files:
         return self.home / "snapshots"
 
     @property
+    def bases(self) -> Path:
+        """The directory of the base that a compacted journal begins from (base.py)."""
+        return self.home / "bases"
+
+    @property
     def aside(self) -> Path:
         """The directory that keeps what restore and adopt replaced."""
         return self.home / "aside"

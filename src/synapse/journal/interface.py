@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from synapse.core.events import Row
+from synapse.core.retention_events import JournalCompacted
+from synapse.journal.dropping import Dropped, Rule
 
 
 class Log(Protocol):
@@ -51,6 +53,12 @@ class Log(Protocol):
     def maintain(self) -> None:
         """Do what is due between turns."""
 
+    def drop(self, rule: Rule, after: int) -> Dropped:
+        """Drop the bodies of some rows behind `after`, in one small transaction."""
+
+    def end_drop(self, compaction: JournalCompacted) -> None:
+        """Everything that this compaction drops is gone: what was kept for the one before goes too."""
+
     def give_up_reserve(self) -> bool:
         """Free the reserve's bytes, for the turn at hand. False when there were none left to free."""
 
@@ -65,13 +73,17 @@ class Log(Protocol):
 
 
 class Pages(Protocol):
-    """The reading side; one thread at a time. Every row it returns was checked against the chain."""
+    """The reading side; one thread at a time. Every row it returns was checked against the chain; one
+    without a body was dropped, and a compaction allows that."""
 
     def tip(self) -> tuple[int, bytes]:
         """Seq and chain hash of the last durable event; base and genesis when there is none."""
 
     def hash_at(self, seq: int) -> bytes | None:
         """The chain hash at `seq`, or None when no event has that seq and it is not the base."""
+
+    def compaction(self) -> JournalCompacted | None:
+        """The last compaction, or None before the first."""
 
     def row(self, seq: int) -> Row | None:
         """The row at `seq`, or None."""

@@ -3,9 +3,12 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
-from synapse.core.events import Row
+from synapse.core.events import Row, keys_of
+from synapse.core.retention_events import COMPACTIONS, JournalCompacted
 from synapse.journal.chain import genesis, link, may_follow
 from synapse.journal.create import base_at
+from synapse.journal.dropping import ROWS_PER_STEP, Dropped, Rule
+from synapse.journal.upcast import decode
 
 
 class MemoryJournal:
@@ -48,6 +51,21 @@ class MemoryJournal:
             for key in {row.key, *row.also}:
                 self._touches.setdefault(key, []).append(row.seq)
 
+    def drop(self, rule: Rule, after: int) -> Dropped:
+        """Drop the bodies of some rows behind `after`."""
+        rows = self.scan(after, rule.upto, ROWS_PER_STEP)
+        gone = [row for row in rows if row.body and rule.may_drop(row.seq, row.type, row.key) and rule.drops(row)]
+        for row in gone:
+            for key in keys_of(row.seq, decode(row)):
+                self._touches[key].remove(row.seq)
+
+            self._rows[bisect_left(self._seqs, row.seq)] = row._replace(body=b"")
+        seq = rows[-1].seq if len(rows) == ROWS_PER_STEP else rule.upto
+        return Dropped(seq, len(gone), sum(len(row.body) for row in gone))
+
+    def end_drop(self, compaction: JournalCompacted) -> None:
+        """There are no files that could go."""
+
     def maintain(self) -> None:
         """Nothing is ever due."""
 
@@ -83,6 +101,13 @@ class MemoryJournal:
             return self._genesis
         at = bisect_left(self._seqs, seq)
         return self._hashes[at] if self._seqs[at : at + 1] == [seq] else None
+
+    def compaction(self) -> JournalCompacted | None:
+        """The last compaction, or None before the first."""
+        found = self._touches.get(COMPACTIONS)
+        event = decode(self._at(found[-1])) if found else None
+        assert event is None or isinstance(event, JournalCompacted)
+        return event
 
     def row(self, seq: int) -> Row | None:
         """The row at `seq`, or None when there is none."""

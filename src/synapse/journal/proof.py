@@ -63,5 +63,5 @@ def check_index(reader: JournalReader, upto: int, stop: Callable[[], bool] = lam
 
 
 def touched_by(row: Row) -> set[str]:
-    """All index keys of a row; of one whose body was dropped, the first."""
-    return {row.key, *keys_of(row.seq, decode(row))} if row.body else {row.key}
+    """All index keys of a row; one whose body was dropped has none any more."""
+    return {row.key, *keys_of(row.seq, decode(row))} if row.body else set()

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from synapse.core.events import LEASES, Row, keys_of
+from synapse.core.retention import allows_hole
+from synapse.core.retention_events import COMPACTIONS, JournalCompacted
+from synapse.journal.base import read_base, require_base, taken_from
 from synapse.journal.chain import genesis, may_follow
 from synapse.journal.connection import READ_ERRORS, damaged, failure, open_read_only
 from synapse.journal.evidence import SELECT_EVENTS, Identity, Line, check_line, read_identity, require_some_bytes
@@ -34,12 +37,16 @@ _SELECT_WITH_PREV = SELECT_EVENTS.replace(
 )
 
 
+_LAST_COMPACTION = f"SELECT seq FROM touches WHERE key = '{COMPACTIONS}' ORDER BY seq DESC LIMIT 1"  # noqa: S608 - our own text
+
+
 def _touches(row: Row, keys: Sequence[str]) -> bool:
-    return row.key in keys or (bool(row.body) and not set(keys).isdisjoint(keys_of(row.seq, decode(row))))
+    """One whose body was dropped touches nothing any more."""
+    return bool(row.body) and (row.key in keys or not set(keys).isdisjoint(keys_of(row.seq, decode(row))))
 
 
 # Task events in a block, or behind the last one that is indexed. ?1 is the key: one task's, or `leases` for all.
-_OF_TASK = f"(key = ?1 OR (?1 = '{LEASES}' AND {IS_OF_A_TASK}))"
+_OF_TASK = f"(key = ?1 OR (?1 = '{LEASES}' AND {IS_OF_A_TASK})) AND body IS NOT NULL"
 _TASK_EVENTS_UP = f"SELECT seq FROM events WHERE {_OF_TASK} AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT ?4"  # noqa: S608 - our own text
 _TASK_EVENTS_DOWN = f"SELECT seq FROM events WHERE {_OF_TASK} AND seq > ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4"  # noqa: S608 - as above
 
@@ -55,18 +62,18 @@ class JournalReader:
 
     def __init__(self, home: Path) -> None:
         """Open the journal of `home`. Raises as the methods do, and `JournalRefused` when there is no journal."""
-        self.trusts_index = True
-        self._open(Files(home))
+        self._begin(Files(home))
 
     @classmethod
     def of_file(cls, path: Path) -> "JournalReader":
         """Open a single database file, such as a backup."""
         reader = cls.__new__(cls)
-        reader.trusts_index = True
-        reader._open(Files(path.parent, path.name))
+        reader._begin(Files(path.parent, path.name))
         return reader
 
-    def _open(self, files: Files) -> None:
+    def _begin(self, files: Files) -> None:
+        self.trusts_index = True
+        self._compaction: JournalCompacted | None = None
         self._files = files
         if not files.database.exists():
             raise damaged(files.database, "there is no such file")
@@ -98,6 +105,28 @@ class JournalReader:
         found: list[tuple[bytes]] = self._all("SELECT hash FROM events WHERE seq = ?", seq)
         return found[0][0] if found else None
 
+    def compaction(self) -> JournalCompacted | None:
+        """The last compaction, or None before the first."""
+        found = self._all(_LAST_COMPACTION)
+        if not found:
+            return None
+        for row in self._touching((COMPACTIONS,), [found[0][0]]):
+            event = decode(row)
+            assert isinstance(event, JournalCompacted), "nothing else is under that key"
+            return event
+        raise damaged(self.path, f"compaction {found[0][0]} has no body", seq=found[0][0])
+
+    def base(self, compaction: JournalCompacted) -> bytes:
+        """The base of a compaction, from where this database keeps it. Raises also `JournalRefused` when it is missing
+        or not the one."""
+        try:
+            data = taken_from(self._connection)
+        except READ_ERRORS as error:
+            raise failure(error, self.path) from error
+        if data is None:
+            return read_base(self._files, compaction)
+        return require_base(self._files, compaction, data)
+
     def row(self, seq: int) -> Row | None:
         """The row at `seq`, or None when there is none."""
         found = self._fetch([seq])
@@ -124,7 +153,7 @@ class JournalReader:
         if before and last > after:
             raise damaged(files.database, f"event {last} stands before {after + 1}", seq=after + 1)
         for line in lines:
-            row = check_line(files, line, prev)
+            row = self._checked(line, prev)
             if row.seq <= after or not may_follow(row.seq, row.type, last):
                 raise damaged(files.database, f"after event {last} comes {row.seq}", seq=last + 1)
             last, prev = row.seq, line[8]
@@ -245,14 +274,31 @@ class JournalReader:
             before = found[-1][0]
 
     def _touching(self, keys: Sequence[str], seqs: list[int]) -> list[Row]:
-        """The rows at `seqs`, each of which must exist and touch one of `keys`: the index is not hashed, rows are."""
+        """The rows at `seqs`, each of which must exist and touch one of `keys`: the index is not hashed, rows are. One
+        that was dropped since the index was asked is left out."""
         rows = self._fetch(seqs)
         for seq, row in zip(seqs, rows, strict=False):
-            if row.seq != seq or not _touches(row, keys):
+            if row.seq != seq or (row.body and not _touches(row, keys)):
                 raise damaged(self._files.database, f"the index names event {seq} under a wrong key", seq=seq)
         if len(rows) != len(seqs):
             raise damaged(self._files.database, "the index names an event that is not there")
-        return rows
+        return [row for row in rows if row.body]
+
+    def _checked(self, line: Line, prev: bytes) -> Row:
+        """The row of a line that follows from `prev`. Raises `JournalRefused` also for one whose body is gone without a
+        compaction that allows it."""
+        row = check_line(self._files, line, prev)
+        if not row.body and not (self._allows(row) or (self._look_again() and self._allows(row))):
+            raise damaged(self.path, f"event {row.seq} has no body, and no compaction allows that", seq=row.seq)
+        return row
+
+    def _allows(self, row: Row) -> bool:
+        known = self._compaction
+        return known is not None and allows_hole(known, row)
+
+    def _look_again(self) -> bool:
+        before, self._compaction = self._compaction, self.compaction()
+        return self._compaction != before
 
     def _fetch(self, seqs: list[int]) -> list[Row]:
         """The checked rows at `seqs`, ascending; those that do not exist are left out."""
@@ -262,7 +308,7 @@ class JournalReader:
             marks = ",".join("?" * len(part))
             query = f"{_SELECT_WITH_PREV} WHERE seq IN ({marks}) ORDER BY seq"
             for *line, prev in self._all(query, *part):
-                rows.append(check_line(self._files, tuple(line), prev or self._genesis))
+                rows.append(self._checked(tuple(line), prev or self._genesis))
         return rows
 
     def _all(self, query: str, *values: str | int) -> list[Any]:

@@ -50,6 +50,8 @@ def replay(
         if not rows:
             raise refusal(f"the events from {seq + 1} to {upto} are missing", seq + 1)
         for row in rows:
+            if not row.body:
+                raise refusal(f"event {row.seq} has no body, and no compaction went that far", row.seq)
             fold(Recorded(row.seq, row.at_ms, row.actor, decode(row)))
         seq = rows[-1].seq
         events += len(rows)

@@ -20,6 +20,7 @@ import msgspec
 
 from synapse.core.events import Recorded
 from synapse.errors import DiskFull, JournalError, JournalRefused, StoreFailed
+from synapse.journal.base import base_state, read_base
 from synapse.journal.connection import damaged
 from synapse.journal.evidence import Identity
 from synapse.journal.files import NO_SPACE, Files, sync_directory, write_durably
@@ -41,20 +42,24 @@ S = TypeVar("S")
 
 @dataclass(frozen=True, slots=True)
 class Folding(Generic[S]):
-    """How events become state and state becomes bytes. decode raises ValueError for a dump it cannot read."""
+    """How events become state and state becomes bytes. decode raises ValueError for a dump it cannot read, and so does
+    lift, which reads those of older releases too."""
 
     new: Callable[[], S]
     apply: Callable[[S, Recorded], None]
     encode: Callable[[S], bytes]
     decode: Callable[[bytes], S]
     digest: Callable[[S], str]
+    lift: Callable[[bytes], S]
 
 
 def core_folding() -> "Folding[State]":
     """The hub's own folding. Imported on use, because the store needs none of it."""
     from synapse.core import kernel, state
 
-    return Folding(state.new_state, kernel.apply, state.encode_state, state.decode_state, state.digest)
+    return Folding(
+        state.new_state, kernel.apply, state.encode_state, state.decode_state, state.digest, state.lift_state
+    )
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +78,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Loaded(Generic[S]):
-    """Where a fold may begin. seq is the base and `snapshot_seq` None when no snapshot was usable; notes say why."""
+    """Where a fold may begin. When no snapshot was usable `snapshot_seq` is None, and seq that of the last compaction
+    or else the base of the journal; notes say why."""
 
     state: S
     seq: int
@@ -107,20 +113,7 @@ def write_snapshot(
     directory = Files(home).snapshots
     path = directory / f"{seq}.snapshot"
     partial = directory / f"{seq}.snapshot.new"
-    payload = folding.encode(state)
-    header = _sealed(
-        Header(
-            format=FORMAT,
-            hub_id=identity.hub_id,
-            journal_id=identity.journal_id,
-            seq=seq,
-            chain_hash=chain_hash.hex(),
-            state_digest=folding.digest(state),
-            payload_bytes=len(payload),
-            payload_sha256=sha256(payload).hexdigest(),
-        )
-    )
-    data = msgspec.json.encode(header) + b"\n" + payload
+    header, data = snapshot_bytes(state, folding, identity=identity, seq=seq, chain_hash=chain_hash)
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
         try:
@@ -139,15 +132,36 @@ def write_snapshot(
     return Written(path, seq, len(data), header.state_digest)
 
 
-def load_newest(
-    home: Path, folding: Folding[S], *, identity: Identity, head: int, hash_at: Callable[[int], bytes | None]
-) -> Loaded[S]:
-    """The newest usable state, or the state before the first event.
+def snapshot_bytes(
+    state: S, folding: Folding[S], *, identity: Identity, seq: int, chain_hash: bytes
+) -> tuple[Header, bytes]:
+    """The header and the whole content of a snapshot of `state`, which is the state at `seq`."""
+    payload = folding.encode(state)
+    header = _sealed(
+        Header(
+            format=FORMAT,
+            hub_id=identity.hub_id,
+            journal_id=identity.journal_id,
+            seq=seq,
+            chain_hash=chain_hash.hex(),
+            state_digest=folding.digest(state),
+            payload_bytes=len(payload),
+            payload_sha256=sha256(payload).hexdigest(),
+        )
+    )
+    return header, msgspec.json.encode(header) + b"\n" + payload
 
-    hash_at: the chain hash stored at a seq. Raises `JournalRefused` when a whole snapshot of this very journal lies
-    beyond `head`: then events that were durable are missing.
+
+def load_newest(home: Path, folding: Folding[S], *, identity: Identity, head: int, pages: Pages) -> Loaded[S]:
+    """The newest usable state, or the base of the last compaction, or the state before the first event.
+
+    Raises `JournalRefused` when a whole snapshot of this very journal lies beyond `head`: then events that were durable
+    are missing; and when no snapshot is usable and the base is not whole.
     """
     notes: list[str] = []
+    compaction = pages.compaction()
+    if compaction is not None and compaction.upto > head:
+        compaction = None  # the fold ends before it
     for path in _newest_first(Files(home).snapshots):
         try:
             header, payload = read_snapshot(path)
@@ -159,22 +173,34 @@ def load_newest(
                     f"(WAL cut or deleted, or an older copy); put the right files back, or `synapse journal adopt "
                     f"--home {home}` accepts the file as it is without the missing events"
                 )
-            chain_hash = hash_at(header.seq)
+            if compaction is not None and header.seq < compaction.upto:
+                raise _Unusable("events behind it were dropped")
+            chain_hash = pages.hash_at(header.seq)
             if chain_hash is None or chain_hash.hex() != header.chain_hash:
                 raise _Unusable("its chain hash is not the journal's")
             return Loaded(folding.decode(payload), header.seq, chain_hash, header.seq, notes)
         except (_Unusable, OSError, ValueError) as error:
             notes.append(f"snapshot {path.name} was not used: {error}")
-    start = hash_at(identity.base)
+    if compaction is not None:
+        files = Files(home)
+        start = pages.hash_at(compaction.upto)
+        state = base_state(files, compaction, folding, read_base(files, compaction), start)
+        assert start is not None
+        return Loaded(state, compaction.upto, start, None, notes)
+    start = pages.hash_at(identity.base)
     assert start is not None
     return Loaded(folding.new(), identity.base, start, None, notes)
 
 
 def read_snapshot(path: Path) -> tuple[Header, bytes]:
     """Header and payload of a snapshot whose hashes all fit. Raises ValueError when one does not, OSError."""
-    with path.open("rb") as file:
-        line = file.readline(_HEADER_BYTES_MAX)
-        payload = file.read()
+    return parse_snapshot(path.read_bytes())
+
+
+def parse_snapshot(data: bytes) -> tuple[Header, bytes]:
+    """As `read_snapshot`, of its bytes. Raises ValueError."""
+    end = data.find(b"\n", 0, _HEADER_BYTES_MAX) + 1
+    line, payload = data[:end], data[end:]
     try:
         header = msgspec.json.decode(line, type=Header)
     except ValueError as error:
@@ -212,7 +238,7 @@ def fold_up(
 
     Raises `JournalRefused`, `StoreFailed`.
     """
-    loaded = load_newest(home, folding, identity=identity, head=head, hash_at=pages.hash_at)
+    loaded = load_newest(home, folding, identity=identity, head=head, pages=pages)
     state, apply = loaded.state, folding.apply
     done = replay(
         pages,

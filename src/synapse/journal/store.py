@@ -10,7 +10,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from synapse.core.events import LEASES, Row
+from synapse.core.retention_events import JournalCompacted
 from synapse.errors import DiskFull, JournalError, StoreFailed
+from synapse.journal.base import keep_only
 from synapse.journal.chain import link, may_follow
 from synapse.journal.connection import (
     CHECKPOINT_PAGES,
@@ -22,6 +24,7 @@ from synapse.journal.connection import (
     open_writer,
 )
 from synapse.journal.create import create_journal
+from synapse.journal.dropping import Dropped, Rule, drop_some
 from synapse.journal.evidence import Evidence, examine
 from synapse.journal.files import (
     ROOM_BYTES_MIN,
@@ -250,6 +253,27 @@ class Journal:
         except sqlite3.Error as error:
             self._has_failed = True
             raise StoreFailed(f"{self._files.database}: {error}; the next start replays the truth") from error
+
+    def drop(self, rule: Rule, after: int) -> Dropped:
+        """Drop the bodies of some rows behind `after`, in one small transaction. Call it between turns, and `maintain`
+        now and then.
+
+        Raises `DiskFull` when there is no room: nothing happened. Raises `JournalLocked` and `StoreFailed` as `append`.
+        """
+        try:
+            done = drop_some(self._connection, rule, after, self._tasks_indexed)
+        except sqlite3.Error as error:
+            raise self._not_committed(error) from error
+        self._pages_waiting += _PAGES_PER_COMMIT + 2 * done.rows if done.rows else 0
+        return done
+
+    def end_drop(self, compaction: JournalCompacted) -> None:
+        """Everything that this compaction drops is gone: the bases and snapshots of before go too. Raises
+        `StoreFailed`."""
+        try:
+            keep_only(self._files, compaction)
+        except OSError as error:
+            raise StoreFailed(f"{error.filename}: {error.strerror}; start again") from error
 
     def _index_tasks(self) -> None:
         """Write the index lines of task events. Raises sqlite3.Error, except for no room."""

@@ -13,6 +13,7 @@ the first counts.
 """
 
 import sqlite3
+from collections.abc import Iterable
 from typing import Final
 
 from synapse.core.events import LEASES
@@ -25,9 +26,10 @@ IS_OF_A_TASK: Final = "key >= 'ta/' AND key < 'ta0'"
 """SQL: an event about a lease."""
 
 _INDEXED: Final = "tasks_indexed"  # name in the meta table
-_FIRST_BEHIND = f"SELECT seq FROM events WHERE seq > ? AND seq <= ? AND {IS_OF_A_TASK} ORDER BY seq LIMIT 1"  # noqa: S608 - our own text
+_KEPT_OF_A_TASK: Final = f"{IS_OF_A_TASK} AND body IS NOT NULL"
+_FIRST_BEHIND = f"SELECT seq FROM events WHERE seq > ? AND seq <= ? AND {_KEPT_OF_A_TASK} ORDER BY seq LIMIT 1"  # noqa: S608 - our own text
 _INSERT_LINE = "INSERT OR IGNORE INTO touches (key, seq) VALUES (?, ?)"
-_SELECT_LINES = f"SELECT key, min(seq) FROM events WHERE seq >= ? AND seq <= ? AND {IS_OF_A_TASK} GROUP BY key"  # noqa: S608 - as above
+_SELECT_LINES = f"SELECT key, min(seq) FROM events WHERE seq >= ? AND seq <= ? AND {_KEPT_OF_A_TASK} GROUP BY key"  # noqa: S608 - as above
 _INSERT_LINES = f"INSERT OR IGNORE INTO touches (key, seq) {_SELECT_LINES}"
 
 
@@ -63,3 +65,17 @@ def index_tasks(connection: sqlite3.Connection, indexed: int, head: int) -> tupl
         written += connection.execute(_INSERT_LINES, (first, after)).rowcount
     connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (_INDEXED, str(upto)))
     return upto, written
+
+
+def index_anew(connection: sqlite3.Connection, block: int, indexed: int, keys: Iterable[str]) -> None:
+    """Events of these tasks in the block that begins at `block` lost their bodies: write the lines of those that are
+    left, inside a transaction of the caller's. Raises sqlite3.Error."""
+    last = min(last_of_block(block), indexed)
+    if block > last:
+        return  # its lines come later
+    gone = [(key, block, last) for key in (*keys, LEASES)]
+    connection.executemany("DELETE FROM touches WHERE key = ? AND seq >= ? AND seq <= ?", gone)
+    found = connection.execute(_FIRST_BEHIND, (block - 1, last)).fetchone()
+    if found is not None:
+        connection.execute(_INSERT_LINE, (LEASES, found[0]))
+        connection.execute(_INSERT_LINES, (block, last))

@@ -428,6 +428,14 @@ class BackUpJournal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     path: str
 
 
+class CompactJournal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Operator: drop what is older than `keep` says, in ms by kind or `room:channel`; 0 keeps all of it. What is not
+    named is kept as the hub's settings say. dry_run: only say what would go."""
+
+    keep: dict[str, Int] = {}
+    dry_run: bool = False
+
+
 Command: TypeAlias = (
     IdentifyHub
     | Ping
@@ -493,6 +501,7 @@ Command: TypeAlias = (
     | ShowStatus
     | VerifyJournal
     | BackUpJournal
+    | CompactJournal
 )
 
 COMMANDS: Final[dict[str, type[Command]]] = {
@@ -560,6 +569,7 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     "hub.status": ShowStatus,
     "journal.verify": VerifyJournal,
     "journal.backup": BackUpJournal,
+    "journal.compact": CompactJournal,
 }
 """Command class by wire type."""
 

@@ -165,11 +165,13 @@ class CaughtUp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Broken(msgspec.Struct, frozen=True, kw_only=True):
-    """The subscription ended because a stored row can not be served; `code` and `detail` as in an error reply."""
+    """The subscription ended because what follows can not be served; `code` and `detail` as in an error reply.
+    first_kept: with `cursor_too_old`."""
 
     subscription: int
     code: str
     detail: str
+    first_kept: str | UnsetType = UNSET
 
 
 class Closing(msgspec.Struct, frozen=True, kw_only=True):

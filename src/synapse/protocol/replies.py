@@ -7,6 +7,9 @@ from msgspec import UNSET, UnsetType
 
 from synapse.protocol import card_commands, commands, plan_commands, resource_commands, terms, value_commands
 from synapse.protocol.card_replies import CardInfo, CardsPage
+from synapse.protocol.journal_replies import Compaction
+from synapse.protocol.journal_replies import JournalBackedUp as JournalBackedUp
+from synapse.protocol.journal_replies import JournalVerified as JournalVerified
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import Message
 from synapse.protocol.plan_replies import PlanPage, Progress, ProgressLine, TaskGone, TaskInfo, TasksDeclared
@@ -89,12 +92,13 @@ class Unsubscribed(msgspec.Struct, frozen=True, kw_only=True):
 
 class History(msgspec.Struct, frozen=True, kw_only=True):
     """Messages oldest first. next: give it as `since` for what follows, null at the head. previous: give it as
-    `before` for what came earlier, null at the beginning."""
+    `before` for what came earlier, null at the beginning. first_kept: there only where what came before was dropped."""
 
     messages: tuple[Message, ...]
     next: str | None
     previous: str | None
     cursor: str
+    first_kept: str | UnsetType = UNSET
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
@@ -390,13 +394,15 @@ class Happened(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """One page of what happened to a task, oldest first."""
+    """One page of what happened to a task, oldest first. first_kept: there only where what came earlier may have been
+    dropped."""
 
     task: str
     room: str
     events: tuple[Happened, ...]
     next: str | None
     cursor: str
+    first_kept: str | UnsetType = UNSET
 
 
 class PoolInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -456,28 +462,6 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     cursor: str
 
 
-class JournalVerified(msgspec.Struct, frozen=True, kw_only=True):
-    """The chain holds from first_seq to head."""
-
-    journal_id: str
-    events: int
-    first_seq: int
-    head: int
-    bytes: int
-    cursor: str
-
-
-class JournalBackedUp(msgspec.Struct, frozen=True, kw_only=True):
-    """The copy stands at `path` and was verified up to `head`."""
-
-    journal_id: str
-    path: str
-    events: int
-    head: int
-    bytes: int
-    cursor: str
-
-
 Reply: TypeAlias = (
     HubIdentity
     | Pong
@@ -527,6 +511,7 @@ Reply: TypeAlias = (
     | Status
     | JournalVerified
     | JournalBackedUp
+    | Compaction
 )
 
 REPLY_TO: Final[dict[type[commands.Command], type[Reply]]] = {
@@ -594,6 +579,7 @@ REPLY_TO: Final[dict[type[commands.Command], type[Reply]]] = {
     commands.ShowStatus: Status,
     commands.VerifyJournal: JournalVerified,
     commands.BackUpJournal: JournalBackedUp,
+    commands.CompactJournal: Compaction,
 }
 """The reply each command gets when it is not refused."""
 

@@ -85,7 +85,8 @@ def _show(call: Call, link: Link, notice: Notice) -> str | None:
 def cursor_in(notice: Notice) -> str | None:
     """The cursor that a notice of a feed brings, if any. Raises `Rejected` for one that says that the feed ended."""
     if notice.kind == "feed.broken":
-        raise Rejected(str(notice.body.get("code")), str(notice.body.get("detail")))
+        facts = {key: notice.body[key] for key in ("first_kept",) if key in notice.body}
+        raise Rejected(str(notice.body.get("code")), str(notice.body.get("detail")), facts)
     cursor = notice.body.get("cursor")
     return cursor if isinstance(cursor, str) else None
 

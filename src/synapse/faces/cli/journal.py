@@ -9,11 +9,13 @@ from tempfile import TemporaryDirectory
 from time import time
 
 from synapse.client.home import UNIX, find_hub
-from synapse.errors import EXIT_JOURNAL, EXIT_OK, HubUnreachable, JournalLocked, Rejected
+from synapse.errors import EXIT_JOURNAL, EXIT_OK, HubUnreachable, JournalLocked, JournalRefused, Rejected
 from synapse.faces.cli.call import Call
 from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import field, print_json, print_words
+from synapse.hub.settings import RETENTION_KINDS, SettingsRefused, age_ms, load_settings
 from synapse.journal import admin
+from synapse.journal.compaction import CompactReport, compact
 from synapse.journal.export import export
 from synapse.journal.files import Files
 from synapse.journal.lock import HomeLock
@@ -147,8 +149,66 @@ def journal_import(call: Call) -> int:
 
 
 def journal_compact(call: Call) -> int:
-    """Refused."""
-    raise Rejected("unsupported", "this release has no `synapse journal compact`")
+    """Drop what is older than is kept. Raises `Rejected` for a retention that cannot be."""
+    named = _named_ages(call)
+    dry_run = call.parsed.has("dry_run")
+    if _hub_runs(call):
+        answer = _ask(call, "journal.compact", {"keep": named, "dry_run": dry_run})
+    else:
+        home = _home(call)
+        try:
+            settings = load_settings({"home": str(home)}, os.environ).retention
+        except SettingsRefused as error:
+            raise JournalRefused(str(error)) from error
+        if not named and not settings:
+            raise UsageError("say how long to keep: --keep messages=30d, or the table [retention] of config.toml")
+        answer = _compacted(
+            compact(home, named, int(time() * 1000), settings=settings, dry_run=dry_run), dry_run=dry_run
+        )
+    call.show(answer, _compact_words(answer))
+    return EXIT_OK
+
+
+def _named_ages(call: Call) -> dict[str, int]:
+    """What `--keep KIND=AGE` and `--channel ADDRESS=AGE` say, in ms."""
+    ages: dict[str, int] = {}
+    for option in ("keep", "channel"):
+        for text in call.parsed.texts(option):
+            name, equals, age = text.rpartition("=")
+            is_kind = name in RETENTION_KINDS
+            if not equals or is_kind != (option == "keep"):
+                what = f"KIND=AGE with {', '.join(RETENTION_KINDS)}" if option == "keep" else "ROOM:CHANNEL=AGE"
+                raise UsageError(f"--{option} takes {what}, not {text!a}")
+            try:
+                ages[name if is_kind else call.address(name)] = age_ms(age, f"--{option} {name}")
+            except SettingsRefused as error:
+                raise UsageError(str(error)) from error
+    return ages
+
+
+def _compacted(report: CompactReport, *, dry_run: bool) -> "Json":
+    return {
+        "journal_id": report.journal_id,
+        "upto": report.upto,
+        "rows": report.rows,
+        "bytes": report.bytes,
+        "kept": [{"name": name, "first_kept": cursor_of(report.journal_id, seq)} for name, seq in report.kept],
+        "more": 0,
+        "dry_run": dry_run,
+        "cursor": cursor_of(report.journal_id, report.head),
+    }
+
+
+def _compact_words(answer: "Json") -> str:
+    """The figures, and a line for each channel and so on that lost something."""
+    would = "would drop" if answer.get("dry_run") else "dropped"
+    lines = [f"{would} the bodies of {field(answer, 'rows')} events, {field(answer, 'bytes')} bytes"]
+    kept = answer.get("kept")
+    for item in kept if isinstance(kept, list) else []:
+        lines.append(f"{field(item, 'name')}  kept from {field(item, 'first_kept')} on")
+    if answer.get("more"):
+        lines.append(f"and {field(answer, 'more')} more")
+    return "\n".join(lines)
 
 
 def _replaced(call: Call, report: admin.ReplacedReport) -> int:

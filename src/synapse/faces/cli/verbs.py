@@ -374,7 +374,16 @@ VERBS = {
             "Accept a journal that its mark or index speaks against; the old files are kept.",
             Option("drop", FLAG, "", "Also drop what lies behind a broken row."),
         ),
-        Verb("journal compact", "journal", "", (0, 9), "Not offered by this release."),
+        Verb(
+            "journal compact",
+            "journal",
+            "",
+            (0, 0),
+            "Drop what is older than is kept, also while the hub runs; what is not named is kept as config.toml says.",
+            Option("keep", MANY, "KIND=AGE", "How long: messages=30d, leases=7d, values=90d, or =all."),
+            Option("channel", MANY, "CHANNEL=AGE", "Another age for one channel: main:general=90d."),
+            Option("dry-run", FLAG, "", "Only say what would go."),
+        ),
         Verb(
             "journal export",
             "journal",
