@@ -57,17 +57,30 @@ class Disk:
         if connection.deferred and not connection.is_reading_disk and not connection.is_stuck:
             connection.deferred.popleft()()
 
-    def read(self, job: Callable[[], _Result], done: Callable[[_Result], None]) -> None:
-        """Read from disk once this turn is durable, then carry `done` out inside a later turn."""
+    def read(self, connection: Connection, job: Callable[[], _Result], done: Callable[[_Result], None]) -> None:
+        """Read from disk once this turn is durable, then carry `done`, which answers, out inside a later turn."""
+
+        def start() -> None:
+            connection.is_reading_disk = True
+            self._reader.submit(job, back)
 
         def back(result: _Result | None, error: JournalError | None) -> None:
             if error is not None:
                 self._turns.on_broken(error)
                 return
             assert result is not None
-            self._turns.put(None, lambda: done(result))
+            self._turns.put(None, lambda: finish(result))
 
-        self._turns.after_release(lambda: self._reader.submit(job, back))
+        def finish(result: _Result) -> None:
+            connection.is_reading_disk = False
+            done(result)
+            self._turns.after_release(lambda: self.go_on(connection))
+
+        def enqueue() -> None:
+            connection.deferred.append(start)
+            self.go_on(connection)
+
+        self._turns.after_release(enqueue)
 
 
 def _unreadable(error: JournalError) -> Rejected:

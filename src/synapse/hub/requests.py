@@ -343,7 +343,7 @@ class Requests:
             if not self.answer_receipt(seq, waiter):
                 turns.waiting.for_receipt(seq, waiter)
 
-        turns.disk.read(read, check)
+        turns.disk.read(connection, read, check)
 
     def answer_receipt(self, seq: int, waiter: Waiter) -> bool:
         """Answer when at least one recipient has acked."""
@@ -376,7 +376,7 @@ class Requests:
                 body = answer(state, command, connection.by, found, found[-1].seq)
                 turns.reply(connection, request.id, body, replayed=True)
 
-        turns.disk.read(lambda: [recorded_of(row) for row in turns.pages.rows(seq, seq + count - 1)], again)
+        turns.disk.read(connection, lambda: [recorded_of(row) for row in turns.pages.rows(seq, seq + count - 1)], again)
 
     # Presence and status.
 

@@ -62,6 +62,8 @@ TURN_BYTES_MAX: Final = 4 * 1024 * 1024 - 512 * 1024
 SATING_BYTES: Final = 16 * 1024
 """An answer of this size is the last one of its turn to its connection: the next one waits until this one is on its
 way, so that what is held for a peer does not grow with the number of such answers it asks for at once."""
+WEIGHED_BYTES: Final = 1024
+"""Answers up to this size are not counted: all that one connection may have in flight are not much."""
 COMMITS_PER_MAINTENANCE: Final = 16
 """How often the writer looks whether its WAL is due for a checkpoint."""
 RETRY_SPACE_MS: Final = 1_000
@@ -239,8 +241,6 @@ class Turns:
                 self._mutate(connection, request, command)  # type: ignore[arg-type]  # MUTATIONS holds the union's members
             elif kind in QUERIES:
                 self.reply(connection, request.id, look(self.state, self.rules, command, by))  # type: ignore[arg-type]  # QUERIES holds the union's members
-                if len(self._turn.replies[connection][-1][1]) > SATING_BYTES:
-                    self._turn.sated[connection] = None
             else:
                 self.requests.serve(connection, request.id, command)  # type: ignore[arg-type]  # what is left is Local
         except Rejected as refusal:
@@ -368,7 +368,10 @@ class Turns:
         """Queue a reply for the end of this turn."""
         seq = self.state.seq if connection.by.actor else 0
         connection.in_flight -= 1
-        answer = (seq, encode_reply(request_id, seq, body, replayed=replayed))
+        payload = encode_reply(request_id, seq, body, replayed=replayed)
+        if len(payload) > WEIGHED_BYTES:
+            self._weigh(connection, payload)
+        answer = (seq, payload)
         queued = self._turn.replies.get(connection)
         if queued is None:
             self._turn.replies[connection] = [answer]
@@ -382,8 +385,8 @@ class Turns:
         payload = encode_error(request_id, seq, error)
         self.totals.refused[error.code] += 1
         self._turn.replies.setdefault(connection, []).append((seq, payload))
-        if len(payload) > SATING_BYTES:  # it names many holders
-            self._turn.sated[connection] = None
+        if len(payload) > WEIGHED_BYTES:  # it names many holders
+            self._weigh(connection, payload)
 
     def arrived(self, agents: Iterable[int]) -> None:
         """Something came into the inboxes of these agents in this turn."""
@@ -392,8 +395,16 @@ class Turns:
     def say(self, connection: Connection, payload: bytes) -> None:
         """Queue a notice about a request in line with the answers: it goes out before the request's own."""
         self._turn.replies.setdefault(connection, []).append((self.state.seq, payload))
-        if len(payload) > SATING_BYTES:
-            self._turn.sated[connection] = None
+        if len(payload) > WEIGHED_BYTES:
+            self._weigh(connection, payload)
+
+    def _weigh(self, connection: Connection, payload: bytes) -> None:
+        """Who has been told an eighth of its outbox in one turn is told no more in it: so an outbox that was not quite
+        half full has room for a turn's answers and the long one that ends them."""
+        turn, size = self._turn, len(payload)
+        weight = turn.weights[connection] = turn.weights.get(connection, 0) + size
+        if size > SATING_BYTES or weight > self.rules.limits.outbox_bytes_max // 8:
+            turn.sated[connection] = None
 
     def notify(self, connection: Connection, payload: bytes) -> None:
         """Queue a notice to one connection for the end of this turn; one that does not read misses it."""

@@ -34,7 +34,8 @@ class Turn:
     """What one turn has produced so far.
 
     told: events that followers hear of. notices: for single connections. after: what begins once it is released.
-    arrived: agents whose inbox got something. sated: connections that got a long list and no more in this turn.
+    arrived: agents whose inbox got something. weights: bytes of the longer answers of a connection. sated: connections
+    that got as much as one gets in a turn.
     head: the last seq it makes durable.
     """
 
@@ -45,6 +46,7 @@ class Turn:
     closings: list[tuple[Connection, int, str]] = field(default_factory=list)
     after: list[Callable[[], None]] = field(default_factory=list)
     arrived: set[int] = field(default_factory=set)
+    weights: dict[Connection, int] = field(default_factory=dict)
     sated: dict[Connection, None] = field(default_factory=dict)
     bytes: int = 0
     at_ms: int = 0
