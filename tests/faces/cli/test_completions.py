@@ -22,6 +22,7 @@ LINES: dict[tuple[str, ...], set[str]] = {
     ("claim", "T1", "--pa"): {"--paths"},
     ("send", "--na"): {"--name"},
     ("lease", "check", "--ep"): {"--epoch"},
+    ("journal", ""): {name.split()[1] for name in VERBS if name.startswith("journal ")},
     ("state", "--ow"): {"--owner"},
 }
 
@@ -38,7 +39,7 @@ def bash(path: Path, words: tuple[str, ...]) -> set[str]:
 def zsh(path: Path, words: tuple[str, ...]) -> set[str]:
     quoted = " ".join(f"'{word}'" for word in words)
     program = (
-        "compadd() { print -l -- ${(P)argv[-1]} }; _files() { }; _normal() { }; "
+        "compadd() { print -l -- ${(P)argv[-1]} }; _files() { print FILES }; _normal() { }; "
         f"words=(synapse {quoted}); CURRENT={len(words) + 1}; source {path}"
     )
     return {word for word in run("zsh", "-f", "-c", program) if word.startswith(words[-1])}

@@ -57,7 +57,7 @@ _synapse() {{
     esac
     if [[ $words[CURRENT] != -* ]]; then found=(${{found:#--*}}); fi
     compadd -a found
-    if [[ -n $first ]]; then _files; fi
+    if (( $#found == 0 )) && [[ -n $first ]]; then _files; fi
 }}
 _synapse "$@"
 """
