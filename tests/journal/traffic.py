@@ -33,6 +33,8 @@ from synapse.protocol.value_commands import DeleteValue, PutValue
 AGENTS = ("ada", "bob", "cy")
 CHANNELS = ("main:general", "main:news", "lab:general")
 DAY_MS = 24 * 3600 * 1000
+KEEP_ALL_SHORT = {"messages": 2 * DAY_MS, "leases": DAY_MS, "values": DAY_MS}
+"""A retention under which much goes."""
 
 
 @dataclass(slots=True)
