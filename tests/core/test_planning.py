@@ -194,6 +194,35 @@ def test_a_plan_that_is_full_says_so() -> None:
     assert tight.refusal(DeclareTasks(tasks=()), "ada").code == "too_large"
 
 
+WAYS = {"open": (), "review": ("in_progress", "review")}
+"""The steps to a status; to all others it is one."""
+LEGAL = """
+    open: in_progress blocked waiting_for_input done failed cancelled
+    in_progress: open blocked waiting_for_input review done failed cancelled
+    blocked: open in_progress waiting_for_input failed cancelled
+    waiting_for_input: open in_progress blocked failed cancelled
+    review: open in_progress done failed cancelled
+    done: open
+    failed: open
+    cancelled: open
+"""
+STEPS = {status: to.split() for status, to in (line.strip().split(":") for line in LEGAL.strip().splitlines())}
+
+
+@pytest.mark.parametrize("to", STEPS)
+@pytest.mark.parametrize("status", STEPS)
+def test_each_step_is_taken_or_refused_as_the_table_says(world: PlanWorld, status: str, to: str) -> None:
+    world.declare("T")
+    for step in WAYS.get(status, (status,)):
+        world.move("T", step)
+    if to in STEPS[status] or to == status:
+        world.move("T", to)
+        assert world.show("T").status == to
+    else:
+        refused = world.refusal(UpdateTask(task="T", status=to), "ada")
+        assert (refused.code, refused.facts["legal"]) == ("illegal_transition", STEPS[status])
+
+
 @pytest.mark.bad_input("BI-50")
 def test_an_unknown_status_and_a_step_that_is_not_legal_name_what_is(world: PlanWorld) -> None:
     world.declare("T")
