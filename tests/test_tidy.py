@@ -104,6 +104,10 @@ FAST_PATH = (
     "src/synapse/faces/cli/pools.py",
     "src/synapse/faces/cli/resources.py",
     "src/synapse/faces/cli/manifest.py",
+    "src/synapse/faces/cli/task.py",
+    "src/synapse/faces/cli/declare.py",
+    "src/synapse/faces/cli/board.py",
+    "src/synapse/faces/cli/plan_view.py",
     "src/synapse/client/a2a.py",
     "src/synapse/faces/cli/background.py",
 )

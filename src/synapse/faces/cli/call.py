@@ -161,6 +161,13 @@ def longest_wait_s(link: Link) -> float:
     return min(LONGEST_WAIT_S, most_ms / 1000 if isinstance(most_ms, int) else LONGEST_WAIT_S)
 
 
+def longest_page(link: Link, most: int = 500) -> int:
+    """How many items one page or request may have."""
+    limits = link.await_welcome().get("limits")
+    allowed = limits.get("page_items_max") if isinstance(limits, dict) else None
+    return min(most, allowed) if isinstance(allowed, int) else min(most, PAGE)
+
+
 class Backoff:
     """Pauses between attempts to come back: doubling up to 2 s, each off by up to a half so that many spread out."""
 

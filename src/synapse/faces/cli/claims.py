@@ -11,8 +11,8 @@ from time import time
 from synapse.client.worktree import files_of
 from synapse.errors import EXIT_OK, EXIT_REFUSED
 from synapse.faces.cli.call import Call
-from synapse.faces.cli.given import given_json, given_text
-from synapse.faces.cli.options import UsageError, whole_number
+from synapse.faces.cli.given import given_json, given_task, given_text
+from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import clock, field, print_words, safe, span
 from synapse.faces.cli.terms import claim_body, milliseconds, require_quoted
 from synapse.faces.cli.waiting import Claim
@@ -49,7 +49,7 @@ def claim(call: Call) -> int:
 
 def renew(call: Call) -> int:
     """Move the deadline to the full TTL from now."""
-    body = _of_task(call)
+    body = given_task(call)
     ttl_s, note = call.parsed.seconds("ttl"), call.parsed.text("note")
     if ttl_s is not None:
         body["ttl_ms"] = milliseconds(ttl_s)
@@ -60,7 +60,7 @@ def renew(call: Call) -> int:
 
 def release(call: Call) -> int:
     """Give a lease back."""
-    body = _of_task(call)
+    body = given_task(call)
     answer = call.open_as(call.worker).ask("lease.release", body)
     call.show(answer, f"{field(answer, 'task')} is free, epoch {field(answer, 'epoch')} is over")
     return EXIT_OK
@@ -81,7 +81,7 @@ def checkpoint(call: Call) -> int:
     files = [_artefact(path) for path in parsed.texts("artefact")]
     if not given and not files:
         raise UsageError("what to keep? synapse checkpoint TASK JSON, or - to read it from stdin; null removes it")
-    body = {**_of_task(call), "data": _value(given[0]) if given else None}
+    body = {**given_task(call), "data": _value(given[0]) if given else None}
     if files:
         body["artefacts"] = files
     return _held(call, "lease.checkpoint", body)
@@ -92,12 +92,12 @@ def handoff(call: Call) -> int:
     to = call.parsed.text("to")
     if to is None:
         raise UsageError("to whom? synapse handoff TASK --to AGENT")
-    return _held(call, "lease.hand_off", {**_of_task(call), "to": to})
+    return _held(call, "lease.hand_off", {**given_task(call), "to": to})
 
 
 def lease_check(call: Call) -> int:
     """Is an epoch the live grant of a task?"""
-    body = _of_task(call)
+    body = given_task(call)
     if "epoch" not in body:
         raise UsageError("which grant? synapse lease check TASK --epoch N; within synapse lock it is known")
     answer = call.ask("lease.check", body)
@@ -178,19 +178,6 @@ def _held(call: Call, kind: str, body: "Json") -> int:
     answer = call.open_as(call.worker).ask(kind, body)
     call.show(answer, described(answer))
     return EXIT_OK
-
-
-def _of_task(call: Call) -> "Json":
-    """Task, room, and the epoch where it is known. Raises `UsageError`."""
-    task = call.parsed.arguments[0] if call.parsed.arguments else os.environ.get("SYNAPSE_TASK")
-    if not task:
-        verb = call.parsed.verb
-        raise UsageError(f"which task? synapse {verb.name if verb else ''} TASK; within synapse lock it is known")
-    body: Json = {"task": task, **call.room}
-    epoch = call.parsed.whole("epoch")
-    if epoch is None and os.environ.get("SYNAPSE_TASK") == task and os.environ.get("SYNAPSE_EPOCH"):
-        epoch = whole_number(os.environ["SYNAPSE_EPOCH"], "SYNAPSE_EPOCH")
-    return body if epoch is None else {**body, "epoch": epoch}
 
 
 def _value(argument: str) -> object:

@@ -33,10 +33,17 @@ def listen(call: Call) -> int:
     return stay(call, subscription, words, lambda link, notice: _show(call, link, notice))
 
 
-def stay(call: Call, subscription: "Json", words: str, show: "Callable[[Link, Notice], str | None]") -> int:
+def stay(
+    call: Call,
+    subscription: "Json",
+    words: str,
+    show: "Callable[[Link, Notice], str | None]",
+    begin: "Callable[[Link], None] | None" = None,
+) -> int:
     """Follow a feed until somebody ends it, from `--since` on if that is given. words: said once it stands.
 
-    show: prints a notice and answers the cursor it brings. Comes back only by an error or a signal.
+    show: prints a notice and answers the cursor it brings. begin: called once it stands, before the first notice is
+    shown. Comes back only by an error or a signal.
     """
     since = call.parsed.text("since")
     link = call.open(lasting=True)
@@ -47,6 +54,8 @@ def stay(call: Call, subscription: "Json", words: str, show: "Callable[[Link, No
             answer = link.ask("feed.subscribe", body)
             if is_first:
                 print_words(words)
+                if begin is not None:
+                    begin(link)
             is_first = False
             if since is None:
                 since = str(answer.get("from_cursor"))

@@ -1,9 +1,14 @@
-"""What is given as an argument or on stdin: texts and JSON, bounded."""
+"""What is given as an argument, on stdin or by `lock`: texts and JSON, bounded; a task with the epoch of its lease."""
 
+import os
 import sys
 
-from synapse.faces.cli.options import UsageError
+from synapse.faces.cli.options import UsageError, whole_number
 from synapse.lean import loads, public_codec
+
+TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
+if TYPE_CHECKING:
+    from synapse.faces.cli.call import Call
 
 STDIN_BYTES_MAX = 1 << 20
 
@@ -36,3 +41,23 @@ def given_json(text: str, what: str) -> object:
         raise UsageError(f"{what} is not JSON: {error}") from error
     except RecursionError:
         raise UsageError(f"{what} is JSON nested too deep") from None
+
+
+def given_version(call: "Call") -> "int | None":
+    """What `--if-version` says. Raises `UsageError`."""
+    text = call.parsed.text("if_version")
+    return None if text is None else whole_number(text, "--if-version", 0)
+
+
+def given_task(call: "Call") -> "dict[str, object]":
+    """Task and room of a request, and the epoch where it is known: `--epoch`, else SYNAPSE_EPOCH when SYNAPSE_TASK
+    names the same task, as `lock` sets both. Raises `UsageError`."""
+    task = call.parsed.arguments[0] if call.parsed.arguments else os.environ.get("SYNAPSE_TASK")
+    if not task:
+        verb = call.parsed.verb
+        raise UsageError(f"which task? synapse {verb.name if verb else ''} TASK; within synapse lock it is known")
+    body: dict[str, object] = {"task": task, **call.room}
+    epoch = call.parsed.whole("epoch")
+    if epoch is None and os.environ.get("SYNAPSE_TASK") == task and os.environ.get("SYNAPSE_EPOCH"):
+        epoch = whole_number(os.environ["SYNAPSE_EPOCH"], "SYNAPSE_EPOCH")
+    return body if epoch is None else {**body, "epoch": epoch}

@@ -5,7 +5,7 @@ from time import time
 
 from synapse.errors import EXIT_OK, EXIT_REFUSED, Rejected
 from synapse.faces.cli.call import MAIN, Call, pages
-from synapse.faces.cli.given import given_text
+from synapse.faces.cli.given import given_text, given_version
 from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import clock, field, print_json, print_text, print_words, safe, table
 from synapse.lean import dumps, loads
@@ -26,9 +26,9 @@ def kv_put(call: Call) -> int:
     ttl_s = call.parsed.seconds("ttl")
     if ttl_s is not None:
         body["ttl_ms"] = int(ttl_s * 1000)
-    version = call.parsed.text("if_version")
+    version = given_version(call)
     if version is not None:
-        body["if_version"] = _version(version)
+        body["if_version"] = version
     answer = call.open().ask("value.put", body, idem_key=call.parsed.text("idem_key") or os.urandom(12).hex())
     call.show(answer, f"{field(answer, 'key')}  version {field(answer, 'version')}{_until(answer)}")
     return EXIT_OK
@@ -44,9 +44,9 @@ def kv_get(call: Call) -> int:
 def kv_delete(call: Call) -> int:
     """Remove a value."""
     body: Json = {"key": call.parsed.arguments[0], **call.room}
-    version = call.parsed.text("if_version")
+    version = given_version(call)
     if version is not None:
-        body["if_version"] = _version(version)
+        body["if_version"] = version
     answer = call.open().ask("value.delete", body, idem_key=os.urandom(12).hex())
     call.show(answer, f"deleted {field(answer, 'key')}")
     return EXIT_OK
@@ -167,12 +167,6 @@ def _value(call: Call, argument: str) -> object:
         return loads(text)
     except (ValueError, RecursionError):
         return text
-
-
-def _version(text: str) -> int:
-    if not text.isdecimal() or not text.isascii():
-        raise UsageError(f"--if-version {text!a}: a version as `kv get --json` tells it, or 0 for none")
-    return int(text)
 
 
 def _prefix(call: Call) -> str:
