@@ -151,6 +151,32 @@ async def test_a_channel_made_anew_counts_from_one_again(net: "Net") -> None:
     await client.close()
 
 
+async def test_a_gap_in_a_channel_of_a_topic_is_seen(net: "Net") -> None:
+    client, peer = await net.connected()
+    feed = await entered(client.subscribe("main:*"), peer)
+    for n, seq, channel in ((5, 1, "a"), (1, 2, "b"), (6, 3, "a"), (3, 4, "b")):
+        peer.tell(net.message(n, seq=seq, channel=channel))
+    assert [(await anext(feed)).n for _ in range(3)] == [5, 1, 6]
+    with pytest.raises(PeerError, match="main:b went from number 1 to 3"):
+        await anext(feed)
+    await client.close()
+
+
+async def test_what_is_in_a_topic_goes_to_its_feed_and_to_no_other(net: "Net") -> None:
+    client, peer = await net.connected()
+    topic = await entered(client.subscribe("main:s*"), peer)
+    inbox = await entered(client.subscribe(inbox=True), peer)
+    peer.tell(net.message(1, channel="science"))
+    peer.tell(net.message(40, seq=2))
+    assert ((await anext(topic)).channel, (await anext(inbox)).channel) == ("science", "general")
+    for other in ("main:science", "main:*", "main:sc*"):
+        with pytest.raises(Rejected, match="already_subscribed"):
+            await client.subscribe(other).__aenter__()
+    await left(topic, peer)
+    await entered(client.subscribe("main:science"), peer)
+    await client.close()
+
+
 async def test_each_message_goes_to_the_feed_of_its_channel_and_mentions_to_the_inbox(net: "Net") -> None:
     client, peer = await net.connected()
     general = await entered(client.subscribe(MAIN), peer)
@@ -434,6 +460,34 @@ async def test_readers_on_a_hub_that_is_killed_again_and_again_see_every_message
                 assert await reading == list(range(1, 201))
             bodies = [body_of(message) async for message in ada.all_history(MAIN)]
             assert bodies == list(range(200))
+
+
+async def test_a_topic_goes_on_over_kills_of_the_hub_with_channels_that_came_to_be_meanwhile(
+    people: "type[People]",
+) -> None:
+    async with MemoryHub() as hub:
+        everybody = people(hub)
+        async with everybody.client("ada") as ada, everybody.client("bob") as bob, bob.subscribe("main:s*") as feed:
+            reading = begun(_addresses(feed, 90))
+            expected: list[tuple[str, int]] = []
+            for n in range(90):
+                if n % 30 == 20:
+                    await hub.restart()
+                if n % 10 == 0:
+                    await ada.create_channel(f"main:s{n}")
+                channel = f"s{n // 10 * 10 if n % 3 else 0}"
+                sent = await ada.send(n, channel=f"main:{channel}")
+                await ada.send("not here", channel=MAIN)
+                assert isinstance(sent.n, int)
+                expected.append((channel, sent.n))
+            assert await reading == expected
+            page = await bob.history("main:s*", limit=20)
+            assert [(message.channel, message.n) for message in page.messages] == expected[-20:]
+
+
+async def _addresses(feed: MessageFeed, count: int) -> list[tuple[str, int]]:
+    found = [await anext(feed) for _ in range(count)]
+    return [(message.channel, message.n) for message in found]
 
 
 async def test_a_feed_from_a_cursor_catches_up_and_goes_live_without_a_seam(people: "type[People]") -> None:

@@ -142,9 +142,9 @@ async def quiet(hub: MemoryHub) -> None:
             await asyncio.sleep(0)
 
 
-def message(text: str) -> SendMessage:
-    """A text for main:general."""
-    return SendMessage(body=msgspec.Raw(msgspec.json.encode(text)), target="main:general")
+def message(text: str, target: str = "main:general") -> SendMessage:
+    """A text for main:general, or another target."""
+    return SendMessage(body=msgspec.Raw(msgspec.json.encode(text)), target=target)
 
 
 def direct(text: str, *to: str, create: bool = False) -> SendMessage:

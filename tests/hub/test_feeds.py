@@ -12,6 +12,7 @@ from tests.hub.conftest import (
     bugs_on_loop,
     direct,
     message,
+    operator,
     quiet,
     slow_reader,
     slow_writer,
@@ -25,10 +26,20 @@ from synapse.errors import JournalRefused
 from synapse.hub import feeds
 from synapse.hub.feeds import Joined, Recent
 from synapse.protocol.codec import decode_hub_frame
-from synapse.protocol.commands import Hello, SendMessage, Subscribe, Unsubscribe
+from synapse.protocol.commands import (
+    CreateChannel,
+    CreateRoom,
+    DeleteChannel,
+    DeleteRoom,
+    Hello,
+    ReadHistory,
+    SendMessage,
+    Subscribe,
+    Unsubscribe,
+)
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import Broken, CaughtUp, Message
-from synapse.protocol.replies import Sent, Subscribed, Unsubscribed
+from synapse.protocol.replies import History, Place, Sent, Subscribed, Unsubscribed
 from synapse.testing import MemoryHub
 
 
@@ -168,6 +179,131 @@ async def test_a_row_that_is_broken_ends_the_subscription_by_name_and_then_the_h
         assert isinstance(hub.failure, JournalRefused)
 
 
+# topics
+
+
+async def open_channel(by: Voice, *addresses: str) -> None:
+    for address in addresses:
+        await by.ask(CreateChannel(channel=address), Place)
+
+
+def heard_by(told: list[Message]) -> list[str]:
+    return [f"{one.channel} {text_of(one)}" for one in told]
+
+
+async def test_a_topic_has_the_channels_that_begin_so_and_those_that_come_to_be_from_their_first_message() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, eve = await voice(hub), await voice(hub, "bob"), await voice(hub, "eve")
+        await open_channel(ada, "main:deploy-a", "main:build")
+        await eve.follow("main:deploy-a")
+        subscribed = await bob.follow("main:deploy-*")
+        assert [(at.room, at.channel, at.n) for at in subscribed.positions] == [("main", "deploy-*", 1)]
+        await ada.say(message("1", "main:deploy-a"))
+        await ada.say(message("not", "main:build"))
+        await ada.say(CreateChannel(channel="main:deploy-b"))
+        await ada.say(message("2", "main:deploy-b"))
+        await ada.ask(message("3", "main:deploy-a"), Sent)
+        assert heard_by(await bob.messages()) == ["deploy-a 1", "deploy-b 2", "deploy-a 3"]
+        assert heard_by(await eve.messages()) == ["deploy-a 1", "deploy-a 3"], "who follows one of them is told too"
+
+
+async def test_what_reaches_a_topic_in_two_ways_comes_once() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        command = Subscribe(channels=("main:general", "main:*", "main:gen*"), inbox=True)
+        await bob.ask(command, Subscribed)
+        await ada.post("@bob here")
+        assert [text_of(told) for told in await bob.messages()] == ["@bob here"]
+        again = await bob.refused(Subscribe(channels=("main:general",)))
+        assert again.code == "already_subscribed"
+
+
+async def test_no_channel_is_in_two_subscriptions_of_a_connection_be_it_there_or_not() -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        await open_channel(ada, "main:deploy-a")
+        await ada.follow("main:deploy-*")
+        for other in ("main:deploy-a", "main:*", "main:deploy-x*", "main:deploy-*"):
+            assert (await ada.refused(Subscribe(channels=(other,)))).code == "already_subscribed", other
+        await ada.follow("main:build*", "main:general")
+
+
+async def test_a_deleted_channel_leaves_a_topic_and_a_deleted_room_ends_it() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, boss = await voice(hub), await voice(hub, "bob"), await operator(hub)
+        await boss.ask(CreateRoom(room="side"), Place)
+        await open_channel(ada, "side:a", "side:b")
+        await bob.follow("side:*")
+        await boss.ask(DeleteChannel(channel="side:a"), Place)
+        await ada.ask(message("still", "side:b"), Sent)
+        assert heard_by(await bob.messages()) == ["b still"]
+        await boss.ask(DeleteRoom(room="side"), Place)
+        [broken] = [notice for notice in await bob.notices() if isinstance(notice, Broken)]
+        assert broken.code == "not_found"
+        await boss.ask(CreateRoom(room="side"), Place)
+        await ada.ask(message("another room", "side:general"), Sent)
+        assert heard_by(await bob.messages()) == ["b still"]
+        await bob.follow("side:*")
+
+
+async def test_the_history_of_a_topic_is_in_one_order_with_the_same_cursors_and_bounds() -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        await open_channel(ada, "main:deploy-a", "main:deploy-b")
+        for number in range(60):
+            where = ("main:deploy-a", "main:general", "main:deploy-b")[number % 3]
+            await ada.ask(message(str(number), where), Sent)
+        expected = [str(number) for number in range(60) if number % 3 != 1]
+        newest = await ada.ask(ReadHistory(channel="main:deploy-*", limit=15), History)
+        assert [text_of(told) for told in newest.messages] == expected[-15:]
+        before = await ada.ask(ReadHistory(channel="main:deploy-*", limit=15, before=newest.previous), History)
+        assert [text_of(told) for told in before.messages] == expected[-30:-15]
+        found: list[str] = []
+        position: str | None = await start_of(hub)
+        while position is not None:
+            page = await ada.ask(ReadHistory(room="main", channel="deploy-*", limit=7, since=position), History)
+            assert len(page.messages) <= 7
+            found += [text_of(told) for told in page.messages]
+            position = page.next
+        assert found == expected
+        assert (await ada.ask(ReadHistory(channel="main:nothing*"), History)).messages == ()
+
+
+@pytest.mark.bad_input("BI-48")
+@pytest.mark.parametrize(
+    ("topic", "code"),
+    [
+        ("*", "bad_name"),
+        ("*:general", "bad_name"),
+        ("main*", "bad_name"),
+        ("ma*:*", "bad_name"),
+        ("main:*a", "bad_name"),
+        ("main:a**", "bad_name"),
+        ("main:A*", "bad_name"),
+        ("main:a:*", "bad_name"),
+        ("main:" + "a" * 65 + "*", "bad_name"),
+        ("MAIN:*", "bad_name"),
+        ("nowhere:*", "not_found"),
+    ],
+)
+async def test_what_is_no_topic_is_refused_and_the_connection_lives(topic: str, code: str) -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        assert (await ada.refused(Subscribe(channels=(topic,)))).code == code
+        assert (await ada.refused(ReadHistory(channel=topic if ":" in topic else f":{topic}"))).code == code
+        await ada.post("alive")
+
+
+@pytest.mark.bad_input("BI-48")
+async def test_a_message_goes_to_no_topic_and_topics_have_a_limit() -> None:
+    async with MemoryHub(limits=Limits(subscribed_topics_max=2)) as hub:
+        ada = await voice(hub)
+        assert (await ada.refused(message("to all", "main:*"))).code == "bad_name"
+        await ada.follow("main:a*", "main:b*")
+        refused = await ada.refused(Subscribe(channels=("main:c*",)))
+        assert (refused.code, refused.facts["limit"]) == ("limit", "subscribed_topics_max")
+
+
 def test_recent_events_are_forgotten_from_the_oldest_and_the_floor_says_so() -> None:
     recent = Recent(10)
     for seq in range(11, 11 + feeds.RECENT_EVENTS_MAX + 5):
@@ -189,10 +325,12 @@ def test_recent_events_are_forgotten_from_the_oldest_and_the_floor_says_so() -> 
 class Reader:
     """A reader that keeps its cursor, loses its connection and comes back, and believes nothing twice."""
 
-    def __init__(self, hub: MemoryHub, name: str) -> None:
+    def __init__(self, hub: MemoryHub, name: str, follows: str = "main:general") -> None:
         self.hub = hub
         self.name = name
+        self.follows = follows
         self.seen: list[int] = []
+        self.heard: list[tuple[int, str, int]] = []
         self.cursor = f"{hub.state.journal_id}:{hub.journal.base}"
         self.voice: Voice | None = None
 
@@ -200,7 +338,7 @@ class Reader:
         """Come back with the last cursor."""
         self.voice = Voice(self.hub)
         await self.voice.say(Hello(name=self.name, secret=SECRET, lasting=True))  # the commit may be long in coming
-        await self.voice.say(Subscribe(channels=("main:general",), since=self.cursor))
+        await self.voice.say(Subscribe(channels=(self.follows,), since=self.cursor))
 
     async def read(self, count: int) -> None:
         """Read up to `count` frames, as slowly as that."""
@@ -214,14 +352,22 @@ class Reader:
             if frame.type == "message":
                 told = msgspec.json.decode(frame.body, type=Message)
                 self.seen.append(told.n)
+                self.heard.append((frame.seq, str(told.channel), told.n))
                 self.cursor = told.cursor
             elif frame.type == "feed.live":
                 self.cursor = msgspec.json.decode(frame.body, type=CaughtUp).cursor
 
 
+def covers(follows: str, name: str) -> bool:
+    """What the property takes a topic for."""
+    channel = follows.partition(":")[2]
+    return name.startswith(channel[:-1]) if channel.endswith("*") else name == channel
+
+
 DOINGS = st.lists(
     st.one_of(
         st.tuples(st.just("post"), st.integers(1, 40)),
+        st.tuples(st.just("open"), st.integers(0, 1)),
         st.tuples(st.just("read"), st.integers(0, 30)),
         st.tuples(st.just("reconnect"), st.just(0)),
         st.tuples(st.just("restart"), st.just(0)),
@@ -235,15 +381,18 @@ DOINGS = st.lists(
 
 
 @settings(max_examples=60)
-@given(DOINGS, st.integers(1, 5), st.integers(2, 9))
+@given(DOINGS, st.integers(1, 5), st.integers(2, 9), st.sampled_from(["main:general", "main:*", "main:s*"]))
 def test_however_posts_reads_cuts_and_restarts_interleave_every_reader_sees_every_number_once(
-    doings: list[tuple[str, int]], page_rows: int, recent_max: int
+    doings: list[tuple[str, int]], page_rows: int, recent_max: int, follows: str
 ) -> None:
+    """Of a channel, and of all channels whose names begin so, also of those that are made meanwhile."""
+
     async def run() -> None:
+        channels = ["main:general"]
         async with MemoryHub(limits=Limits(outbox_bytes_max=64 * 1024, rate_agent_burst=100_000)) as hub:
             bugs = bugs_on_loop()
             ada = await voice(hub)
-            readers = [Reader(hub, "fast"), Reader(hub, "slow")]
+            readers = [Reader(hub, "fast", follows), Reader(hub, "slow", follows)]
             for reader in readers:
                 await reader.connect()
             disk, writer = slow_reader(hub), slow_writer(hub)
@@ -251,7 +400,11 @@ def test_however_posts_reads_cuts_and_restarts_interleave_every_reader_sees_ever
                 match doing:
                     case "post":
                         for number in range(count):
-                            await ada.say(message(f"{number} " + "x" * 900))
+                            await ada.say(message(f"{number} " + "x" * 900, channels[number % len(channels)]))
+                    case "open":
+                        channels.append(f"main:{'st'[count % 2]}{len(channels)}")
+                        await ada.say(CreateChannel(channel=channels[-1]))
+                        await ada.say(message("the first", channels[-1]))
                     case "read":
                         await readers[0].read(1_000)
                         await readers[1].read(count)
@@ -289,9 +442,13 @@ def test_however_posts_reads_cuts_and_restarts_interleave_every_reader_sees_ever
                     await reader.read(50)
                 if not moved:
                     break
-            last = hub.state.rooms.by_address["main:general"].last_n
+            told = [channel for channel in hub.state.rooms.channels.values() if covers(follows, channel.name)]
             for reader in readers:
-                assert reader.seen == list(range(1, last + 1))
+                assert [seq for seq, _, _ in reader.heard] == sorted({seq for seq, _, _ in reader.heard})
+                for channel in told:
+                    seen = [n for _, name, n in reader.heard if name == channel.name]
+                    assert seen == list(range(1, channel.last_n + 1)), channel.name
+                assert len(reader.heard) == sum(channel.last_n for channel in told)
             assert bugs == []
 
     with pytest.MonkeyPatch.context() as patch:

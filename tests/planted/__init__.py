@@ -1,7 +1,8 @@
 """One-line faults, each of which a test must notice: shown by `make prove-planted`."""
 
 from tests.planted.leases import LEASE_FAULTS
+from tests.planted.lending import LENDING_FAULTS
 from tests.planted.spine import SPINE_FAULTS
 from tests.planted.values import VALUE_FAULTS
 
-FAULTS = [*SPINE_FAULTS, *LEASE_FAULTS, *VALUE_FAULTS]
+FAULTS = [*SPINE_FAULTS, *LEASE_FAULTS, *VALUE_FAULTS, *LENDING_FAULTS]

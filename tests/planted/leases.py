@@ -111,8 +111,8 @@ LEASE_FAULTS = [
     Fault(
         "a release drops the checkpoint",
         EVENTS,
-        "    lease = state.leases.end(epoch)\n",
-        "    lease = state.leases.end(epoch); state.leases.keep((lease.ask.room, lease.ask.task), None)\n",
+        "    lease = state.leases.end(epoch, successor)\n",
+        "    lease = state.leases.end(epoch, successor); state.leases.keep((lease.ask.room, lease.ask.task), None)\n",
         ("tests/core/test_holding.py",),
     ),
     Fault(

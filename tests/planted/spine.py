@@ -275,7 +275,7 @@ SPINE_FAULTS = [
     ),
     Fault(
         "integers may be longer than a double",
-        "protocol/commands.py",
+        "protocol/terms.py",
         "Meta(ge=-INT_MAX, le=INT_MAX)",
         "Meta()",
         _CODEC,

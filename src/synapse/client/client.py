@@ -200,7 +200,8 @@ class Client(Places, SharedValues, LentResources, Cards, SharedPlan):
         return Path(await asyncio.to_thread(receive, reference, save))
 
     def subscribe(self, *channels: str, inbox: bool = False, since: str | None = None) -> MessageFeed:
-        """Follow channels (`room:channel`) and my inbox; a feed is entered with `async with` and then iterated.
+        """Follow channels (`room:channel`, or `room:deploy-*` for all whose names begin so, those to come included) and
+        my inbox; a feed is entered with `async with` and then iterated.
 
         With neither, the client's own room and my inbox. since: a cursor; what came after it comes first. A feed
         observes: it takes nothing from the inbox and joins no channel.
@@ -230,7 +231,8 @@ class Client(Places, SharedValues, LentResources, Cards, SharedPlan):
         from_ms: int | None = None,
         until_ms: int | None = None,
     ) -> replies.History:
-        """One page of a channel's messages, or of my inbox's, oldest first: the newest, or those after `since`.
+        """One page of the messages of a channel, of a topic (`room:deploy-*`) or of my inbox, oldest first: the newest,
+        or those after `since`.
 
         since, before: cursors, one of them. limit: 1 to `welcome.limits.page_items_max`. sender, text: only messages
         from that agent, with that substring. from_ms, until_ms: Unix time, both included. The page's `next` and

@@ -232,8 +232,13 @@ class ResumingFeed(Feed, Generic[_Kept]):
         return notice
 
 
+def _follows(name: str, address: str) -> bool:
+    """True when `name`, an address or a topic such as `main:deploy-*`, is or has this address or topic in it."""
+    return name == address or (name.endswith("*") and address.startswith(name[:-1]))
+
+
 class MessageFeed(ResumingFeed[Message]):
-    """Messages of some channels, of my inbox, or both."""
+    """Messages of some channels or topics, of my inbox, or both."""
 
     def __init__(
         self,
@@ -248,6 +253,7 @@ class MessageFeed(ResumingFeed[Message]):
         """messages_max, bytes_max: what is kept for a consumer that is slow."""
         super().__init__(lifeline, since=since, notices_max=messages_max, bytes_max=bytes_max)
         self.channels = tuple(dict.fromkeys(channels))
+        self._topics = tuple(name for name in self.channels if name.endswith("*"))
         self.inbox = inbox
         self._numbers: dict[str, int] = {}
 
@@ -261,10 +267,14 @@ class MessageFeed(ResumingFeed[Message]):
             self._numbers = {f"{at.room}:{at.channel}": at.n for at in reply.positions if at.room is not None}
         super().on_subscribed(reply)
 
+    def has(self, address: str) -> bool:
+        """True for the address of a channel that this feed follows."""
+        return address in self.channels or any(_follows(name, address) for name in self._topics)
+
     def _is_next(self, message: Message) -> bool:
         """Check the gapless number of a channel of ours. It begins again at 1 when the channel was made anew."""
         address = f"{message.room}:{message.channel}"
-        if message.room is None or address not in self.channels:
+        if message.room is None or not self.has(address):
             return True  # an inbox also counts mentions, which are shown with their channel's number
         last = self._numbers.get(address)
         if last is not None and message.n not in (last + 1, 1):
@@ -379,6 +389,7 @@ class Feeds:
     def __init__(self) -> None:
         self._all: list[Feed] = []
         self._by_channel: dict[str, MessageFeed] = {}
+        self._topics: list[str] = []
         self._inbox: MessageFeed | None = None
         self._leases: LeaseFeed | None = None
         self._values: dict[str, ValueFeed] = {}
@@ -392,7 +403,11 @@ class Feeds:
         """Route to this feed from now on. Raises `Rejected(already_subscribed)` when another one has what it wants."""
         taken: list[str] = []
         if isinstance(feed, MessageFeed):
-            taken = [address for address in feed.channels if address in self._by_channel]
+            taken = [
+                address
+                for address in feed.channels
+                if any(_follows(name, address) or _follows(address, name) for name in self._by_channel)
+            ]
             taken += ["my inbox"] if feed.inbox and self._inbox is not None else []
         elif isinstance(feed, LeaseFeed):
             taken = ["leases"] if self._leases is not None else []
@@ -411,6 +426,7 @@ class Feeds:
         self._all.append(feed)
         if isinstance(feed, MessageFeed):
             self._by_channel.update(dict.fromkeys(feed.channels, feed))
+            self._topics = [name for name in self._by_channel if name.endswith("*")]
             self._inbox = feed if feed.inbox else self._inbox
         elif isinstance(feed, LeaseFeed):
             self._leases = feed
@@ -429,6 +445,7 @@ class Feeds:
         if isinstance(feed, MessageFeed):
             for address in feed.channels:
                 del self._by_channel[address]
+            self._topics = [name for name in self._by_channel if name.endswith("*")]
         if isinstance(feed, ValueFeed):
             del self._values[feed.room]
         if isinstance(feed, PlanFeed):
@@ -442,7 +459,8 @@ class Feeds:
         match notice:
             case Message():
                 # What is in no channel of ours is of the inbox: direct messages, and mentions from anywhere.
-                feed = self._by_channel.get(f"{notice.room}:{notice.channel}", self._inbox)
+                address = f"{notice.room}:{notice.channel}"
+                feed = self._by_channel.get(address) or self._topic_of(address) or self._inbox
                 if feed is not None:
                     feed.hear(notice, seq, size)
             case LeaseChanged():
@@ -470,6 +488,9 @@ class Feeds:
                         other.fail(Rejected(notice.code, notice.detail, facts))
             case _:
                 assert_never(notice)
+
+    def _topic_of(self, address: str) -> MessageFeed | None:
+        return next((self._by_channel[name] for name in self._topics if _follows(name, address)), None)
 
     def finish(self, end: Disconnected | None) -> None:
         """The client has ended: with an error, or (None) because it was closed."""

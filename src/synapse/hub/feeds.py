@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
-from synapse.core.events import Recorded
+from synapse.core.events import MessagePosted, Recorded
 from synapse.core.kernel import announce
+from synapse.core.messages import shown_posted
 from synapse.core.retention import floor_of, too_old
 from synapse.core.state import State
+from synapse.core.topics import Topics, is_topic, keys_on_disk
 from synapse.errors import JournalError
 from synapse.hub.connection import Connection
 from synapse.hub.threads import Worker
@@ -161,6 +163,7 @@ class Feeds:
         self._broken = broken
         self._soon = soon
         self._live: dict[str, dict[Subscription, None]] = {}
+        self._topics = Topics()
         self._next_id = 1
 
     def open(
@@ -190,9 +193,9 @@ class Feeds:
         for connection in connections:
             for subscription in list(connection.subscriptions.values()):
                 if all(
-                    int(key[3:]) in (channels if key.startswith("ch/") else rooms)
+                    int(key.split("/")[1]) in (channels if key.startswith("ch/") else rooms)
                     for key in subscription.keys
-                    if key.startswith(("ch/", "kv/", "pl/"))
+                    if key.startswith(("ch/", "kv/", "pl/", "to/"))
                 ):
                     continue
                 ended = Broken(
@@ -215,7 +218,7 @@ class Feeds:
     def _close_gap(self, subscription: Subscription) -> None:
         """Tell what is durable and recent, then be live; or stay behind when the outbox is full."""
         connection = subscription.connection
-        keys = set(subscription.keys)
+        keys = set(keys_on_disk(self._state, subscription.keys))
         payloads: list[bytes] = []
         size = 0
         for recorded in self.recent.after(subscription.position):
@@ -236,7 +239,10 @@ class Feeds:
         self._say(subscription, payloads)
         subscription.is_live = True
         for key in subscription.keys:
-            self._live.setdefault(key, {})[subscription] = None
+            followers = self._live.setdefault(key, {})
+            if not followers and is_topic(key):
+                self._topics.add(key)
+            followers[subscription] = None
 
     def _read_on(self, subscription: Subscription) -> None:
         """Ask the reader for the next page, unless the peer has half an outbox to read first."""
@@ -247,7 +253,7 @@ class Feeds:
         after, upto = subscription.position, self.durable
         if self._end_too_old(subscription, after):
             return
-        keys = subscription.keys
+        keys = keys_on_disk(self._state, subscription.keys)
         wanted = set(keys)
 
         def read() -> tuple[list[bytes], int]:
@@ -282,7 +288,7 @@ class Feeds:
 
     def _end_too_old(self, subscription: Subscription, after: int) -> bool:
         """Retention has overtaken a subscription that is behind: it ends, and its peer is told where to go on."""
-        keys = subscription.keys
+        keys = keys_on_disk(self._state, subscription.keys)
         floor = max((floor_of(self._state.retention.floors, key) for key in keys), default=0)
         if after >= floor:
             return False
@@ -322,6 +328,8 @@ class Feeds:
                 followers.pop(subscription, None)
                 if not followers:
                     del self._live[key]
+                    if is_topic(key):
+                        self._topics.remove(key)
 
     def fall_behind(self, connection: Connection, position: int) -> None:
         """The outbox is full: live subscriptions of this peer read from disk again, from `position` on."""
@@ -335,10 +343,13 @@ class Feeds:
         self.durable = head
         self.recent.add(turn, size)
         told = Told()
-        live = self._live
+        live, has_topics = self._live, bool(self._topics.lengths)
         for recorded in turn if live else ():
             last: tuple[Notice, bytes] | None = None
-            for key, notice in announce(self._state.journal_id, recorded, live):
+            notices = announce(self._state.journal_id, recorded, live)
+            if has_topics and type(recorded.event) is MessagePosted:
+                notices += self._of_topics(recorded, recorded.event, notices)
+            for key, notice in notices:
                 if last is None or last[0] is not notice:
                     last = (notice, encode_notice(recorded.seq, notice))
                 frames = told.frames.get(key)
@@ -348,3 +359,14 @@ class Feeds:
                         told.receivers.setdefault(subscription.connection, []).append(key)
                 frames.append((recorded.seq, last[1]))
         return told
+
+    def _of_topics(
+        self, recorded: Recorded, event: MessagePosted, notices: Sequence[tuple[str, Notice]]
+    ) -> list[tuple[str, Notice]]:
+        """As `announce`, for followers of topics. notices: what it said already, the message perhaps among it."""
+        channel = self._state.rooms.channels.get(event.channel)
+        keys = self._topics.of(channel, self._live)
+        if not keys:
+            return []
+        message = notices[0][1] if notices else shown_posted(self._state.journal_id, recorded, event)
+        return [(key, message) for key in keys]

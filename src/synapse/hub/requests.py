@@ -11,6 +11,7 @@ from synapse.core.kernel import shown_to
 from synapse.core.retention import floor_of, require_kept
 from synapse.core.rooms import require_channel, require_room
 from synapse.core.state import State
+from synapse.core.topics import channels_in, is_followed, is_topic, keys_on_disk, topic_key
 from synapse.errors import Rejected
 from synapse.hub.connection import Connection
 from synapse.hub.feeds import Subscription
@@ -39,7 +40,7 @@ from synapse.protocol.commands import (
     WaitReceipt,
 )
 from synapse.protocol.cursor import cursor_of, message_id, seq_of, seq_of_message
-from synapse.protocol.names import GENERAL, split_address
+from synapse.protocol.names import GENERAL, split_address, split_topic
 from synapse.protocol.notices import PresenceChanged, PresenceSnapshot
 from synapse.protocol.plan_commands import ReadProgress
 from synapse.protocol.replies import (
@@ -154,10 +155,32 @@ class Requests:
     def _channel_keys(self, addresses: Sequence[str]) -> list[tuple[str, Position]]:
         found: list[tuple[str, Position]] = []
         for address in dict.fromkeys(addresses):
+            if "*" in address:
+                found.append(self._topic(address))
+                continue
             room, name = split_address(address)
             channel = require_channel(self._state, address)
             found.append((f"ch/{channel.id}", Position(room=room, channel=name, n=channel.last_n)))
         return found
+
+    def _topic(self, address: str) -> tuple[str, Position]:
+        """The key of `room:PREFIX*`, and how many channels are in it."""
+        room, prefix = split_topic(address)
+        key = topic_key(require_room(self._state, room).id, prefix)
+        return key, Position(room=room, channel=f"{prefix}*", n=len(channels_in(self._state, key)))
+
+    def _require_free(self, found: Sequence[tuple[str, Position]], taken: set[str]) -> None:
+        """Raises `Rejected`: `already_subscribed` when a channel would be followed by two subscriptions, `limit`."""
+        for key, position in found:
+            if is_followed(self._state, key, taken):
+                raise Rejected(
+                    "already_subscribed",
+                    f"{position.channel} is in another subscription of this connection: end that one first",
+                    {"channel": position.channel, "room": position.room},
+                )
+        topics = sum(map(is_topic, taken)) + sum(is_topic(key) for key, _ in found)
+        if topics > self._limits.subscribed_topics_max:
+            raise _limit("subscribed_topics_max", self._limits.subscribed_topics_max)
 
     def _subscribe(self, connection: Connection, request_id: RequestId, command: Subscribe) -> None:
         limits, state, feeds = self._limits, self._state, self._turns.feeds
@@ -179,13 +202,7 @@ class Requests:
             agent = connection.by.require_agent()
             inbox = state.agents.inboxes[agent]
             found.append((f"in/{agent}", Position(room=None, channel=f"@{connection.by.actor}", n=inbox.last_n)))
-        for key, position in found:
-            if key in taken:
-                raise Rejected(
-                    "already_subscribed",
-                    f"{position.channel} is in another subscription of this connection: end that one first",
-                    {"channel": position.channel, "room": position.room},
-                )
+        self._require_free(found, taken)
         if command.leases:
             if LEASES in taken:
                 raise Rejected(
@@ -205,7 +222,7 @@ class Requests:
                     {"channel": called.split()[0], "room": state.rooms.by_id[int(key[3:])].name},
                 )
         since = state.seq if command.since is None else seq_of(command.since, state.journal_id, state.seq)
-        named = {key: _called(position) for key, position in found}
+        named = {key: _called(position) for whole, position in found for key in keys_on_disk(state, [whole])}
         require_kept(state, {**named, **{key: _called_room(state, key) for key in followed}}, since)
         keys = (*(key for key, _ in found), *followed)
         subscription = feeds.open(connection, keys, connection.by.agent, since, has_presence=command.presence)
@@ -250,11 +267,11 @@ class Requests:
                 f"limit {command.limit} must be 1 to {self._limits.page_items_max} - at `$.body.limit`",
                 {"path": "$.body.limit", "max": self._limits.page_items_max},
             )
-        journal_id, head = state.journal_id, state.seq
+        journal_id, head, on_disk = state.journal_id, state.seq, keys_on_disk(state, keys)
         return HistoryQuery(
-            keys=keys,
+            keys=on_disk,
             called=called,
-            floor=lambda: floor_of(state.retention.floors, keys[0]),
+            floor=lambda: max((floor_of(state.retention.floors, key) for key in on_disk), default=0),
             agent=connection.by.agent,
             since=None if command.since is None else seq_of(command.since, journal_id, head),
             before=None if command.before is None else seq_of(command.before, journal_id, head),

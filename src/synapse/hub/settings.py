@@ -105,6 +105,7 @@ _LIMIT_ROWS: Final[dict[str, tuple[str, int, int]]] = {
     "subscriptions_max": ("Subscriptions of one connection.", 1, 1_024),
     "subscribed_channels_max": ("Channels in the subscriptions of one connection.", 1, 4_096),
     "waiting_max": ("Requests of one connection that wait for something to happen.", 1, 1_024),
+    "subscribed_topics_max": ("Topics in all subscriptions of a connection.", 0, 64),
     "card_bytes_max": ("All that an agent says of itself, as JSON.", 256, 64 * 1024),
     "card_text_chars_max": ("A description, or another text of a card.", 64, 8 * 1024),
     "card_words_max": ("Tags, models and the like: words in each list of a card.", 1, 1_000),

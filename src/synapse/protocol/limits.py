@@ -29,6 +29,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     members_max: int = 1_000
     subscriptions_max: int = 16
     subscribed_channels_max: int = 256
+    subscribed_topics_max: int = 8
     waiting_max: int = 8
     card_bytes_max: int = 16 * 1024
     card_text_chars_max: int = 1_024

@@ -3,6 +3,7 @@
 name    = seg ('/' seg){0,3}, at most 128 characters     seg = [a-z0-9][a-z0-9._-]{0,63}
 person  = seg '@' seg                                    the local user where no name was given
 room, channel = seg                                      address = room ':' channel
+topic   = room ':' [channel] '*'                         all channels of the room whose names begin so
 """
 
 import re
@@ -97,6 +98,17 @@ def split_address(address: str) -> tuple[str, str]:
     if not colon:
         raise Rejected("bad_name", f"{shown(address)} is not an address: write room:channel", {"name": shown(address)})
     return require_segment(room, "room"), require_segment(channel, "channel")
+
+
+def split_topic(address: str) -> tuple[str, str]:
+    """Room and prefix of `room:PREFIX*`, which is all channels whose names begin so. Raises `Rejected(bad_name)`."""
+    room, colon, channel = address.partition(":")
+    prefix = channel.removesuffix("*")
+    if not colon or "*" in room or channel == prefix or "*" in prefix:
+        why = f"{shown(address)} is no topic: one * stands at the end of the channel, as in room:deploy-* or room:*"
+        raise Rejected("bad_name", why, {"name": shown(address)})
+    require_segment(room, "room")
+    return room, require_segment(prefix, "channel") if prefix else ""
 
 
 def ancestors(name: str) -> list[str]:
