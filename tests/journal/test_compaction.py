@@ -18,7 +18,7 @@ from synapse.core.retention import Retained, floor_of, kind_of, pinned
 from synapse.core.state import State, decode_state, digest, encode_state
 from synapse.errors import JournalRefused, Rejected
 from synapse.hub.reads import read_message, recorded_of
-from synapse.journal import compaction
+from synapse.journal import compaction, store, tasks
 from synapse.journal.admin import adopt, backup, bring_in, restore, verify
 from synapse.journal.compaction import compact
 from synapse.journal.export import export
@@ -69,6 +69,9 @@ class Deaths:
 
 @pytest.fixture
 def deaths(monkeypatch: pytest.MonkeyPatch) -> Deaths:
+    """With blocks of the index so small that there are many."""
+    monkeypatch.setattr(tasks, "BLOCK", 16)
+    monkeypatch.setattr(store, "EVENTS_PER_INDEXING", 20)
     return Deaths(monkeypatch)
 
 

@@ -69,8 +69,7 @@ class Retention:
                 "[retention] of config.toml - at `$.body.keep`",
                 {"path": "$.body.keep"},
             )
-        self._begin(keep, is_dry=command.dry_run)
-        self._asker = (connection, request_id)
+        self._begin(keep, (connection, request_id), is_dry=command.dry_run)
 
     def tick(self) -> None:
         """Once a day, when the settings name a retention."""
@@ -82,14 +81,14 @@ class Retention:
             self._next_ms = turns.clock.monotonic_ms() + EVERY_MS - since_ms
             return
         try:
-            self._begin(dict(self.keep), is_dry=False)
+            self._begin(dict(self.keep), None, is_dry=False)
         except Rejected as refusal:
             log("journal.not_compacted", refusal.detail, level=logging.WARNING)
             self._next_ms = turns.clock.monotonic_ms() + FIRST_MS
             return
         self._next_ms = turns.clock.monotonic_ms() + EVERY_MS
 
-    def _begin(self, keep: dict[str, int], *, is_dry: bool) -> None:
+    def _begin(self, keep: dict[str, int], asker: tuple[Connection, RequestId] | None, *, is_dry: bool) -> None:
         turns = self._turns
         if self.is_running:
             raise Rejected("limit", "a journal compact is under way; try again when it has ended", retry_after_ms=1000)
@@ -114,8 +113,12 @@ class Retention:
             else:
                 turns.put(None, lambda: self._say(found))
 
-        keeper.compact(keep, turns.clock.wall_ms(), planned, dry_run=is_dry)
-        self.is_running = True
+        self.is_running, self._asker = True, asker
+        try:
+            keeper.compact(keep, turns.clock.wall_ms(), planned, dry_run=is_dry)
+        except Rejected:
+            self.is_running, self._asker = False, None
+            raise
 
     def _say(self, found: Plan) -> None:
         """The event, in a turn; when it is durable, the bodies go."""
