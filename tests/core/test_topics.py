@@ -3,12 +3,11 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.core.conftest import World
 
-from synapse.core.rooms import Channel
 from synapse.core.topics import Topics, channels_in, is_followed, is_topic, keys_on_disk, split_key, topic_key
 from synapse.errors import Rejected
 from synapse.protocol.names import split_topic
-from tests.core.conftest import World
 
 NAMES = st.text("ab-", min_size=1, max_size=4)
 PREFIXES = st.text("ab-", max_size=3)
