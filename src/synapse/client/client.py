@@ -545,6 +545,6 @@ class Client(Places, SharedValues, LentResources, Cards, SharedPlan):
         self, keep: Mapping[str, int] | None = None, *, dry_run: bool = False, timeout: float = 3600.0
     ) -> Compaction:
         """Operator: drop what is older than `keep` says, in ms by kind or `room:channel`, and for the rest the hub's
-        settings; 0 keeps all of it."""
+        settings; 0 keeps all of it. dry_run: only say what would go. timeout: seconds."""
         asked = commands.CompactJournal(keep=dict(keep or {}), dry_run=dry_run)
         return await self.request(asked, Compaction, timeout=timeout)
