@@ -11,6 +11,7 @@ from tests.journal.conftest import AT_MS, RESERVE_BYTES, post, posts
 from synapse.core.events import JournalAdopted, Recorded, to_row
 from synapse.core.state import digest
 from synapse.errors import JournalRefused
+from synapse.journal.admin import verify
 from synapse.journal.chain import genesis
 from synapse.journal.memory import MemoryJournal
 from synapse.journal.recovery import recover
@@ -119,3 +120,4 @@ def test_a_journal_of_an_older_release_still_replays(version: str, tmp_path: Pat
     assert (found.journal.head, found.journal.head_hash.hex()) == (expected.head, expected.head_hash)
     assert found.replayed_events == expected.events
     assert digest(found.state) == expected.state_digest
+    assert verify(home).finding is None
