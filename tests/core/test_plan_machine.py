@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,7 +73,7 @@ class Model:
             if task.status == "open" and all(n in self.plan and self.plan[n].status == "done" for n in task.needs)
         }
 
-    def closes_a_cycle(self, new: dict[str, tuple[str, ...]]) -> bool:
+    def closes_a_cycle(self, new: Mapping[str, tuple[str, ...]]) -> bool:
         """By taking away what nothing is needed by, again and again, until nothing is left or a cycle is."""
         needs = {name: set(task.needs) for name, task in self.plan.items()} | {n: set(d) for n, d in new.items()}
         while True:
@@ -368,10 +369,10 @@ class PlanMachine(RuleBasedStateMachine):
         assert {name for name, task in there.items() if task.is_ready} == model.ready()
         assert {name for name, task in there.items() if task.is_announced} == model.ready(), "said, and only what is so"
         assert not model.closes_a_cycle({}), "the plan has a cycle"
-        for name, task in model.plan.items():
-            assert not (task.status == "open" and name in model.held), "open, and somebody works on it"
+        for name, planned in model.plan.items():
+            assert not (planned.status == "open" and name in model.held), "open, and somebody works on it"
             assert there[name].unmet == sum(
-                other not in model.plan or model.plan[other].status != "done" for other in task.needs
+                other not in model.plan or model.plan[other].status != "done" for other in planned.needs
             )
             assert plan is not None
             assert plan.count_dependents(name) == sum(name in other.needs for other in model.plan.values())
