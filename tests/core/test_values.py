@@ -140,6 +140,17 @@ def test_a_start_from_a_snapshot_knows_what_ends(world: World) -> None:
     assert [event.key for event in events if isinstance(event, ValueExpired)] == ["b", "a"]
 
 
+def test_what_is_put_again_and_again_does_not_pile_up(world: World) -> None:
+    for key in ("a", "b"):
+        world.do("ada", put(key, ttl_ms=1_000))
+    for number in range(3_000):
+        world.record(kernel.decide(world.state, RULES, put("a", number, ttl_ms=60_000), world.by("ada"))[0], "ada")
+    assert len(world.state.values._expiring) < 1_100
+    world.at_ms += 60_000
+    events = decide_expired(world.state, world.at_ms, 10)
+    assert [event.key for event in events if isinstance(event, ValueExpired)] == ["b", "a"]
+
+
 def test_a_put_without_a_ttl_takes_the_end_away(world: World) -> None:
     world.do("ada", put("a", ttl_ms=100))
     world.do("ada", put("a"))

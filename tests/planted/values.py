@@ -31,8 +31,8 @@ VALUE_FAULTS = [
     Fault(
         "what was put anew expires at the old time",
         VALUES,
-        "            if value is not None and value.version == version:",
-        "            if value is not None:",
+        "        return value if value is not None and value.version == version else None",
+        "        return value",
         _TESTS,
     ),
     Fault(

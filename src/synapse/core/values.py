@@ -7,7 +7,7 @@ at its time, and the next tick says so with an event.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never, get_args
 
 import msgspec
@@ -32,6 +32,8 @@ VALUE_EVENTS: Final = frozenset(get_args(ValueEvent))
 _NULL: Final = msgspec.Raw(b"null")
 EXPIRED_MAX: Final = 1_000
 """Values that expire in one tick; nobody sees the others any more either."""
+_VOID_MIN: Final = 1_024
+"""So many void entries may wait for their time before they are thrown out."""
 OWNERS_MAX: Final = 16
 """Earlier owners that a value remembers."""
 
@@ -71,6 +73,7 @@ class Values:
     by_room: dict[int, dict[str, Value]] = field(default_factory=dict)
     bytes: int = 0
     _expiring: list[tuple[int, int, int, str]] = field(default_factory=list)
+    _expiring_max: int = _VOID_MIN
 
     def put(self, room: int, value: Value) -> None:
         """Put a value in place of the one of its key."""
@@ -78,6 +81,10 @@ class Values:
         self.by_room.setdefault(room, {})[value.key] = value
         self.bytes += size_of(value.key, value.value)
         if value.expires_at_ms is not None:
+            if len(self._expiring) > self._expiring_max:  # what is put again and again does not pile up
+                self._expiring = [entry for entry in self._expiring if self._at(*entry[1:]) is not None]
+                heapify(self._expiring)
+                self._expiring_max = _VOID_MIN + 2 * len(self._expiring)
             heappush(self._expiring, (value.expires_at_ms, value.version, room, value.key))
 
     def drop(self, room: int, key: str) -> Value | None:
@@ -105,10 +112,15 @@ class Values:
         """Room and value of what has expired and is still there, earliest first; each is told once."""
         while self._expiring and self._expiring[0][0] <= at_ms and most > 0:
             _, version, room, key = heappop(self._expiring)
-            value = self.by_room.get(room, {}).get(key)
-            if value is not None and value.version == version:
+            value = self._at(version, room, key)
+            if value is not None:
                 most -= 1
                 yield room, value
+
+    def _at(self, version: int, room: int, key: str) -> Value | None:
+        """The value of a key, if it still has this version."""
+        value = self.by_room.get(room, {}).get(key)
+        return value if value is not None and value.version == version else None
 
 
 def size_of(key: str, value: msgspec.Raw) -> int:
