@@ -262,6 +262,9 @@ class PlanMachine(RuleBasedStateMachine):
     # Moving.
 
     @rule(who=st.sampled_from([*AGENTS, "operator"]), task=tasks, status=statuses, epoch=epochs)
+    def anybody_moves_it(self, who: str, task: str, status: str, epoch: str) -> None:
+        self.update(who, task, status, epoch)
+
     def update(self, who: str, task: str, status: str, epoch: str) -> None:
         found, held = self.model.plan.get(task), self.model.held.get(task)
         given = None
@@ -289,6 +292,12 @@ class PlanMachine(RuleBasedStateMachine):
                 self.model.ended(task)
             elif status == "open" and held is not None:
                 self.model.claimed(task)
+
+    @precondition(lambda self: self.model.held.keys() & self.model.plan.keys())
+    @rule(status=statuses, data=st.data(), epoch=st.sampled_from(["none", "mine"]))
+    def the_holder_moves_it(self, status: str, data: st.DataObject, epoch: str) -> None:
+        task = data.draw(st.sampled_from(sorted(self.model.held.keys() & self.model.plan.keys())))
+        self.update(self.model.held[task][0], task, status, epoch)
 
     @rule(agent=agents, task=tasks, epoch=epochs)
     def note(self, agent: str, task: str, epoch: str) -> None:
