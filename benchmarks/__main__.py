@@ -17,7 +17,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import against, claims, machine, memory, servers, starting, traffic
+from benchmarks import against, claims, compaction, machine, memory, servers, starting, traffic
 from benchmarks.bench import Bench
 from benchmarks.gates import table
 from benchmarks.generator import BUILD, Generator, LoadFailed, build
@@ -35,6 +35,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "replay": starting.replay,
     "connections": memory.connections,
     "stuck": memory.stuck,
+    "compaction": compaction.compaction,
     "cli": starting.cli,
 }
 ROUNDS = 5

@@ -83,6 +83,7 @@ GATES: Final = (
         "stuck memory", "stuck", AT_MOST, 1024.0, "growth of the hub's peak RSS for each stuck subscriber", unit="KiB"
     ),
     Gate("stuck p99", "stuck", AT_MOST, 2.0, "p99 delivery to the others ÷ that without stuck subscribers"),
+    Gate("compaction p99", "compaction", AT_MOST, 2.0, "p99 of a message beside a compaction ÷ that without"),
     Gate("send", "cli", AT_MOST, 2.2, "`synapse send`, reply included ÷ `python -c pass`", aim=1.7),
     Gate("help", "cli", AT_MOST, 2.2, "`synapse --help` ÷ `python -c pass`", aim=1.7),
 )
