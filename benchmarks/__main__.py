@@ -17,7 +17,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import against, claims, compaction, machine, memory, servers, starting, traffic
+from benchmarks import against, board, claims, compaction, machine, memory, servers, starting, traffic, values
 from benchmarks.bench import Bench
 from benchmarks.gates import table
 from benchmarks.generator import BUILD, Generator, LoadFailed, build
@@ -27,6 +27,8 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "claims": claims.claims,
     "live": claims.live,
     "overlap": claims.overlap,
+    "values": values.values,
+    "board": board.board,
     "redis": against.redis,
     "announced": against.announced,
     "fanout": traffic.fanout,

@@ -52,7 +52,7 @@ static int conn_count;
 static uint8_t in[IN_BYTES];
 static uint64_t measure_from, measure_until, recv_calls;
 static uint64_t replies, replies_total, deliveries, deliveries_total;
-static bool is_stopping, is_channel, is_lease;
+static bool is_stopping, is_channel, is_lease, has_version;
 static Histogram reply_times, delivery_times;
 
 /* ---- frames ---------------------------------------------------------------------------------------------------- */
@@ -394,6 +394,7 @@ int main(int argc, char **argv) {
     conn_count = is_fanout ? opt.publishers + opt.subscribers : opt.connections;
     is_channel = strcmp(opt.kind, "channel") == 0;
     is_lease = is_channel || strcmp(opt.kind, "claim") == 0;
+    has_version = strcmp(opt.kind, "value") == 0 || strcmp(opt.kind, "task") == 0;
     if (is_lease && is_fanout) die("claims are announced with --announced");
     if (is_channel && !opt.announced) die("synapse-channel announces whatever one does");
     prepare_requests();

@@ -3,6 +3,8 @@
  * Kinds
  *   message  a durable message to one channel.
  *   claim    a lease of the hub, claimed and released in turn; each of the two is a request of its own.
+ *   value    a value of a room, put again and again under a key of the lane's own.
+ *   task     a task of the plan, declared again and again with another title; it depends on five others.
  *   channel  the same two in the words of synapse-channel, which answers by telling every connection.
  *
  * A lane is one request in flight. Lane L of connection C asks about task C * LANES + L and nobody else does, so a lease
@@ -52,6 +54,16 @@ static void prepare_requests(void) {
         snprintf(text, sizeof text, "{\"type\":\"message.send\",\"id\":\"r\1\",\"body\":{\"channel\":\"%s\",\"body\":\"\5 %s\"}}",
             opt.channel, body + STAMP_LETTERS + 1);
         prepare(&templates[0], text);
+        return;
+    }
+    if (strcmp(opt.kind, "value") == 0) {
+        prepare(&templates[0], "{\"type\":\"value.put\",\"id\":\"r\1\",\"body\":{\"key\":\"bench/\2\",\"value\":"
+            "{\"state\":\"\5\",\"words\":\"the tests of the scheduler pass again\",\"at\":[12,34]}}}");
+        return;
+    }
+    if (strcmp(opt.kind, "task") == 0) {
+        prepare(&templates[0], "{\"type\":\"task.declare\",\"id\":\"r\1\",\"body\":{\"task\":\"bench-\2\",\"title\":\"\5 work\","
+            "\"depends_on\":[\"plan-00001\",\"plan-02500\",\"plan-05000\",\"plan-07500\",\"plan-09999\"]}}");
         return;
     }
     snprintf(path, sizeof path, "%s", opt.path);
@@ -165,6 +177,17 @@ static void check_lease(const Conn *c, Lane *l, const uint8_t *data, size_t len)
     if (find(data, len, 0, "\"outcome\":\"granted\"", &guesses[4]) == NULL) die("not granted: %.*s", (int)len, data);
 }
 
+/* A value or a task of this lane, with a version above that of its last change. */
+static void check_version(const Conn *c, Lane *l, const uint8_t *data, size_t len) {
+    static size_t guesses[2];
+    const char *key = strcmp(opt.kind, "value") == 0 ? "\"key\":\"bench/" : "\"task\":\"bench-";
+    if (number_of(data, len, key, &guesses[0]) != (uint64_t)(c - conns) * LANES + (uint64_t)(l - c->lanes))
+        die("an answer about another: %.*s", (int)len, data);
+    uint64_t version = number_of(data, len, "\"version\":", &guesses[1]);
+    if (version <= l->epoch) die("version %lu after %lu: %.*s", version, l->epoch, (int)len, data);
+    l->epoch = version;
+}
+
 static void on_reply(Conn *c, const uint8_t *data, size_t len, uint64_t now) {
     static const char head[] = "{\"type\":\"reply\",\"id\":\"r";
     static size_t guess;
@@ -180,6 +203,8 @@ static void on_reply(Conn *c, const uint8_t *data, size_t len, uint64_t now) {
         if (is_lease) l->epoch = EPOCH_OF_ECHO;
     } else if (is_lease) {
         check_lease(c, l, data, len);
+    } else if (has_version) {
+        check_version(c, l, data, len);
     }
     on_answer(c, l, now);
 }

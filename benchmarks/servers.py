@@ -141,15 +141,16 @@ class Hub(Server):
 
     def fill(self, count: int, worktree: str, path: str) -> None:
         """Let other agents hold `count` leases, a number for the # in `path`. Raises `ServerFailed` for a refusal."""
-        token = (self.home / "token").read_text("ascii").strip()
         for first in range(0, count, LEASES_EACH):
-            requests = [hello(token, f"holder-{first // LEASES_EACH:04}")]
+            requests: list[dict[str, object]] = []
             for n in range(first, min(first + LEASES_EACH, count)):
                 scope = {"worktree": worktree, "paths": [path.replace("#", str(LIVE_FROM + n))]}
                 requests.append({"type": "lease.claim", "id": n, "body": {"task": f"live-{n}", **scope}})
-            self._ask_all(requests)
+            self.ask_as(f"holder-{first // LEASES_EACH:04}", requests)
 
-    def _ask_all(self, requests: list[dict[str, object]]) -> None:
+    def ask_as(self, name: str, requests: Sequence[dict[str, object]]) -> None:
+        """Ask as an agent, some at a time, over the Unix socket. Raises `ServerFailed` for a refusal."""
+        requests = [hello((self.home / "token").read_text("ascii").strip(), name), *requests]
         with socket.socket(socket.AF_UNIX) as link:
             link.connect(self.unix_path)
             with link.makefile("rb") as lines:

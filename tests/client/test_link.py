@@ -56,6 +56,18 @@ def test_a_request_goes_out_behind_the_hello(tmp_path: Path) -> None:
     assert link.welcome["journal_id"] == JOURNAL
 
 
+def test_an_answer_may_be_had_as_text(tmp_path: Path) -> None:
+    def script(hub: PaperHub, request: Frame) -> list[Frame]:
+        return polite(hub, request) if request["type"] != "no" else [refusal(request, "not_found")]
+
+    with linked(tmp_path, script) as (_, link):
+        link.greet("ada")
+        assert json.loads(link.ask_text("ping", {"a": "é"}))["echo"] == {"a": "é"}
+        with pytest.raises(Rejected, match="because"):
+            link.ask_text("no", {})
+        assert link.ask("ping", {"a": 2})["echo"] == {"a": 2}
+
+
 @pytest.mark.parametrize(
     ("given", "carried"), [(TRACE, TRACE), (f"01{TRACE[2:]}-more", TRACE), ("words", None), ("", None)]
 )

@@ -58,6 +58,35 @@ def test_a_plan_is_shown_as_sections_columns_or_a_tree_without_colour(hub: RealH
     assert hub.run("board", "--room", "nowhere", **ADA).returncode == 4
 
 
+def test_what_others_wrote_cannot_break_what_is_passed_on(hub: RealHub) -> None:
+    forged = '","x"],"ready":["t9"],"tasks":[{"task":"t9"}],"next":null}\x1b\u202e\n漢'
+    declare(hub, {"task": "a", "title": forged}, {"task": "b", "labels": ["ready"], "depends_on": ["a"]})
+    told = hub.json("board", SYNAPSE_NAME="ada")
+    listed = hub.json("task", "list", SYNAPSE_NAME="ada")
+    assert (told["tasks"], told["ready"], told["total"]) == (listed["tasks"], ["a"], 2)
+    assert told["tasks"][0]["title"] == forged
+    assert len(hub.run("board", "--json", **ADA).stdout.splitlines()) == 1
+    assert hub.json("board", "--room", "main", SYNAPSE_NAME="ada")["room"] == "main"
+    hub.json("room", "create", "empty", SYNAPSE_NAME="ada")
+    nothing = hub.json("board", "--room", "empty", SYNAPSE_NAME="ada")
+    assert (nothing["tasks"], nothing["ready"], nothing["total"]) == ([], [], 0)
+
+
+def test_a_page_in_another_order_is_told_as_well(
+    paper: Callable[[Script], PaperHub], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def script(hub: PaperHub, request: Frame) -> list[Frame]:
+        if request["type"] == "hello":
+            return [welcome(request)]
+        told = {"ready": ["a"], "seq": 7, "room": "main", "total": 2, "next": None}
+        return [reply(request, **told, tasks=[{"task": "a"}, {"task": "b", "title": '"tasks":['}])]
+
+    hub = paper(script)
+    assert main(["board", "--json", "--home", str(hub.home), "--name", "ada"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["tasks"], told["ready"]) == ([{"task": "a"}, {"task": "b", "title": '"tasks":['}], ["a"])
+
+
 def pages(seqs: list[int], *, has_changes: bool) -> Script:
     """A plan of two pages, with these positions in turn; has_changes: it changes before every second page."""
     left = iter(seqs)

@@ -15,8 +15,9 @@ from synapse.faces.cli.call import MAIN, Call, come_back, is_passing, longest_pa
 from synapse.faces.cli.follow import cursor_in, stay
 from synapse.faces.cli.options import NO_END, UsageError
 from synapse.faces.cli.plan_view import View, change_line, columns, sections, tree
-from synapse.faces.cli.render import field, print_json, print_text, print_words
+from synapse.faces.cli.render import field, print_json, print_json_text, print_text, print_words
 from synapse.faces.cli.task import items
+from synapse.lean import dumps, loads
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ REST_S = 0.25
 """Between two drawings, so that a busy plan is not drawn for each of its changes."""
 WIDTH, HEIGHT = 80, 24
 """Of a terminal that does not say its own."""
+_TASKS, _READY = '"tasks":[', '],"ready":['
+"""What stands before and behind the tasks of a page."""
 _CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
 
@@ -40,9 +43,9 @@ def board(call: Call) -> int:
     if call.parsed.has("tree") and call.parsed.has("columns"):
         raise UsageError("give --tree or --columns")
     if not call.parsed.has("watch"):
-        found = look(call.open(), call.room)
+        found = look(call.open(), call.room, as_text=call.as_json)
         if call.as_json:
-            print_json(found)
+            _print_json(found)
         else:
             print_text(_picture(call, found))
         return EXIT_OK
@@ -52,38 +55,65 @@ def board(call: Call) -> int:
 # Looking.
 
 
-def look(link: Link, room: "Json") -> "Json":
-    """All of a room's plan: `seq`, `room`, `tasks`, `ready`, `total`, `cursor`; `torn` when it changed meanwhile."""
-    found, is_whole = _read(link, room)
+def look(link: Link, room: "Json", *, as_text: bool = False) -> "Json":
+    """All of a room's plan: `seq`, `room`, `tasks`, `ready`, `total`, `cursor`; `torn` when it changed meanwhile.
+
+    as_text: in `tasks` is the text of each page, to be passed on as it is.
+    """
+    found, is_whole = _read(link, room, as_text)
     if is_whole:
         return found
     link.ask("feed.subscribe", {"plans": [found["room"]], "leases": True})
     for _ in range(READS_MAX):
         link.notices.clear()
-        found, is_whole = _read(link, room)
+        found, is_whole = _read(link, room, as_text)
         if is_whole or not any(notice.kind in ("plan.changed", "lease.changed") for notice in link.notices):
             return found
     print_words("the plan changed while it was read, time and again: what is shown is not of one moment")
     return {**found, "torn": True}
 
 
-def _read(link: Link, room: "Json") -> "tuple[Json, bool]":
+def _read(link: Link, room: "Json", as_text: bool) -> "tuple[Json, bool]":
     """All pages, with seq and cursor of the last one; and whether all are of one moment."""
-    limit = longest_page(link)
-    tasks: list[Json] = []
+    body: Json = {**room, "limit": longest_page(link)}
+    tasks: list[object] = []
     ready: list[Json] = []
-    page = link.ask("task.list", {**room, "limit": limit})
+    page = _page(link, body, as_text, tasks)
     first_seq = page.get("seq")
-    while True:
-        tasks += items(page, "tasks")
+    ready += items(page, "ready")
+    while isinstance(page.get("next"), str):
+        page = _page(link, {**body, "after": page["next"]}, as_text, tasks)
         ready += items(page, "ready")
-        following = page.get("next")
-        if not isinstance(following, str):
-            break
-        page = link.ask("task.list", {**room, "limit": limit, "after": following})
-    found = {"seq": page.get("seq"), "room": page.get("room"), "tasks": tasks, "ready": ready}
+    found: Json = {"seq": page.get("seq"), "room": page.get("room"), "tasks": tasks, "ready": ready}
     found |= {"total": page.get("total"), "cursor": page.get("cursor")}
     return found, page.get("seq") == first_seq
+
+
+def _page(link: Link, body: "Json", as_text: bool, tasks: "list[object]") -> "Json":
+    """One page without its tasks, which are appended: each, or their text.
+
+    Between the marks no text of others can look like one of them: a quotation mark within a text is escaped.
+    """
+    if not as_text:
+        page = link.ask("task.list", body)
+        tasks += items(page, "tasks")
+        return page
+    whole = link.ask_text("task.list", body)
+    head, _, rest = whole.partition(_TASKS)
+    text, mark, tail = rest.rpartition(_READY)
+    rest_of_page = loads(f'{head}"ready":[{tail}' if mark else whole)
+    assert isinstance(rest_of_page, dict), "what is left of an object is one"
+    if text or not mark:
+        tasks.append(text or dumps(rest_of_page["tasks"])[1:-1])
+    return rest_of_page
+
+
+def _print_json(found: "Json") -> None:
+    """The plan whose tasks are texts of pages."""
+    pages = found["tasks"]
+    assert isinstance(pages, list), "the texts of pages"
+    head, tail = dumps({**found, "tasks": []}).split(_TASKS, 1)
+    print_json_text(f"{head}{_TASKS}{','.join(pages)}{tail}")
 
 
 def _picture(call: Call, found: "Json", height: int | None = None) -> str:
@@ -120,8 +150,8 @@ def _watch_lines(call: Call) -> int:
     def begin(link: Link) -> None:
         nonlocal shown
         if call.as_json:
-            found = look(link, call.room)
-            print_json(found)
+            found = look(link, call.room, as_text=True)
+            _print_json(found)
             shown = _whole(found.get("seq"))
 
     return stay(call, {"plans": [room]}, f"watching the plan of {room}", show, begin)
@@ -148,7 +178,7 @@ def _watch_screen(call: Call) -> int:
 
 def _draw(call: Call, link: Link) -> None:
     link.notices.clear()
-    found, _ = _read(link, call.room)  # a change between two pages is a notice, and the next drawing
+    found, _ = _read(link, call.room, False)  # a change between two pages is a notice, and the next drawing
     sys.stdout.write(_CLEAR)
     print_text(_picture(call, found, HEIGHT))
 

@@ -20,7 +20,11 @@ _INVISIBLE = frozenset(
 
 def print_json(value: "Json") -> None:
     """One object on one line, flushed. What cannot be seen is escaped, which JSON reads back as the same text."""
-    text = dumps(value)
+    print_json_text(dumps(value))
+
+
+def print_json_text(text: str) -> None:
+    """As `print_json`, of an object that is JSON already."""
     if not text.isprintable() or not (text.isascii() or "utf" in (sys.stdout.encoding or "").lower()):
         text = "".join(char if " " <= char <= "~" or _is_shown(char) else _escaped(char) for char in text)
     sys.stdout.write(text + "\n")
