@@ -535,3 +535,27 @@ async def test_one_message_by_two_ways_comes_once(people: "type[People]") -> Non
                 await ada.send("@bob look", channel=MAIN)
                 await ada.send("to you", to="bob")
                 assert [(await anext(feed)).channel, (await anext(feed)).channel] == ["general", "@bob"]
+
+
+async def test_a_feed_that_retention_has_overtaken_says_so_to_its_reader(net: "Net") -> None:
+    client, peer = await net.connected()
+    feed = await entered(client.subscribe(MAIN), peer)
+    peer.tell(Broken(subscription=1, code="cursor_too_old", detail="dropped", first_kept="j:9"))
+    with pytest.raises(Rejected, match="cursor_too_old") as refused:
+        await anext(feed)
+    assert refused.value.facts == {"first_kept": "j:9"}
+    await client.close()
+
+
+async def test_a_feed_that_comes_back_too_late_is_refused_and_does_not_ask_again(net: "Net") -> None:
+    client, peer = await net.connected()
+    feed = await entered(client.subscribe(MAIN), peer)
+    peer.cut()
+    again = await net.welcome()
+    asked = await again.asked()
+    again.refuse(asked, "cursor_too_old")
+    with pytest.raises(Rejected, match="cursor_too_old"):
+        await anext(feed)
+    await settled()
+    assert again.asked_now() == []
+    await client.close()

@@ -207,3 +207,25 @@ def test_pools_of_the_configuration_are_numbers_within_bounds(tmp_path: Path) ->
     config.write_text("pools = 3\n")
     with pytest.raises(SettingsRefused, match="a whole number where a table of whole numbers belongs"):
         load_settings({"home": str(tmp_path)}, {})
+
+
+def test_a_retention_is_told_by_kind_and_channel(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('[retention]\nmessages = "30d"\nvalues = "36h"\n"main:general" = "all"\n')
+    found = load_settings({"home": str(tmp_path)}, {}).retention
+    assert found == {"messages": 30 * 24 * 3_600_000, "values": 36 * 3_600_000, "main:general": 0}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("messages = 30", "where an age such as 30d"),
+        ('messages = "30"', "where an age such as 30d"),
+        ('messages = "23h"', "less than 24h"),
+        ('mesages = "30d"', "none of messages, leases, values"),
+        ('"Main:general" = "30d"', "Main"),
+    ],
+)
+def test_a_retention_that_cannot_be_is_refused(tmp_path: Path, line: str, words: str) -> None:
+    (tmp_path / "config.toml").write_text(f"[retention]\n{line}\n")
+    with pytest.raises(SettingsRefused, match=words):
+        load_settings({"home": str(tmp_path)}, {})
