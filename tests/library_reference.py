@@ -42,7 +42,7 @@ FEEDS: Final[tuple[type, ...]] = tuple(
     for kind in vars(subscriptions).values()
     if isinstance(kind, type) and issubclass(kind, subscriptions.Feed) and kind not in INNER
 )
-FUNCTIONS: Final = (client.body_of, client.body_as, client.data_of, client.value_of, traced)
+FUNCTIONS: Final = (client.body_of, client.body_as, client.data_of, client.value_of, client.digest_text, traced)
 ERRORS: Final = (
     errors.SynapseError,
     errors.Rejected,

@@ -11,6 +11,7 @@ import pytest
 
 from synapse.protocol.codes import CLOSES, ERRORS
 from synapse.protocol.commands import COMMANDS
+from synapse.protocol.digest_replies import DigestAsk, DigestBlock, DigestCounts, DigestNeed, DigestOwn
 from synapse.protocol.limits import Limits
 from synapse.protocol.names import NAME_MAX, RESERVED, SEGMENT, TASK
 from synapse.protocol.notices import NOTICES
@@ -117,6 +118,11 @@ def test_every_part_of_a_reply_about_leases_is_explained_with_all_its_fields() -
         (TaskBrief, section_of(text, "A lease")),
         (TaskHolder, section_of(text, "A task")),
         (ProgressLine, section_of(text, "`task.note`")),
+        (DigestAsk, section_of(text, "`digest.read`")),
+        (DigestBlock, section_of(text, "`digest.read`")),
+        (DigestNeed, section_of(text, "`digest.read`")),
+        (DigestOwn, section_of(text, "`digest.read`")),
+        (DigestCounts, section_of(text, "`digest.read`")),
     ):
         fields = [field.encode_name for field in msgspec.structs.fields(kind)]
         assert [field for field in fields if f"`{field}`" not in told and field not in COMMON] == [], kind.__name__

@@ -109,6 +109,9 @@ FAST_PATH = (
     "src/synapse/faces/cli/board.py",
     "src/synapse/faces/cli/plan_view.py",
     "src/synapse/client/a2a.py",
+    "src/synapse/client/plain.py",
+    "src/synapse/client/digest_text.py",
+    "src/synapse/faces/cli/digest.py",
     "src/synapse/faces/cli/background.py",
 )
 SLOW = frozenset({"argparse", "asyncio", "h11", "msgspec", "websockets"})

@@ -19,6 +19,7 @@ __all__ = [
     "body_of",
     "connect",
     "data_of",
+    "digest_text",
     "traced",
     "value_of",
 ]
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from synapse.client.client import body_as as body_as
     from synapse.client.client import body_of as body_of
     from synapse.client.client import data_of as data_of
+    from synapse.client.client import digest_text as digest_text
     from synapse.client.client import value_of as value_of
     from synapse.client.trace import traced as traced
 

@@ -367,6 +367,7 @@ class BlockingClient:
     task = _blocking(Client.task)
     tasks = _blocking(Client.tasks)
     progress = _blocking(Client.progress)
+    digest = _blocking(Client.digest)
     rooms = _blocking(Client.rooms)
     channels = _blocking(Client.channels)
     room_info = _blocking(Client.room_info)

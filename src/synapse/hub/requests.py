@@ -14,6 +14,7 @@ from synapse.core.state import State
 from synapse.core.topics import channels_in, is_followed, is_topic, keys_on_disk, topic_key
 from synapse.errors import Rejected
 from synapse.hub.connection import Connection
+from synapse.hub.digest import digest_query, read_digest
 from synapse.hub.feeds import Subscription
 from synapse.hub.ledger import explanation, ledger_query, read_ledger
 from synapse.hub.reads import HistoryQuery, read_history, read_inbox, read_message, read_recipients, recorded_of
@@ -40,6 +41,7 @@ from synapse.protocol.commands import (
     WaitReceipt,
 )
 from synapse.protocol.cursor import cursor_of, message_id, seq_of, seq_of_message
+from synapse.protocol.digest_commands import ReadDigest
 from synapse.protocol.names import GENERAL, split_address, split_topic
 from synapse.protocol.notices import PresenceChanged, PresenceSnapshot
 from synapse.protocol.plan_commands import ReadProgress
@@ -69,6 +71,7 @@ Local: TypeAlias = (
     | WaitReceipt
     | ExplainTask
     | ReadProgress
+    | ReadDigest
     | ShowStatus
     | VerifyJournal
     | BackUpJournal
@@ -119,6 +122,9 @@ class Requests:
             case ReadProgress():
                 lines = ledger_query(state, command, connection.by, self._limits.page_items_max)
                 turns.disk.defer(connection, request_id, lambda: read_ledger(turns.pages, lines))
+            case ReadDigest():
+                digest = digest_query(state, command, connection.by, self._limits.page_items_max)
+                turns.disk.defer(connection, request_id, lambda: read_digest(turns.pages, digest))
             case ShowStatus():
                 turns.reply(connection, request_id, self.status())
             case IdentifyHub():

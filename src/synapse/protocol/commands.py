@@ -10,6 +10,7 @@ import msgspec
 
 from synapse.protocol.card_commands import ListCards, SetCard, ShowCard
 from synapse.protocol.codes import PROTOCOL_VERSION
+from synapse.protocol.digest_commands import ReadDigest
 from synapse.protocol.plan_commands import (
     DeclareTask,
     DeclareTasks,
@@ -498,6 +499,7 @@ Command: TypeAlias = (
     | ShowTask
     | ListTasks
     | ReadProgress
+    | ReadDigest
     | ShowStatus
     | VerifyJournal
     | BackUpJournal
@@ -566,6 +568,7 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     "task.show": ShowTask,
     "task.list": ListTasks,
     "progress.read": ReadProgress,
+    "digest.read": ReadDigest,
     "hub.status": ShowStatus,
     "journal.verify": VerifyJournal,
     "journal.backup": BackUpJournal,

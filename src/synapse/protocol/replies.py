@@ -5,8 +5,17 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from synapse.protocol import card_commands, commands, plan_commands, resource_commands, terms, value_commands
+from synapse.protocol import (
+    card_commands,
+    commands,
+    digest_commands,
+    plan_commands,
+    resource_commands,
+    terms,
+    value_commands,
+)
 from synapse.protocol.card_replies import CardInfo, CardsPage
+from synapse.protocol.digest_replies import Digest
 from synapse.protocol.journal_replies import Compaction
 from synapse.protocol.journal_replies import JournalBackedUp as JournalBackedUp
 from synapse.protocol.journal_replies import JournalVerified as JournalVerified
@@ -508,6 +517,7 @@ Reply: TypeAlias = (
     | PlanPage
     | ProgressLine
     | Progress
+    | Digest
     | Status
     | JournalVerified
     | JournalBackedUp
@@ -576,6 +586,7 @@ REPLY_TO: Final[dict[type[commands.Command], type[Reply]]] = {
     plan_commands.ShowTask: TaskInfo,
     plan_commands.ListTasks: PlanPage,
     plan_commands.ReadProgress: Progress,
+    digest_commands.ReadDigest: Digest,
     commands.ShowStatus: Status,
     commands.VerifyJournal: JournalVerified,
     commands.BackUpJournal: JournalBackedUp,

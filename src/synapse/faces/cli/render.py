@@ -3,6 +3,8 @@
 import sys
 from time import localtime, strftime
 
+from synapse.client.plain import safe as safe
+from synapse.client.plain import span as span
 from synapse.lean import dumps
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
@@ -10,12 +12,6 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     Json: TypeAlias = dict[str, object]
-
-# printable to Python, and yet nothing to see: fillers, joiners, variation selectors, the blank of braille
-_INVISIBLE = frozenset(
-    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0"
-    + "".join(map(chr, range(0xFE00, 0xFE10)))
-)
 
 
 def print_json(value: "Json") -> None:
@@ -62,17 +58,6 @@ def print_words(text: str) -> None:
         return
 
 
-def safe(text: str) -> str:
-    """A text of somebody else's on one line: control characters, bidi and zero-width ones are shown, not obeyed."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(char if char.isprintable() and char not in _INVISIBLE else _visible(char) for char in text)
-
-
-def _visible(char: str) -> str:
-    return char.encode("unicode_escape").decode()
-
-
 def safe_lines(text: str, indent: str) -> str:
     """A text of somebody else's on its own lines, each indented, so that none can pass for one of ours."""
     return "\n".join(indent + safe(line.replace("\t", "    ")) for line in text.split("\n"))
@@ -108,16 +93,6 @@ def clock(at_ms: object) -> str:
         return "–"
     then = localtime(at_ms / 1000)
     return strftime("%H:%M:%S" if then[:3] == localtime()[:3] else "%Y-%m-%d %H:%M:%S", then)
-
-
-def span(ms: int) -> str:
-    """A length of time for people, as the hub writes it: `42 s`, `14 min 5 s`, `3 h 20 min`."""
-    seconds = -(-ms // 1000)
-    if seconds < 120:
-        return f"{seconds} s"
-    if seconds < 7200:
-        return f"{seconds // 60} min {seconds % 60} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60} min"
 
 
 def table(rows: list[list[str]]) -> str:

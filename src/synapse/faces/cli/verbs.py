@@ -217,6 +217,15 @@ VERBS = {
         ),
         Verb("why", "why", "[TASK]", (0, 1), "Tell what happened to a task, oldest first."),
         Verb(
+            "digest",
+            "digest",
+            "",
+            (0, 0),
+            "Tell what matters to me first: what is asked of me, what blocks me, what is mine; the rest as counts.",
+            Option("since", TEXT, "CURSOR", "Also count what others did after this cursor; say so when it is nothing."),
+            Option("max-tokens", NUMBER, "N", "At most so long, a token being 4 characters; 2000 without it."),
+        ),
+        Verb(
             "task declare",
             "declare",
             "[TASK]",
