@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from synapse.faces import demo
-from synapse.faces.demo import Cast, Seen, claims
+from synapse.faces.demo import Seen, claims
+from synapse.faces.demo_cast import Cast
+from synapse.faces.demo_plan import OPENED
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -164,6 +166,8 @@ def truthful() -> Seen:
         taken=16,
         left=demo.CHECKPOINT,
         overtaken=False,
+        steps=list(OPENED),
+        unblocked_ms=80,
         kept=(17, 17),
         counted=[(n, 100 + n) for n in range(1, total + 1)],
         total=total,
@@ -192,6 +196,9 @@ LIES: list[tuple[str, Callable[[Seen], Seen], set[str]]] = [
     ("the hand-off kept the epoch", lambda s: replace(s, taken=s.handed), {"hand-off"}),
     ("the checkpoint is gone", lambda s: replace(s, left=None), {"hand-off"}),
     ("a third stepped in", lambda s: replace(s, overtaken=True), {"hand-off"}),
+    ("a task was ready too early", lambda s: replace(s, steps=sorted(s.steps)), {"of a plan"}),
+    ("a task was ready twice", lambda s: replace(s, steps=[*s.steps, "ready release"]), {"of a plan"}),
+    ("nothing was freed", lambda s: replace(s, steps=s.steps[:2]), {"of a plan"}),
     ("a restart gave a new epoch", lambda s: replace(s, kept=(17, 18)), {"kept its epoch"}),
     ("a restart lost the lease", lambda s: replace(s, kept=(17, 0)), {"kept its epoch"}),
     ("there was no such lease", lambda s: replace(s, kept=(0, 0)), {"kept its epoch"}),

@@ -7,7 +7,6 @@ printed as a fact was observed in this run; a claim that does not hold is printe
 import argparse
 import json
 import os
-import select
 import shlex
 import shutil
 import signal
@@ -16,18 +15,17 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from time import monotonic, sleep
 from types import FrameType
-from typing import IO, Final, TypeAlias
+from typing import Final
 
 from synapse.errors import EXIT_FAILED, EXIT_LOCKED, EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, SynapseError
+from synapse.faces.demo_cast import PATIENCE_S, Cast, Json, StoryBroken, output, say, shown
 from synapse.faces.demo_counter import Store
-
-Json: TypeAlias = dict[str, object]
+from synapse.faces.demo_plan import OPENED, follow_a_plan
 
 CHANNEL: Final = "main:general"
 COUNTERS: Final = ("ada", "bob", "cleo", "dora")
@@ -36,17 +34,9 @@ COUNTS = 6
 TTL: Final = "3"
 """Seconds, of their leases: one whose holder is done while there is no hub is waited for so long."""
 HUB_KILLS = 3
-SHORT: Final = {"SYNAPSE_LIMIT_TTL_MS_MIN": "1000"}
-"""The hub of the demo allows leases of one second, so that nobody has to wait for a real one to end."""
 CHECKPOINT: Final = {"done": ["parser"], "next": "tests"}
-PATIENCE_S: Final = 60.0
-"""How long one step may take on a busy machine before the demo gives up."""
 PAUSE_S: Final = 0.05
 SIGINT_EXIT: Final = 130
-
-
-class StoryBroken(SynapseError):
-    """The demo could not go on: a process ended as it should not, or something took too long."""
 
 
 @dataclass(slots=True)
@@ -54,12 +44,13 @@ class Seen:
     """What happened, as its witnesses reported it.
 
     epochs: of every grant that was told, in order. refused: the code and the holder's epoch that bob was told.
-    passed_on_ms, crashed_ms: until who waited had it, from a release and from the kill of a holder. fenced: the codes
-    for the old epoch. handed, taken, left: the epochs of a hand-off, and what the receiver found; overtaken: who waited
-    was granted meanwhile. kept: the epoch of a lease before and after the kills of the hub. counted: number and epoch
-    of each addition; crowded: those that were not alone; unwritten: those that the store refused; total: the number in
-    the end. retries: calls that found no hub. acked, heard, kept_messages: ids of messages, as senders, listener and
-    history have them. verdict: `journal verify`.
+    passed_on_ms, crashed_ms: until who waited had it, from a release and from the kill of a holder. fenced: the
+    codes for the old epoch. handed, taken, left: the epochs of a hand-off, and what the receiver found; overtaken:
+    who waited was granted meanwhile. steps: what a board told while a plan was worked off; unblocked_ms: from a
+    command that ended a task until it told what had become ready. kept: the epoch of a lease before and after the
+    kills of the hub. counted: number and epoch of each addition; crowded: those that were not alone; unwritten:
+    those that the store refused; total: the number in the end. retries: calls that found no hub. acked, heard,
+    kept_messages: ids of messages, as senders, listener and history have them. verdict: `journal verify`.
     """
 
     epochs: list[int] = field(default_factory=list)
@@ -71,6 +62,8 @@ class Seen:
     taken: int = 0
     left: object = None
     overtaken: bool = True
+    steps: list[str] = field(default_factory=list)
+    unblocked_ms: int = -1
     kept: tuple[int, int] = (0, -1)
     counted: list[tuple[int, int]] = field(default_factory=list)
     crowded: int = 0
@@ -103,6 +96,7 @@ def claims(seen: Seen) -> list[tuple[str, bool]]:
             "a hand-off went past who waited, with a new epoch and the checkpoint",
             0 < seen.handed < seen.taken and seen.left == CHECKPOINT and not seen.overtaken,
         ),
+        ("each task of a plan was ready when all it depended on was done, and was told so once", seen.steps == OPENED),
         (f"the hub was killed {HUB_KILLS} times and came back", seen.hub_kills == HUB_KILLS == len(seen.ready_ms) - 1),
         ("a lease that was held all the while kept its epoch", seen.kept[0] == seen.kept[1] > 0),
         (
@@ -122,103 +116,6 @@ def claims(seen: Seen) -> list[tuple[str, bool]]:
     ]
 
 
-class Cast:
-    """The processes of the demo: started, heard and ended here, so that none outlives it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.home = root / "home"
-        self.log = root / "hub.log"
-        self.hub: subprocess.Popen[str] | None = None
-        self.is_over = threading.Event()
-        self._running: set[subprocess.Popen[str]] = set()
-        self._lock = threading.Lock()
-        mine = ("SYNAPSE_", "SYN_IDENTITY")
-        self._environ = {key: text for key, text in os.environ.items() if not key.startswith(mine)}
-        self._environ |= {"SYNAPSE_HOME": str(self.home), "PYTHONUNBUFFERED": "1", "SYNAPSE_WORKTREE": "demo", **SHORT}
-
-    def start(self, *words: str, name: str = "", stderr: "IO[str] | int | None" = None) -> "subprocess.Popen[str]":
-        """`synapse WORDS` as `name`, in a session of its own: Ctrl-C ends the demo, and the demo ends the rest."""
-        with self._lock:
-            if self.is_over.is_set():
-                raise StoryBroken("the demo is over")
-            process = subprocess.Popen(
-                [sys.executable, "-m", "synapse", *words],
-                env=self._environ | ({"SYNAPSE_NAME": name} if name else {}),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE if stderr is None else stderr,
-                text=True,
-                start_new_session=True,
-            )
-            self._running.add(process)
-            return process
-
-    def run(self, *words: str, name: str = "", stdin: str = "") -> tuple[int, str, str]:
-        """`synapse WORDS` to its end: exit code, stdout, stderr."""
-        process = self.start(*words, name=name)
-        try:
-            out, err = process.communicate(stdin, timeout=PATIENCE_S)
-        except subprocess.TimeoutExpired as error:
-            raise StoryBroken(f"synapse {' '.join(words)} took longer than {PATIENCE_S:g} s") from error
-        self.forget(process)
-        return process.returncode, out, err
-
-    def must(self, *words: str, name: str = "", stdin: str = "") -> str:
-        """As `run`; what it printed. Raises `StoryBroken` unless it exits 0."""
-        code, out, err = self.run(*words, name=name, stdin=stdin)
-        if code:
-            raise StoryBroken(f"synapse {' '.join(words)} exited {code}: {err.strip() or out.strip()}")
-        return out
-
-    def start_hub(self) -> tuple[str, int]:
-        """Start the hub on a free port; its ready line, and the milliseconds from start to that line."""
-        begun_s = monotonic()
-        with self.log.open("a") as log:
-            self.hub = hub = self.start("hub", "--port", "0", stderr=log)
-        assert hub.stdout is not None
-        if not select.select([hub.stdout], [], [], PATIENCE_S)[0]:
-            raise StoryBroken(f"the hub was not ready within {PATIENCE_S:g} s")
-        line = hub.stdout.readline().strip()
-        if not line.startswith("synapse hub ready "):
-            raise StoryBroken(f"the hub did not start: {self.log.read_text()[-500:].strip()}")
-        return line, round((monotonic() - begun_s) * 1000)
-
-    def kill(self, process: "subprocess.Popen[str]") -> None:
-        """SIGKILL: no warning, no last words."""
-        process.kill()
-        process.wait()
-        self.forget(process)
-
-    def forget(self, process: "subprocess.Popen[str]") -> None:
-        """A process has ended: let its pipes go."""
-        with self._lock:
-            self._running.discard(process)
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe is not None:
-                with suppress(BrokenPipeError):
-                    pipe.close()
-
-    def end(self, *, but_hub: bool) -> None:
-        """End all processes; `but_hub` spares the hub."""
-        with self._lock:
-            self.is_over.set()
-            left = {process for process in self._running if not (but_hub and process is self.hub)}
-        for process in left:
-            process.terminate()
-        for process in left:
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-    def close(self) -> None:
-        """Let all pipes go."""
-        for process in list(self._running):
-            self.forget(process)
-
-
 class Story:
     """One run of the demo."""
 
@@ -236,6 +133,7 @@ class Story:
         self._die()
         self._come_back()
         self._hand_over()
+        self.seen.steps, self.seen.unblocked_ms = follow_a_plan(self.cast, self._claim)
         self._kill_the_hub()
         self._count()
 
@@ -364,7 +262,7 @@ class Story:
 
     def _kill_the_hub(self) -> None:
         seen = self.seen
-        say(f"5  The hub is killed {HUB_KILLS} times while {len(COUNTERS)} agents add to one number")
+        say(f"6  The hub is killed {HUB_KILLS} times while {len(COUNTERS)} agents add to one number")
         say(
             f"   {COUNTS} times each: `lock counter --wait -- COMMAND`, which reads, thinks and writes, then a message."
         )
@@ -498,25 +396,9 @@ def read_history(cast: Cast) -> list[str]:
     return [message["id"] for message in messages]
 
 
-def say(text: str) -> None:
-    """A line of the story, shown at once."""
-    print(f"\n{text}" if text[:1].isdigit() else text, flush=True)
-
-
-def shown(name: str, command: str, *, is_synapse: bool = True) -> None:
-    """A command, as it would be typed."""
-    print(f"   {name + ' ' if name else ''}$ {'synapse ' if is_synapse else ''}{command}", flush=True)
-
-
-def output(text: str) -> None:
-    """What a command printed, or what was seen of it."""
-    for line in text.splitlines():
-        print(f"     {line}", flush=True)
-
-
 def report(seen: Seen) -> bool:
     """Print the claims and the figures; True when every claim holds."""
-    say("6  Counted")
+    say("7  Counted")
     is_right = True
     for text, holds in claims(seen):
         print(f"   {'ok    ' if holds else 'FAILED'}  {text}")
@@ -530,6 +412,7 @@ def report(seen: Seen) -> bool:
     print(f"   at it at once           {seen.crowded}")
     print(f"   calls repeated          {seen.retries} (they found no hub)")
     print(f"   passed on, ms           {seen.passed_on_ms} after a release, {seen.crashed_ms} after a crash")
+    print(f"   unblocked, ms           {seen.unblocked_ms} after the command that ended what was waited for")
     print(f"   messages acknowledged   {len(seen.acked)}, heard {len(seen.heard)}, kept {len(seen.kept_messages)}")
     print(f"   processes killed        {seen.hub_kills} times the hub, {seen.agent_kills} agent")
     print(
@@ -547,6 +430,7 @@ def farewell(cast: Cast) -> None:
     print(f"\nThe hub stays up (pid {cast.hub.pid}). Talk to it:")
     print(f"   export SYNAPSE_HOME={cast.home}")
     print(f"   {command} state")
+    print(f"   {command} board --tree --all")
     print(f"   {command} --name ada claim T1 --paths 'src/**'")
     print(f"   {command} --name bob claim T2 --paths src/core/state.py")
     print("Stop it, and remove what it kept:")
