@@ -285,6 +285,22 @@ def test_many_dependents_become_ready_at_once_in_events_that_fit_a_frame(world: 
     assert {name for event in said for name in event.tasks} == {f"T{n:04}" for n in range(1_200)}
 
 
+def test_an_opening_is_announced_once_and_again_when_it_had_closed(world: PlanWorld) -> None:
+    def said(recorded: list) -> list[str]:  # type: ignore[type-arg]  # what `settle` returns
+        return [name for item in recorded if isinstance(item.event, TasksReady) for name in item.event.tasks]
+
+    def moved(status: str) -> list[str]:
+        return said(world.settle(world.do(UpdateTask(task="D", status=status), "ada")[0]))
+
+    assert said(world.settle(world.do(DeclareTask(task="D"), "ada")[0])) == ["D"]
+    assert said(world.settle(world.do(DeclareTask(task="T", depends_on=("D",)), "ada")[0])) == []
+    assert moved("done") == ["T"]
+    assert said(world.settle(world.do(DeclareTask(task="T", title="the same opening"), "ada")[0])) == []
+    assert moved("open") == ["D"]
+    assert not world.show("T").ready
+    assert moved("done") == ["T"], "it had closed in between"
+
+
 @pytest.mark.bad_input("BI-51")
 def test_progress_that_says_nothing_too_much_or_of_nothing_is_refused(world: PlanWorld) -> None:
     world.declare("T")

@@ -40,7 +40,7 @@ PLAN_FAULTS = [
         PLAN,
         "            if task is not None and task.is_ready and not task.is_announced:",
         "            if task is not None and task.is_ready:",
-        _MACHINE,
+        _TESTS,
     ),
     Fault(
         "an opening after a step is not announced",
@@ -54,7 +54,7 @@ PLAN_FAULTS = [
         PLAN,
         "        dependent.unmet += -1 if is_done else 1",
         "        dependent.unmet += -1 if is_done else 0",
-        _MACHINE,
+        _TESTS,
     ),
     Fault(
         "a dependency that is taken out counts as done",
