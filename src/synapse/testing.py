@@ -19,7 +19,7 @@ from synapse.core.by import Rules
 from synapse.core.state import State, digest, new_state
 from synapse.errors import Disconnected, JournalError, StoreFailed
 from synapse.hub.connection import Connection
-from synapse.hub.reads import recorded_of
+from synapse.hub.paging import recorded_of
 from synapse.hub.server import begin
 from synapse.hub.threads import InlineWorker, Store
 from synapse.hub.turn import Turns

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 from tests.core.lease_world import LeaseWorld
 
-from synapse.core.events import Event, LeaseGranted, LeaseReleased, LeaseRevoked
+from synapse.core.events import Event, LeaseGranted, LeaseReleased, LeaseRevoked, Recorded
 from synapse.core.plan import RoomPlan, find_cycle, follow, openings
 from synapse.core.plan_events import TaskDeclared, TaskMoved, TasksReady
 from synapse.protocol.limits import Limits
@@ -33,7 +33,7 @@ class PlanWorld(LeaseWorld):
     def move(self, task: str, status: str, name: str = "ada", epoch: int | None = None) -> list[Event]:
         return [item.event for item in self.settle(self.do(UpdateTask(task=task, status=status, epoch=epoch), name)[0])]
 
-    def settle(self, recorded: list) -> list:  # type: ignore[type-arg]  # what `record` returns
+    def settle(self, recorded: list[Recorded]) -> list[Recorded]:
         steps = self.record(follow(self.state, recorded), "hub")
         said = self.record(openings(self.state, [*recorded, *steps]), "hub")
         return [*recorded, *steps, *said]
@@ -286,7 +286,7 @@ def test_many_dependents_become_ready_at_once_in_events_that_fit_a_frame(world: 
 
 
 def test_an_opening_is_announced_once_and_again_when_it_had_closed(world: PlanWorld) -> None:
-    def said(recorded: list) -> list[str]:  # type: ignore[type-arg]  # what `settle` returns
+    def said(recorded: list[Recorded]) -> list[str]:
         return [name for item in recorded if isinstance(item.event, TasksReady) for name in item.event.tasks]
 
     def moved(status: str) -> list[str]:
@@ -314,7 +314,7 @@ def test_progress_that_says_nothing_too_much_or_of_nothing_is_refused(world: Pla
         ({"task": "T", "text": "x", "epoch": epoch - 1}, "stale_epoch"),
         ({"task": "never", "text": "x", "epoch": 7}, "stale_epoch"),
     ):
-        assert world.refusal(NoteProgress(**fields), "ada").code == code, fields  # type: ignore[arg-type]  # wrong on purpose
+        assert world.refusal(NoteProgress(**fields), "ada").code == code, fields
     assert world.refusal(NoteProgress(task="T", text="x", epoch=epoch), "bob").code == "stale_epoch"
 
 

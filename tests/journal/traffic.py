@@ -13,7 +13,7 @@ from synapse.core.answers import answer
 from synapse.core.events import JournalStarted
 from synapse.core.state import State, new_state
 from synapse.errors import Rejected
-from synapse.hub.reads import recorded_of
+from synapse.hub.paging import recorded_of
 from synapse.journal.reader import JournalReader
 from synapse.journal.store import Journal
 from synapse.protocol.commands import (
@@ -28,12 +28,13 @@ from synapse.protocol.commands import (
     TakeInbox,
 )
 from synapse.protocol.cursor import message_id
+from synapse.protocol.plan_commands import DeclareTask, NoteProgress, UpdateTask
 from synapse.protocol.value_commands import DeleteValue, PutValue
 
 AGENTS = ("ada", "bob", "cy")
 CHANNELS = ("main:general", "main:news", "lab:general")
 DAY_MS = 24 * 3600 * 1000
-KEEP_ALL_SHORT = {"messages": 2 * DAY_MS, "leases": DAY_MS, "values": DAY_MS}
+KEEP_ALL_SHORT = {"messages": 2 * DAY_MS, "leases": DAY_MS, "values": DAY_MS, "plan": DAY_MS}
 """A retention under which much goes."""
 
 
@@ -96,7 +97,7 @@ class Traffic:
 
     def _one(self, name: str) -> None:
         dice, world = self.dice, self.world
-        match dice.randrange(12):
+        match dice.randrange(14):
             case 0 | 1 | 2:
                 text = "hi @bob" if dice.random() < 0.3 else f"note {dice.randrange(10**6)}"
                 self._keyed(name, SendMessage(room=None, channel=dice.choice(CHANNELS), body=raw(text)))
@@ -115,6 +116,13 @@ class Traffic:
                 world.do(SaveCheckpoint(task=f"T{dice.randrange(5)}", data=raw({"at": 1})), name)
             case 10:
                 self._keyed(name, PutValue(key=f"k{dice.randrange(6)}", value=raw(dice.randrange(99))))
+            case 11:
+                task, other = f"T{dice.randrange(5)}", f"T{dice.randrange(5, 9)}"
+                world.do(DeclareTask(task=task, title=f"the {dice.randrange(99)}th", depends_on=(other,)), "operator")
+            case 12:
+                task = f"T{dice.randrange(5)}"
+                world.do(UpdateTask(task=task, status=dice.choice(("open", "blocked", "cancelled"))), "operator")
+                world.do(NoteProgress(task=task, text="as far as that"), name)
             case _:
                 if dice.random() < 0.3:
                     world.do(HandOffLease(task=f"T{dice.randrange(5)}", to=dice.choice(AGENTS)), name)

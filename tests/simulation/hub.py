@@ -21,7 +21,7 @@ from synapse.core.events import Row
 from synapse.core.state import State, decode_state, encode_state, new_state
 from synapse.errors import JournalError, StoreFailed
 from synapse.hub.connection import Connection
-from synapse.hub.reads import recorded_of
+from synapse.hub.paging import recorded_of
 from synapse.hub.server import TICK_S, begin
 from synapse.hub.threads import Store
 from synapse.hub.turn import Turns

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 MESSAGES: Final = "messages"
 LEASES: Final = "leases"
 VALUES: Final = "values"
-KINDS: Final = (MESSAGES, LEASES, VALUES)
+PLAN: Final = "plan"
+KINDS: Final = (MESSAGES, LEASES, VALUES, PLAN)
 """What a retention can be given for, besides single channels."""
 
 KEEP_MS_MIN: Final = 24 * 3600 * 1000
@@ -39,8 +40,15 @@ _KIND_OF_NOUN: Final = {
     "lease": LEASES,
     "value": VALUES,
     "values": VALUES,
+    "task": PLAN,
+    "tasks": PLAN,
 }
-_KIND_OF_PREFIX: Final = {"ch": MESSAGES, "in": MESSAGES, "ag": MESSAGES, "ta": LEASES, LEASES: LEASES, "kv": VALUES}
+_KIND_OF_PREFIX: Final = {
+    **dict.fromkeys(("ch", "in", "ag"), MESSAGES),
+    **dict.fromkeys(("ta", LEASES), LEASES),
+    "kv": VALUES,
+    **dict.fromkeys(("pl", "pt"), PLAN),
+}
 
 
 @dataclass(slots=True)
@@ -78,7 +86,14 @@ def floor_of(floors: Mapping[str, int], key: str) -> int:
     if not floors:
         return 0
     kind = _KIND_OF_PREFIX.get(key.partition("/")[0], "")
-    return max(floors.get(key, 0), floors.get(kind, 0))
+    return max(floors.get(_floor_name(key), 0), floors.get(kind, 0))
+
+
+def _floor_name(key: str) -> str:
+    """All tasks share a floor: their leases one, the tasks of a plan that of their room."""
+    if key.startswith("ta/"):
+        return LEASES
+    return f"pl/{key.split('/')[1]}" if key.startswith("pt/") else key
 
 
 def may_be_dropped(cuts: Mapping[str, int], seq: int, type_name: str, keys: Iterable[str]) -> bool:
@@ -102,7 +117,7 @@ def pinned(state: "State") -> Iterator[int]:
 class Planning:
     """One look at all rows, oldest first, of which a compaction comes.
 
-    ages_ms: how long is kept, by cut (`messages`, `leases`, `values`, `ch/ID`); None: everything from now on. What is
+    ages_ms: how long is kept, by cut (a kind, or `ch/ID`); None: everything from now on. What is
     not named keeps the cut it has. The age of a row is that of the youngest row up to it, so that after a jump of the
     wall clock more is kept and never less.
     """
@@ -140,7 +155,7 @@ class Planning:
         self.bytes += size
         for key in keys:
             if not key.startswith("ag/"):  # nobody reads by it
-                name = LEASES if key.startswith("ta/") else key
+                name = _floor_name(key)
                 self.floors[name] = max(seq, self.floors.get(name, 0))
 
     def event(self, upto: int, base_hash: str) -> JournalCompacted:
@@ -158,6 +173,7 @@ class Planning:
             "ch": state.rooms.channels,
             "in": state.agents.by_id,
             "kv": state.rooms.by_id,
+            "pl": state.rooms.by_id,
         }
         floors: dict[str, int] = {}
         for name, floor in self.floors.items():
@@ -175,7 +191,7 @@ class Planning:
 
 def kept_from(state: "State", floors: Mapping[str, int]) -> list[tuple[str, int]]:
     """What lost rows, as it is called, and up to where: channels as `room:channel`, inboxes as `@name`, `leases`,
-    `values of ROOM`; `messages` and `values` for all of them."""
+    `values of ROOM`, `plan of ROOM`; `messages`, `values` and `plan` for all of them."""
     named: list[tuple[str, int]] = []
     for key, floor in floors.items():
         prefix, _, number = key.partition("/")
@@ -189,6 +205,9 @@ def kept_from(state: "State", floors: Mapping[str, int]) -> list[tuple[str, int]
         elif prefix == "kv":
             room = state.rooms.by_id.get(int(number))
             name = None if room is None else f"values of {room.name}"
+        elif prefix == "pl":
+            room = state.rooms.by_id.get(int(number))
+            name = None if room is None else f"plan of {room.name}"
         if name is not None:
             named.append((name, floor))
     return sorted(named)

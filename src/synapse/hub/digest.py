@@ -19,8 +19,7 @@ from synapse.core.leases import RANK
 from synapse.core.plan_events import TaskMoved
 from synapse.core.retention import floor_of
 from synapse.core.state import State
-from synapse.hub.ledger import require_limit
-from synapse.hub.reads import recorded_of
+from synapse.hub.paging import recorded_of, require_limit
 from synapse.journal.interface import Pages
 from synapse.protocol.cursor import cursor_of, seq_of
 from synapse.protocol.digest_commands import ReadDigest

@@ -1,7 +1,6 @@
 """What happened to a task, read from the journal: the lines of its ledger, and its whole story in words."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -18,7 +17,7 @@ from synapse.core.plan_events import TaskMoved, TaskNoted
 from synapse.core.retention import floor_of
 from synapse.core.state import State
 from synapse.errors import Rejected
-from synapse.hub.reads import REPLY_BYTES_MAX, SCAN_ROWS_MAX, recorded_of
+from synapse.hub.paging import REPLY_BYTES_MAX, Scan, cursors, read_page, recorded_of, require_limit
 from synapse.journal.interface import Pages
 from synapse.protocol.commands import ExplainTask
 from synapse.protocol.cursor import cursor_of, seq_of
@@ -28,34 +27,12 @@ from synapse.protocol.plan_replies import Progress, ProgressLine
 from synapse.protocol.replies import Explanation, Happened
 from synapse.protocol.terms import PROGRESS_KINDS
 
-_CHUNK: Final = 500
 _LAPSED: Final = frozenset({"released", "expired", "revoked"})
 
 
-def require_limit(limit: int, most: int) -> None:
-    """Raises `Rejected(bad_request)` outside 1 to `most`."""
-    if not 1 <= limit <= most:
-        raise Rejected(
-            "bad_request",
-            f"limit {limit} must be 1 to {most} - at `$.body.limit`",
-            {"path": "$.body.limit", "max": most},
-        )
-
-
-@dataclass(slots=True, frozen=True)
-class LedgerQuery:
-    """A page of a ledger with names resolved. since, before: seqs, None when not given."""
-
-    key: str
-    since: int | None
-    before: int | None
-    head: int
-    journal_id: str
-    asked: ReadProgress
-
-
-def ledger_query(state: State, command: ReadProgress, by: By, items_max: int) -> LedgerQuery:
-    """Raises `Rejected`: `not_found`, `bad_name`, `bad_request`, `log_diverged`."""
+def ledger_scan(state: State, command: ReadProgress, by: By, items_max: int) -> Scan[ProgressLine]:
+    """What a request for a ledger looks for. Raises `Rejected`: `not_found`, `bad_name`, `bad_request`,
+    `log_diverged`."""
     room = room_of(state, command.room, by)
     require_limit(command.limit, items_max)
     if command.kind is not None and command.kind not in PROGRESS_KINDS:
@@ -65,13 +42,25 @@ def ledger_query(state: State, command: ReadProgress, by: By, items_max: int) ->
     if command.since is not None and command.before is not None:
         raise Rejected("bad_request", "give since or before, not both - at `$.body`")
     journal_id, head = state.journal_id, state.seq
-    return LedgerQuery(
-        key=f"pl/{room.id}" if command.task is None else f"pt/{room.id}/{require_task(command.task)}",
+    key = f"pl/{room.id}" if command.task is None else f"pt/{room.id}/{require_task(command.task)}"
+
+    def show(recorded: Recorded) -> ProgressLine | None:
+        line = line_of(recorded)
+        if line is None or (command.agent is not None and line.by != command.agent):
+            return None
+        return line if command.kind is None or line.kind == command.kind else None
+
+    return Scan(
+        keys=(key,),
+        called=f"plan of room {room.name}",
         since=None if command.since is None else seq_of(command.since, journal_id, head),
         before=None if command.before is None else seq_of(command.before, journal_id, head),
         head=head,
         journal_id=journal_id,
-        asked=command,
+        limit=command.limit,
+        floor=lambda: floor_of(state.retention.floors, key),
+        show=show,
+        size=_size,
     )
 
 
@@ -98,68 +87,20 @@ def line_of(recorded: Recorded) -> ProgressLine | None:
     )
 
 
-def read_ledger(pages: Pages, query: LedgerQuery) -> Progress:
-    """One page of a ledger."""
-    fits = _filter(query.asked)
-    if query.since is not None:
-        return _forward(pages, query, query.since, fits)
-    return _backward(pages, query, fits)
-
-
-def _filter(asked: ReadProgress) -> Callable[[ProgressLine], bool]:
-    return lambda line: (
-        (asked.agent is None or line.by == asked.agent) and (asked.kind is None or line.kind == asked.kind)
-    )
-
-
 def _size(line: ProgressLine) -> int:
     return 256 + 4 * len(line.text) + 512 * len(line.artefacts)
 
 
-def _forward(pages: Pages, query: LedgerQuery, since: int, fits: Callable[[ProgressLine], bool]) -> Progress:
-    found: list[ProgressLine] = []
-    position, size, scanned, is_done = since, 0, 0, False
-    while not is_done and scanned < SCAN_ROWS_MAX:
-        rows = pages.page((query.key,), position, query.head, _CHUNK)
-        is_done = len(rows) < _CHUNK
-        scanned += len(rows)
-        for row in rows:
-            line = line_of(recorded_of(row))
-            if line is not None and fits(line):
-                if len(found) == query.asked.limit or (found and size + _size(line) > REPLY_BYTES_MAX):
-                    return _page(query, found, following=position, earlier=since)
-                found.append(line)
-                size += _size(line)
-            position = row.seq
-    return _page(query, found, following=None if is_done else position, earlier=since)
-
-
-def _backward(pages: Pages, query: LedgerQuery, fits: Callable[[ProgressLine], bool]) -> Progress:
-    found: list[ProgressLine] = []
-    before = query.head + 1 if query.before is None else min(query.before, query.head + 1)
-    position, size, scanned, is_done = before, 0, 0, False
-    while not is_done and scanned < SCAN_ROWS_MAX:
-        rows = pages.page_back((query.key,), position, _CHUNK)
-        is_done = len(rows) < _CHUNK
-        scanned += len(rows)
-        for row in reversed(rows):
-            line = line_of(recorded_of(row))
-            if line is not None and fits(line):
-                if len(found) == query.asked.limit or (found and size + _size(line) > REPLY_BYTES_MAX):
-                    return _page(query, found[::-1], following=before - 1, earlier=position)
-                found.append(line)
-                size += _size(line)
-            position = row.seq
-    return _page(query, found[::-1], following=before - 1, earlier=None if is_done else position)
-
-
-def _page(query: LedgerQuery, found: Sequence[ProgressLine], *, following: int | None, earlier: int | None) -> Progress:
-    at_head = following is None or following >= query.head
+def read_ledger(pages: Pages, scan: Scan[ProgressLine]) -> Progress:
+    """One page of a ledger. Raises `Rejected(cursor_too_old)` when it would begin before what is kept."""
+    found = read_page(pages, scan)
+    following, previous = cursors(scan, found)
     return Progress(
-        lines=tuple(found),
-        next=None if at_head or following is None else cursor_of(query.journal_id, following),
-        previous=None if earlier is None else cursor_of(query.journal_id, earlier),
-        cursor=cursor_of(query.journal_id, query.head),
+        lines=tuple(line for _, line in found.items),
+        next=following,
+        previous=previous,
+        first_kept=UNSET if found.first_kept is None else cursor_of(scan.journal_id, found.first_kept),
+        cursor=cursor_of(scan.journal_id, scan.head),
     )
 
 

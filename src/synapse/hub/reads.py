@@ -5,26 +5,20 @@ Whatever they read is durable: they are started after the commit of the turn the
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import msgspec
+from msgspec import UNSET
 
-from synapse.core.events import MessagePosted, MessageSent, Recorded, Row
+from synapse.core.events import MessagePosted, MessageSent, Recorded
 from synapse.core.kernel import shown_to
-from synapse.core.retention import too_old
 from synapse.errors import Rejected
+from synapse.hub.paging import REPLY_BYTES_MAX, Scan, cursors, read_page, recorded_of
 from synapse.journal.interface import Pages
 from synapse.journal.upcast import decode
 from synapse.protocol.commands import ReadHistory
-from synapse.protocol.cursor import cursor_of, seq_of_message
+from synapse.protocol.cursor import cursor_of
 from synapse.protocol.notices import Message
 from synapse.protocol.replies import History, Inbox
-
-REPLY_BYTES_MAX: Final = 200 * 1024
-"""Pages stop growing here; with one more message they stay below the largest frame."""
-SCAN_ROWS_MAX: Final = 5_000
-"""Rows one request looks through for its filters; the reply's cursor goes on from there."""
-_CHUNK: Final = 500
 
 
 @dataclass(slots=True, frozen=True)
@@ -43,11 +37,6 @@ class HistoryQuery:
     head: int
     journal_id: str
     asked: ReadHistory
-
-
-def recorded_of(row: Row) -> Recorded:
-    """A journal row as an event, upcast if it is an older one."""
-    return Recorded(row.seq, row.at_ms, row.actor, decode(row))
 
 
 def _size(message: Message) -> int:
@@ -75,69 +64,31 @@ def _filter(asked: ReadHistory) -> Callable[[Message], bool]:
 
 def read_history(pages: Pages, query: HistoryQuery) -> History:
     """One page of history. Raises `Rejected(cursor_too_old)` when it would begin before what is kept."""
-    found = _forward(pages, query, query.since) if query.since is not None else _backward(pages, query)
-    floor = query.floor()
-    if not floor:
-        return found
-    too_early = floor - 1 if query.before is None else floor  # what comes before a cursor that was dropped is gone too
-    begins = query.since if query.since is not None else query.before
-    if begins is not None and begins <= too_early:
-        raise too_old(query.journal_id, floor, query.called)
-    if query.since is not None:
-        return found
-    kept = tuple(message for message in found.messages if seq_of_message(message.id) > floor)
-    if found.previous is not None and len(kept) == len(found.messages):
-        return found
-    return msgspec.structs.replace(found, messages=kept, previous=None, first_kept=cursor_of(query.journal_id, floor))
-
-
-def _forward(pages: Pages, query: HistoryQuery, since: int) -> History:
     fits = _filter(query.asked)
-    found: list[Message] = []
-    position, size, scanned, is_done = since, 0, 0, False
-    while not is_done and scanned < SCAN_ROWS_MAX:
-        rows = pages.page(query.keys, position, query.head, _CHUNK)
-        is_done = len(rows) < _CHUNK
-        scanned += len(rows)
-        for row in rows:
-            message = shown_to(query.journal_id, recorded_of(row), query.agent)
-            if message is not None and fits(message):
-                if len(found) == query.asked.limit or (found and size + _size(message) > REPLY_BYTES_MAX):
-                    return _history(query, found, following=position, earlier=since)
-                found.append(message)
-                size += _size(message)
-            position = row.seq
-    following = None if is_done else position
-    return _history(query, found, following=following, earlier=since)
 
+    def show(recorded: Recorded) -> Message | None:
+        message = shown_to(query.journal_id, recorded, query.agent)
+        return message if message is not None and fits(message) else None
 
-def _backward(pages: Pages, query: HistoryQuery) -> History:
-    fits = _filter(query.asked)
-    found: list[Message] = []
-    before = query.head + 1 if query.before is None else min(query.before, query.head + 1)
-    position, size, scanned, is_done = before, 0, 0, False
-    while not is_done and scanned < SCAN_ROWS_MAX:
-        rows = pages.page_back(query.keys, position, _CHUNK)
-        is_done = len(rows) < _CHUNK
-        scanned += len(rows)
-        for row in reversed(rows):
-            message = shown_to(query.journal_id, recorded_of(row), query.agent)
-            if message is not None and fits(message):
-                if len(found) == query.asked.limit or (found and size + _size(message) > REPLY_BYTES_MAX):
-                    return _history(query, found[::-1], following=before - 1, earlier=position)
-                found.append(message)
-                size += _size(message)
-            position = row.seq
-    earlier = None if is_done else position
-    return _history(query, found[::-1], following=before - 1, earlier=earlier)
-
-
-def _history(query: HistoryQuery, found: Sequence[Message], *, following: int | None, earlier: int | None) -> History:
-    at_head = following is None or following >= query.head
+    scan = Scan(
+        keys=query.keys,
+        called=query.called,
+        since=query.since,
+        before=query.before,
+        head=query.head,
+        journal_id=query.journal_id,
+        limit=query.asked.limit,
+        floor=query.floor,
+        show=show,
+        size=_size,
+    )
+    found = read_page(pages, scan)
+    following, previous = cursors(scan, found)
     return History(
-        messages=tuple(found),
-        next=None if at_head or following is None else cursor_of(query.journal_id, following),
-        previous=None if earlier is None else cursor_of(query.journal_id, earlier),
+        messages=tuple(message for _, message in found.items),
+        next=following,
+        previous=previous,
+        first_kept=UNSET if found.first_kept is None else cursor_of(query.journal_id, found.first_kept),
         cursor=cursor_of(query.journal_id, query.head),
     )
 

@@ -16,8 +16,9 @@ from synapse.errors import Rejected
 from synapse.hub.connection import Connection
 from synapse.hub.digest import digest_query, read_digest
 from synapse.hub.feeds import Subscription
-from synapse.hub.ledger import explanation, ledger_query, read_ledger
-from synapse.hub.reads import HistoryQuery, read_history, read_inbox, read_message, read_recipients, recorded_of
+from synapse.hub.ledger import explanation, ledger_scan, read_ledger
+from synapse.hub.paging import recorded_of, require_limit
+from synapse.hub.reads import HistoryQuery, read_history, read_inbox, read_message, read_recipients
 from synapse.hub.threads import Keeper
 from synapse.hub.work import Waiter
 from synapse.protocol.codec import Request, RequestId, encode_notice
@@ -120,7 +121,7 @@ class Requests:
                 explain = explanation(state, command, connection.by, self._limits.page_items_max)
                 turns.disk.defer(connection, request_id, lambda: explain(turns.pages))
             case ReadProgress():
-                lines = ledger_query(state, command, connection.by, self._limits.page_items_max)
+                lines = ledger_scan(state, command, connection.by, self._limits.page_items_max)
                 turns.disk.defer(connection, request_id, lambda: read_ledger(turns.pages, lines))
             case ReadDigest():
                 digest = digest_query(state, command, connection.by, self._limits.page_items_max)
@@ -267,12 +268,7 @@ class Requests:
             keys, called = (self._channel_keys([address])[0][0],), address
         if command.since is not None and command.before is not None:
             raise Rejected("bad_request", "give since or before, not both - at `$.body`")
-        if not 1 <= command.limit <= self._limits.page_items_max:
-            raise Rejected(
-                "bad_request",
-                f"limit {command.limit} must be 1 to {self._limits.page_items_max} - at `$.body.limit`",
-                {"path": "$.body.limit", "max": self._limits.page_items_max},
-            )
+        require_limit(command.limit, self._limits.page_items_max)
         journal_id, head, on_disk = state.journal_id, state.seq, keys_on_disk(state, keys)
         return HistoryQuery(
             keys=on_disk,

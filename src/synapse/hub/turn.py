@@ -457,10 +457,8 @@ class Turns:
         rows, log, began_s = turn.rows, self.log, self._loop.time()
 
         def done(was_full: bool | None, error: JournalError | None) -> None:
-            self._is_committing = False
-            observe_commit(self.totals, turn, self._loop.time() - began_s)
             self.is_committing = False
-            self.totals.commit_s.observe(self._loop.time() - began_s)
+            observe_commit(self.totals, turn, self._loop.time() - began_s)
             if error is not None:
                 self.on_broken(error)
                 return

@@ -95,10 +95,11 @@ class ProgressLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     cursor: str | UnsetType = UNSET
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """One page of a ledger, oldest first. next and previous: as in history."""
+class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One page of a ledger, oldest first. next, previous, first_kept: as in history."""
 
     lines: tuple[ProgressLine, ...]
     next: str | None
     previous: str | None
+    first_kept: str | UnsetType = UNSET
     cursor: str
