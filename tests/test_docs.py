@@ -9,6 +9,7 @@ from typing import get_type_hints
 import msgspec
 import pytest
 
+from synapse.core.lifecycle import diagram
 from synapse.protocol.codes import CLOSES, ERRORS
 from synapse.protocol.commands import COMMANDS
 from synapse.protocol.digest_replies import DigestAsk, DigestBlock, DigestCounts, DigestNeed, DigestOwn
@@ -165,6 +166,13 @@ def test_the_grammar_of_names_is_that_of_the_source() -> None:
     assert f"task    = {TASK} " in told
     assert f"at most {NAME_MAX} characters" in told
     assert set(re.findall(r"`(\w+)`", told.partition("Reserved:")[2].partition(". ")[0])) == RESERVED
+
+
+def test_the_figure_of_the_statuses_is_that_of_the_source() -> None:
+    drawn = re.findall(
+        r"^```mermaid\n(.*?)\n```$", text_of(ROOT / "docs/topics/plan-and-leases.md"), re.MULTILINE | re.DOTALL
+    )
+    assert drawn == [diagram()]
 
 
 def test_every_error_has_its_row_with_exit_code_meaning_and_what_to_do() -> None:

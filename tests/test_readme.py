@@ -5,11 +5,11 @@
     ```python      run:  the whole program, in the terminal without a name
     ```bash        not run: it needs what a test has not (a clone, a service manager, another machine)
 
-A command exits 0, or N where it ends in `# exit N`. `synapse hub` and `synapse listen` stay in the foreground of their
-terminal: their output is awaited while others go on, and `^C` ends them. A `synapse claim … --wait`, without end or of
-ten seconds and more, has its terminal too until it is granted: its first line is awaited, then others go on, and the
-rest must have come by the next command there. In shown output, `…` stands for anything; `/home/ada` for the home
-directory, `box` for the machine; ids, positions, ports, pids, times and widths of columns may differ.
+A command exits 0, or N where it ends in `# exit N`. `synapse hub`, `listen` and `board --watch` stay in the foreground
+of their terminal: their output is awaited while others go on, and `^C` ends them. A `synapse claim … --wait`, without
+end or of ten seconds and more, has its terminal too until it is granted: its first line is awaited, then others go on,
+and the rest must have come by the next command there. In shown output, `…` stands for anything; `/home/ada` for the
+home directory, `box` for the machine; ids, positions, ports, pids, times and widths of columns may differ.
 """
 
 import os
@@ -39,7 +39,12 @@ PATIENCE_S = 20.0
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROMPT = re.compile(r"([a-z]*)\$ (.*)")
 EXIT = re.compile(r"#\s*exit (\d+)\s*$")
-STAYS = re.compile(r"synapse (--\S+ \S+ )*(hub|listen)\b")
+STAYS = re.compile(r"synapse (--\S+ \S+ )*(hub|listen|board --watch)\b")
+FIRST_WORDS = {
+    "hub": "synapse hub ready …",
+    "listen": "synapse: listening as …",
+    "board --watch": "synapse: watching the plan of …",
+}
 IN_LINE = re.compile(r"synapse (--\S+ \S+ )*claim .*--wait(=\d\d+)?")
 VARYING = (
     (re.compile("(box:)?/home/ada"), r"\S*"),
@@ -177,7 +182,7 @@ class Terminal:
             assert step.expected, f"{step.command} says that it waits: show it"
             first = step.expected[0]
         else:
-            first = "synapse hub ready …" if STAYS.match(step.command)[2] == "hub" else "synapse: listening as …"  # type: ignore[index]  # it stays
+            first = FIRST_WORDS[STAYS.match(step.command)[2]]  # type: ignore[index]  # it stays
         self._await([first])
 
     def _await(self, expected: list[str]) -> None:

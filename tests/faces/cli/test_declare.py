@@ -70,6 +70,7 @@ def test_a_refused_batch_is_named_and_what_came_before_it_stands(
     assert facts == {"path": ["c", "a", "c"], "batch": 2, "first": "c", "last": "d", "stand": 2}
 
 
+@pytest.mark.bad_input("BI-53")
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

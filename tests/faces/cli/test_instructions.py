@@ -14,6 +14,7 @@ COMMAND = re.compile(r"`(?:export SYNAPSE_NAME=\$\()?(synapse [^`]*?)\)?`")
 WORDS = {
     "TASK": "T1",
     "AGENT": "bob",
+    "OTHER": "T0",
     "NAME": "once",
     "PREFIX": "ada",
     "VERB": "claim",
@@ -38,6 +39,7 @@ def test_each_command_works_as_written(hub: RealHub, command: str) -> None:
     for name in ("ada", "bob"):
         hub.json("room", "join", "main", "--name", name)
     hub.json("send", "--to", "ada", "first", "--name", "bob")
+    hub.json("task", "declare", "T1", "--name", "ada")
     words = filled_in(command)
     if words[0] not in ("claim", "agent"):
         hub.json("claim", "T1", "--paths", "src/parser/**", "--name", "ada")

@@ -33,6 +33,12 @@ def test_a_task_is_claimed_and_done_and_what_waits_for_it_is_ready(hub: RealHub)
     assert hub.json("task", "list", "--ready", SYNAPSE_NAME="ada")["ready"] == ["build"]
 
 
+def test_who_claims_a_task_too_early_is_told_what_it_waits_for(hub: RealHub) -> None:
+    plan_of_two(hub)
+    assert hub.run("claim", "test", **BOB).stdout.endswith("\n  in the plan it waits for build (open)\n")
+    assert "in the plan" not in hub.run("claim", "build", **BOB).stdout
+
+
 def test_within_lock_the_epoch_is_sent_by_itself(hub: RealHub) -> None:
     plan_of_two(hub)
     old = hub.json("claim", "build", SYNAPSE_NAME="bob")["epoch"]

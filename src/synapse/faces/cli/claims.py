@@ -143,6 +143,11 @@ def described(lease: "Json") -> str:
     elif isinstance(expires, int):
         words.append(f"until {clock(expires)} ({span(max(0, expires - int(time() * 1000)))})")
     lines = ["  ".join(word for word in words if word)]
+    plan = lease.get("plan")
+    waits = plan.get("waits_for") if isinstance(plan, dict) else None
+    if isinstance(waits, dict) and waits:
+        named = ", ".join(f"{safe(task)} ({safe(str(status))})" for task, status in waits.items())
+        lines.append(f"  in the plan it waits for {named}")
     kept = lease.get("checkpoint")
     if isinstance(kept, dict):
         lines.append(
