@@ -116,7 +116,7 @@ class Process:
         link = None if self.is_dead else self._world.connect(self._agent.name)
         if link is None:
             raise HubUnreachable("no hub answers")
-        self._links = [old for old in self._links if not old.is_cut]  # or a long run keeps every hub there ever was
+        self._links = [old for old in self._links if old.is_open_at_hub and not old.is_cut]  # each keeps its hub alive
         self._links.append(link)
         return link
 
