@@ -24,6 +24,8 @@ FROM: Final = "127.0.0.2"
 SECRET: Final = "a secret of thirty-two characters, or more"
 NOISE: Final = "main:noise"
 """A channel whose history is several megabytes."""
+BULK: Final = "bulk"
+"""The key of a value of 15 kB."""
 CHUNK_BYTES: Final = 64 * 1024
 FRAME_BYTES_MAX: Final = 256 * 1024
 BINARY, CLOSE, PONG = 0x2, 0x8, 0xA
@@ -169,31 +171,34 @@ async def idle(me: Attacker) -> None:
         me.met["cut"] += 1
 
 
-async def never_reads(me: Attacker) -> None:
-    """Asks for pages of a long history and follows the channel, through a small window, and reads nothing of it."""
-    loop = asyncio.get_running_loop()
-    while True:
-        with socket.socket() as raw:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-            raw.bind((FROM, 0))
-            raw.setblocking(False)
-            await loop.sock_connect(raw, ("127.0.0.1", me.port))
-            _, writer = await asyncio.open_connection(sock=raw.dup())
-            me.writer = writer
-            writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport reads
-            head = f"GET / HTTP/1.1\r\nHost: localhost:{me.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-            writer.write((head + key).encode() + masked(me.hello((me.home / "token").read_text().strip())))
-            writer.write(request("feed.subscribe", 1, channels=[NOISE], presence=True))
-            writer.write(b"".join(request("history.read", number, channel=NOISE, limit=500) for number in range(60)))
-            poll = select.poll()
-            poll.register(raw, select.POLLHUP | select.POLLERR)
-            me.begun.set()
-            while not poll.poll(0):
-                writer.write(masked(b"", PONG))  # who does not read learns only by writing that nobody is there
-                await asyncio.sleep(0.2)
-            me.met["cut"] += 1
-            writer.transport.abort()
+def unread(asked: bytes) -> Attack:
+    """Asks through a small window, and reads nothing of it."""
+
+    async def never_reads(me: Attacker) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            with socket.socket() as raw:
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+                raw.bind((FROM, 0))
+                raw.setblocking(False)
+                await loop.sock_connect(raw, ("127.0.0.1", me.port))
+                _, writer = await asyncio.open_connection(sock=raw.dup())
+                me.writer = writer
+                writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport reads
+                head = f"GET / HTTP/1.1\r\nHost: localhost:{me.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+                writer.write((head + key).encode() + masked(me.hello((me.home / "token").read_text().strip())))
+                writer.write(asked)
+                poll = select.poll()
+                poll.register(raw, select.POLLHUP | select.POLLERR)
+                me.begun.set()
+                while not poll.poll(0):
+                    writer.write(masked(b"", PONG))  # who does not read learns only by writing that nobody is there
+                    await asyncio.sleep(0.2)
+                me.met["cut"] += 1
+                writer.transport.abort()
+
+    return never_reads
 
 
 async def flood(me: Attacker) -> None:
@@ -350,6 +355,13 @@ async def comes_and_goes(me: Attacker) -> None:
         await asyncio.sleep(0)
 
 
+UNREAD_PAGES: Final = unread(
+    request("feed.subscribe", 1, channels=[NOISE], presence=True)
+    + b"".join(request("history.read", number, channel=NOISE, limit=500) for number in range(60))
+)
+"""A channel, and pages of its long history."""
+UNREAD_VALUES: Final = unread(b"".join(request("value.get", number, key=BULK) for number in range(600)))
+"""Answers that are neither short nor pages."""
 LOST: Final = frozenset({"ConnectionResetError", "ConnectionRefusedError", "TimeoutError", "BrokenPipeError"})
 COMMON: Final = LOST | {"HTTP 503", "cut in the handshake", "not welcome", "cut", "ended"}
 """What may happen to anybody among such neighbours: the hub is full, or the connection ended before its answer."""
@@ -366,7 +378,8 @@ class Play(NamedTuple):
 
 ATTACKS: Final = {
     "idle": Play(idle, ""),
-    "never reads": Play(never_reads, "cut"),
+    "never reads": Play(UNREAD_PAGES, "cut"),
+    "never reads values": Play(UNREAD_VALUES, "cut"),
     "flood": Play(flood, "rate_limited", ASKED),
     "flood of one": Play(flood_of_one, "rate_limited", ASKED),
     "flood of claims": Play(flood_of_claims, "rate_limited", ASKED),
@@ -391,7 +404,7 @@ ATTACKS: Final = {
 """By name."""
 
 
-QUIET: Final = (idle, never_reads, half_frame)
+QUIET: Final = (idle, UNREAD_PAGES, UNREAD_VALUES, half_frame)
 
 
 async def play(home: Path, port: int, counts: dict[str, int]) -> None:

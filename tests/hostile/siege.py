@@ -13,12 +13,14 @@ from typing import Final, NamedTuple
 
 import msgspec
 from tests.faults.conftest import HubProcess, Line, line_to, wait_until
-from tests.hostile.attackers import NOISE
+from tests.hostile.attackers import BULK, NOISE
 
 from synapse.hub.peers import BULK_BYTES_MAX
 from synapse.protocol.commands import ClaimLease, CreateChannel, ReleaseLease, SendMessage, ShowStatus
 from synapse.protocol.limits import Limits
 from synapse.protocol.replies import Lease, Released, Sent, Status
+from synapse.protocol.value_commands import PutValue
+from synapse.protocol.value_replies import ValueInfo
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 THINK_S: Final = 0.002
@@ -71,7 +73,8 @@ class Siege:
             os.sched_setaffinity(self._attackers.pid, self._cores[1:])
 
     def fill(self, count: int, size: int) -> None:
-        """Give the noisy channel a history."""
+        """Give the noisy channel a history, and the hub a value of some size."""
+        self.line.ask(PutValue(key=BULK, value=msgspec.Raw(b'"%b"' % (b"x" * 15_000))), ValueInfo)
         self.line.exchange(CreateChannel(channel=NOISE))
         for _ in range(count):
             self.line.ask(SendMessage(body=msgspec.Raw(b'"%b"' % (b"x" * size)), target=NOISE), Sent)
@@ -165,7 +168,13 @@ def bound_bytes(base_bytes: int, attacks: Mapping[str, int], limits: Limits) -> 
     outbox, frame = limits.outbox_bytes_max * grown, limits.frame_bytes_max * grown
     asks = outbox + limits.in_flight_max * REQUEST_BYTES
     bulk = 2 * (BULK_BYTES_MAX + limits.message_bytes_max)  # as they came, and decoded
-    each = {"never reads": asks, "subscriptions": asks, "half frame": frame, "fragments": frame}
+    each = {
+        "never reads": asks,
+        "never reads values": asks,
+        "subscriptions": asks,
+        "half frame": frame,
+        "fragments": frame,
+    }
     each |= {name: asks for name in attacks if name.startswith("flood")} | {"flood of bulk": asks + frame + bulk}
     held = sum(count * (CONNECTION_BYTES + each.get(name, 0)) for name, count in attacks.items())
     return base_bytes + CACHES_BYTES + int(held)

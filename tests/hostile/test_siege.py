@@ -26,11 +26,20 @@ ROUNDS: Final = int(os.environ.get("SIEGE_ROUNDS", "5"))
 SECONDS: Final = float(os.environ.get("SIEGE_S", "6"))
 RATIO_MAX: Final = 2.0
 LOG_LINES_PER_S_MAX: Final = 10
-SMALL: Final = {"idle": 30, "never reads": 4, "flood of one": 3, "half frame": 8, "drips": 8, "says no hello": 8}
+SMALL: Final = {
+    "idle": 30,
+    "never reads": 4,
+    "never reads values": 4,
+    "flood of one": 3,
+    "half frame": 8,
+    "drips": 8,
+    "says no hello": 8,
+}
 """How many play an attack alone; else two."""
 FULL: Final = {
     "idle": 1_000,
     "never reads": 100,
+    "never reads values": 20,
     "flood": 4,
     "flood of one": 8,
     "flood of claims": 2,
@@ -55,7 +64,7 @@ FULL: Final = {
 """How many play an attack beside all others."""
 QUICK: Final = {"hello_ms": 400, "drain_ms": 500, "outbox_bytes_max": 128 * 1024}
 QUICK_RATES: Final = {"rate_agent_per_s": 1_000, "rate_agent_burst": 1_000}
-SLOW: Final = frozenset({"never reads", "drips", "says no hello"})
+SLOW: Final = frozenset({"never reads", "never reads values", "drips", "says no hello"})
 """Attacks that end only after a while."""
 
 
