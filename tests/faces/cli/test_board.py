@@ -19,6 +19,8 @@ from time import monotonic
 import pytest
 from tests.faces.conftest import Frame, PaperHub, RealHub, Script, environment, reply, welcome
 
+from synapse.client.link import Notice
+from synapse.faces.cli import board
 from synapse.faces.cli.main import main
 
 ADA = {"SYNAPSE_NAME": "ada"}
@@ -173,6 +175,38 @@ def test_with_json_the_plan_comes_first_and_then_an_object_for_each_change(hub: 
         ("plan.changed", "ready", ["test"]),
     ]
     assert all(int(change["cursor"].split(":")[1]) > told["seq"] for change in changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "drawn_s"),
+    [
+        ([], board.REDRAW_S),
+        ([(1.0, "main")], 1.0),
+        ([(0.1, "main")], board.REST_S),
+        ([(0.1, "main"), (0.2, "main"), (0.3, "main")], 0.25),
+        ([(1.0, "elsewhere")], board.REDRAW_S),
+    ],
+)
+def test_a_change_is_drawn_soon_but_not_each_of_many(
+    monkeypatch: pytest.MonkeyPatch, changes: list[tuple[float, str]], drawn_s: float
+) -> None:
+    now_s = 0.0
+    left = list(changes)
+
+    class Told:
+        """A link that brings these changes at their times."""
+
+        def notice(self, timeout_s: float) -> Notice:
+            nonlocal now_s
+            if not left or left[0][0] > now_s + timeout_s:
+                now_s += timeout_s
+                raise TimeoutError
+            now_s, room = left.pop(0)
+            return Notice("plan.changed", 7, {"change": "noted", "room": room})
+
+    monkeypatch.setattr(board, "monotonic", lambda: now_s)
+    board._await_change(Told(), "main")  # type: ignore[arg-type]  # as much of a link as it needs
+    assert now_s == pytest.approx(drawn_s)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ Other agents work on this machine. The command `synapse` keeps you off each othe
 - Messages: `synapse send --to AGENT 'text'` to one, `synapse send --target all 'text'` to the room's members,
   `synapse send 'text'` to the channel everybody can read. `synapse wait --wait=60` takes the next message for you
   (exit 5: none came); `synapse inbox` lists them; `synapse history` shows the channel.
-- The plan: `synapse board` shows what is ready. Claim that; `synapse task progress TASK 'text'` keeps what you find out,
+- The plan: `synapse board` shows what is ready. Claim that; `synapse task progress TASK 'text'` keeps what you found,
   `synapse task update TASK --status done` ends the task and the claim. More work:
   `synapse task declare TASK --title 'what' --depends-on OTHER`.
 - Who does what: `synapse state`, `synapse who`, `synapse why TASK`.

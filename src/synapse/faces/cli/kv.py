@@ -29,7 +29,7 @@ def kv_put(call: Call) -> int:
     version = given_version(call)
     if version is not None:
         body["if_version"] = version
-    answer = call.open().ask("value.put", body, idem_key=call.parsed.text("idem_key") or os.urandom(12).hex())
+    answer = call.open().ask("value.put", body, idem_key=call.parsed.text("idem_key"))
     call.show(answer, f"{field(answer, 'key')}  version {field(answer, 'version')}{_until(answer)}")
     return EXIT_OK
 
@@ -47,7 +47,7 @@ def kv_delete(call: Call) -> int:
     version = given_version(call)
     if version is not None:
         body["if_version"] = version
-    answer = call.open().ask("value.delete", body, idem_key=os.urandom(12).hex())
+    answer = call.open().ask("value.delete", body)
     call.show(answer, f"deleted {field(answer, 'key')}")
     return EXIT_OK
 
@@ -78,7 +78,7 @@ def kv_all(call: Call) -> int:
 def kv_clear(call: Call) -> int:
     """Remove all values, or those whose key begins so."""
     body: Json = {"prefix": _prefix(call), **call.room}
-    answer = call.open().ask("value.clear", body, idem_key=os.urandom(12).hex())
+    answer = call.open().ask("value.clear", body)
     call.show(answer, f"cleared {field(answer, 'cleared')}")
     return EXIT_OK
 
@@ -89,7 +89,7 @@ def kv_transfer(call: Call) -> int:
     if to is None:
         raise UsageError("kv transfer needs --to AGENT")
     body: Json = {"key": call.parsed.arguments[0], "to": to, **call.room}
-    answer = call.open().ask("value.transfer", body, idem_key=os.urandom(12).hex())
+    answer = call.open().ask("value.transfer", body)
     call.show(answer, f"{field(answer, 'key')} belongs to {field(answer, 'owner')}")
     return EXIT_OK
 
@@ -125,7 +125,7 @@ def kv_restore(call: Call) -> int:
     put = 0
     for number, entry in enumerate(entries, 1):
         try:
-            cursor = link.ask("value.put", {**entry, **call.room}, idem_key=os.urandom(12).hex()).get("cursor")
+            cursor = link.ask("value.put", {**entry, **call.room}).get("cursor")
             put += 1
         except Rejected as error:
             print_words(f"{path}:{number}: {error}")
