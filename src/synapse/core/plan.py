@@ -43,7 +43,7 @@ TASK_BYTES: Final = 256
 @dataclass(slots=True)
 class Task:
     """One task of a plan. version: seq of its declaration. unmet: of what it depends on, how many are not done.
-    is_announced: its readiness was said. progress: lines in its ledger."""
+    is_announced: its readiness was said. progress: lines that were noted."""
 
     id: str
     title: str

@@ -21,8 +21,8 @@ class TaskInfo(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     ready: open, and all it depends on is done. waits_for: what it depends on that is not done, with the status, or
     `undeclared`; at most 32 of them, `unmet` counts all. dependents: how many depend on it. version: of its
-    declaration. progress: lines in its ledger. description, created_*: not in lists. changed: false when the request
-    found it so.
+    declaration. progress: lines that `task.note` wrote. description, declared_at_ms: not in lists. changed: false when
+    the request found it so.
     """  # not kw_only: a plan of 10 000 tasks is made by place
 
     task: str
