@@ -77,6 +77,7 @@ def test_an_owner_is_taken_away_by_an_empty_name(world: PlanWorld) -> None:
     world.declare("T", suggested_owner="bob")
     assert world.reply(TaskInfo, DeclareTask(task="T", title="mine"), "bob").suggested_owner == "bob", "the owner may"
     assert world.reply(TaskInfo, DeclareTask(task="T", suggested_owner=""), "ada").suggested_owner is None
+    assert world.declare("U", suggested_owner="").suggested_owner is None
 
 
 def test_another_agent_changes_a_declaration_only_when_it_knows_its_version(world: PlanWorld) -> None:

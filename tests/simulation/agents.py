@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 from tests.simulation.network import Learns, Link
+from tests.simulation.planners import SHARED, Planner
 from tests.simulation.sharing import Sharer
 from tests.simulation.terms import Violation
 
@@ -60,6 +61,9 @@ REFUSALS: Final = frozenset(
         "limit",
         "version_conflict",
         "not_permitted",
+        "illegal_transition",
+        "cycle",
+        "not_empty",
     }
 )
 """The lawful noes; any other code is a fault of the agent or of the hub."""
@@ -128,7 +132,7 @@ class Process:
             link.cut(Learns(self._chance.uniform(5.0, 60.0) if late else self._chance.uniform(0.0, 0.2), 0.0))
 
 
-class Agent(Sharer):
+class Agent(Sharer, Planner):
     """One identity over all its runs. number: also decides what it is like."""
 
     def __init__(self, world: "World", number: int) -> None:
@@ -164,7 +168,7 @@ class Agent(Sharer):
             self.give_value: 5,
             self.remove_values: 2,
             self.crash: 0.8,
-        }
+        } | self.plan_repertoire()
 
     def say(self, text: str) -> None:
         """For the story."""
@@ -426,6 +430,10 @@ class Agent(Sharer):
             raise Crash
         elif chance < 0.47:
             await self.pause(20.0)
+        elif chance < 0.6 and lease.task in SHARED:
+            self.world.terms.beliefs[lease.epoch] = lambda: False
+            status = self._chance.choice(("done", "done", "failed", "blocked"))
+            await process.client.update_task(lease.task, status, note=self.mark(), epoch=lease.epoch)
 
     async def claim(self, process: Process) -> None:
         """Claim as a command line does: it outlives connections, and somebody must think of renewing it."""
@@ -487,6 +495,8 @@ class Agent(Sharer):
                 lambda: client.release(task, epoch=epoch),
                 lambda: client.checkpoint(task, {"left": self.mark()}, epoch=epoch),
                 lambda: client.check_lease(task, epoch),
+                lambda: client.update_task(task, "done", note=self.mark(), epoch=epoch),
+                lambda: client.note_progress(task, self.mark(), epoch=epoch),
                 lambda: client.hand_off(task, self.world.somebody(self._chance, besides=self.name), epoch=epoch),
             )
         )()

@@ -339,6 +339,14 @@ class SimulatedHub:
         terms.check_times()
         terms.check_circles()
         ledger.shelf.check_times()
+        ledger.agenda.check(
+            {
+                (live.rooms.by_id[room].name, task.id): (task.status, task.unmet, task.is_announced)
+                for room, plan in live.plan.by_room.items()
+                for task in plan.tasks.values()
+            },
+            live.seq,
+        )
         if live.leases.live.keys() != terms.live.keys() or live.leases.places.keys() != terms.places.keys():
             raise Violation("altered", f"the hub has leases {list(live.leases.live)}, there are {list(terms.live)}")
         for agent in live.agents.by_id.values():

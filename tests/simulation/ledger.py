@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from tests.simulation.agenda import Agenda, PlanEvent
 from tests.simulation.shelf import Shelf, ValueEvent
 from tests.simulation.terms import Term, Terms, Violation
 
@@ -73,12 +74,14 @@ class Asked:
 
 
 class Ledger:
-    """The fold of the journal. streams: seqs by `room:channel`, `@agent`, `leases`, `values ROOM PREFIX`, in order."""
+    """The fold of the journal. streams: seqs by `room:channel`, `@agent`, `leases`, `values ROOM PREFIX`, `plan ROOM`,
+    in order."""
 
     def __init__(
         self, terms: Terms, shelf: Shelf, sometimes: Sometimes, *, base: int, lends_max: int, lend_ms: int
     ) -> None:
         self.head = base
+        self.agenda = Agenda(sometimes)
         self.terms = terms
         self.shelf = shelf
         self.asked = Asked()
@@ -107,6 +110,7 @@ class Ledger:
             entry = Recorded(row.seq, row.at_ms, row.actor, from_row(row.type, row.body))
             self._enter(entry, decided_ms)
             found.append(entry)
+        self.agenda.end_transaction(self.head)
         return found
 
     def _enter(self, entry: Recorded, decided_ms: int) -> None:
@@ -133,6 +137,9 @@ class Ledger:
                 self._sometimes("the disk was full and had room again")
             case _ if isinstance(event, ValueEvent):
                 for stream in self.shelf.enter(entry, event):
+                    self.streams[stream].append(seq)
+            case _ if isinstance(event, PlanEvent):
+                for stream in self.agenda.enter(entry, event):
                     self.streams[stream].append(seq)
             case _:
                 self._lease(entry, decided_ms)
@@ -252,6 +259,7 @@ class Ledger:
         if type(event).__name__.startswith("Lease"):
             self.streams["leases"].append(seq)
         self.terms.enter(seq, actor, event, decided_ms)
+        self.agenda.lease(seq, event)
 
     def _grant(self, seq: int, event: LeaseGranted, decided_ms: int) -> None:
         if event.replaces is not None:
@@ -289,6 +297,7 @@ class Ledger:
                 is_known = scope in self.asked.claims or (ask.owner, ask.task) in self.asked.claims
             case LeaseReleased():
                 is_known = ("lease.release", actor, event.epoch) in under
+                is_known = is_known or self.agenda.is_freed_by_a_step(actor, event.epoch)
             case LeaseHandedOff() if event.delivery is not None:
                 is_known = ("lease.hand_off", event.sender, event.previous) in under
             case LeaseOffered():

@@ -54,8 +54,12 @@ class Paper:
 
     def write(self, actor: str, *events: Event) -> int:
         """A transaction; the seq of its last event."""
+        return self.write_of(*((actor, event) for event in events))
+
+    def write_of(self, *entries: tuple[str, Event]) -> int:
+        """A transaction of events by several; the seq of its last event."""
         head = self.ledger.head
-        rows = [to_row(Recorded(head + at, 0, actor, event)) for at, event in enumerate(events, 1)]
+        rows = [to_row(Recorded(head + at, 0, actor, event)) for at, (actor, event) in enumerate(entries, 1)]
         self.ledger.fold(rows, self.clock.now_ms)
         return self.ledger.head
 
@@ -93,10 +97,11 @@ class Paper:
 
     def grant(self, owner: str, task: str = "T1", paths: tuple[str, ...] = (), **more: Any) -> int:
         """Asked and granted; the epoch."""
-        return self.write(
-            owner,
-            LeaseGranted(ask=self.claim(owner, task, paths, **more), ttl_ms=TTL_MS, tied=more.get("tied", False)),
-        )
+        return self.write(owner, self.granted(owner, task, paths, **more))
+
+    def granted(self, owner: str, task: str, paths: tuple[str, ...] = (), **more: Any) -> LeaseGranted:
+        """Asked; the grant that follows from it."""
+        return LeaseGranted(ask=self.claim(owner, task, paths, **more), ttl_ms=TTL_MS, tied=more.get("tied", False))
 
     def queue(self, owner: str, task: str) -> int:
         """Asked and queued; the place."""

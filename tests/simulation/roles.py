@@ -1,10 +1,11 @@
-"""Who is not one of the crowd: an operator who takes leases away, and watchers of leases, values and who is here."""
+"""Who is not one of the crowd: an operator who takes leases away, and watchers of all that is told."""
 
 import asyncio
 from random import Random
 from typing import TYPE_CHECKING
 
 from tests.simulation.agents import TASKS, TREES, Agent, Process
+from tests.simulation.planners import OWN, SHARED, PlanFollower
 from tests.simulation.sharing import Follower
 from tests.simulation.terms import Violation
 
@@ -43,6 +44,9 @@ class Operator(Agent):
         elif chance < 0.6:
             terms = Terms(preempt=True, claimant=self.world.somebody(self._chance), folds_case=False)
             await client.claim(self._chance.choice(TASKS), ttl=10.0, paths=("a",), worktree=TREES[0], terms=terms)
+        elif chance < 0.8:
+            task, room = self._chance.choice((*SHARED, *OWN)), self._chance.choice(("main", "main", "crew"))
+            await client.update_task(task, self._chance.choice(("open", "done")), room=room, note=self.mark())
         else:
             await self._compare(client)
 
@@ -61,7 +65,7 @@ class Operator(Agent):
 
 
 class Watcher(Agent):
-    """Follows all leases, the values of two rooms, and who is here, over every reconnect."""
+    """Follows all leases, values and plans of two rooms, and who is here, over every reconnect."""
 
     def __init__(self, world: "World", number: int) -> None:
         super().__init__(world, number)
@@ -71,7 +75,8 @@ class Watcher(Agent):
         self._chance = Random(f"{world.seed}/{self.name}")
         prefixes = ("", "a/") if number % 2 else ("b/", "")
         rooms = zip(("main", "crew"), prefixes, strict=True)
-        self.followers = [Follower(world, self.name, room, prefix) for room, prefix in rooms]
+        self.followers: list[Follower | PlanFollower] = [Follower(world, self.name, *place) for place in rooms]
+        self.followers += [PlanFollower(world, self.name, room) for room in ("main", "crew")]
 
     async def _run(self, process: Process) -> None:
         async with process.client as client, asyncio.TaskGroup() as group:

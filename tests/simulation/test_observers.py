@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.simulation.paper import ROOM, TTL_MS, Paper, expired, lease, released
+from tests.simulation.plan_lies import PLAN_LIES, an_honest_plan
 from tests.simulation.terms import Violation
 from tests.simulation.virtual_time import START_AT_MS
 
@@ -470,6 +471,7 @@ LIES: dict[Callable[[Paper], None], str] = {
     a_change_with_another_value: "altered",
     a_change_that_never_was: "not durable",
     a_change_again: "repeated",
+    **PLAN_LIES,
 }
 
 
@@ -481,7 +483,9 @@ def test_a_lie_is_called_by_its_name(lie: Callable[[Paper], None], rule: str) ->
 
 
 def test_every_rule_of_the_observers_has_its_lie() -> None:
-    texts = [(Path(__file__).parent / f"{name}.py").read_text() for name in ("terms", "ledger", "shelf", "witness")]
+    texts = [
+        (Path(__file__).parent / f"{name}.py").read_text() for name in ("terms", "ledger", "shelf", "agenda", "witness")
+    ]
     rules = {rule for text in texts for rule in re.findall(r'Violation\(\s*"([^"]+)"', text)}
     assert rules == set(LIES.values())
 
@@ -507,3 +511,9 @@ def test_the_truth_passes() -> None:
     hub.reply("bob", hub.hear("bob", "feed.subscribe", {"values": ["main"]}), {"from_cursor": "x:1"})
     hub.say("bob", hub.change(version, "ada-9"))
     assert (hub.witness.fenced, hub.ledger.inboxes["bob"][message].lends) == (1, 2)
+
+
+def test_the_truth_about_a_plan_passes() -> None:
+    hub = Paper()
+    an_honest_plan(hub)
+    assert hub.ledger.agenda.announced == {("main", "Q")}

@@ -22,6 +22,8 @@ Json: TypeAlias = dict[str, Any]
 """A frame or a body: plain JSON, whose shape the other side answers for."""
 
 ENDED: Final = frozenset({"stale_epoch", "not_holder"})
+FEEDS_OF_ROOMS: Final = ("value.changed", "plan.changed")
+PLAN: Final = ("task.", "progress.")
 REMEMBERED_MAX: Final = 4_096
 
 _decode: Final = msgspec.json.Decoder(Json).decode
@@ -93,6 +95,7 @@ class Witness:
                 asked.under.add((kind, agent, body["epoch"]))
             case _:
                 self._ledger.shelf.ask(kind, agent, body)
+                self._ledger.agenda.ask(kind, agent, body)
 
     def lose(self, link: Link) -> None:
         """The hub learned that a connection is gone: it owes no answers there."""
@@ -128,7 +131,7 @@ class Witness:
                 continue
             self.notices += 1
             self._notice(link, kind, frame)
-            if kind == "value.changed" or (kind == "message" and frame["body"]["room"] is not None):
+            if kind in FEEDS_OF_ROOMS or (kind == "message" and frame["body"]["room"] is not None):
                 self._seen[payload] = _feed_of(kind, frame["body"]["room"]), seq
                 if len(self._seen) > REMEMBERED_MAX:
                     del self._seen[next(iter(self._seen))]
@@ -160,6 +163,9 @@ class Witness:
             shelf = self._ledger.shelf
             shelf.require_refused_rightly(question.agent, question.body, seq, error, question.heard_ms)
             return
+        if question.type.startswith(PLAN):
+            agenda = self._ledger.agenda
+            agenda.require_refused_rightly(question.agent, question.type, question.body, seq, error)
         if code in ENDED and epoch is not None:
             self.fenced += 1
             is_own = question.type not in ("lease.check", "lease.claim")
@@ -199,9 +205,12 @@ class Witness:
                 changed = shelf.require_true(agent, kind, question.body, seq, reply, since_ms)
                 if changed is not None:
                     self._same_answer(question, changed)
+            case kind if kind.startswith(PLAN):
+                self._same_answer_of_plan(question, seq, reply)
             case "feed.subscribe":
                 body, seq = question.body, int(reply["from_cursor"].partition(":")[2])
                 feeds = [_feed_of("value.changed", room) for room in body.get("values", ())]
+                feeds += [_feed_of("plan.changed", room) for room in body.get("plans", ())]
                 feeds += ["lease.changed"] if body.get("leases") else [] if feeds else ["message"]
                 self._fed.update({(link.number, feed): seq for feed in feeds})
             case _:
@@ -218,6 +227,11 @@ class Witness:
         elif known.answer != answer:
             text = f"key {question.key} of {question.agent}: {answer}, before {known.answer}"
             raise Violation("answered differently", text, question.agent)
+
+    def _same_answer_of_plan(self, question: Question, seq: int, reply: Json) -> None:
+        done = self._ledger.agenda.require_true(question.agent, question.type, question.body, seq, reply)
+        if done is not None:
+            self._same_answer(question, done)
 
     def _sent(self, question: Question, reply: Json) -> None:
         entry = self._ledger.messages.get(int(reply["id"][1:]))
@@ -251,6 +265,7 @@ class Witness:
         if reply.get("live") is False:
             return
         self._held(link, question, seq, reply, is_fresh=is_fresh)
+        self._ledger.agenda.require_brief(owner, (term.ask.room_name, term.ask.task), seq, reply.get("plan"))
 
     def _held(self, link: Link, question: Question, seq: int, reply: Json, *, is_fresh: bool) -> None:
         epoch, owner = reply["epoch"], question.body.get("claimant") or question.agent
@@ -336,6 +351,9 @@ class Witness:
             case "value.changed":
                 self._ledger.shelf.require_told_rightly(link.owner, frame["seq"], body)
                 self._follow(link, _feed_of(kind, body["room"]), frame["seq"])
+            case "plan.changed":
+                self._ledger.agenda.require_told_rightly(link.owner, frame["seq"], body)
+                self._follow(link, _feed_of(kind, body["room"]), frame["seq"])
             case "lease.lost":
                 self._note(link, "hears", frame)
                 if terms.holds(link.owner, body["epoch"], frame["seq"]):
@@ -352,5 +370,5 @@ class Witness:
 
 
 def _feed_of(kind: str, room: str) -> str:
-    """A connection has one feed of each kind, of values one for each room."""
-    return f"{kind} {room}" if kind == "value.changed" else kind
+    """A connection has one feed of each kind, of values and plans one for each room."""
+    return f"{kind} {room}" if kind in FEEDS_OF_ROOMS else kind

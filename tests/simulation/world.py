@@ -355,6 +355,7 @@ class World:
                 "fenced": witness.fenced,
                 "grants": len(self.terms.all),
                 "changes of values": len(self.ledger.shelf.events),
+                "changes of plans": len(self.ledger.agenda.events),
                 "hub lives": self.hub.lives,
                 "latest expiry ms": self.terms.latest_expiry_ms,
             },

@@ -101,7 +101,7 @@ def _declaration(plan: RoomPlan, limits: Limits, room: Room, spec: TaskSpec, by:
             description=spec.description or "",
             priority=spec.priority or "normal",
             labels=tuple(dict.fromkeys(spec.labels or ())),
-            suggested_owner=spec.suggested_owner,
+            suggested_owner=spec.suggested_owner or None,
             depends_on=tuple(dict.fromkeys(spec.depends_on or ())),
         )
     event = TaskDeclared(
