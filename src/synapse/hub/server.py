@@ -26,6 +26,7 @@ from synapse.errors import EXIT_FAILED, EXIT_OK, JournalError, JournalRefused, S
 from synapse.home import HomeRefused
 from synapse.hub.children import Children
 from synapse.hub.clock import Clock, SystemClock
+from synapse.hub.companion import Companion, command_of
 from synapse.hub.listeners import AddressInUse, Listeners
 from synapse.hub.log import LogFile, LogRefused, log, set_up
 from synapse.hub.settings import Settings, SettingsRefused
@@ -179,10 +180,16 @@ class _Hub:
             self._verify_older()
             ticking = asyncio.create_task(self._tick())
             feeding = asyncio.create_task(self._supervisor.feed(turns, writer))
+            companion = None
+            if settings.supervise:
+                companion = asyncio.create_task(Companion(command_of(settings.home, listeners.uris)).run())
             await self._stopped.wait()
             self._supervisor.say(STOPPING=1, STATUS="draining")
             ticking.cancel()
             feeding.cancel()
+            if companion is not None:
+                companion.cancel()
+                await asyncio.wait({companion})
             return await self._end(listeners)
         finally:
             rendezvous.remove_hub_file(settings.home, os.getpid())

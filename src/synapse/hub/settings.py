@@ -245,6 +245,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         least=64 * 1024,
     ),
     _row("log_files_kept", "integer", 3, "How many log files are kept that were put aside.", least=0, most=100),
+    _row("supervise", "boolean", False, "Keep a supervisor running beside the hub (synapse supervisor)."),
     _row("stats_log_s", "integer", 300, "Seconds between two log lines with the counts; 0: none.", least=0),
     _row(
         "snapshot_events",
@@ -280,6 +281,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_file: Path | None = None
     log_file_bytes_max: int = 16 * 1024 * 1024
     log_files_kept: int = 3
+    supervise: bool = False
     stats_log_s: int = 300
     snapshot_events: int = 500_000
     limits: Limits = Limits()

@@ -1,0 +1,79 @@
+"""The supervisor that a hub starts beside itself (`synapse hub --supervise`): a child that is a client like any other.
+
+It speaks over the hub's own Unix socket and ends with the hub, also when that is killed: its standard input ends then.
+One that dies is started again after a pause that grows, and the log says so.
+"""
+
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from synapse.hub.log import log
+
+FIRST_PAUSE_S: Final = 1.0
+LONGEST_PAUSE_S: Final = 60.0
+SOUND_S: Final = 60.0
+"""Who lived so long begins with the first pause again."""
+_END_S: Final = 1.0
+
+
+def command_of(home: Path, uris: Sequence[str]) -> list[str]:
+    """The child's command line."""
+    uri = next((uri for uri in uris if uri.startswith("unix:")), uris[0])
+    return [sys.executable, "-m", "synapse", "supervisor", "--until-eof", "--home", str(home), "--uri", uri]
+
+
+class Companion:
+    """Keeps one child running. pauses are in seconds, for tests."""
+
+    def __init__(self, command: Sequence[str], first_pause_s: float = FIRST_PAUSE_S) -> None:
+        self._command = command
+        self._first_pause_s = first_pause_s
+
+    async def run(self) -> None:
+        """Until it is cancelled; then the child ends first."""
+        loop, pause_s = asyncio.get_running_loop(), self._first_pause_s
+        while True:
+            began_s = loop.time()
+            how = await self._live()
+            if loop.time() - began_s >= SOUND_S:
+                pause_s = self._first_pause_s
+            log("supervisor.died", f"{how}; it is started again", level=logging.WARNING, pause_s=pause_s)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    async def _live(self) -> str:
+        """One life of the child; how it ended."""
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        except OSError as error:
+            return f"the supervisor cannot be started ({error.strerror})"
+        log("supervisor.started", "started", pid=child.pid)
+        assert child.stderr is not None
+        try:
+            async for line in child.stderr:
+                log("supervisor.said", line.decode(errors="replace").strip().removeprefix("synapse: "), pid=child.pid)
+            return f"the supervisor ended with exit code {await child.wait()}"
+        finally:
+            if child.returncode is None:
+                await _end(child)
+
+
+async def _end(child: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        child.terminate()
+    try:
+        await asyncio.wait_for(child.wait(), _END_S)
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        await child.wait()

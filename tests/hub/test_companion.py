@@ -1,0 +1,40 @@
+"""The child beside the hub is started again when it dies, and ends with whoever keeps it."""
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from synapse.hub.companion import Companion, command_of
+
+
+def test_it_speaks_over_the_unix_socket_where_there_is_one() -> None:
+    command = command_of(Path("/x/home"), ["ws://127.0.0.1:1", "unix:/x/hub.sock"])
+    assert command[command.index("--uri") + 1] == "unix:/x/hub.sock"
+    assert command_of(Path("/x/home"), ["ws://127.0.0.1:1"])[-1] == "ws://127.0.0.1:1"
+
+
+async def test_a_child_that_dies_is_started_again_and_the_last_one_ends_with_its_keeper(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lives = tmp_path / "lives"
+    script = (
+        f"import os, sys, time\nlives = open({str(lives)!r}, 'a')\n"
+        f"lives.write(str(os.getpid()) + '\\n')\nlives.flush()\n"
+        f"if len(open({str(lives)!r}).readlines()) < 3: sys.exit('synapse: no luck')\ntime.sleep(60)\n"
+    )
+    with caplog.at_level(logging.INFO):
+        keeping = asyncio.create_task(Companion([sys.executable, "-c", script], 0.01).run())
+        async with asyncio.timeout(20):
+            while not lives.exists() or len(lives.read_text().split()) < 3:
+                await asyncio.sleep(0.01)
+        keeping.cancel()
+        await asyncio.wait({keeping})
+    pids = lives.read_text().split()
+    assert len(pids) == 3
+    assert not Path(f"/proc/{pids[-1]}").exists()
+    said = [record.getMessage() for record in caplog.records]
+    assert said.count("the supervisor ended with exit code 1; it is started again") == 2
+    assert "no luck" in said
