@@ -19,7 +19,8 @@ from time import monotonic
 import pytest
 from tests.faces.conftest import Frame, PaperHub, RealHub, Script, environment, reply, welcome
 
-from synapse.client.link import Notice
+from synapse.client.home import Surroundings
+from synapse.client.link import Notice, open_link
 from synapse.faces.cli import board
 from synapse.faces.cli.main import main
 
@@ -121,6 +122,22 @@ def test_pages_of_several_positions_are_read_again_while_the_plan_changes(
     told = json.loads(capsys.readouterr().out)
     assert (told["seq"], [task["task"] for task in told["tasks"]], told["ready"]) == (3, ["a", "b"], ["a", "b"])
     assert "torn" not in told
+
+
+def test_who_follows_already_is_not_told_each_change_twice(
+    paper: Callable[[Script], PaperHub], capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub = paper(pages([1, 2, 3, 3], has_changes=True))
+    with open_link(Surroundings({}, {"SYNAPSE_HOME": str(hub.home)}), 5) as link:
+        link.greet("ada")
+        assert board.look(link, {}, is_following=True)["seq"] == 3
+        assert "feed.subscribe" not in hub.kinds()
+    with open_link(Surroundings({}, {"SYNAPSE_HOME": str(hub.home)}), 5) as link:
+        link.greet("ada")
+        hub.script = pages([1, 2, 3, 3], has_changes=True)
+        assert board.look(link, {})["seq"] == 3
+        assert hub.kinds().count("feed.subscribe") == 1
+    assert capsys.readouterr().err == ""
 
 
 def test_pages_are_whole_when_only_something_else_happened_between_them(

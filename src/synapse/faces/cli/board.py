@@ -55,15 +55,16 @@ def board(call: Call) -> int:
 # Looking.
 
 
-def look(link: Link, room: "Json", *, as_text: bool = False) -> "Json":
+def look(link: Link, room: "Json", *, as_text: bool = False, is_following: bool = False) -> "Json":
     """All of a room's plan: `seq`, `room`, `tasks`, `ready`, `total`, `cursor`; `torn` when it changed meanwhile.
 
-    as_text: in `tasks` is the text of each page, to be passed on as it is.
+    as_text: in `tasks` is the text of each page, to be passed on as it is. is_following: the link is told of changes.
     """
     found, is_whole = _read(link, room, as_text)
     if is_whole:
         return found
-    link.ask("feed.subscribe", {"plans": [found["room"]], "leases": True})
+    if not is_following:
+        link.ask("feed.subscribe", {"plans": [found["room"]], "leases": True})
     for _ in range(READS_MAX):
         link.notices.clear()
         found, is_whole = _read(link, room, as_text)
@@ -150,7 +151,7 @@ def _watch_lines(call: Call) -> int:
     def begin(link: Link) -> None:
         nonlocal shown
         if call.as_json:
-            found = look(link, call.room, as_text=True)
+            found = look(link, call.room, as_text=True, is_following=True)
             _print_json(found)
             shown = _whole(found.get("seq"))
 
