@@ -82,7 +82,7 @@ def lay_out(digest: "Json", max_tokens: int = MAX_TOKENS) -> DigestText:
 
 
 def _least(digest: "Json", lines: list[tuple[str, str]]) -> int:
-    """The smallest budget for which `lay_out` finds something. The text says its budget, so it grows with its digits."""
+    """The smallest budget for which `lay_out` finds something. The text says its budget, and grows with its digits."""
     least = 1
     while True:
         need = min(_laid(digest, lines[:count], least).tokens for count in range(len(lines) + 1))
