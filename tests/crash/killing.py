@@ -26,7 +26,7 @@ READY_S_MAX = 30.0
 LOAD = dict.fromkeys(
     (
         *("writer-1", "writer-2", "writer-3", "reader-1", "reader-2", "worker-1", "worker-2", "historian-1"),
-        *("keeper-1", "keeper-2"),
+        *("keeper-1", "keeper-2", "builder-1"),
     ),
     DIRECT,
 )
@@ -46,6 +46,8 @@ PROXIED = {
     "historian-2": UNIX,
     "keeper-1": UNIX,
     "keeper-2": WS,
+    "builder-1": UNIX,
+    "builder-2": WS,
 }
 
 

@@ -5,6 +5,7 @@
     worker     takes, acks, at times leaves between the two; two processes of one agent
     historian  pages through history both ways, joins and leaves
     keeper     counts shared values up, each under the version that it read, most under an idempotency key; removes some
+    builder    declares chains of tasks, and claims, notes, finishes and reopens one after the other, all under keys
     postie     one keyed direct message after another to `waiter`, each repeated until it is answered
     waiter     one `synapse wait` after another, some of them killed
 
@@ -477,6 +478,52 @@ def keep(run: Run) -> None:
         time.sleep(chance.uniform(0.0, 0.05))
 
 
+def build(run: Run) -> None:
+    chance, serial, chains = run.chance, 0, 0
+    line = run.line(run.name)
+    line.open()
+
+    def insist(type_: str, body: Frame) -> Frame:
+        """Ask under a key of its own, again and again until it is answered."""
+        nonlocal serial
+        serial += 1
+        answer: Frame | None = None
+        while answer is None or is_draining(answer):
+            if not line.is_up:
+                line.open()
+            answer = line.ask(type_, body, f"{run.name}.{serial}")
+            if answer is not None and is_draining(answer):
+                line.leave()
+        if answer["type"] != "reply":
+            raise SystemExit(f"{run.name}: {type_} {body} was refused: {answer}")
+        reply: Frame = answer["body"]
+        return reply
+
+    def finish(task: str) -> None:
+        epoch = insist("lease.claim", {"task": task, "ttl_ms": 600_000})["epoch"]
+        if chance.random() < 0.3:
+            insist("task.note", {"task": task, "text": f"{run.name}.{serial}", "epoch": epoch})
+        insist("task.update", {"task": task, "status": "done", "epoch": epoch})
+        if line.is_up and chance.random() < 0.3:
+            line.ask("task.show", {"task": chance.choice(tasks)})
+
+    while not run.has("stop"):
+        if serial > KEYS_PER_AGENT:
+            time.sleep(0.2)
+            continue
+        chains += 1
+        tasks = [f"{run.name}.{chains}.{number}" for number in range(chance.randint(2, 5))]
+        chain = [{"task": task, "depends_on": tasks[:number][-2:]} for number, task in enumerate(tasks)]
+        insist("task.declare_all", {"tasks": chance.sample(chain, len(chain))})
+        for task in tasks:
+            finish(task)
+            time.sleep(chance.uniform(0.0, 0.1))
+        if chance.random() < 0.3:
+            insist("task.update", {"task": tasks[0], "status": "open", "note": "again"})
+            finish(tasks[0])
+    line.leave()
+
+
 def post(run: Run) -> None:
     line, serial = run.line(run.name), 0
     line.open()
@@ -519,6 +566,7 @@ ROLES: dict[str, Callable[[Run], None]] = {
     "worker": work,
     "historian": browse,
     "keeper": keep,
+    "builder": build,
     "postie": post,
     "waiter": wait,
 }

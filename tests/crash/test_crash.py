@@ -23,6 +23,7 @@ from tests.crash.checker import Finding, check
 from tests.crash.history import History, Recorder, load
 from tests.crash.killing import LOAD, PROXIED, Hubs, Kills, journal_of, load_of, proxy_of
 from tests.crash.load import CHANNELS, READERS, WORKER, Line
+from tests.crash.plan_checker import check_plan
 from tests.crash.proxy import FATES
 from tests.crash.values_checker import check_values
 from tests.figures import tell
@@ -71,7 +72,7 @@ def kill_under_load(home: Path, run: Path, kills: int, ways: Mapping[str, str]) 
             record.close()
             met = proxy.calm()
             processes.require_alive()
-            processes.raise_flag("stop", "writer", "keeper")
+            processes.raise_flag("stop", "writer", "keeper", "builder")
             processes.raise_flag("drain", "reader", "worker", "historian")
             code = hubs.stop()
             assert code == 0, hubs.last_words()
@@ -132,6 +133,7 @@ def tell_all(ended: Ended, findings: list[Finding]) -> None:
 def run_and_check(tmp_path: Path, kills: int, ways: Mapping[str, str]) -> Ended:
     ended = kill_under_load(tmp_path / "home", tmp_path / "run", kills, ways)
     findings = check(ended.history, ended.journal) + check_values(ended.history, ended.journal)
+    findings += check_plan(ended.history, ended.journal)
     print(figures(ended))
     tell_all(ended, findings)
     most = replayed_most(tmp_path / "run" / "hub.log")

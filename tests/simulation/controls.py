@@ -140,6 +140,30 @@ CONTROLS: Final = (
         "            state.values.put(room_id, value)",
         "            state.values.put(room_id, value)\n            state.values._expiring.clear()",
     ),
+    Fault(
+        "the end of a lease leaves its task in progress",
+        "core/plan.py",
+        "        elif not holders and key in ended and task.status in LAPSES:",
+        '        elif not holders and key in ended and task.status in LAPSES and ended[key].actor != "hub":',
+    ),
+    Fault(
+        "an opening is announced twice",
+        "core/plan.py",
+        "        if task is not None and task.is_ready and not task.is_announced:",
+        "        if task is not None and task.is_ready:",
+    ),
+    Fault(
+        "a dependency that is reopened holds nobody up",
+        "core/plan.py",
+        "        dependent.unmet += -1 if is_done else 1",
+        "        dependent.unmet += -1 if is_done else 0",
+    ),
+    Fault(
+        "followers are not told of plans",
+        TURN,
+        " | PLAN_EVENTS",
+        "",
+    ),
 )
 
 
