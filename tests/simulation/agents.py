@@ -184,7 +184,7 @@ class Agent(Sharer, Planner):
     async def live(self) -> None:
         """Run after run, until the world is calm; then one last run in which everything is brought to an end."""
         await asyncio.sleep(self._chance.uniform(0.0, 20.0))
-        while not self.is_settled:
+        while not (self.is_settled or self.world.is_over):  # a task group that fails may swallow a cancellation
             self.runs += 1
             process = Process(self.world, self, Random(f"{self.world.seed}/{self.name}/{self.runs}"))
             try:
