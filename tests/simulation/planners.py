@@ -84,6 +84,13 @@ class Planner:
         if not found:
             return
         task = self._chance.choice(found)
+        needed = [(other, it.task) for it in found for other in found if other.task in it.depends_on]
+        if needed and self._chance.random() < 0.3:  # round the other way
+            other, name = self._chance.choice(needed)
+            back = DeclareTask(
+                room=room, if_version=other.version, **(self._spec(other.task) | {"depends_on": (name,)})
+            )
+            await self.keyed(process.client, back, TaskInfo)
         await self.pause(2.0)
         if self._chance.random() < 0.3:
             same = DeclareTask(task=task.task, room=room, title=task.title, if_version=task.version)
