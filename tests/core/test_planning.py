@@ -7,7 +7,7 @@ import pytest
 from tests.core.lease_world import LeaseWorld
 
 from synapse.core.events import Event, LeaseGranted, LeaseReleased, LeaseRevoked, Recorded
-from synapse.core.plan import RoomPlan, find_cycle, follow, openings
+from synapse.core.plan import RoomPlan, follow, openings, walk
 from synapse.core.plan_events import TaskDeclared, TaskMoved, TasksReady
 from synapse.protocol.limits import Limits
 from synapse.protocol.plan_commands import (
@@ -148,8 +148,31 @@ def test_a_cycle_is_found_if_and_only_if_there_is_one(seed: int) -> None:
 def test_a_deep_chain_is_no_recursion(world: PlanWorld) -> None:
     plan = RoomPlan()
     new = {f"T{n}": (f"T{n + 1}",) for n in range(50_000)}
-    assert find_cycle(plan, new) is None
-    assert find_cycle(plan, {**new, "T50000": ("T0",)}) is not None
+    assert walk(plan, new) == (None, [f"T{n}" for n in reversed(range(50_000))])
+    assert walk(plan, {**new, "T50000": ("T0",)}).cycle is not None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_position_within_a_list_has_a_cycle_either(seed: int) -> None:
+    """Lists that turn the edges of a plan round: each event is folded in alone, and the plan looked at."""
+    chance = random.Random(seed)
+    world = PlanWorld()
+    tasks = [f"T{n}" for n in range(7)]
+    for _ in range(12):
+        chance.shuffle(tasks)
+        specs = [
+            TaskSpec(task=task, depends_on=tuple(chance.sample(tasks[:at], min(at, chance.randrange(4)))))
+            for at, task in enumerate(tasks)
+        ]
+        chance.shuffle(specs)
+        for event in world.decide(DeclareTasks(tasks=tuple(specs)), world.by("operator")):
+            world.record([event], "operator")
+            there = world.state.plan.by_room[world.state.rooms.by_name["main"].id].tasks
+            graph = {name: set(task.depends_on) for name, task in there.items()}
+            while free := [name for name, wanted in graph.items() if not wanted & graph.keys()]:
+                for name in free:
+                    del graph[name]
+            assert not graph, "a cycle between the rows of one request"
 
 
 @pytest.mark.bad_input("BI-49")

@@ -7,7 +7,7 @@ that began or ended, a dependency that was done — is made here, as events of t
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeAlias, assert_never, get_args
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, assert_never, get_args
 
 from synapse.core.events import (
     Event,
@@ -161,8 +161,17 @@ def require_declared(state: "State", room: Room, task: str) -> Task:
     return found
 
 
-def find_cycle(plan: RoomPlan, new: Mapping[str, tuple[str, ...]]) -> list[str] | None:
-    """A cycle that the new dependencies close, as the path round it; None when there is none.
+class Walk(NamedTuple):
+    """What comes of following dependencies. cycle: the path round one that they close, or None when they close none.
+    order: the tasks that were declared, each after all it depends on. Declared in this order, the plan has no cycle at
+    any position in between either: a task whose turn has come leads to none whose turn is still to come."""
+
+    cycle: list[str] | None
+    order: list[str]
+
+
+def walk(plan: RoomPlan, new: Mapping[str, tuple[str, ...]]) -> Walk:
+    """Follow the new dependencies of these tasks, by id.
 
     What is in the plan has no cycle, so one that is there now goes through a task of `new`.
     """
@@ -174,7 +183,7 @@ def find_cycle(plan: RoomPlan, new: Mapping[str, tuple[str, ...]]) -> list[str] 
             return () if known is None else known.depends_on
         return found
 
-    done: set[str] = set()
+    done: dict[str, None] = {}
     for start in new:
         if start in done or not (plan.count_dependents(start) or len(new) > 1 or start in new[start]):
             continue
@@ -184,15 +193,15 @@ def find_cycle(plan: RoomPlan, new: Mapping[str, tuple[str, ...]]) -> list[str] 
             for other in stack[-1]:
                 if other in path:
                     names = list(path)
-                    return [*names[names.index(other) :], other]
+                    return Walk([*names[names.index(other) :], other], [])
                 if other not in done:
                     path[other] = None
                     stack.append(iter(following(other)))
                     break
             else:
                 stack.pop()
-                done.add(path.popitem()[0])
-    return None
+                done[path.popitem()[0]] = None
+    return Walk(None, [task for task in done if task in new] if len(new) > 1 else list(new))
 
 
 # What `apply` does.

@@ -10,7 +10,7 @@ from synapse.core.holding import lease_of
 from synapse.core.leases import NO_LEASES, Lease, View
 from synapse.core.lifecycle import DONE, ENDS, FREEING, TASK_STATUSES, TRANSITIONS, is_legal
 from synapse.core.messages import require_chars
-from synapse.core.plan import RoomPlan, Task, find_cycle, require_declared
+from synapse.core.plan import RoomPlan, Task, require_declared, walk
 from synapse.core.plan_events import TaskDeclared, TaskMoved, TaskNoted, TaskRemoved
 from synapse.core.refusals import stale
 from synapse.core.rooms import Room
@@ -68,7 +68,7 @@ def decide_declare(state: "State", rules: Rules, command: DeclareTask | DeclareT
         if event is not None:
             declared[spec.task] = event
     _require_room(state, rules.limits, room, plan, declared)
-    cycle = find_cycle(plan, {task: event.depends_on for task, event in declared.items()})
+    cycle, order = walk(plan, {task: event.depends_on for task, event in declared.items()})
     if cycle is not None:
         raise Rejected(
             "cycle",
@@ -76,7 +76,7 @@ def decide_declare(state: "State", rules: Rules, command: DeclareTask | DeclareT
             f"{f' and {len(cycle) - CYCLE_SHOWN} more' if len(cycle) > CYCLE_SHOWN else ''}; leave one of these out",
             {"path": cycle[:CYCLE_SHOWN], "length": len(cycle) - 1},
         )
-    return list(declared.values())
+    return [declared[task] for task in order]
 
 
 def specs_of(command: DeclareTask | DeclareTasks) -> tuple[TaskSpec, ...]:
