@@ -298,7 +298,7 @@ class Terms:
 
     def _expire(self, seq: int, event: LeaseExpired, decided_ms: int) -> None:
         term = self._end(seq, event.epoch, event.owner, event)
-        due_ms = term.counted_ms + term.ttl_ms + max(0, self._clock.frozen_ms - term.frozen_ms)
+        due_ms = term.counted_ms + term.ttl_ms + max(0, self._clock.frozen_by_ms(decided_ms) - term.frozen_ms)
         if event.reason == "parked":
             assert term.parked_ms is not None, "only what is parked reaches the ceiling"
             due_ms = term.parked_ms + self._bounds.parked_ms

@@ -490,6 +490,18 @@ def test_every_rule_of_the_observers_has_its_lie() -> None:
     assert rules == set(LIES.values())
 
 
+def test_a_stop_behind_a_decision_is_no_reason_against_it() -> None:
+    """Seed 2 found the judge in the wrong after 3.6 hours: the hub was stopped while it committed an expiry."""
+    hub = Paper()
+    epoch = hub.grant("ada")
+    hub.loop.now_s += TTL_MS / 1000
+    decided_ms = hub.clock.now_ms
+    hub.loop.now_s += 1
+    hub.clock.frozen_ms += 1_750
+    hub.ledger.fold([to_row(Recorded(hub.ledger.head + 1, 0, "hub", expired(epoch)))], decided_ms)
+    assert hub.terms.live == {}
+
+
 def test_the_truth_passes() -> None:
     hub = Paper()
     message = hub.mail()

@@ -5,6 +5,7 @@ same numbers do the same things in the same order.
 """
 
 import asyncio
+from bisect import bisect_right
 from typing import Final, Protocol
 
 START_AT_MS: Final = 1_800_000_000_000
@@ -58,11 +59,24 @@ class Clock:
 
     def __init__(self, loop: Timed) -> None:
         self.excused_ms = 0
-        self.frozen_ms = 0
+        self._frozen: list[tuple[int, int]] = [(0, 0)]
         self.read_only_from_ms: int | None = None
         self._loop = loop
         self._offset_ms = 0
         self._offsets: list[tuple[int, int]] = [(0, 0)]
+
+    @property
+    def frozen_ms(self) -> int:
+        """How long, all in all, the lease clock must have stood still until now."""
+        return self._frozen[-1][1]
+
+    @frozen_ms.setter
+    def frozen_ms(self, total_ms: int) -> None:
+        self._frozen.append((self.now_ms, total_ms))
+
+    def frozen_by_ms(self, at_ms: int) -> int:
+        """The same, until then: what stands still while a commit is under way is no reason of what it holds."""
+        return self._frozen[bisect_right(self._frozen, at_ms, key=lambda entry: entry[0]) - 1][1]
 
     @property
     def now_ms(self) -> int:
