@@ -87,6 +87,7 @@ def test_an_outcome_that_no_attack_may_have_is_named() -> None:
     assert unexpected({"compressed": {"closed 1011": 1}, "idle": {"closed 4000": 0}}) == ["compressed: closed 1011"]
 
 
+@pytest.mark.timeout(400)
 def test_each_attack_alone_ends_as_it_should_and_costs_no_more_than_its_bound(tmp_path: Path) -> None:
     limits = Limits(**QUICK, **QUICK_RATES)
     with siege(tmp_path / "home", **QUICK, **QUICK_RATES) as here:

@@ -16,7 +16,7 @@ from synapse.core.events import LeaseExpired, LeaseGranted, MessagePosted
 from synapse.protocol.commands import ClaimLease, ReadHistory
 from synapse.protocol.replies import History, Lease
 
-TTL_MS = 2_000
+TTL_MS = 4_000
 LATE_S_MAX = 2.5
 """A tick is a quarter of a second; the rest is for a busy machine."""
 PART = "time and life cycle"

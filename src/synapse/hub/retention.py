@@ -61,15 +61,7 @@ class Retention:
         """Begin what an operator asks for; the answer comes when all is done. Raises `Rejected`."""
         connection.by.require_operator("compacting the journal")
         ages_of(self._turns.state, command.keep, must_exist=True)
-        keep = {**self.keep, **command.keep}
-        if not keep:
-            raise Rejected(
-                "bad_request",
-                "nothing says how long to keep: `synapse journal compact --keep messages=30d` does, or the table "
-                "[retention] of config.toml - at `$.body.keep`",
-                {"path": "$.body.keep"},
-            )
-        self._begin(keep, (connection, request_id), is_dry=command.dry_run)
+        self._begin({**self.keep, **command.keep}, (connection, request_id), is_dry=command.dry_run)
 
     def tick(self) -> None:
         """Once a day, when the settings name a retention."""

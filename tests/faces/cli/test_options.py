@@ -61,7 +61,7 @@ def test_a_text_with_a_blank_is_no_option() -> None:
     [
         ("", "which verb"),
         ("sned hi", r"no verb 'sned'; did you mean send\?"),
-        ("board", "no verb 'board'"),
+        ("borad", "no verb 'borad'"),
         ("room", r"room what\? list, create"),
         ("room lsit", "did you mean room list"),
         ("claim", "something is missing: synapse claim TASK"),

@@ -160,12 +160,13 @@ def journal_compact(call: Call) -> int:
             settings = load_settings({"home": str(home)}, os.environ).retention
         except SettingsRefused as error:
             raise JournalRefused(str(error)) from error
-        if not named and not settings:
-            raise UsageError("say how long to keep: --keep messages=30d, or the table [retention] of config.toml")
         answer = _compacted(
             compact(home, named, int(time() * 1000), settings=settings, dry_run=dry_run), dry_run=dry_run
         )
-    call.show(answer, _compact_words(answer))
+    words = _compact_words(answer)
+    if not named and not answer.get("rows"):
+        words += "\nwhat may go is said by --keep messages=30d, or by the table [retention] of config.toml"
+    call.show(answer, words)
     return EXIT_OK
 
 
