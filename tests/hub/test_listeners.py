@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from tests.hub.conftest import (
+from tests.hub.conftest import (, quiet, voice
     SECRET,
     doors,
     error_of,
@@ -44,6 +44,17 @@ async def test_health_says_green_or_red_over_the_port(tmp_path: Path) -> None:
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"read_only: the disk is full" in answer
         assert not listeners.peers
+
+
+async def test_health_says_what_waits_for_peers_and_how_far_the_journal_is_proved(tmp_path: Path) -> None:
+    async with MemoryHub() as hub, doors(hub, tmp_path) as listeners:
+        ada = await voice(hub)
+        assert listeners.health()[1]["outbox_bytes"] == 0
+        await ada.say(Ping())
+        await quiet(hub)
+        facts = listeners.health()[1]
+        assert facts["outbox_bytes"] == ada.peer.buffered() > 0, "Ada has not read her answer"
+        assert (facts["head"], facts["verified_through"]) == (hub.state.seq, hub.turns.verified_through)
 
 
 async def test_garbage_pipelined_behind_a_get_gets_one_answer(tmp_path: Path) -> None:

@@ -153,6 +153,7 @@ class Listeners:
             "lease_clock_lag_ms": self.turns.lease_clock.lag_ms,
             "verified_through": self.turns.verified_through,
             "head": self.turns.feeds.durable,
+            "outbox_bytes": self.turns.peers.outbox_bytes,
             "stuck": self.turns.peers.stuck,
         }
         return not reasons, facts

@@ -54,7 +54,7 @@ def _page(turns: "Turns") -> Iterator[str]:
         ("uptime_seconds", "Since the start of the process.", status.uptime_ms / 1000),
         ("connections", "Open connections.", counts.connections),
         ("slow_connections", "Connections that do not read what the hub has for them.", status.stuck),
-        ("outbox_bytes", "Bytes that wait in all outboxes together.", _outbox_bytes(turns)),
+        ("outbox_bytes", "Bytes that wait in all outboxes together.", turns.peers.outbox_bytes),
         ("inbox_requests", "Requests that wait for a turn.", turns.waiting_for_turn),
         ("waiting_requests", "Long polls that wait for something to happen.", counts.waiting),
         ("agents", "Known agents.", counts.agents),
@@ -94,10 +94,6 @@ def _metric(name: str, kind: str, text: str, *samples: str) -> Iterator[str]:
     yield f"# TYPE synapse_{name} {kind}"
     for sample in samples:
         yield f"synapse_{name}{sample}"
-
-
-def _outbox_bytes(turns: "Turns") -> int:
-    return sum(connection.wire.buffered() for connection in turns.peers.connections.values())
 
 
 def _unverified(turns: "Turns") -> int:

@@ -51,6 +51,11 @@ class Peers:
         self._is_ending = False
 
     @property
+    def outbox_bytes(self) -> int:
+        """Bytes that wait for peers in all outboxes together."""
+        return sum(connection.wire.buffered() for connection in self.connections.values())
+
+    @property
     def stuck(self) -> int:
         """How many do not read what the hub has for them."""
         return len(self._stuck)
