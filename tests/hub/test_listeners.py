@@ -6,17 +6,19 @@ import socket
 from pathlib import Path
 
 import pytest
-from tests.hub.conftest import (, quiet, voice
+from tests.hub.conftest import (
     SECRET,
     doors,
     error_of,
     knock,
     line,
     message,
+    quiet,
     reply_of,
     slow_writer,
     steps,
     upgrade,
+    voice,
     web,
 )
 from websockets.frames import Opcode
