@@ -36,7 +36,7 @@ HEAD: Final = (
     "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     f"Authorization: Bearer {TOKEN}\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 ).encode()
-STATUSES: Final = frozenset({101, 200, 400, 401, 403, 404, 405, 421, 426, 431, 503})
+STATUSES: Final = frozenset({101, 200, 400, 401, 403, 404, 405, 421, 426, 431, 501, 503, 505})
 CLOSE, PONG = 0x8, 0xA
 LURES: Final = (
     b'"',
