@@ -335,6 +335,9 @@ class Turns:
             row = to_row(entry)
             turn.rows.append(row)
             turn.bytes += len(row.body) + 128
+            if type(event) is MessagePosted and not event.mentions:  # nearly all events
+                turn.told.append(entry)
+                continue
             kind = type(event)
             if kind in TOLD:
                 turn.told.append(entry)
@@ -342,8 +345,6 @@ class Turns:
                 self.leasing.on_event(entry)
                 continue
             match event:
-                case MessagePosted() if not event.mentions:
-                    pass
                 case MessagePosted() | MessageSent():
                     turn.arrived.update(kernel.arrivals(event))
                 case TaskNoted() | TaskMoved():
