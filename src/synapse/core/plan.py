@@ -70,8 +70,12 @@ class Task:
     @property
     def size(self) -> int:
         """Bytes it counts for."""
-        texts = (self.id, self.title, self.description, *self.labels, *self.depends_on)
-        return TASK_BYTES + sum(map(len, texts))
+        return size_of(self.id, self.title, self.description, *self.labels, *self.depends_on)
+
+
+def size_of(*texts: str) -> int:
+    """What a task with these texts counts for, in bytes."""
+    return TASK_BYTES + sum(map(len, texts))
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from synapse.core.holding import lease_of
 from synapse.core.leases import NO_LEASES, Lease, View
 from synapse.core.lifecycle import DONE, ENDS, FREEING, TASK_STATUSES, TRANSITIONS, is_legal
 from synapse.core.messages import require_chars
-from synapse.core.plan import RoomPlan, Task, require_declared, walk
+from synapse.core.plan import RoomPlan, Task, require_declared, size_of, walk
 from synapse.core.plan_events import TaskDeclared, TaskMoved, TaskNoted, TaskRemoved
 from synapse.core.refusals import stale
 from synapse.core.rooms import Room
@@ -191,7 +191,7 @@ def _require_room(
     size = state.plan.bytes
     more: dict[str, int] = {}
     for event in declared.values():
-        size += sum(map(len, (event.task, event.title, event.description, *event.labels, *event.depends_on))) + 256
+        size += size_of(event.task, event.title, event.description, *event.labels, *event.depends_on)
         before = plan.tasks[event.task].depends_on if event.replaces is not None else ()
         for other in set(event.depends_on).difference(before):
             more[other] = more.get(other, 0) + 1
