@@ -34,10 +34,10 @@ from synapse.core.lease_answers import (
 from synapse.core.plan_answers import answer_plan, look_task, task_info, tasks_to_list
 from synapse.core.planning import PlanMutation
 from synapse.core.presence import Here
+from synapse.core.refusals import require_limit
 from synapse.core.resource_answers import ResourceMutation, answer_resource, resource_info, resources_to_list
 from synapse.core.rooms import Channel, Room, require_channel, require_room
 from synapse.core.value_answers import ValueMutation, answer_value, look_value, value_info, values_to_list
-from synapse.errors import Rejected
 from synapse.protocol.card_commands import ListCards, SetCard, ShowCard
 from synapse.protocol.card_replies import CardsPage
 from synapse.protocol.commands import (
@@ -342,12 +342,7 @@ def _listed(
     """What `show` makes of the names behind `query.after`: at most `query.limit`, and no more than fit into a frame;
     and the `after` of the next page, or None. names: sorted."""
     most = rules.limits.page_items_max
-    if not 1 <= query.limit <= most:
-        raise Rejected(
-            "bad_request",
-            f"limit {query.limit} must be 1 to {most} - at `$.body.limit`",
-            {"path": "$.body.limit", "max": most},
-        )
+    require_limit(query.limit, most)
     start = 0 if query.after is None else bisect_right(names, query.after)
     found: list[_Item] = []
     size = 0

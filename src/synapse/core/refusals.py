@@ -49,6 +49,16 @@ def waiter_facts(places: Sequence[Place]) -> list[dict[str, object]]:
     ]
 
 
+def require_limit(limit: int, most: int) -> None:
+    """Raises `Rejected(bad_request)` outside 1 to `most`."""
+    if not 1 <= limit <= most:
+        raise Rejected(
+            "bad_request",
+            f"limit {limit} must be 1 to {most} - at `$.body.limit`",
+            {"path": "$.body.limit", "max": most},
+        )
+
+
 def held(state: "State", ask: Ask, leases: Sequence[Lease], by: By) -> Rejected:
     """Live leases stand in the way."""
     leases = sorted(leases, key=lambda lease: lease.epoch)

@@ -17,9 +17,10 @@ from synapse.core.events import LEASES, Row
 from synapse.core.kernel import shown_to
 from synapse.core.leases import RANK
 from synapse.core.plan_events import TaskMoved
+from synapse.core.refusals import require_limit
 from synapse.core.retention import floor_of
 from synapse.core.state import State
-from synapse.hub.paging import recorded_of, require_limit
+from synapse.hub.paging import recorded_of
 from synapse.journal.interface import Pages
 from synapse.protocol.cursor import cursor_of, seq_of
 from synapse.protocol.digest_commands import ReadDigest

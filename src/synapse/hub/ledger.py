@@ -14,10 +14,11 @@ from synapse.core.lease_events import shown_change
 from synapse.core.plan import PlanEvent, in_a_sentence, lapse_text, shown_plan_change
 from synapse.core.plan_answers import progress_line
 from synapse.core.plan_events import TaskMoved, TaskNoted
+from synapse.core.refusals import require_limit
 from synapse.core.retention import floor_of
 from synapse.core.state import State
 from synapse.errors import Rejected
-from synapse.hub.paging import REPLY_BYTES_MAX, Scan, cursors, read_page, recorded_of, require_limit
+from synapse.hub.paging import REPLY_BYTES_MAX, Scan, cursors, read_page, recorded_of
 from synapse.journal.interface import Pages
 from synapse.protocol.commands import ExplainTask
 from synapse.protocol.cursor import cursor_of, seq_of

@@ -10,7 +10,6 @@ from typing import Final, Generic, TypeVar
 
 from synapse.core.events import Recorded, Row
 from synapse.core.retention import too_old
-from synapse.errors import Rejected
 from synapse.journal.interface import Pages
 from synapse.journal.upcast import decode
 from synapse.protocol.cursor import cursor_of
@@ -27,16 +26,6 @@ _Item = TypeVar("_Item")
 def recorded_of(row: Row) -> Recorded:
     """A journal row as an event, upcast if it is an older one."""
     return Recorded(row.seq, row.at_ms, row.actor, decode(row))
-
-
-def require_limit(limit: int, most: int) -> None:
-    """Raises `Rejected(bad_request)` outside 1 to `most`."""
-    if not 1 <= limit <= most:
-        raise Rejected(
-            "bad_request",
-            f"limit {limit} must be 1 to {most} - at `$.body.limit`",
-            {"path": "$.body.limit", "max": most},
-        )
 
 
 @dataclass(slots=True, frozen=True)

@@ -8,6 +8,7 @@ from synapse.core.answers import Answerable, answer, presence_entry
 from synapse.core.events import LEASES, MessageLent, Recorded
 from synapse.core.inboxes import Lend
 from synapse.core.kernel import shown_to
+from synapse.core.refusals import require_limit
 from synapse.core.retention import floor_of, require_kept
 from synapse.core.rooms import require_channel, require_room
 from synapse.core.state import State
@@ -17,7 +18,7 @@ from synapse.hub.connection import Connection
 from synapse.hub.digest import digest_query, read_digest
 from synapse.hub.feeds import Subscription
 from synapse.hub.ledger import explanation, ledger_scan, read_ledger
-from synapse.hub.paging import recorded_of, require_limit
+from synapse.hub.paging import recorded_of
 from synapse.hub.reads import HistoryQuery, read_history, read_inbox, read_message, read_recipients
 from synapse.hub.threads import Keeper
 from synapse.hub.work import Waiter
