@@ -23,6 +23,7 @@ from synapse.core.events import (
 from synapse.core.lease_answers import (
     LeaseMutation,
     LeaseQuery,
+    RareLeaseMutation,
     answer_claim,
     answer_lease,
     answer_release,
@@ -35,9 +36,11 @@ from synapse.core.plan_answers import answer_plan, look_task, task_info, tasks_t
 from synapse.core.planning import PlanMutation
 from synapse.core.presence import Here
 from synapse.core.refusals import require_limit
-from synapse.core.resource_answers import ResourceMutation, answer_resource, resource_info, resources_to_list
+from synapse.core.resource_answers import answer_resource, resource_info, resources_to_list
+from synapse.core.resources import ResourceMutation
 from synapse.core.rooms import Channel, Room, require_channel, require_room
-from synapse.core.value_answers import ValueMutation, answer_value, look_value, value_info, values_to_list
+from synapse.core.value_answers import answer_value, look_value, value_info, values_to_list
+from synapse.core.values import ValueMutation
 from synapse.protocol.card_commands import ListCards, SetCard, ShowCard
 from synapse.protocol.card_replies import CardsPage
 from synapse.protocol.commands import (
@@ -67,13 +70,8 @@ from synapse.protocol.commands import (
 from synapse.protocol.cursor import cursor_of, message_id, seq_of_message
 from synapse.protocol.notices import PresenceEntry
 from synapse.protocol.plan_commands import (
-    DeclareTask,
-    DeclareTasks,
     ListTasks,
-    NoteProgress,
-    RemoveTask,
     ShowTask,
-    UpdateTask,
 )
 from synapse.protocol.plan_replies import PlanPage
 from synapse.protocol.replies import (
@@ -93,9 +91,9 @@ from synapse.protocol.replies import (
     Sent,
     StatusDeclared,
 )
-from synapse.protocol.resource_commands import ListResources, OfferResource, WithdrawResource
+from synapse.protocol.resource_commands import ListResources
 from synapse.protocol.resource_replies import ResourcesPage
-from synapse.protocol.value_commands import ClearValues, DeleteValue, GetValue, ListValues, PutValue, TransferValue
+from synapse.protocol.value_commands import GetValue, ListValues
 from synapse.protocol.value_replies import ValuesPage
 
 if TYPE_CHECKING:
@@ -188,16 +186,27 @@ def answer(state: "State", command: Answerable, by: By, events: Sequence[Recorde
         case CreateChannel() | DeleteChannel() | JoinChannel() | LeaveChannel():
             room, _, channel = command.channel.partition(":")
             return _place(room, channel, events, cursor)
-        case PutValue() | DeleteValue() | ClearValues() | TransferValue():
-            return answer_value(state, command, by, events, cursor)
-        case OfferResource() | WithdrawResource():
-            return answer_resource(state, command, events, cursor)
         case SetCard():
             return answer_set(state, by, events, cursor)
-        case DeclareTask() | DeclareTasks() | UpdateTask() | NoteProgress() | RemoveTask():
-            return answer_plan(state, command, by, events, cursor)
         case _:
-            return answer_lease(state, command, by, events, cursor)
+            return _answer_rest(state, command, by, events, cursor)
+
+
+def _answer_rest(
+    state: "State",
+    command: RareLeaseMutation | PlanMutation | ResourceMutation | ValueMutation,
+    by: By,
+    events: Sequence[Recorded],
+    cursor: str,
+) -> Reply:
+    """The areas that have modules of their own for what they answer."""
+    if isinstance(command, PlanMutation):
+        return answer_plan(state, command, by, events, cursor)
+    if isinstance(command, ValueMutation):
+        return answer_value(state, command, by, events, cursor)
+    if isinstance(command, ResourceMutation):
+        return answer_resource(state, command, events, cursor)
+    return answer_lease(state, command, by, events, cursor)
 
 
 def _sent(events: Sequence[Recorded], cursor: str) -> Sent:
@@ -247,7 +256,7 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
     cursor = cursor_of(state.journal_id, state.seq)
     match query:
         case ListAgents():
-            members = None if query.room is None else require_room(state, query.room).members
+            members = None if query.room is None else require_room(state, query.room, by).members
             names = sorted(
                 agent.name for agent in state.agents.by_id.values() if members is None or agent.id in members
             )
@@ -261,7 +270,7 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
             )
             return Rooms(rooms=listed, next=following, cursor=cursor)
         case ShowRoom():
-            room = require_room(state, query.room)
+            room = require_room(state, query.room, by)
             participants, following = _members(state, room.members, query, rules)
             return _room_info(
                 state,
@@ -274,14 +283,14 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
         case ListChannels():
             addresses = sorted(state.rooms.by_address)
             if query.room is not None:
-                room = require_room(state, query.room)
+                room = require_room(state, query.room, by)
                 addresses = [f"{room.name}:{name}" for name in sorted(state.rooms.in_room[room.id])]
             found, following = _listed(
                 addresses, query, rules, lambda address: _channel_info(state, state.rooms.by_address[address])
             )
             return Channels(channels=found, next=following, cursor=cursor)
         case ShowChannel():
-            channel = require_channel(state, query.channel)
+            channel = require_channel(state, query.channel, by)
             participants, following = _members(state, channel.members, query, rules)
             return _channel_info(state, channel, participants=participants, following=following, cursor=cursor)
         case ListLeases():
@@ -296,7 +305,7 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
             return look_value(state, query, by, cursor)
         case ListValues():
             place, keys = values_to_list(state, query, by)
-            there = state.values.by_room.get(require_room(state, place).id, {})
+            there = state.values.by_room.get(require_room(state, place, by).id, {})
             values, following = _listed(
                 keys, query, rules, lambda key: value_info(place, there[key], has_value=query.values)
             )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from synapse.errors import Rejected
 from synapse.protocol.limits import Limits
+from synapse.protocol.terms import ADMIN, AGENT, HUMAN, ROLES
 
 
 @dataclass(slots=True, frozen=True)
@@ -20,7 +21,8 @@ class By:
     """Who asks, over which connection, and when: stamped by the hub, never taken from the client.
 
     actor: agent name, `operator` or `hub`. agent: its id. home: address used when a message names none.
-    at_ms: wall clock, recorded. lease_ms: lease clock, never recorded.
+    at_ms: wall clock, recorded. lease_ms: lease clock, never recorded. role: what its token allows. rooms: the only
+    ones that its token grants, None for all.
     """
 
     actor: str
@@ -30,6 +32,8 @@ class By:
     at_ms: int
     lease_ms: int
     operator: bool = False
+    role: str = AGENT
+    rooms: frozenset[str] | None = None
 
     def require_agent(self) -> int:
         """The agent's id. Raises `Rejected(anonymous)` on an operator connection."""
@@ -37,9 +41,23 @@ class By:
             raise Rejected("anonymous", "this needs an agent: connect with a name (--name, or SYNAPSE_NAME)")
         return self.agent
 
+    def has_role(self, role: str) -> bool:
+        """True when what this one may do includes what that role may do."""
+        return self.operator or ROLES.index(self.role) >= ROLES.index(role)
+
+    def require_human(self, what: str) -> None:
+        """Raises `Rejected(not_permitted)` unless this is a person: a token of role human or admin, or an operator."""
+        if not self.has_role(HUMAN):
+            raise Rejected(
+                "not_permitted",
+                f"{what} needs a person: a token of the role human (synapse token create --role human), or an operator "
+                f"connection; this one has the role {self.role}",
+                {"role": self.role, "needed": HUMAN},
+            )
+
     def require_operator(self, what: str) -> None:
         """Raises `Rejected(not_permitted)` unless this is an operator connection."""
-        if not self.operator:
+        if not self.has_role(ADMIN):
             raise Rejected(
                 "not_permitted",
                 f"{what} needs an operator connection: the hub's own user on its Unix socket, naming no agent",

@@ -27,7 +27,7 @@ from synapse.core.events import (
 from synapse.core.leases import EXCLUSIVE, NO_LEASES, NOTHING_YET, RANK, SHARED, Lease, Place, Pool, View, in_line
 from synapse.core.messages import require_chars
 from synapse.core.refusals import deadlocked, held, queued
-from synapse.core.rooms import Room, require_room
+from synapse.core.rooms import Room, room_of
 from synapse.core.scopes import normal_path
 from synapse.errors import Rejected
 from synapse.protocol.commands import ClaimLease
@@ -41,13 +41,6 @@ GRANT_BYTES_MAX: Final = 256 * 1024
 """One decision grants places up to about this many bytes of events, and one more."""
 _LAST: Final = 1 << 62
 """The seq of a place that is not taken yet: behind all others of its priority."""
-
-
-def room_of(state: "State", name: str | None, by: By) -> Room:
-    """The room a task id belongs to: the one named, else the home's. Raises `Rejected`: `bad_name`, `not_found`."""
-    if name is None:
-        name = by.home.partition(":")[0]
-    return state.rooms.by_name.get(name) or require_room(state, name)
 
 
 # Claiming.

@@ -17,10 +17,20 @@ from msgspec import UNSET, UnsetType
 from synapse.core.card_events import AgentDescribed as AgentDescribed
 from synapse.core.card_events import Card as Card
 from synapse.core.idem import Idem as Idem
-from synapse.core.plan_events import TaskDeclared, TaskMoved, TaskNoted, TaskRemoved, TasksReady
-from synapse.core.resource_events import ResourceExpired, ResourceOffered, ResourceWithdrawn
+from synapse.core.mail import Delivery as Delivery
+from synapse.core.plan_events import PlanEvent, TaskDeclared, TaskMoved, TaskNoted, TaskRemoved, TasksReady
+from synapse.core.resource_events import ResourceEvent, ResourceExpired, ResourceOffered, ResourceWithdrawn
 from synapse.core.retention_events import COMPACTIONS, JournalCompacted
-from synapse.core.value_events import ValueDeleted, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
+from synapse.core.room_events import ChannelCreated as ChannelCreated
+from synapse.core.room_events import ChannelDeleted as ChannelDeleted
+from synapse.core.room_events import ChannelJoined as ChannelJoined
+from synapse.core.room_events import ChannelLeft as ChannelLeft
+from synapse.core.room_events import RoomCreated as RoomCreated
+from synapse.core.room_events import RoomDeleted as RoomDeleted
+from synapse.core.room_events import RoomEvent as RoomEvent
+from synapse.core.room_events import RoomJoined as RoomJoined
+from synapse.core.room_events import RoomLeft as RoomLeft
+from synapse.core.value_events import ValueDeleted, ValueEvent, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
 from synapse.protocol.terms import Artefact
 
 new_tuple: Final = tuple.__new__
@@ -42,14 +52,6 @@ class Row(NamedTuple):
     key: str
     body: bytes
     also: tuple[str, ...] = ()
-
-
-class Delivery(msgspec.Struct, frozen=True, array_like=True):
-    """One arrival in one inbox: agent name, agent id, gapless number in that inbox."""
-
-    name: str
-    agent: int
-    n: int
 
 
 class JournalStarted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -117,71 +119,6 @@ class AgentUnbound(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 class AgentForgotten(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An operator removed an agent with its inbox and memberships; the name is free again."""
 
-    agent: int
-    idem: Idem | None = None
-
-
-class RoomCreated(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A room exists. bootstrap: it came from the configuration and cannot be deleted."""
-
-    name: str
-    type: str = "room"
-    bootstrap: bool = False
-    idem: Idem | None = None
-
-
-class RoomDeleted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A room without members is gone, with its channels."""
-
-    room: int
-    idem: Idem | None = None
-
-
-class RoomJoined(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An agent became a member of a room."""
-
-    room: int
-    agent: int
-    idem: Idem | None = None
-
-
-class RoomLeft(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An agent left a room and all its channels."""
-
-    room: int
-    agent: int
-    idem: Idem | None = None
-
-
-class ChannelCreated(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A channel exists in a room."""
-
-    room: int
-    name: str
-    type: str = "channel"
-    bootstrap: bool = False
-    idem: Idem | None = None
-
-
-class ChannelDeleted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A channel without members is gone."""
-
-    channel: int
-    idem: Idem | None = None
-
-
-class ChannelJoined(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An agent became a member of a channel, and of its room."""
-
-    channel: int
-    agent: int
-    idem: Idem | None = None
-
-
-class ChannelLeft(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An agent left a channel; it stays in the room."""
-
-    channel: int
     agent: int
     idem: Idem | None = None
 
@@ -428,14 +365,6 @@ Event: TypeAlias = (
     | AgentUnbound
     | AgentDescribed
     | AgentForgotten
-    | RoomCreated
-    | RoomDeleted
-    | RoomJoined
-    | RoomLeft
-    | ChannelCreated
-    | ChannelDeleted
-    | ChannelJoined
-    | ChannelLeft
     | MessagePosted
     | MessageSent
     | MessageLent
@@ -455,19 +384,10 @@ Event: TypeAlias = (
     | LeaseUnqueued
     | PoolSet
     | PoolDeleted
-    | ValuePut
-    | ValueDeleted
-    | ValueExpired
-    | ValueTransferred
-    | ValuesCleared
-    | ResourceOffered
-    | ResourceWithdrawn
-    | ResourceExpired
-    | TaskDeclared
-    | TaskMoved
-    | TasksReady
-    | TaskNoted
-    | TaskRemoved
+    | RoomEvent
+    | PlanEvent
+    | ResourceEvent
+    | ValueEvent
 )
 
 

@@ -13,7 +13,6 @@ from synapse.core.claims import (
     require_pool,
     require_ttl,
     revocation,
-    room_of,
     unqueued,
 )
 from synapse.core.events import (
@@ -33,6 +32,7 @@ from synapse.core.messages import require_chars
 from synapse.core.presence import OFFLINE
 from synapse.core.refusals import stale
 from synapse.core.resources import OFFER_ENDED, offers_of, waiting_for, withdrawal
+from synapse.core.rooms import room_of
 from synapse.errors import Rejected
 from synapse.protocol.commands import (
     DeletePool,

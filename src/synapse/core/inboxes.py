@@ -4,11 +4,13 @@ A message is lent to one connection at a time. Which one and until when is soft 
 that it was lent, and how often, is an event, so that a message that keeps killing its reader dies even across restarts.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from synapse.core.by import By, Rules
 from synapse.core.events import Event, MessageDied, MessageLent, MessagesAcked
+from synapse.core.mail import Delivery
 from synapse.protocol.commands import AckInbox, TakeInbox
 from synapse.protocol.cursor import seq_of_message
 
@@ -91,6 +93,15 @@ class Lending:
     def held_by(self, connection: int) -> list[Lend]:
         """The lends of one connection."""
         return [self.lends[key] for key in sorted(self.of_connection.get(connection, ()))]
+
+
+def arrive(state: "State", seq: int, deliveries: Iterable[Delivery], reason: str) -> None:
+    """The message at `seq` is in these inboxes; a part of `apply`."""
+    for delivery in deliveries:
+        inbox = state.agents.inboxes[delivery.agent]
+        assert delivery.n == inbox.last_n + 1, "an inbox's numbers have no gap"
+        inbox.last_n = delivery.n
+        inbox.entries[seq] = Entry(seq, delivery.n, reason)
 
 
 def decide_take(state: "State", rules: Rules, command: TakeInbox, by: By) -> list[Event]:

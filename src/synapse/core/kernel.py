@@ -30,7 +30,6 @@ from synapse.core.events import (
     ChannelDeleted,
     ChannelJoined,
     ChannelLeft,
-    Delivery,
     Event,
     HubStarted,
     Idem,
@@ -50,22 +49,35 @@ from synapse.core.events import (
     Recorded,
     RoomCreated,
     RoomDeleted,
+    RoomEvent,
     RoomJoined,
     RoomLeft,
     keys_of,
     new_tuple,
 )
 from synapse.core.idempotency import Remembered
-from synapse.core.inboxes import ALL, DIRECT, MENTION, Entry
-from synapse.core.lease_events import apply_end, apply_grant, apply_lease, shown_arrival, shown_change, shown_usual
-from synapse.core.plan import PlanEvent, apply_plan, shown_plan_change
-from synapse.core.plan_events import TaskDeclared, TaskMoved, TaskNoted, TaskRemoved, TasksReady
-from synapse.core.resource_events import ResourceExpired, ResourceOffered, ResourceWithdrawn
+from synapse.core.inboxes import ALL, DIRECT, MENTION
+from synapse.core.lease_events import (
+    RareLeaseEvent,
+    apply_end,
+    apply_grant,
+    apply_lease,
+    shown_arrival,
+    shown_change,
+    shown_usual,
+)
+from synapse.core.mail import Letter, Mail, shown_letter
+from synapse.core.plan import apply_plan, shown_plan_change
+from synapse.core.plan_events import PlanEvent
+from synapse.core.planning import PlanMutation
+from synapse.core.resource_events import ResourceEvent
+from synapse.core.resources import ResourceMutation
 from synapse.core.retention import apply_compacted
 from synapse.core.retention_events import JournalCompacted
 from synapse.core.rooms import Channel, Room
 from synapse.core.state import State
-from synapse.core.value_events import ValueDeleted, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
+from synapse.core.value_events import ValueEvent
+from synapse.core.values import ValueMutation
 from synapse.errors import Rejected
 from synapse.protocol.card_commands import SetCard
 from synapse.protocol.commands import (
@@ -96,10 +108,9 @@ from synapse.protocol.commands import (
 )
 from synapse.protocol.names import shown
 from synapse.protocol.notices import Message, Notice
-from synapse.protocol.plan_commands import DeclareTask, DeclareTasks, NoteProgress, RemoveTask, UpdateTask
-from synapse.protocol.resource_commands import OfferResource, WithdrawResource
 from synapse.protocol.terms import STATUSES
-from synapse.protocol.value_commands import ClearValues, DeleteValue, PutValue, TransferValue
+
+_Rest: TypeAlias = PlanMutation | ResourceMutation | ValueMutation
 
 Mutation: TypeAlias = (
     Hello
@@ -126,18 +137,8 @@ Mutation: TypeAlias = (
     | ParkLease
     | SetPool
     | DeletePool
-    | PutValue
-    | DeleteValue
-    | ClearValues
-    | TransferValue
-    | OfferResource
-    | WithdrawResource
     | SetCard
-    | DeclareTask
-    | DeclareTasks
-    | UpdateTask
-    | NoteProgress
-    | RemoveTask
+    | _Rest
 )
 """Commands that may become events."""
 
@@ -207,24 +208,21 @@ def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]
             return holding.decide_set_pool(state, rules, command, by)
         case DeletePool():
             return holding.decide_delete_pool(state, command, by)
-        case PutValue():
-            return values.decide_put(state, rules, command, by)
-        case DeleteValue():
-            return values.decide_delete(state, command, by)
-        case ClearValues():
-            return values.decide_clear(state, command, by)
-        case TransferValue():
-            return values.decide_transfer(state, command, by)
-        case OfferResource():
-            return resources.decide_offer(state, rules, command, by)
-        case WithdrawResource():
-            return resources.decide_withdraw(state, command, by)
         case SetCard():
             return cards.decide_set(state, rules, command, by)
-        case DeclareTask() | DeclareTasks() | UpdateTask() | NoteProgress() | RemoveTask():
-            return planning.decide_plan(state, rules, command, by)
         case _:
-            assert_never(command)
+            return _decide_rest(state, rules, command, by)
+
+
+def _decide_rest(state: State, rules: Rules, command: _Rest, by: By) -> list[Event]:
+    """The areas that are asked less often."""
+    if isinstance(command, PlanMutation):
+        return planning.decide_plan(state, rules, command, by)
+    if isinstance(command, ValueMutation):
+        return values.decide_value(state, rules, command, by)
+    if isinstance(command, ResourceMutation):
+        return resources.decide_resource(state, rules, command, by)
+    assert_never(command)
 
 
 def payload_hash(command: Mutation, raw: bytes) -> str:
@@ -279,12 +277,12 @@ def apply(state: State, recorded: Recorded) -> None:
         channel.last_n = event.n
         state.messages += 1
         if event.mentions:
-            _arrive(state, seq, event.mentions, MENTION)
+            inboxes.arrive(state, seq, event.mentions, MENTION)
         return
     match event:
         case MessageSent():
             state.messages += 1
-            _arrive(state, seq, event.to, DIRECT if event.room is None else ALL)
+            inboxes.arrive(state, seq, event.to, DIRECT if event.room is None else ALL)
         case MessageLent():
             state.agents.inboxes[event.agent].entries[event.message].lends += 1
         case MessagesAcked():
@@ -318,22 +316,27 @@ def apply(state: State, recorded: Recorded) -> None:
             _apply_room(state, seq, at_ms, actor, event)
         case ChannelJoined() | ChannelLeft():
             _apply_room(state, seq, at_ms, actor, event)
-        case ValuePut() | ValueDeleted() | ValueExpired() | ValueTransferred() | ValuesCleared():
-            values.apply_value(state, recorded, event)
-        case ResourceOffered() | ResourceWithdrawn() | ResourceExpired():
-            resources.apply_resource(state, recorded, event)
-        case TaskDeclared() | TaskMoved() | TasksReady() | TaskNoted() | TaskRemoved():
-            apply_plan(state, recorded, event)
         case _:
-            apply_lease(state, recorded, event)
+            _apply_rest(state, recorded, event)
 
 
-_RoomEvent: TypeAlias = (
-    RoomCreated | RoomDeleted | RoomJoined | RoomLeft | ChannelCreated | ChannelDeleted | ChannelJoined | ChannelLeft
-)
+def _apply_rest(
+    state: State, recorded: Recorded, event: PlanEvent | ResourceEvent | ValueEvent | RareLeaseEvent
+) -> None:
+    """The areas of `_decide_rest`, and what seldom happens to leases."""
+    if isinstance(event, Mail):
+        inboxes.arrive(state, recorded.seq, event.deliveries, DIRECT)
+    if isinstance(event, PlanEvent):
+        apply_plan(state, recorded, event)
+    elif isinstance(event, ValueEvent):
+        values.apply_value(state, recorded, event)
+    elif isinstance(event, ResourceEvent):
+        resources.apply_resource(state, recorded, event)
+    else:
+        apply_lease(state, recorded, event)
 
 
-def _apply_room(state: State, seq: int, at_ms: int, actor: str, event: _RoomEvent) -> None:
+def _apply_room(state: State, seq: int, at_ms: int, actor: str, event: RoomEvent) -> None:
     """The rooms' part of `apply`."""
     match event:
         case RoomCreated():
@@ -362,14 +365,6 @@ def _apply_room(state: State, seq: int, at_ms: int, actor: str, event: _RoomEven
             state.rooms.channels[event.channel].members.discard(event.agent)
         case _:
             assert_never(event)
-
-
-def _arrive(state: State, seq: int, deliveries: tuple[Delivery, ...], reason: str) -> None:
-    for delivery in deliveries:
-        inbox = state.agents.inboxes[delivery.agent]
-        assert delivery.n == inbox.last_n + 1, "an inbox's numbers have no gap"
-        inbox.last_n = delivery.n
-        inbox.entries[seq] = Entry(seq, delivery.n, reason)
 
 
 def _forget(state: State, agent: int) -> None:
@@ -405,7 +400,7 @@ def announce(journal_id: str, recorded: Recorded, keys: Container[str]) -> list[
             key = f"in/{delivery.agent}"
             if key in keys:
                 told.append((key, messages.shown_sent(journal_id, recorded, event, delivery)))
-    elif isinstance(event, ValuePut | ValueDeleted | ValueExpired | ValueTransferred | ValuesCleared):
+    elif isinstance(event, ValueEvent):
         key = f"kv/{event.room}"
         if key in keys:
             told.append((key, values.shown_value_change(journal_id, recorded, event)))
@@ -420,17 +415,33 @@ def announce(journal_id: str, recorded: Recorded, keys: Container[str]) -> list[
                 told.append((LEASES, change))
         for agent in arrivals(event):
             key = f"in/{agent}"
-            arrival = shown_arrival(journal_id, recorded, agent) if key in keys else None
+            arrival = _shown_mail(journal_id, recorded, agent) if key in keys else None
             if arrival is not None:
                 told.append((key, arrival))
     return told
+
+
+def _letter(event: Mail) -> Letter:
+    """What an event that is mail says, by the area it is of."""
+    raise AssertionError(f"{type(event).__name__} is mail of no area")
+
+
+def _shown_mail(journal_id: str, recorded: Recorded, agent: int) -> Message | None:
+    """What is in an agent's inbox of an event that is no message; None for any other event."""
+    event = recorded.event
+    if isinstance(event, Mail):
+        for delivery in event.deliveries:
+            if delivery.agent == agent:
+                return shown_letter(journal_id, recorded, delivery, _letter(event))
+        return None
+    return shown_arrival(journal_id, recorded, agent)
 
 
 def shown_to(journal_id: str, recorded: Recorded, agent: int | None) -> Message | None:
     """An event as `agent` may see it as a message; None when it is none, or not for it."""
     message = messages.shown_to(journal_id, recorded, agent)
     if message is None and agent is not None:
-        return shown_arrival(journal_id, recorded, agent)
+        return _shown_mail(journal_id, recorded, agent)
     return message
 
 
@@ -445,5 +456,7 @@ def arrivals(event: Event) -> list[int]:
             return [] if event.delivery is None else [event.delivery.agent]
         case LeaseOffered():
             return [event.to.agent]
+        case Mail():
+            return [delivery.agent for delivery in event.deliveries]
         case _:
             return []

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 from msgspec import UNSET, UnsetType
 
 from synapse.core.by import By, Rules
-from synapse.core.claims import none_of, require_pool, room_of
+from synapse.core.claims import none_of, require_pool
 from synapse.core.events import (
     Ask,
     LeaseCheckpointed,
@@ -24,6 +24,7 @@ from synapse.core.events import (
 from synapse.core.holding import lease_of
 from synapse.core.leases import SHARED, Lease, Place, TaskKey, View, conflicts, in_line, patterns_of
 from synapse.core.refusals import HOLDERS_MAX, holder_facts, in_words, stale
+from synapse.core.rooms import room_of
 from synapse.core.scopes import covers, normal_file
 from synapse.errors import Rejected
 from synapse.protocol import replies
@@ -47,8 +48,10 @@ from synapse.protocol.terms import MODES
 if TYPE_CHECKING:
     from synapse.core.state import State
 
-_Rare: TypeAlias = RenewLease | WithdrawClaim | SaveCheckpoint | HandOffLease | ParkLease | SetPool | DeletePool
-LeaseMutation: TypeAlias = ClaimLease | ReleaseLease | _Rare
+RareLeaseMutation: TypeAlias = (
+    RenewLease | WithdrawClaim | SaveCheckpoint | HandOffLease | ParkLease | SetPool | DeletePool
+)
+LeaseMutation: TypeAlias = ClaimLease | ReleaseLease | RareLeaseMutation
 LeaseQuery: TypeAlias = CheckLease | CheckPaths
 
 _LISTED: Final = frozenset({"waiters", "waiting", "idle_ms", "stalled"})
@@ -63,7 +66,9 @@ def answer_release(events: Sequence[Recorded], cursor: str) -> replies.Released:
     return replies.Released(task=event.task, room=event.room_name, epoch=event.epoch, released=True, cursor=cursor)
 
 
-def answer_lease(state: "State", command: _Rare, by: By, events: Sequence[Recorded], cursor: str) -> replies.Reply:
+def answer_lease(
+    state: "State", command: RareLeaseMutation, by: By, events: Sequence[Recorded], cursor: str
+) -> replies.Reply:
     """The leases' part of `answers.answer`, but for claims and releases."""
     match command:
         case WithdrawClaim():

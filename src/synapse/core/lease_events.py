@@ -6,7 +6,6 @@ import msgspec
 
 from synapse.core.events import (
     Ask,
-    Delivery,
     LeaseCheckpointed,
     LeaseExpired,
     LeaseGranted,
@@ -24,10 +23,11 @@ from synapse.core.events import (
     Recorded,
 )
 from synapse.core.idempotency import Remembered
-from synapse.core.inboxes import DIRECT, Entry
+from synapse.core.inboxes import DIRECT, arrive
 from synapse.core.leases import Kept, Lease, Place, Pool
+from synapse.core.mail import Letter, shown_letter
 from synapse.core.refusals import in_words
-from synapse.protocol.cursor import cursor_of, message_id
+from synapse.protocol.cursor import cursor_of
 from synapse.protocol.notices import LeaseChanged, Message
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ LEASE_EVENTS: Final = frozenset(get_args(LeaseEvent))
 _encode: Final = msgspec.json.Encoder().encode
 
 
-_Rare: TypeAlias = (
+RareLeaseEvent: TypeAlias = (
     LeaseRenewed
     | LeaseExpired
     | LeaseRevoked
@@ -69,7 +69,7 @@ _Rare: TypeAlias = (
 )
 
 
-def apply_lease(state: "State", recorded: Recorded, event: _Rare) -> None:
+def apply_lease(state: "State", recorded: Recorded, event: RareLeaseEvent) -> None:
     """The leases' part of `kernel.apply`, but for the two usual events, which it calls by name."""
     leases = state.leases
     match event:
@@ -110,12 +110,12 @@ def apply_lease(state: "State", recorded: Recorded, event: _Rare) -> None:
                 )
             )
             if event.delivery is not None:
-                _arrive(state, recorded.seq, event.delivery)
+                arrive(state, recorded.seq, (event.delivery,), DIRECT)
         case LeaseOffered():
             lease = leases.live[event.epoch]
             _withdraw_offer(state, lease)
             lease.offered_to, lease.offer = event.to.agent, recorded.seq
-            _arrive(state, recorded.seq, event.to)
+            arrive(state, recorded.seq, (event.to,), DIRECT)
         case LeaseParked():
             leases.live[event.epoch].parked = True
         case LeaseResumed():
@@ -173,13 +173,6 @@ def _dequeue(state: "State", seq: int) -> Place:
         if waits is not None and waits.seq == seq:
             del state.idempotency.waiting[place.ask.owner, place.key]
     return place
-
-
-def _arrive(state: "State", seq: int, delivery: Delivery) -> None:
-    inbox = state.agents.inboxes[delivery.agent]
-    assert delivery.n == inbox.last_n + 1, "an inbox's numbers have no gap"
-    inbox.last_n = delivery.n
-    inbox.entries[seq] = Entry(seq, delivery.n, DIRECT)
 
 
 def _withdraw_offer(state: "State", lease: Lease) -> None:
@@ -332,24 +325,7 @@ def shown_arrival(journal_id: str, recorded: Recorded, agent: int) -> Message | 
         "next": f"synapse renew {ask.task}" if isinstance(event, LeaseHandedOff) else f"synapse claim {ask.task}",
     }
     subject = f"{sender} {'handed' if isinstance(event, LeaseHandedOff) else 'offers'} you {ask.task}"
-    return Message(
-        id=message_id(recorded.seq),
-        room=None,
-        channel=f"@{delivery.name}",
-        n=delivery.n,
-        cursor=cursor_of(journal_id, recorded.seq),
-        sender="hub",
-        to=(delivery.name,),
-        kind="system",
-        subject=subject[:256],
-        body=msgspec.Raw(_encode(body)),
-        thread=None,
-        reply_to=None,
-        priority="high",
-        expires_at_ms=None,
-        sent_at_ms=recorded.at_ms,
-        traceparent=event.traceparent,
-    )
+    return shown_letter(journal_id, recorded, delivery, Letter(subject, body), event.traceparent)
 
 
 def in_a_sentence(recorded: Recorded) -> str:

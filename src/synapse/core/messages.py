@@ -9,7 +9,7 @@ from synapse.core.agents import near_names, require_room_for_agents
 from synapse.core.by import By, Rules
 from synapse.core.events import AgentCreated, Card, Delivery, Event, MessagePosted, MessageSent
 from synapse.core.inboxes import ALL
-from synapse.core.rooms import Channel, Room, require_channel, require_room
+from synapse.core.rooms import Channel, Room, require_channel, room_of
 from synapse.errors import Rejected
 from synapse.protocol.commands import SendMessage
 from synapse.protocol.cursor import cursor_of, message_id, seq_of_message
@@ -117,7 +117,7 @@ def _names(names: tuple[str, ...]) -> list[str]:
 
 
 def _post(state: "State", rules: Rules, address: str, command: SendMessage, by: By) -> MessagePosted:
-    channel = require_channel(state, address)
+    channel = require_channel(state, address, by)
     mentions, skipped = _mentions(state, rules, channel, command, by)
     return MessagePosted(
         channel=channel.id,
@@ -161,7 +161,7 @@ def _is_full(state: "State", rules: Rules, agent: int) -> bool:
 
 
 def _send_all(state: "State", rules: Rules, command: SendMessage, by: By) -> MessageSent:
-    room = require_room(state, command.room if command.room is not None else by.home.partition(":")[0])
+    room = room_of(state, command.room, by)
     others = sorted(
         (state.agents.by_id[member] for member in room.members if member != by.agent), key=lambda agent: agent.name
     )

@@ -7,7 +7,7 @@ that began or ended, a dependency that was done — is made here, as events of t
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, assert_never, get_args
+from typing import TYPE_CHECKING, Final, NamedTuple, assert_never
 
 from synapse.core.events import (
     Event,
@@ -20,7 +20,7 @@ from synapse.core.events import (
 )
 from synapse.core.leases import NO_LEASES, Lease, TaskKey
 from synapse.core.lifecycle import DONE, IN_PROGRESS, LAPSES, OPEN
-from synapse.core.plan_events import TaskDeclared, TaskMoved, TaskNoted, TaskRemoved, TasksReady
+from synapse.core.plan_events import PlanEvent, TaskDeclared, TaskMoved, TaskNoted, TaskRemoved, TasksReady
 from synapse.core.rooms import Room
 from synapse.errors import Rejected
 from synapse.protocol.cursor import cursor_of
@@ -30,8 +30,6 @@ from synapse.protocol.notices import PlanChanged
 if TYPE_CHECKING:
     from synapse.core.state import State
 
-PlanEvent: TypeAlias = TaskDeclared | TaskMoved | TasksReady | TaskNoted | TaskRemoved
-PLAN_EVENTS: Final = frozenset(get_args(PlanEvent))
 
 UNDECLARED: Final = "undeclared"
 READY_PER_EVENT: Final = 500

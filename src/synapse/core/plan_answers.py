@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Final, assert_never
 from msgspec import UNSET
 
 from synapse.core.by import By
-from synapse.core.claims import none_of, room_of
+from synapse.core.claims import none_of
 from synapse.core.events import Recorded
 from synapse.core.leases import NO_LEASES, Lease
 from synapse.core.lifecycle import TASK_STATUSES
 from synapse.core.plan import RoomPlan, Task, require_declared
 from synapse.core.plan_events import TaskDeclared, TaskMoved, TaskNoted
 from synapse.core.planning import PlanMutation, specs_of
+from synapse.core.rooms import room_of
 from synapse.protocol.names import require_agent_name, require_segment
 from synapse.protocol.plan_commands import (
     DeclareTask,

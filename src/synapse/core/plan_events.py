@@ -1,5 +1,7 @@
 """What happens to the plan; `events` has them in its union."""
 
+from typing import Final, TypeAlias, get_args
+
 import msgspec
 
 from synapse.core.idem import Idem
@@ -71,3 +73,8 @@ class TaskRemoved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     room_name: str
     task: str
     idem: Idem | None = None
+
+
+PlanEvent: TypeAlias = TaskDeclared | TaskMoved | TasksReady | TaskNoted | TaskRemoved
+
+PLAN_EVENTS: Final = frozenset(get_args(PlanEvent))

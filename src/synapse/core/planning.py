@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from synapse.core.by import By, Rules
-from synapse.core.claims import grants_after, none_of, revocation, room_of
+from synapse.core.claims import grants_after, none_of, revocation
 from synapse.core.events import Event, LeaseReleased
 from synapse.core.holding import lease_of
 from synapse.core.leases import NO_LEASES, Lease, View
@@ -13,7 +13,7 @@ from synapse.core.messages import require_chars
 from synapse.core.plan import RoomPlan, Task, require_declared, size_of, walk
 from synapse.core.plan_events import TaskDeclared, TaskMoved, TaskNoted, TaskRemoved
 from synapse.core.refusals import stale
-from synapse.core.rooms import Room
+from synapse.core.rooms import Room, room_of
 from synapse.errors import Rejected
 from synapse.protocol.limits import Limits
 from synapse.protocol.names import require_agent_name, require_segment, require_task

@@ -1,14 +1,14 @@
 """What is answered about resources: the reply of a mutation from its events, and questions to the state."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from msgspec import UNSET
 
 from synapse.core.by import By
 from synapse.core.events import Recorded
 from synapse.core.resource_events import ResourceOffered, ResourceWithdrawn
-from synapse.core.resources import require_resource
+from synapse.core.resources import ResourceMutation, require_resource
 from synapse.protocol.names import require_agent_name, require_segment
 from synapse.protocol.replies import Reply
 from synapse.protocol.resource_commands import ListResources, OfferResource, WithdrawResource
@@ -16,8 +16,6 @@ from synapse.protocol.resource_replies import ResourceGone, ResourceInfo
 
 if TYPE_CHECKING:
     from synapse.core.state import State
-
-ResourceMutation: TypeAlias = OfferResource | WithdrawResource
 
 
 def answer_resource(state: "State", command: ResourceMutation, events: Sequence[Recorded], cursor: str) -> Reply:

@@ -1,5 +1,7 @@
 """What happens to resources; `events` has them in its union."""
 
+from typing import Final, TypeAlias, get_args
+
 import msgspec
 
 from synapse.core.idem import Idem
@@ -35,3 +37,8 @@ class ResourceExpired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     name: str
     owner: str
     idem: Idem | None = None
+
+
+ResourceEvent: TypeAlias = ResourceOffered | ResourceWithdrawn | ResourceExpired
+
+RESOURCE_EVENTS: Final = frozenset(get_args(ResourceEvent))

@@ -10,14 +10,14 @@ The time of an offer is a date: nobody takes what has ended because a tick was l
 
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Final, TypeAlias, assert_never, get_args
+from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
 from synapse.core.by import By, Rules
 from synapse.core.claims import grants, grants_after, unqueued
 from synapse.core.events import Event, Recorded
 from synapse.core.leases import Leases, Offer, Place, Pool, View, in_line
 from synapse.core.messages import require_chars
-from synapse.core.resource_events import ResourceExpired, ResourceOffered, ResourceWithdrawn
+from synapse.core.resource_events import ResourceEvent, ResourceExpired, ResourceOffered, ResourceWithdrawn
 from synapse.errors import Rejected
 from synapse.protocol.names import require_segment, shown
 from synapse.protocol.resource_commands import OfferResource, WithdrawResource
@@ -25,8 +25,6 @@ from synapse.protocol.resource_commands import OfferResource, WithdrawResource
 if TYPE_CHECKING:
     from synapse.core.state import State
 
-ResourceEvent: TypeAlias = ResourceOffered | ResourceWithdrawn | ResourceExpired
-RESOURCE_EVENTS: Final = frozenset(get_args(ResourceEvent))
 
 OFFER_ENDED: Final = "offer_ended"
 """Why a wait ended: what it waited for is not lent any more."""
@@ -50,6 +48,20 @@ def require_resource(state: "State", name: str) -> tuple[Pool, Offer]:
 
 def _offered(state: "State") -> list[Pool]:
     return sorted((pool for pool in state.leases.pools.values() if pool.offer is not None), key=lambda pool: pool.name)
+
+
+ResourceMutation: TypeAlias = OfferResource | WithdrawResource
+
+
+def decide_resource(state: "State", rules: Rules, command: ResourceMutation, by: By) -> list[Event]:
+    """The resources' part of `kernel.decide`."""
+    match command:
+        case OfferResource():
+            return decide_offer(state, rules, command, by)
+        case WithdrawResource():
+            return decide_withdraw(state, command, by)
+        case _:
+            assert_never(command)
 
 
 def decide_offer(state: "State", rules: Rules, command: OfferResource, by: By) -> list[Event]:

@@ -104,10 +104,22 @@ class Rooms:
         return f"{self.by_id[channel.room].name}:{channel.name}"
 
 
-def require_room(state: "State", name: str) -> Room:
-    """The room of that name. Raises `Rejected`: `bad_name` or `not_found`."""
+def may_see(room: Room, by: By) -> bool:
+    """True when the room is there for who asks; one that may not see it is told that there is none."""
+    return by.rooms is None or room.name in by.rooms
+
+
+def room_of(state: "State", name: str | None, by: By) -> Room:
+    """The room named, else the home's. Raises `Rejected`: `bad_name`, `not_found`."""
+    if name is None:
+        name = by.home.partition(":")[0]
+    return require_room(state, name, by)
+
+
+def require_room(state: "State", name: str, by: By) -> Room:
+    """The room of that name, if who asks may see it. Raises `Rejected`: `bad_name` or `not_found`."""
     room = state.rooms.by_name.get(name)
-    if room is None:
+    if room is None or not may_see(room, by):
         require_segment(name, "room")
         raise Rejected(
             "not_found",
@@ -117,10 +129,10 @@ def require_room(state: "State", name: str) -> Room:
     return room
 
 
-def require_channel(state: "State", address: str) -> Channel:
-    """The channel at `room:channel`. Raises `Rejected`: `bad_name` or `not_found`."""
+def require_channel(state: "State", address: str, by: By) -> Channel:
+    """The channel at `room:channel`, if who asks may see it. Raises `Rejected`: `bad_name` or `not_found`."""
     channel = state.rooms.by_address.get(address)
-    if channel is None:
+    if channel is None or not may_see(state.rooms.by_id[channel.room], by):
         room, name = split_address(address)
         raise Rejected(
             "not_found",
@@ -191,7 +203,7 @@ def decide_create_channel(state: "State", rules: Rules, command: CreateChannel, 
     room_name, name = split_address(command.channel)
     _require_type(command.type)
     _require_may_create(rules, by)
-    room = require_room(state, room_name)
+    room = require_room(state, room_name, by)
     if command.channel in state.rooms.by_address:
         raise Rejected(
             "already_exists",
@@ -205,7 +217,7 @@ def decide_create_channel(state: "State", rules: Rules, command: CreateChannel, 
 def decide_delete_room(state: "State", command: DeleteRoom, by: By) -> list[Event]:
     """An empty room goes, with its channels."""
     _require_operator(by, "deleting a room")
-    room = require_room(state, command.room)
+    room = require_room(state, command.room, by)
     bootstrap = room.bootstrap or any(channel.bootstrap for channel in state.rooms.in_room[room.id].values())
     _require_deletable(state, room.name, room.members, bootstrap=bootstrap)
     _require_no_leases(state, room)
@@ -215,7 +227,7 @@ def decide_delete_room(state: "State", command: DeleteRoom, by: By) -> list[Even
 def decide_delete_channel(state: "State", command: DeleteChannel, by: By) -> list[Event]:
     """An empty channel goes."""
     _require_operator(by, "deleting a channel")
-    channel = require_channel(state, command.channel)
+    channel = require_channel(state, command.channel, by)
     _require_deletable(state, command.channel, channel.members, bootstrap=channel.bootstrap)
     return [ChannelDeleted(channel=channel.id)]
 
@@ -260,7 +272,7 @@ def decide_join_room(state: "State", rules: Rules, command: JoinRoom, by: By) ->
     room = state.rooms.by_name.get(require_segment(command.room, "room"))
     if room is None:
         if not rules.auto_create:
-            require_room(state, command.room)
+            require_room(state, command.room, by)
         _require_may_create(rules, by)
         return [*_new_room(state, rules, command.room, "room", [GENERAL]), RoomJoined(room=state.seq + 1, agent=agent)]
     if agent in room.members:
@@ -277,7 +289,7 @@ def decide_join_channel(state: "State", rules: Rules, command: JoinChannel, by: 
     events: list[Event] = []
     if channel is None:
         if not rules.auto_create:
-            require_channel(state, command.channel)
+            require_channel(state, command.channel, by)
         _require_may_create(rules, by)
         room = state.rooms.by_name.get(room_name)
         if room is None:
@@ -297,14 +309,14 @@ def decide_join_channel(state: "State", rules: Rules, command: JoinChannel, by: 
 def decide_leave_room(state: "State", command: LeaveRoom, by: By) -> list[Event]:
     """Out of a room and all its channels."""
     agent = by.require_agent()
-    room = require_room(state, command.room)
+    room = require_room(state, command.room, by)
     return [RoomLeft(room=room.id, agent=agent)] if agent in room.members else []
 
 
 def decide_leave_channel(state: "State", command: LeaveChannel, by: By) -> list[Event]:
     """Out of a channel."""
     agent = by.require_agent()
-    channel = require_channel(state, command.channel)
+    channel = require_channel(state, command.channel, by)
     return [ChannelLeft(channel=channel.id, agent=agent)] if agent in channel.members else []
 
 

@@ -75,7 +75,7 @@ class _Dump(msgspec.Struct, frozen=True, kw_only=True):
     retention: Retained = msgspec.field(default_factory=Retained)
 
 
-FORMAT = 4
+FORMAT = 5
 FORMAT_OF_BASES = 4
 """The first release that compacted journals wrote this one."""
 

@@ -1,15 +1,15 @@
 """What is answered about values: the reply of a mutation from its events, and questions to the state."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeAlias, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from msgspec import UNSET
 
 from synapse.core.by import By
-from synapse.core.claims import room_of
 from synapse.core.events import Recorded
+from synapse.core.rooms import room_of
 from synapse.core.value_events import ValueDeleted, ValuePut, ValuesCleared, ValueTransferred
-from synapse.core.values import Value, require_value
+from synapse.core.values import Value, ValueMutation, require_value
 from synapse.protocol.names import require_key
 from synapse.protocol.replies import Reply
 from synapse.protocol.value_commands import ClearValues, DeleteValue, GetValue, ListValues, PutValue, TransferValue
@@ -17,8 +17,6 @@ from synapse.protocol.value_replies import EarlierOwner, ValueInfo, ValueOwned, 
 
 if TYPE_CHECKING:
     from synapse.core.state import State
-
-ValueMutation: TypeAlias = PutValue | DeleteValue | ClearValues | TransferValue
 
 
 def answer_value(state: "State", command: ValueMutation, by: By, events: Sequence[Recorded], cursor: str) -> Reply:

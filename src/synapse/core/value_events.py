@@ -1,5 +1,7 @@
 """What happens to shared values; `events` has them in its union."""
 
+from typing import Final, TypeAlias, get_args
+
 import msgspec
 
 from synapse.core.idem import Idem
@@ -60,3 +62,8 @@ class ValuesCleared(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     prefix: str
     count: int
     idem: Idem | None = None
+
+
+ValueEvent: TypeAlias = ValuePut | ValueDeleted | ValueExpired | ValueTransferred | ValuesCleared
+
+VALUE_EVENTS: Final = frozenset(get_args(ValueEvent))

@@ -8,15 +8,15 @@ at its time, and the next tick says so with an event.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
-from typing import TYPE_CHECKING, Final, TypeAlias, assert_never, get_args
+from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
 import msgspec
 
 from synapse.core.agents import require_known
 from synapse.core.by import By, Rules
-from synapse.core.claims import room_of
 from synapse.core.events import Event, Recorded
-from synapse.core.value_events import ValueDeleted, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
+from synapse.core.rooms import room_of
+from synapse.core.value_events import ValueDeleted, ValueEvent, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
 from synapse.errors import Rejected
 from synapse.protocol.cursor import cursor_of
 from synapse.protocol.names import require_key
@@ -26,8 +26,6 @@ from synapse.protocol.value_commands import ClearValues, DeleteValue, PutValue, 
 if TYPE_CHECKING:
     from synapse.core.state import State
 
-ValueEvent: TypeAlias = ValuePut | ValueDeleted | ValueExpired | ValueTransferred | ValuesCleared
-VALUE_EVENTS: Final = frozenset(get_args(ValueEvent))
 
 _NULL: Final = msgspec.Raw(b"null")
 EXPIRED_MAX: Final = 1_000
@@ -134,6 +132,24 @@ def require_value(state: "State", room: int, room_name: str, key: str, at_ms: in
     if value is None:
         raise Rejected("not_found", f"room {room_name} has no value {key}", {"key": key, "room": room_name})
     return value
+
+
+ValueMutation: TypeAlias = PutValue | DeleteValue | ClearValues | TransferValue
+
+
+def decide_value(state: "State", rules: Rules, command: ValueMutation, by: By) -> list[Event]:
+    """The values' part of `kernel.decide`."""
+    match command:
+        case PutValue():
+            return decide_put(state, rules, command, by)
+        case DeleteValue():
+            return decide_delete(state, command, by)
+        case ClearValues():
+            return decide_clear(state, command, by)
+        case TransferValue():
+            return decide_transfer(state, command, by)
+        case _:
+            assert_never(command)
 
 
 def decide_put(state: "State", rules: Rules, command: PutValue, by: By) -> list[Event]:

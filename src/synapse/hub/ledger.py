@@ -7,15 +7,16 @@ import msgspec
 from msgspec import UNSET
 
 from synapse.core.by import By
-from synapse.core.claims import none_of, room_of
+from synapse.core.claims import none_of
 from synapse.core.events import Recorded
 from synapse.core.lease_events import in_a_sentence as lease_in_a_sentence
 from synapse.core.lease_events import shown_change
-from synapse.core.plan import PlanEvent, in_a_sentence, lapse_text, shown_plan_change
+from synapse.core.plan import in_a_sentence, lapse_text, shown_plan_change
 from synapse.core.plan_answers import progress_line
-from synapse.core.plan_events import TaskMoved, TaskNoted
+from synapse.core.plan_events import PlanEvent, TaskMoved, TaskNoted
 from synapse.core.refusals import require_limit
 from synapse.core.retention import floor_of
+from synapse.core.rooms import room_of
 from synapse.core.state import State
 from synapse.errors import Rejected
 from synapse.hub.paging import REPLY_BYTES_MAX, Scan, cursors, read_page, recorded_of

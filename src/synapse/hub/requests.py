@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
 from synapse.core.answers import Answerable, answer, presence_entry
+from synapse.core.by import By
 from synapse.core.events import LEASES, MessageLent, Recorded
 from synapse.core.inboxes import Lend
 from synapse.core.kernel import shown_to
@@ -160,21 +161,21 @@ class Requests:
 
     # Subscriptions and history.
 
-    def _channel_keys(self, addresses: Sequence[str]) -> list[tuple[str, Position]]:
+    def _channel_keys(self, addresses: Sequence[str], by: By) -> list[tuple[str, Position]]:
         found: list[tuple[str, Position]] = []
         for address in dict.fromkeys(addresses):
             if "*" in address:
-                found.append(self._topic(address))
+                found.append(self._topic(address, by))
                 continue
             room, name = split_address(address)
-            channel = require_channel(self._state, address)
+            channel = require_channel(self._state, address, by)
             found.append((f"ch/{channel.id}", Position(room=room, channel=name, n=channel.last_n)))
         return found
 
-    def _topic(self, address: str) -> tuple[str, Position]:
+    def _topic(self, address: str, by: By) -> tuple[str, Position]:
         """The key of `room:PREFIX*`, and how many channels are in it."""
         room, prefix = split_topic(address)
-        key = topic_key(require_room(self._state, room).id, prefix)
+        key = topic_key(require_room(self._state, room, by).id, prefix)
         return key, Position(room=room, channel=f"{prefix}*", n=len(channels_in(self._state, key)))
 
     def _require_free(self, found: Sequence[tuple[str, Position]], taken: set[str]) -> None:
@@ -205,7 +206,7 @@ class Requests:
             > limits.subscribed_channels_max
         ):
             raise _limit("subscribed_channels_max", limits.subscribed_channels_max)
-        found = self._channel_keys(command.channels)
+        found = self._channel_keys(command.channels, connection.by)
         if command.inbox:
             agent = connection.by.require_agent()
             inbox = state.agents.inboxes[agent]
@@ -219,8 +220,8 @@ class Requests:
                     {"channel": LEASES, "room": None},
                 )
             found.append((LEASES, Position(room=None, channel=LEASES, n=len(state.leases.live))))
-        followed = [f"kv/{require_room(state, name).id}" for name in dict.fromkeys(command.values)]
-        followed += [f"pl/{require_room(state, name).id}" for name in dict.fromkeys(command.plans)]
+        followed = [f"kv/{require_room(state, name, connection.by).id}" for name in dict.fromkeys(command.values)]
+        followed += [f"pl/{require_room(state, name, connection.by).id}" for name in dict.fromkeys(command.plans)]
         for key in followed:
             if key in taken:
                 called = _called_room(state, key)
@@ -266,7 +267,7 @@ class Requests:
             elif command.channel is not None or command.room is not None:
                 room = command.room if command.room is not None else connection.by.home.partition(":")[0]
                 address = f"{room}:{command.channel or GENERAL}"
-            keys, called = (self._channel_keys([address])[0][0],), address
+            keys, called = (self._channel_keys([address], connection.by)[0][0],), address
         if command.since is not None and command.before is not None:
             raise Rejected("bad_request", "give since or before, not both - at `$.body`")
         require_limit(command.limit, self._limits.page_items_max)

@@ -29,10 +29,12 @@ from synapse.core.idempotency import find
 from synapse.core.inboxes import Lend, decide_return
 from synapse.core.kernel import MUTATIONS, REPEATABLE, payload_hash, record, stamp
 from synapse.core.lease_events import LEASE_EVENTS
-from synapse.core.plan import PLAN_EVENTS, follow, openings
-from synapse.core.plan_events import TaskMoved, TaskNoted
+from synapse.core.mail import Mail
+from synapse.core.plan import follow, openings
+from synapse.core.plan_events import PLAN_EVENTS, TaskMoved, TaskNoted
 from synapse.core.state import State
-from synapse.core.values import EXPIRED_MAX, VALUE_EVENTS, decide_expired
+from synapse.core.value_events import VALUE_EVENTS
+from synapse.core.values import EXPIRED_MAX, decide_expired
 from synapse.errors import JournalError, Rejected
 from synapse.hub.clock import Clock, LeaseClock, WallWatch
 from synapse.hub.connection import Connection
@@ -345,7 +347,7 @@ class Turns:
                 self.leasing.on_event(entry)
                 continue
             match event:
-                case MessagePosted() | MessageSent():
+                case MessagePosted() | MessageSent() | Mail():
                     turn.arrived.update(kernel.arrivals(event))
                 case TaskNoted() | TaskMoved():
                     self.leasing.on_progress(event)

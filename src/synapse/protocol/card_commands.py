@@ -1,5 +1,7 @@
 """What may be asked about the cards of agents; `commands` has them in its union."""
 
+from typing import Final, TypeAlias
+
 import msgspec
 
 from synapse.protocol.terms import Int
@@ -45,3 +47,13 @@ class ListCards(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     tag: str | None = None
     limit: Int = 200
     after: str | None = None
+
+
+CardCommand: TypeAlias = SetCard | ShowCard | ListCards
+
+CARD_COMMANDS: Final[dict[str, type[CardCommand]]] = {
+    "card.set": SetCard,
+    "card.get": ShowCard,
+    "card.list": ListCards,
+}
+"""Command class by wire type."""

@@ -1,8 +1,11 @@
 """What is answered about the cards of agents; `replies` has them in its union."""
 
+from typing import Final, TypeAlias
+
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from synapse.protocol import card_commands
 from synapse.protocol.card_commands import Skill
 
 
@@ -34,3 +37,12 @@ class CardsPage(msgspec.Struct, frozen=True, kw_only=True):
     cards: tuple[CardInfo, ...]
     next: str | None
     cursor: str
+
+
+CardReply: TypeAlias = CardInfo | CardsPage
+
+CARD_REPLY_TO: Final[dict[type[msgspec.Struct], type[CardReply]]] = {
+    card_commands.SetCard: CardInfo,
+    card_commands.ShowCard: CardInfo,
+    card_commands.ListCards: CardsPage,
+}

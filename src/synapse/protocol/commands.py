@@ -8,22 +8,13 @@ from typing import Final, TypeAlias, final, get_args
 
 import msgspec
 
-from synapse.protocol.card_commands import ListCards, SetCard, ShowCard
+from synapse.protocol.card_commands import CARD_COMMANDS, CardCommand
 from synapse.protocol.codes import PROTOCOL_VERSION
-from synapse.protocol.digest_commands import ReadDigest
-from synapse.protocol.plan_commands import (
-    DeclareTask,
-    DeclareTasks,
-    ListTasks,
-    NoteProgress,
-    ReadProgress,
-    RemoveTask,
-    ShowTask,
-    UpdateTask,
-)
-from synapse.protocol.resource_commands import ListResources, OfferResource, WithdrawResource
+from synapse.protocol.digest_commands import DIGEST_COMMANDS, DigestCommand
+from synapse.protocol.plan_commands import PLAN_COMMANDS, PlanCommand
+from synapse.protocol.resource_commands import RESOURCE_COMMANDS, ResourceCommand
 from synapse.protocol.terms import Artefact, Int
-from synapse.protocol.value_commands import ClearValues, DeleteValue, GetValue, ListValues, PutValue, TransferValue
+from synapse.protocol.value_commands import VALUE_COMMANDS, ValueCommand
 
 
 class IdentifyHub(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -479,31 +470,15 @@ Command: TypeAlias = (
     | SetPool
     | DeletePool
     | ListPools
-    | PutValue
-    | GetValue
-    | DeleteValue
-    | ListValues
-    | ClearValues
-    | TransferValue
-    | OfferResource
-    | WithdrawResource
-    | ListResources
-    | SetCard
-    | ShowCard
-    | ListCards
-    | DeclareTask
-    | DeclareTasks
-    | UpdateTask
-    | NoteProgress
-    | RemoveTask
-    | ShowTask
-    | ListTasks
-    | ReadProgress
-    | ReadDigest
     | ShowStatus
     | VerifyJournal
     | BackUpJournal
     | CompactJournal
+    | CardCommand
+    | DigestCommand
+    | PlanCommand
+    | ResourceCommand
+    | ValueCommand
 )
 
 COMMANDS: Final[dict[str, type[Command]]] = {
@@ -548,27 +523,11 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     "pool.set": SetPool,
     "pool.delete": DeletePool,
     "pool.list": ListPools,
-    "value.put": PutValue,
-    "value.get": GetValue,
-    "value.delete": DeleteValue,
-    "value.list": ListValues,
-    "value.clear": ClearValues,
-    "value.transfer": TransferValue,
-    "resource.offer": OfferResource,
-    "resource.withdraw": WithdrawResource,
-    "resource.list": ListResources,
-    "card.set": SetCard,
-    "card.get": ShowCard,
-    "card.list": ListCards,
-    "task.declare": DeclareTask,
-    "task.declare_all": DeclareTasks,
-    "task.update": UpdateTask,
-    "task.note": NoteProgress,
-    "task.remove": RemoveTask,
-    "task.show": ShowTask,
-    "task.list": ListTasks,
-    "progress.read": ReadProgress,
-    "digest.read": ReadDigest,
+    **VALUE_COMMANDS,
+    **RESOURCE_COMMANDS,
+    **CARD_COMMANDS,
+    **PLAN_COMMANDS,
+    **DIGEST_COMMANDS,
     "hub.status": ShowStatus,
     "journal.verify": VerifyJournal,
     "journal.backup": BackUpJournal,

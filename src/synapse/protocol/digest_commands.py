@@ -1,5 +1,7 @@
 """What may be asked for a digest; `commands` has it in its union."""
 
+from typing import Final, TypeAlias
+
 import msgspec
 
 from synapse.protocol.terms import Int
@@ -13,3 +15,11 @@ class ReadDigest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     room: str | None = None
     since: str | None = None
     limit: Int = 50
+
+
+DigestCommand: TypeAlias = ReadDigest
+
+DIGEST_COMMANDS: Final[dict[str, type[DigestCommand]]] = {
+    "digest.read": ReadDigest,
+}
+"""Command class by wire type."""

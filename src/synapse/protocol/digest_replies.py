@@ -1,6 +1,10 @@
 """What is answered with a digest; `replies` has it in its union."""
 
+from typing import Final, TypeAlias
+
 import msgspec
+
+from synapse.protocol import digest_commands
 
 
 class DigestAsk(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -98,3 +102,10 @@ class Digest(msgspec.Struct, frozen=True, kw_only=True):
     mine_total: int
     rest: tuple[DigestCounts, ...]
     cursor: str
+
+
+DigestReply: TypeAlias = Digest
+
+DIGEST_REPLY_TO: Final[dict[type[msgspec.Struct], type[DigestReply]]] = {
+    digest_commands.ReadDigest: Digest,
+}

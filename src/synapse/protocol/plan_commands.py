@@ -1,5 +1,7 @@
 """What may be asked about the plan; `commands` has them in its union."""
 
+from typing import Final, TypeAlias
+
 import msgspec
 
 from synapse.protocol.terms import Artefact, Int
@@ -114,3 +116,20 @@ class ReadProgress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     since: str | None = None
     before: str | None = None
     limit: Int = 50
+
+
+PlanCommand: TypeAlias = (
+    DeclareTask | DeclareTasks | UpdateTask | NoteProgress | RemoveTask | ShowTask | ListTasks | ReadProgress
+)
+
+PLAN_COMMANDS: Final[dict[str, type[PlanCommand]]] = {
+    "task.declare": DeclareTask,
+    "task.declare_all": DeclareTasks,
+    "task.update": UpdateTask,
+    "task.note": NoteProgress,
+    "task.remove": RemoveTask,
+    "task.show": ShowTask,
+    "task.list": ListTasks,
+    "progress.read": ReadProgress,
+}
+"""Command class by wire type."""

@@ -1,8 +1,11 @@
 """What is answered about the plan; `replies` has them in its union."""
 
+from typing import Final, TypeAlias
+
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from synapse.protocol import plan_commands
 from synapse.protocol.terms import Artefact
 
 
@@ -103,3 +106,17 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     previous: str | None
     first_kept: str | UnsetType = UNSET
     cursor: str
+
+
+PlanReply: TypeAlias = TaskInfo | TasksDeclared | ProgressLine | TaskGone | PlanPage | Progress
+
+PLAN_REPLY_TO: Final[dict[type[msgspec.Struct], type[PlanReply]]] = {
+    plan_commands.DeclareTask: TaskInfo,
+    plan_commands.DeclareTasks: TasksDeclared,
+    plan_commands.UpdateTask: TaskInfo,
+    plan_commands.NoteProgress: ProgressLine,
+    plan_commands.RemoveTask: TaskGone,
+    plan_commands.ShowTask: TaskInfo,
+    plan_commands.ListTasks: PlanPage,
+    plan_commands.ReadProgress: Progress,
+}

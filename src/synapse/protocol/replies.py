@@ -6,24 +6,19 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from synapse.protocol import (
-    card_commands,
     commands,
-    digest_commands,
-    plan_commands,
-    resource_commands,
     terms,
-    value_commands,
 )
-from synapse.protocol.card_replies import CardInfo, CardsPage
-from synapse.protocol.digest_replies import Digest
+from synapse.protocol.card_replies import CARD_REPLY_TO, CardReply
+from synapse.protocol.digest_replies import DIGEST_REPLY_TO, DigestReply
 from synapse.protocol.journal_replies import Compaction
 from synapse.protocol.journal_replies import JournalBackedUp as JournalBackedUp
 from synapse.protocol.journal_replies import JournalVerified as JournalVerified
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import Message
-from synapse.protocol.plan_replies import PlanPage, Progress, ProgressLine, TaskGone, TaskInfo, TasksDeclared
-from synapse.protocol.resource_replies import ResourceGone, ResourceInfo, ResourcesPage
-from synapse.protocol.value_replies import ValueInfo, ValueOwned, ValueRemoved, ValuesPage, ValuesRemoved
+from synapse.protocol.plan_replies import PLAN_REPLY_TO, PlanReply
+from synapse.protocol.resource_replies import RESOURCE_REPLY_TO, ResourceReply
+from synapse.protocol.value_replies import VALUE_REPLY_TO, ValueReply
 
 
 class HubIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -501,30 +496,18 @@ Reply: TypeAlias = (
     | PoolInfo
     | PoolDeleted
     | Pools
-    | ValueInfo
-    | ValueRemoved
-    | ValuesPage
-    | ValuesRemoved
-    | ValueOwned
-    | ResourceInfo
-    | ResourceGone
-    | ResourcesPage
-    | CardInfo
-    | CardsPage
-    | TaskInfo
-    | TasksDeclared
-    | TaskGone
-    | PlanPage
-    | ProgressLine
-    | Progress
-    | Digest
     | Status
     | JournalVerified
     | JournalBackedUp
     | Compaction
+    | CardReply
+    | DigestReply
+    | PlanReply
+    | ResourceReply
+    | ValueReply
 )
 
-REPLY_TO: Final[dict[type[commands.Command], type[Reply]]] = {
+REPLY_TO: Final[dict[type[msgspec.Struct], type[Reply]]] = {
     commands.IdentifyHub: HubIdentity,
     commands.Ping: Pong,
     commands.Hello: Welcome,
@@ -566,31 +549,15 @@ REPLY_TO: Final[dict[type[commands.Command], type[Reply]]] = {
     commands.SetPool: PoolInfo,
     commands.DeletePool: PoolDeleted,
     commands.ListPools: Pools,
-    value_commands.PutValue: ValueInfo,
-    value_commands.GetValue: ValueInfo,
-    value_commands.DeleteValue: ValueRemoved,
-    value_commands.ListValues: ValuesPage,
-    value_commands.ClearValues: ValuesRemoved,
-    value_commands.TransferValue: ValueOwned,
-    resource_commands.OfferResource: ResourceInfo,
-    resource_commands.WithdrawResource: ResourceGone,
-    resource_commands.ListResources: ResourcesPage,
-    card_commands.SetCard: CardInfo,
-    card_commands.ShowCard: CardInfo,
-    card_commands.ListCards: CardsPage,
-    plan_commands.DeclareTask: TaskInfo,
-    plan_commands.DeclareTasks: TasksDeclared,
-    plan_commands.UpdateTask: TaskInfo,
-    plan_commands.NoteProgress: ProgressLine,
-    plan_commands.RemoveTask: TaskGone,
-    plan_commands.ShowTask: TaskInfo,
-    plan_commands.ListTasks: PlanPage,
-    plan_commands.ReadProgress: Progress,
-    digest_commands.ReadDigest: Digest,
     commands.ShowStatus: Status,
     commands.VerifyJournal: JournalVerified,
     commands.BackUpJournal: JournalBackedUp,
     commands.CompactJournal: Compaction,
+    **CARD_REPLY_TO,
+    **DIGEST_REPLY_TO,
+    **PLAN_REPLY_TO,
+    **RESOURCE_REPLY_TO,
+    **VALUE_REPLY_TO,
 }
 """The reply each command gets when it is not refused."""
 

@@ -1,5 +1,7 @@
 """What may be asked about resources; `commands` has them in its union."""
 
+from typing import Final, TypeAlias
+
 import msgspec
 
 from synapse.protocol.terms import Int
@@ -35,3 +37,13 @@ class ListResources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     owner: str | None = None
     limit: Int = 200
     after: str | None = None
+
+
+ResourceCommand: TypeAlias = OfferResource | WithdrawResource | ListResources
+
+RESOURCE_COMMANDS: Final[dict[str, type[ResourceCommand]]] = {
+    "resource.offer": OfferResource,
+    "resource.withdraw": WithdrawResource,
+    "resource.list": ListResources,
+}
+"""Command class by wire type."""

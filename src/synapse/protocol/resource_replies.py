@@ -1,7 +1,11 @@
 """What is answered about resources; `replies` has them in its union."""
 
+from typing import Final, TypeAlias
+
 import msgspec
 from msgspec import UNSET, UnsetType
+
+from synapse.protocol import resource_commands
 
 
 class ResourceInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -38,3 +42,12 @@ class ResourcesPage(msgspec.Struct, frozen=True, kw_only=True):
     resources: tuple[ResourceInfo, ...]
     next: str | None
     cursor: str
+
+
+ResourceReply: TypeAlias = ResourceInfo | ResourceGone | ResourcesPage
+
+RESOURCE_REPLY_TO: Final[dict[type[msgspec.Struct], type[ResourceReply]]] = {
+    resource_commands.OfferResource: ResourceInfo,
+    resource_commands.WithdrawResource: ResourceGone,
+    resource_commands.ListResources: ResourcesPage,
+}

@@ -1,5 +1,7 @@
 """What may be asked about shared values; `commands` has them in its union."""
 
+from typing import Final, TypeAlias
+
 import msgspec
 
 from synapse.protocol.terms import Int
@@ -57,3 +59,16 @@ class TransferValue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     to: str
     room: str | None = None
     if_version: Int | None = None
+
+
+ValueCommand: TypeAlias = PutValue | GetValue | DeleteValue | ListValues | ClearValues | TransferValue
+
+VALUE_COMMANDS: Final[dict[str, type[ValueCommand]]] = {
+    "value.put": PutValue,
+    "value.get": GetValue,
+    "value.delete": DeleteValue,
+    "value.list": ListValues,
+    "value.clear": ClearValues,
+    "value.transfer": TransferValue,
+}
+"""Command class by wire type."""

@@ -1,7 +1,11 @@
 """What is answered about shared values; `replies` has them in its union."""
 
+from typing import Final, TypeAlias
+
 import msgspec
 from msgspec import UNSET, UnsetType
+
+from synapse.protocol import value_commands
 
 
 class EarlierOwner(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,3 +68,15 @@ class ValueOwned(msgspec.Struct, frozen=True, kw_only=True):
     previous: str
     version: int
     cursor: str
+
+
+ValueReply: TypeAlias = ValueInfo | ValueRemoved | ValuesPage | ValuesRemoved | ValueOwned
+
+VALUE_REPLY_TO: Final[dict[type[msgspec.Struct], type[ValueReply]]] = {
+    value_commands.PutValue: ValueInfo,
+    value_commands.GetValue: ValueInfo,
+    value_commands.DeleteValue: ValueRemoved,
+    value_commands.ListValues: ValuesPage,
+    value_commands.ClearValues: ValuesRemoved,
+    value_commands.TransferValue: ValueOwned,
+}
