@@ -133,6 +133,7 @@ UNMIRRORED = (
     "tests/test_packaging.py",
     "tests/test_documented_python.py",
     "tests/library_reference.py",
+    "tests/roles_reference.py",
     "tests/test_library_reference.py",
     "tests/journal/homes.py",
     "tests/journal/traffic.py",

@@ -5,7 +5,7 @@ import pytest
 from tests.hub.conftest import SECRET, Voice, error_of, message, operator, reply_of, voice
 
 from synapse.protocol.codes import CLOSE_BAD_HELLO, CLOSE_NAME_TAKEN, CLOSE_UNAUTHORIZED
-from synapse.protocol.commands import Hello, JoinRoom, ListAgents, RenewLease, ShowStatus
+from synapse.protocol.commands import Hello, JoinRoom, ListAgents, RenewLease, ShowStatus, VerifyJournal
 from synapse.protocol.limits import Limits
 from synapse.protocol.replies import Agents, Place, Sent, Status, Welcome
 from synapse.testing import TOKEN, MemoryHub
@@ -126,3 +126,12 @@ async def test_a_refused_hello_leaves_nothing_behind() -> None:
         assert hub.state.seq == head
         assert len(hub.turns.of_agent["ada"]) == 1
         assert hub.state.soft.presence.online() == 1
+
+
+async def test_the_role_is_looked_at_before_the_command() -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        refused = await ada.refused(VerifyJournal())
+        assert (refused.code, refused.facts) == ("not_permitted", {"role": "agent", "needed": "admin"})
+        boss = await operator(hub)
+        assert (await boss.refused(VerifyJournal())).code == "unsupported", "it is allowed, and has no file here"

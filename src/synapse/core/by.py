@@ -1,10 +1,19 @@
 """What every decision is given beside the state and the command: who asks, when, and by which rules."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from synapse.errors import Rejected
 from synapse.protocol.limits import Limits
 from synapse.protocol.terms import ADMIN, AGENT, HUMAN, ROLES
+
+_WAYS: Final = {
+    AGENT: "an agent: a token of the role agent (synapse token create --role agent)",
+    HUMAN: "a person: a token of the role human (synapse token create --role human), or an operator connection",
+    ADMIN: "an operator connection: the hub's own user on its Unix socket, naming no agent; or a token of the role "
+    "admin (synapse token create --role admin)",
+}
+"""What gives a role to who asks."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -36,8 +45,9 @@ class By:
     rooms: frozenset[str] | None = None
 
     def require_agent(self) -> int:
-        """The agent's id. Raises `Rejected(anonymous)` on an operator connection."""
+        """The agent's id. Raises `Rejected`: `not_permitted` for an observer, `anonymous` for an operator."""
         if self.agent is None:
+            self.require_role(AGENT, "this")
             raise Rejected("anonymous", "this needs an agent: connect with a name (--name, or SYNAPSE_NAME)")
         return self.agent
 
@@ -45,20 +55,19 @@ class By:
         """True when what this one may do includes what that role may do."""
         return self.operator or ROLES.index(self.role) >= ROLES.index(role)
 
-    def require_human(self, what: str) -> None:
-        """Raises `Rejected(not_permitted)` unless this is a person: a token of role human or admin, or an operator."""
-        if not self.has_role(HUMAN):
+    def require_role(self, needed: str, what: str) -> None:
+        """Raises `Rejected(not_permitted)`, with both roles in its facts, unless this one's includes what is needed."""
+        if not self.has_role(needed):
             raise Rejected(
                 "not_permitted",
-                f"{what} needs a person: a token of the role human (synapse token create --role human), or an operator "
-                f"connection; this one has the role {self.role}",
-                {"role": self.role, "needed": HUMAN},
+                f"{what} needs {_WAYS[needed]}; this one has the role {self.role}",
+                {"role": self.role, "needed": needed},
             )
 
+    def require_human(self, what: str) -> None:
+        """Raises `Rejected(not_permitted)` unless this is a person: a token of role human or admin, or an operator."""
+        self.require_role(HUMAN, what)
+
     def require_operator(self, what: str) -> None:
-        """Raises `Rejected(not_permitted)` unless this is an operator connection."""
-        if not self.has_role(ADMIN):
-            raise Rejected(
-                "not_permitted",
-                f"{what} needs an operator connection: the hub's own user on its Unix socket, naming no agent",
-            )
+        """Raises `Rejected(not_permitted)` unless this is an operator connection, or has a token of role admin."""
+        self.require_role(ADMIN, what)

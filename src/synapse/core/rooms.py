@@ -27,6 +27,7 @@ from synapse.protocol.commands import (
     LeaveRoom,
 )
 from synapse.protocol.names import GENERAL, require_segment, shown, split_address
+from synapse.protocol.terms import ADMIN
 
 if TYPE_CHECKING:
     from synapse.core.state import State
@@ -144,17 +145,9 @@ def require_channel(state: "State", address: str, by: By) -> Channel:
 
 
 def _require_may_create(rules: Rules, by: By) -> None:
-    if rules.create_needs_operator and not by.operator:
+    if rules.create_needs_operator and not by.has_role(ADMIN):
         raise Rejected(
             "not_permitted", "on this hub only an operator creates rooms and channels (setting create_needs_operator)"
-        )
-
-
-def _require_operator(by: By, what: str) -> None:
-    if not by.operator:
-        raise Rejected(
-            "not_permitted",
-            f"{what} needs an operator connection: the hub's own user on its Unix socket, naming no agent",
         )
 
 
@@ -216,7 +209,7 @@ def decide_create_channel(state: "State", rules: Rules, command: CreateChannel, 
 
 def decide_delete_room(state: "State", command: DeleteRoom, by: By) -> list[Event]:
     """An empty room goes, with its channels."""
-    _require_operator(by, "deleting a room")
+    by.require_operator("deleting a room")
     room = require_room(state, command.room, by)
     bootstrap = room.bootstrap or any(channel.bootstrap for channel in state.rooms.in_room[room.id].values())
     _require_deletable(state, room.name, room.members, bootstrap=bootstrap)
@@ -226,7 +219,7 @@ def decide_delete_room(state: "State", command: DeleteRoom, by: By) -> list[Even
 
 def decide_delete_channel(state: "State", command: DeleteChannel, by: By) -> list[Event]:
     """An empty channel goes."""
-    _require_operator(by, "deleting a channel")
+    by.require_operator("deleting a channel")
     channel = require_channel(state, command.channel, by)
     _require_deletable(state, command.channel, channel.members, bootstrap=channel.bootstrap)
     return [ChannelDeleted(channel=channel.id)]

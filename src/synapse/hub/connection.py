@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Protocol
 from synapse.core.by import By
 from synapse.hub.buckets import Bucket
 from synapse.protocol.codec import Request
+from synapse.protocol.commands import TYPE_OF, Command
+from synapse.protocol.roles import ALLOWED, ROLE_OF
 from synapse.protocol.session import Session
+from synapse.protocol.terms import OBSERVER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,12 +49,13 @@ class Connection:
     """A peer. is_owner: it is the hub's own user on the Unix socket. kind: which framing, for shared frames.
 
     pace: the bucket that it asked too much of, and slice: how many tokens it may use until its next turn.
-    bulk_bytes: of its requests in flight, what the large ones hold.
+    allowed: the commands of its role. bulk_bytes: of its requests in flight, what the large ones hold.
     """
 
     __slots__ = (
         "agent",
         "agent_bucket",
+        "allowed",
         "bulk_bytes",
         "by",
         "deferred",
@@ -99,6 +103,7 @@ class Connection:
         self.is_owner = is_owner
         self.has_token = has_token
         self.opened_ms = opened_ms
+        self.allowed = ALLOWED[OBSERVER]  # until its hello
         self.by = By("", None, connection_id, "", 0, 0)
         self.agent: str | None = None
         self.is_closed = False
@@ -117,3 +122,10 @@ class Connection:
         self.deferred: deque[Callable[[], None]] = deque()
         self.postponed: deque[Request] = deque()
         self.subscriptions: dict[int, Subscription] = {}
+
+    def require_allowed(self, kind: type[Command]) -> None:
+        """Raises `Rejected(not_permitted)` for a command that its role does not allow."""
+        if kind not in self.allowed:
+            name = TYPE_OF[kind]
+            self.by.require_role(ROLE_OF[name][0], name)
+            raise AssertionError(f"{name} is allowed to the role {self.by.role}, and not to this connection")

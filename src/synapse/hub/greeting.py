@@ -12,6 +12,8 @@ from synapse.protocol.commands import Hello
 from synapse.protocol.cursor import cursor_of
 from synapse.protocol.names import GENERAL, MAIN_ROOM, require_segment, split_address
 from synapse.protocol.replies import Welcome
+from synapse.protocol.roles import ALLOWED
+from synapse.protocol.terms import ADMIN
 
 if TYPE_CHECKING:
     from synapse.hub.turn import Turns
@@ -33,6 +35,7 @@ def greet(turns: "Turns", connection: Connection, request_id: RequestId, command
     recorded = turns.record(kernel.decide(turns.state, turns.rules, command, connection.by), name)
     by = connection.by
     by.actor, by.home, by.operator = name, home, command.operator
+    connection.allowed = ALLOWED[ADMIN if by.operator else by.role]
     connection.session.accept()
     turns.peers.unwelcomed.pop(connection, None)
     if not command.operator:

@@ -239,6 +239,8 @@ class Turns:
         command = request.command
         kind = type(command)
         try:
+            if kind not in connection.allowed:
+                connection.require_allowed(kind)
             if kind in MUTATIONS:
                 self._mutate(connection, request, command)  # type: ignore[arg-type]  # MUTATIONS holds the union's members
             elif kind in QUERIES:

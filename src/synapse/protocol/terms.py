@@ -10,10 +10,11 @@ Int: TypeAlias = Annotated[int, msgspec.Meta(ge=-INT_MAX, le=INT_MAX)]
 
 PRIORITIES: Final = ("low", "normal", "high", "urgent")
 STATUSES: Final = ("idle", "busy", "waiting_for_input")
+OBSERVER: Final = "observer"
 AGENT: Final = "agent"
 HUMAN: Final = "human"
 ADMIN: Final = "admin"
-ROLES: Final = ("observer", AGENT, HUMAN, ADMIN)
+ROLES: Final = (OBSERVER, AGENT, HUMAN, ADMIN)
 """What a connection may do; each role includes those before it."""
 MODES: Final = ("exclusive", "shared")
 PROGRESS_KINDS: Final = ("note", "finding", "decision", "checkpoint", "handoff", "blocked", "assessment")
