@@ -18,6 +18,7 @@ from synapse.errors import Rejected
 from synapse.hub.connection import Connection
 from synapse.hub.digest import digest_query, read_digest
 from synapse.hub.feeds import Subscription
+from synapse.hub.happenings import events_query, read_events
 from synapse.hub.ledger import explanation, ledger_scan, read_ledger
 from synapse.hub.paging import recorded_of
 from synapse.hub.reads import HistoryQuery, read_history, read_inbox, read_message, read_recipients
@@ -45,6 +46,7 @@ from synapse.protocol.commands import (
 )
 from synapse.protocol.cursor import cursor_of, message_id, seq_of, seq_of_message
 from synapse.protocol.digest_commands import ReadDigest
+from synapse.protocol.event_commands import ReadEvents
 from synapse.protocol.names import GENERAL, split_address, split_topic
 from synapse.protocol.notices import PresenceChanged, PresenceSnapshot
 from synapse.protocol.plan_commands import ReadProgress
@@ -75,6 +77,7 @@ Local: TypeAlias = (
     | ExplainTask
     | ReadProgress
     | ReadDigest
+    | ReadEvents
     | ShowStatus
     | VerifyJournal
     | BackUpJournal
@@ -128,6 +131,8 @@ class Requests:
             case ReadDigest():
                 digest = digest_query(state, command, connection.by, self._limits.page_items_max)
                 turns.disk.defer(connection, request_id, lambda: read_digest(turns.pages, digest))
+            case ReadEvents():
+                self.read_events(connection, request_id, command)
             case ShowStatus():
                 turns.reply(connection, request_id, self.status())
             case IdentifyHub():
@@ -283,6 +288,17 @@ class Requests:
             journal_id=journal_id,
             asked=command,
         )
+
+    def read_events(
+        self, connection: Connection, request_id: RequestId, command: ReadEvents, *, is_over: bool = False
+    ) -> None:
+        """A page of what happened; at the head, wait for more unless the wait is over. Raises `Rejected`."""
+        query = events_query(self._state, command, connection.by, self._limits.page_items_max)
+        if command.wait_ms and not is_over and query.since == self._state.seq:
+            waiter = self._turns.waiting.park(connection, request_id, command.wait_ms)
+            self._turns.waiting.for_events(query.recorded_as, command, waiter)
+            return
+        self._turns.disk.defer(connection, request_id, lambda: read_events(self._turns.pages, query))
 
     # The inbox.
 

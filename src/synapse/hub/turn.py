@@ -212,6 +212,8 @@ class Turns:
                 if work.close is not None:
                     turn.closings.append((connection, work.close, work.error.code))
         self.waiting.serve(self._turn.arrived)
+        if turn.rows and self.waiting.has_readers:
+            self.waiting.serve_readers({row.type for row in turn.rows})
         turn.head = self.state.seq
         if turn.rows:
             self._commit(turn)

@@ -1,6 +1,8 @@
-"""Long polls: requests that are answered when something arrives in an inbox or is acked, or refused `deadline`."""
+"""Long polls: requests that are answered when something arrives in an inbox or is acked, or refused `deadline`; and
+readers of events at the head, who are answered when there are more, or with none."""
 
 from collections import deque
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from synapse.core import kernel
@@ -10,6 +12,7 @@ from synapse.hub.connection import Connection
 from synapse.hub.work import Waiter
 from synapse.protocol.codec import RequestId
 from synapse.protocol.commands import TakeInbox
+from synapse.protocol.event_commands import ReadEvents
 
 if TYPE_CHECKING:
     from synapse.hub.turn import Turns
@@ -23,11 +26,17 @@ class Waiting:
         self._limits = turns.rules.limits
         self._inboxes: dict[int, deque[Waiter]] = {}
         self._receipts: dict[int, list[Waiter]] = {}
+        self._readers: list[tuple[frozenset[str], ReadEvents, Waiter]] = []
 
     @property
     def count(self) -> int:
         """How many wait."""
-        return sum(map(len, self._inboxes.values())) + sum(map(len, self._receipts.values()))
+        return sum(map(len, self._inboxes.values())) + sum(map(len, self._receipts.values())) + len(self._readers)
+
+    @property
+    def has_readers(self) -> bool:
+        """True when somebody waits for events."""
+        return bool(self._readers)
 
     def park(self, connection: Connection, request_id: RequestId, wait_ms: int) -> Waiter:
         """Make a long poll of a request: it is no longer in flight until it is answered. Raises `Rejected`."""
@@ -62,6 +71,10 @@ class Waiting:
         """Wait until a recipient has acked the message at `seq`."""
         self._receipts.setdefault(seq, []).append(waiter)
 
+    def for_events(self, types: frozenset[str], command: ReadEvents, waiter: Waiter) -> None:
+        """Wait for the next event of one of these types."""
+        self._readers.append((types, command, waiter))
+
     def inboxes(self) -> list[int]:
         """Agents whose inbox somebody waits for."""
         return list(self._inboxes)
@@ -82,6 +95,21 @@ class Waiting:
                 self._receipts[seq] = kept
             else:
                 del self._receipts[seq]
+        self._readers = [reader for reader in self._readers if reader[2].connection is not connection]
+
+    def serve_readers(self, recorded_as: Collection[str]) -> None:
+        """This turn has events of these types: who waits for one of them reads it once it is durable."""
+        for reader in [reader for reader in self._readers if not reader[0].isdisjoint(recorded_as)]:
+            self._readers.remove(reader)
+            self._read_on(reader[1], reader[2])
+
+    def _read_on(self, command: ReadEvents, waiter: Waiter) -> None:
+        """Answer who waited for events with the page that is there now."""
+        self.unpark(waiter.connection)
+        try:
+            self._turns.requests.read_events(waiter.connection, waiter.request_id, command, is_over=True)
+        except Rejected as refusal:  # its room was deleted meanwhile, for one
+            self._turns.refuse(waiter.connection, waiter.request_id, refusal)
 
     def serve(self, arrived: set[int]) -> None:
         """Whoever waits for an inbox that got something takes it in this very turn."""
@@ -120,6 +148,9 @@ class Waiting:
                 self._late(waiter, "no recipient acked in that time; the message stays in the inboxes")
             if not receipts:
                 del self._receipts[seq]
+        for reader in [reader for reader in self._readers if reader[2].deadline_ms <= now_ms]:
+            self._readers.remove(reader)
+            self._read_on(reader[1], reader[2])
 
     def _late(self, waiter: Waiter, why: str) -> None:
         self.unpark(waiter.connection)

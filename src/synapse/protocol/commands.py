@@ -11,6 +11,7 @@ import msgspec
 from synapse.protocol.card_commands import CARD_COMMANDS, CardCommand
 from synapse.protocol.codes import PROTOCOL_VERSION
 from synapse.protocol.digest_commands import DIGEST_COMMANDS, DigestCommand
+from synapse.protocol.event_commands import EVENT_COMMANDS, EventCommand
 from synapse.protocol.plan_commands import PLAN_COMMANDS, PlanCommand
 from synapse.protocol.resource_commands import RESOURCE_COMMANDS, ResourceCommand
 from synapse.protocol.terms import Artefact, Int
@@ -476,6 +477,7 @@ Command: TypeAlias = (
     | CompactJournal
     | CardCommand
     | DigestCommand
+    | EventCommand
     | PlanCommand
     | ResourceCommand
     | ValueCommand
@@ -528,6 +530,7 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     **CARD_COMMANDS,
     **PLAN_COMMANDS,
     **DIGEST_COMMANDS,
+    **EVENT_COMMANDS,
     "hub.status": ShowStatus,
     "journal.verify": VerifyJournal,
     "journal.backup": BackUpJournal,

@@ -11,6 +11,7 @@ from synapse.protocol import (
 )
 from synapse.protocol.card_replies import CARD_REPLY_TO, CardReply
 from synapse.protocol.digest_replies import DIGEST_REPLY_TO, DigestReply
+from synapse.protocol.event_replies import EVENT_REPLY_TO, EventReply
 from synapse.protocol.journal_replies import Compaction
 from synapse.protocol.journal_replies import JournalBackedUp as JournalBackedUp
 from synapse.protocol.journal_replies import JournalVerified as JournalVerified
@@ -502,6 +503,7 @@ Reply: TypeAlias = (
     | Compaction
     | CardReply
     | DigestReply
+    | EventReply
     | PlanReply
     | ResourceReply
     | ValueReply
@@ -555,6 +557,7 @@ REPLY_TO: Final[dict[type[msgspec.Struct], type[Reply]]] = {
     commands.CompactJournal: Compaction,
     **CARD_REPLY_TO,
     **DIGEST_REPLY_TO,
+    **EVENT_REPLY_TO,
     **PLAN_REPLY_TO,
     **RESOURCE_REPLY_TO,
     **VALUE_REPLY_TO,

@@ -1,0 +1,404 @@
+"""What happened, as everybody may be told it: the public kind of each event, what its line says, and for whose eyes.
+
+Rule 1: `LINES` names every event type; one that is never shown says so. Rule 2: a line about a room goes through
+`Eyes.sees`, and what is in an inbox is for its owner and its sender. Rule 3: ids become names, secrets and keys of the
+index never leave. A line has `cursor`, `at_ms`, `by`, `kind`; what says nothing is left out.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple, Protocol, TypeAlias, cast
+
+import msgspec
+
+from synapse.core.by import By
+from synapse.core.card_events import AgentDescribed, Card
+from synapse.core.events import (
+    TYPES,
+    AgentBound,
+    AgentCreated,
+    AgentForgotten,
+    AgentUnbound,
+    ChannelCreated,
+    ChannelDeleted,
+    ChannelJoined,
+    ChannelLeft,
+    Event,
+    HubStarted,
+    JournalAdopted,
+    JournalStarted,
+    JournalWritable,
+    LeaseCheckpointed,
+    LeaseExpired,
+    LeaseGranted,
+    LeaseHandedOff,
+    LeaseOffered,
+    LeaseParked,
+    LeaseQueued,
+    LeaseReleased,
+    LeaseRenewed,
+    LeaseResumed,
+    LeaseRevoked,
+    LeaseUnqueued,
+    MessageDied,
+    MessageLent,
+    MessagePosted,
+    MessagesAcked,
+    MessageSent,
+    PoolDeleted,
+    PoolSet,
+    Recorded,
+    RoomCreated,
+    RoomDeleted,
+    RoomJoined,
+    RoomLeft,
+)
+from synapse.core.lease_events import shown_change
+from synapse.core.messages import shown_posted, shown_sent
+from synapse.core.plan import shown_plan_change
+from synapse.core.plan_events import PlanEvent, TaskDeclared, TaskMoved, TaskNoted, TaskRemoved, TasksReady
+from synapse.core.resource_events import ResourceExpired, ResourceOffered, ResourceWithdrawn
+from synapse.core.retention_events import JournalCompacted
+from synapse.core.value_events import (
+    ValueDeleted,
+    ValueEvent,
+    ValueExpired,
+    ValuePut,
+    ValuesCleared,
+    ValueTransferred,
+)
+from synapse.core.values import shown_value_change
+from synapse.errors import Rejected
+from synapse.protocol.cursor import cursor_of
+from synapse.protocol.names import shown
+from synapse.protocol.notices import Message
+from synapse.protocol.terms import PROGRESS_KINDS
+
+Fields: TypeAlias = dict[str, object]
+Told: TypeAlias = tuple[str, Fields]
+"""The kind of a line, and what it says beside cursor, time and who."""
+
+_encode: Final = msgspec.json.Encoder().encode
+_HEADER: Final = ("cursor", "at_ms", "by", "kind", "change")
+
+
+class Place(NamedTuple):
+    """A channel by its names."""
+
+    room: int
+    channel: str
+
+
+class Eyes(Protocol):
+    """Who asks, and what ids stand for; of what is gone too, as the journal still knows it."""
+
+    by: By
+    journal_id: str
+
+    def sees(self, room: int) -> bool:
+        """True when who asks may see this room. One that is gone is seen by an operator alone."""
+
+    def knows(self, agent: int) -> bool:
+        """True unless who asks is kept to some rooms, and the agent is in none of them."""
+
+    def agent(self, agent: int) -> str:
+        """The name of an agent."""
+
+    def room(self, room: int) -> str:
+        """The name of a room."""
+
+    def channel(self, channel: int) -> Place:
+        """The room and the name of a channel."""
+
+
+class Line(NamedTuple):
+    """How an event is told. kinds: all that it can be. room: the id of the room that it is of, if it is of one.
+    show: None when it is not for who asks."""
+
+    kinds: tuple[str, ...]
+    room: Callable[[Event, Eyes], int | None]
+    show: Callable[[Recorded, Eyes], Told | None]
+
+
+NEVER: Final = None
+"""The line of an event that nobody is told of: what goes on in inboxes is their owners' business."""
+
+
+def _nowhere(event: Event, eyes: Eyes) -> int | None:
+    return None
+
+
+def _in_room(event: Event, eyes: Eyes) -> int | None:
+    return cast("ValuePut", event).room
+
+
+def _of_ask(event: Event, eyes: Eyes) -> int | None:
+    return cast("LeaseGranted", event).ask.room
+
+
+def _of_channel(event: Event, eyes: Eyes) -> int | None:
+    return eyes.channel(cast("MessagePosted", event).channel).room
+
+
+def _said(notice: msgspec.Struct) -> Fields:
+    """A notice without what every line has, and without what says nothing; lists as they are, `null` of JSON too."""
+    found: Fields = {}
+    for name, wire in zip(notice.__struct_fields__, notice.__struct_encode_fields__, strict=True):
+        value = getattr(notice, name)
+        if wire not in _HEADER and value is not None and value is not msgspec.UNSET and value != ():
+            found[wire] = value
+    return found
+
+
+def _message(message: Message) -> Fields:
+    said = _said(message)
+    for twice in ("from", "sent_at_ms"):  # the line says `by` and `at_ms`
+        del said[twice]
+    return said
+
+
+def _posted(recorded: Recorded, eyes: Eyes) -> Told:
+    return "message.posted", _message(shown_posted(eyes.journal_id, recorded, cast("MessagePosted", recorded.event)))
+
+
+def _sent(recorded: Recorded, eyes: Eyes) -> Told | None:
+    """As its recipient sees it, or its sender."""
+    event = cast("MessageSent", recorded.event)
+    agent = eyes.by.agent
+    if agent is None:
+        return None
+    for delivery in event.to:
+        if delivery.agent == agent:
+            return "message.sent", _message(shown_sent(eyes.journal_id, recorded, event, delivery))
+    if recorded.actor != eyes.by.actor or not event.to:
+        return None
+    said = _message(shown_sent(eyes.journal_id, recorded, event, event.to[0]))
+    del said["channel"], said["n"]  # they are of one recipient's inbox
+    return "message.sent", said
+
+
+def _lease(recorded: Recorded, eyes: Eyes) -> Told:
+    change = shown_change(eyes.journal_id, recorded)
+    assert change is not None, "the table names it as one about a lease"
+    said = _said(change)
+    event = recorded.event
+    if isinstance(event, LeaseCheckpointed):
+        said |= {"data": event.data, "artefacts": event.artefacts}
+    return f"lease.{change.change}", said
+
+
+def _value(recorded: Recorded, eyes: Eyes) -> Told:
+    change = shown_value_change(eyes.journal_id, recorded, cast("ValueEvent", recorded.event))
+    said = _said(change)
+    if change.change != "put":
+        del said["value"]
+    return f"value.{change.change}", said
+
+
+def _task(recorded: Recorded, eyes: Eyes) -> Told:
+    change = shown_plan_change(eyes.journal_id, recorded, cast("PlanEvent", recorded.event))
+    return f"task.{change.change}", _said(change)
+
+
+def _noted(recorded: Recorded, eyes: Eyes) -> Told:
+    event = cast("TaskNoted", recorded.event)
+    said: Fields = {"task": event.task, "room": event.room_name, "text": event.text}
+    if event.artefacts:
+        said["artefacts"] = event.artefacts
+    if event.epoch is not None:
+        said["epoch"] = event.epoch
+    return f"progress.{event.kind}", said
+
+
+def _room_created(recorded: Recorded, eyes: Eyes) -> Told:
+    event = cast("RoomCreated", recorded.event)
+    return "room.created", {"room": event.name, "type": event.type}
+
+
+def _channel_created(recorded: Recorded, eyes: Eyes) -> Told:
+    event = cast("ChannelCreated", recorded.event)
+    return "channel.created", {"room": eyes.room(event.room), "channel": event.name, "type": event.type}
+
+
+def _room_change(kind: str) -> Line:
+    def show(recorded: Recorded, eyes: Eyes) -> Told:
+        event = cast("RoomDeleted | RoomJoined | RoomLeft", recorded.event)
+        who = {} if isinstance(event, RoomDeleted) else {"agent": eyes.agent(event.agent)}
+        return kind, {"room": eyes.room(event.room), **who}
+
+    return Line((kind,), _in_room, show)
+
+
+def _channel_change(kind: str) -> Line:
+    def show(recorded: Recorded, eyes: Eyes) -> Told:
+        event = cast("ChannelDeleted | ChannelJoined | ChannelLeft", recorded.event)
+        place = eyes.channel(event.channel)
+        who = {} if isinstance(event, ChannelDeleted) else {"agent": eyes.agent(event.agent)}
+        return kind, {"room": eyes.room(place.room), "channel": place.channel, **who}
+
+    return Line((kind,), _of_channel, show)
+
+
+def _card(card: Card) -> Fields:
+    said = _said(card)
+    return {"agent_kind": card.kind, **said}
+
+
+def _agent_created(recorded: Recorded, eyes: Eyes) -> Told | None:
+    event = cast("AgentCreated", recorded.event)
+    if not eyes.knows(recorded.seq):
+        return None
+    return "agent.created", {"agent": event.name, **_card(event.card)}
+
+
+def _agent_described(recorded: Recorded, eyes: Eyes) -> Told | None:
+    event = cast("AgentDescribed", recorded.event)
+    if not eyes.knows(event.agent):
+        return None
+    return "agent.described", {"agent": eyes.agent(event.agent), **_card(event.card)}
+
+
+def _agent_change(kind: str) -> Line:
+    def show(recorded: Recorded, eyes: Eyes) -> Told | None:
+        agent = cast("AgentBound", recorded.event).agent
+        return (kind, {"agent": eyes.agent(agent)}) if eyes.knows(agent) else None
+
+    return Line((kind,), _nowhere, show)
+
+
+def _picked(event: Event, names: tuple[str, ...]) -> Fields:
+    found: Fields = {}
+    for name in names:
+        value = getattr(event, name.partition("=")[0])
+        if value is not None and value != () and not (isinstance(value, msgspec.Raw) and bytes(value) == b"null"):
+            found[name.rpartition("=")[2]] = value
+    return found
+
+
+def _fields(kind: str, *names: str) -> Line:
+    """The line of an event of no room: these of its fields, those that say something. `a=b`: field a, called b."""
+    return Line((kind,), _nowhere, lambda recorded, _: (kind, _picked(recorded.event, names)))
+
+
+def _room_fields(kind: str, *names: str) -> Line:
+    """As `_fields`, of an event with `room` and `room_name`."""
+    return Line((kind,), _in_room, lambda recorded, _: (kind, _picked(recorded.event, ("room_name=room", *names))))
+
+
+LINES: Final[dict[type[Event], Line | None]] = {
+    JournalStarted: _fields("journal.started"),
+    JournalAdopted: _fields("journal.adopted", "reason", "previous_id", "previous_seq", "dropped"),
+    JournalWritable: _fields("journal.writable", "read_only_ms"),
+    JournalCompacted: _fields("journal.compacted", "upto", "rows", "bytes"),
+    HubStarted: _fields("hub.started", "version"),
+    AgentCreated: Line(("agent.created",), _nowhere, _agent_created),
+    AgentBound: _agent_change("agent.bound"),
+    AgentUnbound: _agent_change("agent.unbound"),
+    AgentDescribed: Line(("agent.described",), _nowhere, _agent_described),
+    AgentForgotten: _agent_change("agent.forgotten"),
+    MessagePosted: Line(("message.posted",), _of_channel, _posted),
+    MessageSent: Line(("message.sent",), _nowhere, _sent),
+    MessageLent: NEVER,
+    MessagesAcked: NEVER,
+    MessageDied: NEVER,
+    LeaseGranted: Line(("lease.granted",), _of_ask, _lease),
+    LeaseRenewed: Line(("lease.renewed",), _of_ask, _lease),
+    LeaseReleased: Line(("lease.released",), _in_room, _lease),
+    LeaseExpired: Line(("lease.expired",), _in_room, _lease),
+    LeaseRevoked: Line(("lease.revoked",), _in_room, _lease),
+    LeaseHandedOff: Line(("lease.handed_off",), _of_ask, _lease),
+    LeaseOffered: Line(("lease.offered",), _of_ask, _lease),
+    LeaseParked: Line(("lease.parked",), _of_ask, _lease),
+    LeaseResumed: Line(("lease.resumed",), _of_ask, _lease),
+    LeaseCheckpointed: Line(("lease.checkpointed",), _of_ask, _lease),
+    LeaseQueued: Line(("lease.queued",), _of_ask, _lease),
+    LeaseUnqueued: Line(("lease.wait_ended",), _in_room, _lease),
+    PoolSet: _fields("pool.set", "name", "capacity"),
+    PoolDeleted: _fields("pool.deleted", "name"),
+    RoomCreated: Line(("room.created",), _nowhere, _room_created),
+    RoomDeleted: _room_change("room.deleted"),
+    RoomJoined: _room_change("room.joined"),
+    RoomLeft: _room_change("room.left"),
+    ChannelCreated: Line(("channel.created",), _in_room, _channel_created),
+    ChannelDeleted: _channel_change("channel.deleted"),
+    ChannelJoined: _channel_change("channel.joined"),
+    ChannelLeft: _channel_change("channel.left"),
+    TaskDeclared: Line(("task.declared",), _in_room, _task),
+    TaskMoved: Line(("task.moved",), _in_room, _task),
+    TasksReady: Line(("task.ready",), _in_room, _task),
+    TaskNoted: Line(tuple(f"progress.{kind}" for kind in PROGRESS_KINDS), _in_room, _noted),
+    TaskRemoved: Line(("task.removed",), _in_room, _task),
+    ResourceOffered: _fields(
+        "resource.offered", "name", "kind=resource_kind", "capacity", "owner", "description", "data", "expires_at_ms"
+    ),
+    ResourceWithdrawn: _fields("resource.withdrawn", "name", "owner", "reason"),
+    ResourceExpired: _fields("resource.expired", "name", "owner"),
+    ValuePut: Line(("value.put",), _in_room, _value),
+    ValueDeleted: Line(("value.deleted",), _in_room, _value),
+    ValueExpired: Line(("value.expired",), _in_room, _value),
+    ValueTransferred: Line(("value.transferred",), _in_room, _value),
+    ValuesCleared: Line(("value.cleared",), _in_room, _value),
+}
+"""The line of every event type. A new one has a row here, or `NEVER`; the tests and the next line say so."""
+
+KINDS: Final = tuple(sorted({kind for line in LINES.values() if line is not None for kind in line.kinds}))
+"""Every kind a line can have."""
+
+MEMORY: Final = "memory"
+REMEMBERED: Final = tuple(
+    kind
+    for kind in (
+        "lease.checkpointed",
+        "lease.handed_off",
+        "progress.checkpoint",
+        "progress.decision",
+        "progress.finding",
+        "progress.handoff",
+        "session.checkpointed",
+    )
+    if kind in KINDS
+)
+"""What `memory` stands for: what somebody who comes later wants to know."""
+
+_OF_TYPE: Final = {name: LINES.get(kind) for name, kind in TYPES.items()}
+RECORDED_AS: Final = {
+    kind: name for name, line in _OF_TYPE.items() if line is not None for kind in line.kinds
+}
+"""The journal name of the event behind each kind."""
+
+
+def kinds_named(asked: Iterable[str]) -> frozenset[str]:
+    """The kinds that these words stand for; all of them without any. Raises `Rejected(bad_request)` for another."""
+    found: set[str] = set()
+    for word in asked:
+        kinds = [kind for kind in KINDS if kind == word or kind.startswith(f"{word}.")]
+        kinds = list(REMEMBERED) if word == MEMORY else kinds
+        if not kinds:
+            words = [MEMORY, *KINDS]
+            raise Rejected(
+                "bad_request",
+                f"kind {shown(word)} is none of {', '.join(words)}, nor what stands before a dot - at `$.body.kinds`",
+                {"path": "$.body.kinds", "allowed": words},
+            )
+        found.update(kinds)
+    return frozenset(found) if found else frozenset(KINDS)
+
+
+def line_of(recorded: Recorded, eyes: Eyes, kinds: frozenset[str], room: int | None) -> msgspec.Raw | None:
+    """An event as a line of JSON; None when it is none, is not asked for, or is not for who asks. room: only of it."""
+    line = LINES.get(type(recorded.event))
+    if line is None:
+        return None
+    place = recorded.seq if isinstance(recorded.event, RoomCreated) else line.room(recorded.event, eyes)
+    if (room is not None and place != room) or (place is not None and not eyes.sees(place)):
+        return None
+    told = line.show(recorded, eyes)
+    if told is None or told[0] not in kinds:
+        return None
+    header: Fields = {
+        "cursor": cursor_of(eyes.journal_id, recorded.seq),
+        "at_ms": recorded.at_ms,
+        "by": recorded.actor,
+        "kind": told[0],
+    }
+    assert header.keys().isdisjoint(told[1]), f"{told[0]} says something that every line has"
+    return msgspec.Raw(_encode(header | told[1]))
