@@ -102,6 +102,8 @@ FAST_PATH = (
     "src/synapse/faces/cli/lock.py",
     "src/synapse/faces/cli/state.py",
     "src/synapse/faces/cli/why.py",
+    "src/synapse/faces/cli/ingest.py",
+    "src/synapse/faces/cli/observe_verbs.py",
     "src/synapse/faces/cli/pools.py",
     "src/synapse/faces/cli/resources.py",
     "src/synapse/faces/cli/manifest.py",

@@ -368,6 +368,8 @@ class BlockingClient:
     tasks = _blocking(Client.tasks)
     progress = _blocking(Client.progress)
     digest = _blocking(Client.digest)
+    read_events = _blocking(Client.read_events)
+    happenings = _iterated(Client.happenings)
     rooms = _blocking(Client.rooms)
     channels = _blocking(Client.channels)
     room_info = _blocking(Client.room_info)

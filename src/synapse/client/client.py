@@ -23,6 +23,7 @@ from synapse.client.bodies import body_as, body_of, data_of, raw_of, value_of
 from synapse.client.calls import OutcomeUnknown, RequestTimeout
 from synapse.client.cards import Cards
 from synapse.client.digest import Digests, digest_text
+from synapse.client.events import Happening, Happenings, happening_of
 from synapse.client.files import FileRefused, file_in, receive, refer_to
 from synapse.client.home import Surroundings
 from synapse.client.identity import Card, Identity, own_name
@@ -49,6 +50,7 @@ __all__ = [
     "Client",
     "Dial",
     "FileRefused",
+    "Happening",
     "HeldLease",
     "LeaseFeed",
     "LeaseLost",
@@ -69,11 +71,12 @@ __all__ = [
     "body_of",
     "data_of",
     "digest_text",
+    "happening_of",
     "value_of",
 ]
 
 
-class Client(Places, SharedValues, LentResources, Cards, SharedPlan, Digests):
+class Client(Places, SharedValues, LentResources, Cards, SharedPlan, Digests, Happenings):
     """One agent's connection to a hub. Use it as `async with Client(...) as client`, in one event loop.
 
     Whatever asks the hub raises as `request` does; a method names only the refusals that are its own. What only an

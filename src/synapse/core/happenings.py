@@ -71,7 +71,7 @@ from synapse.errors import Rejected
 from synapse.protocol.cursor import cursor_of
 from synapse.protocol.names import shown
 from synapse.protocol.notices import Message
-from synapse.protocol.terms import PROGRESS_KINDS
+from synapse.protocol.terms import AGENT, PROGRESS_KINDS
 
 Fields: TypeAlias = dict[str, object]
 Told: TypeAlias = tuple[str, Fields]
@@ -164,7 +164,7 @@ def _sent(recorded: Recorded, eyes: Eyes) -> Told | None:
     """As its recipient sees it, or its sender."""
     event = cast("MessageSent", recorded.event)
     agent = eyes.by.agent
-    if agent is None:
+    if agent is None or not eyes.by.has_role(AGENT):
         return None
     for delivery in event.to:
         if delivery.agent == agent:
@@ -182,7 +182,7 @@ def _lease(recorded: Recorded, eyes: Eyes) -> Told:
     said = _said(change)
     event = recorded.event
     if isinstance(event, LeaseCheckpointed):
-        said |= {"data": event.data, "artefacts": event.artefacts}
+        said |= {"data": event.data, **({"artefacts": event.artefacts} if event.artefacts else {})}
     return f"lease.{change.change}", said
 
 
@@ -360,9 +360,7 @@ REMEMBERED: Final = tuple(
 """What `memory` stands for: what somebody who comes later wants to know."""
 
 _OF_TYPE: Final = {name: LINES.get(kind) for name, kind in TYPES.items()}
-RECORDED_AS: Final = {
-    kind: name for name, line in _OF_TYPE.items() if line is not None for kind in line.kinds
-}
+RECORDED_AS: Final = {kind: name for name, line in _OF_TYPE.items() if line is not None for kind in line.kinds}
 """The journal name of the event behind each kind."""
 
 
@@ -373,11 +371,12 @@ def kinds_named(asked: Iterable[str]) -> frozenset[str]:
         kinds = [kind for kind in KINDS if kind == word or kind.startswith(f"{word}.")]
         kinds = list(REMEMBERED) if word == MEMORY else kinds
         if not kinds:
-            words = [MEMORY, *KINDS]
+            nouns = dict.fromkeys(kind.partition(".")[0] for kind in KINDS)
             raise Rejected(
                 "bad_request",
-                f"kind {shown(word)} is none of {', '.join(words)}, nor what stands before a dot - at `$.body.kinds`",
-                {"path": "$.body.kinds", "allowed": words},
+                f"kind {shown(word)} is none: {', '.join([MEMORY, *nouns])}, or one of theirs, such as {KINDS[0]} - at "
+                "`$.body.kinds`",
+                {"path": "$.body.kinds", "allowed": [MEMORY, *KINDS]},
             )
         found.update(kinds)
     return frozenset(found) if found else frozenset(KINDS)

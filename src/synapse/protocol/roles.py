@@ -79,6 +79,7 @@ ROLE_OF: Final[dict[str, tuple[str, str]]] = {
     "task.show": (OBSERVER, ""),
     "task.list": (OBSERVER, ""),
     "progress.read": (OBSERVER, ""),
+    "events.read": (OBSERVER, "Direct messages need an agent."),
     "digest.read": (OBSERVER, ""),
     "hub.status": (OBSERVER, ""),
     "journal.verify": (ADMIN, ""),

@@ -1,5 +1,6 @@
 """Every verb with its options: the parser, `--help` and docs/reference/cli.md all speak from this table."""
 
+from synapse.faces.cli.observe_verbs import OBSERVE_VERBS
 from synapse.faces.cli.options import FLAG, MANY, NUMBER, SECONDS, TEXT, WAIT, Option, Verb
 
 COMMON = {
@@ -116,6 +117,7 @@ VERBS = {
             "Check the file that a message refers to, and print its path; of my inbox, unless a channel is named.",
             Option("save", TEXT, "PATH", "Copy the checked content into this new file."),
         ),
+        *OBSERVE_VERBS,
         Verb("who", "people", "", (0, 0), "List the agents and whether they are there; --room: only its members."),
         Verb("room list", "places", "", (0, 0), "List the rooms."),
         Verb("room create", "places", "ROOM", (1, 1), "Create a room with its general channel.", _TYPE, _OPERATOR),
