@@ -10,7 +10,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.core.conftest import EveryKey, World, text
 
 from synapse.core.by import By
-from synapse.core.events import MessageLent, MessagePosted, MessageSent, Recorded, Row
+from synapse.core.events import TYPES, MessageLent, MessagePosted, MessageSent, Recorded, Row
+from synapse.core.happenings import LINES
 from synapse.core.idempotency import KEEP_MS
 from synapse.core.inboxes import Lend, decide_return
 from synapse.core.kernel import Mutation, announce
@@ -661,3 +662,9 @@ class Kernel(RuleBasedStateMachine):
 
 def test_any_sequence_of_commands_keeps_the_kernel_equal_to_the_model() -> None:
     run_state_machine_as_test(Kernel, settings=settings(max_examples=200, stateful_step_count=60))
+
+
+def test_every_event_is_told_or_is_said_never_to_be() -> None:
+    missing = [kind.__name__ for kind in TYPES.values() if kind not in LINES]
+    assert missing == [], "give each a row of LINES in core/happenings.py: `_room_fields(kind, field, …)`, or NEVER"
+    assert set(LINES) == set(TYPES.values())

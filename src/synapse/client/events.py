@@ -45,8 +45,9 @@ class Happenings(Asking):
     ) -> EventsPage:
         """One page of what happened, oldest first, as far as I may see it; `happening_of` decodes a line.
 
-        kinds: only these; `lease` stands for all that begin so, `memory` for what is worth keeping. wait: seconds to
-        wait at the head for more; then the page is empty. Raises `Rejected`: `cursor_too_old`, `log_diverged`.
+        kinds: only these; `lease` stands for all that begin so, `memory` for what is worth keeping. limit: lines, at
+        most the hub's `page_items_max`. wait: seconds to wait at the head for more; then the page is empty. Raises
+        `Rejected`: `cursor_too_old`, `log_diverged`.
         """
         wait_ms = milliseconds(wait, "a wait")
         command = ReadEvents(since=since, kinds=tuple(kinds), room=room, limit=limit, wait_ms=wait_ms)

@@ -72,6 +72,11 @@ def kind_of(type_name: str) -> str | None:
     return _KIND_OF_NOUN.get(type_name.partition(".")[0])
 
 
+def kind_of_floor(name: str) -> str | None:
+    """The kind that a floor is of, by its name: an index key, or the kind itself."""
+    return name if name in KINDS else _KIND_OF_PREFIX.get(name.partition("/")[0])
+
+
 def cut_of(cuts: Mapping[str, int], key: str) -> int:
     """Up to which seq the rows of an index key may lose their bodies."""
     own = cuts.get(key)

@@ -14,7 +14,7 @@ from synapse.core.by import By
 from synapse.core.events import AgentCreated, ChannelCreated, Event, RoomCreated, Row
 from synapse.core.happenings import RECORDED_AS, Place, kinds_named, line_of
 from synapse.core.refusals import require_limit
-from synapse.core.retention import kind_of, too_old
+from synapse.core.retention import kind_of, kind_of_floor, too_old
 from synapse.core.rooms import may_see, require_room
 from synapse.core.state import State
 from synapse.errors import Rejected
@@ -82,28 +82,15 @@ def _floor(state: State, by: By, recorded_as: frozenset[str], room: int | None) 
     dropped = {kind_of(name) for name in recorded_as}
     highest = 0
     for key, floor in state.retention.floors.items():
-        noun, _, rest = key.partition("/")
-        if floor > highest and _KIND_OF_KEY.get(noun) in dropped and _concerns(state, by, noun, rest, room):
+        if floor > highest and kind_of_floor(key) in dropped and _concerns(state, by, key, room):
             highest = floor
     return highest
 
 
-_KIND_OF_KEY: Final = {
-    "messages": "messages",
-    "leases": "leases",
-    "values": "values",
-    "plan": "plan",
-    "ch": "messages",
-    "in": "messages",
-    "kv": "values",
-    "pl": "plan",
-}
-"""The kind of retention of a floor, by what stands before the stroke in its name."""
-
-
-def _concerns(state: State, by: By, noun: str, rest: str, room: int | None) -> bool:
+def _concerns(state: State, by: By, key: str, room: int | None) -> bool:
     """True when what was dropped under an index key may have been for who asks."""
-    if not rest:
+    noun, _, rest = key.partition("/")
+    if noun not in ("in", "ch", "kv", "pl"):
         return True  # it stands for all of a kind
     if noun == "in":
         return room is None and int(rest) == by.agent
@@ -111,7 +98,7 @@ def _concerns(state: State, by: By, noun: str, rest: str, room: int | None) -> b
     if noun == "ch":
         channel = state.rooms.channels.get(place)
         if channel is None:
-            return by.operator
+            return True  # it is gone, and its room with it or not
         place = channel.room
     return (room is None or place == room) and _sees(state, by, place)
 
