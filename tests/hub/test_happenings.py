@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 from tests.hub.conftest import Voice, direct, error_of, message, operator, quiet, reply_of, slow_writer, steps, voice
-from tests.hub.test_retention import DAY_MS, compacting, no_pauses  # noqa: F401  # a fixture
+from tests.hub.test_retention import DAY_MS, compacting, no_pauses  # noqa: F401  # pytest finds the fixture here
 
 from synapse.core.by import By
 from synapse.errors import Rejected
