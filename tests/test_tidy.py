@@ -106,6 +106,7 @@ FAST_PATH = (
     "src/synapse/faces/cli/observe_verbs.py",
     "src/synapse/faces/cli/pools.py",
     "src/synapse/faces/cli/resources.py",
+    "src/synapse/faces/cli/roles.py",
     "src/synapse/faces/cli/manifest.py",
     "src/synapse/faces/cli/task.py",
     "src/synapse/faces/cli/declare.py",

@@ -6,7 +6,15 @@ from typing import Final, TypeVar
 from synapse.client.calls import KEYED
 from synapse.client.lifeline import Lifeline
 from synapse.errors import Disconnected
-from synapse.protocol import card_replies, commands, plan_replies, replies, resource_replies, value_replies
+from synapse.protocol import (
+    card_replies,
+    commands,
+    plan_replies,
+    replies,
+    resource_replies,
+    role_replies,
+    value_replies,
+)
 from synapse.protocol.codes import CLOSE_NORMAL
 from synapse.protocol.replies import Reply
 
@@ -25,6 +33,8 @@ _Page = TypeVar(
     resource_replies.ResourcesPage,
     card_replies.CardsPage,
     plan_replies.PlanPage,
+    role_replies.RolesPage,
+    role_replies.RoleInfo,
 )
 _PAGE: Final = 200
 

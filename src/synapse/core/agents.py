@@ -4,6 +4,7 @@ Several connections may be one agent; every one of them shows the secret. A sub-
 shows the secret of its nearest bound ancestor.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from hmac import compare_digest
@@ -42,7 +43,7 @@ class Agent:
 
 @dataclass(slots=True)
 class Agents:
-    """All agents, by id and by name, with their inboxes."""
+    """All agents, by id and by name. inboxes: theirs by their ids, and the queues of roles by the ids of those."""
 
     by_id: dict[int, Agent] = field(default_factory=dict)
     by_name: dict[str, Agent] = field(default_factory=dict)
@@ -78,8 +79,13 @@ def require_known(state: "State", name: str) -> Agent:
 
 
 def near_names(state: "State", name: str) -> list[str]:
-    """Up to five known names within two typing errors, nearest first."""
-    close = ((_distance(name, known), known) for known in state.agents.by_name if abs(len(known) - len(name)) <= 2)
+    """Up to five known agents within two typing errors, nearest first."""
+    return near(name, state.agents.by_name)
+
+
+def near(name: str, names: Iterable[str]) -> list[str]:
+    """Up to five of the names within two typing errors, nearest first."""
+    close = ((_distance(name, known), known) for known in names if abs(len(known) - len(name)) <= 2)
     return [known for distance, known in sorted(close) if distance <= 2][:5]
 
 

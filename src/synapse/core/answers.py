@@ -18,6 +18,7 @@ from synapse.core.events import (
     MessagesAcked,
     MessageSent,
     Recorded,
+    RoleCreated,
     RoomCreated,
 )
 from synapse.core.lease_answers import (
@@ -38,6 +39,8 @@ from synapse.core.presence import Here
 from synapse.core.refusals import require_limit
 from synapse.core.resource_answers import answer_resource, resource_info, resources_to_list
 from synapse.core.resources import ResourceMutation
+from synapse.core.role_answers import answer_role, role_info, role_shown
+from synapse.core.role_queues import RoleMutation, require_role
 from synapse.core.rooms import Channel, Room, require_channel, require_room
 from synapse.core.value_answers import answer_value, look_value, value_info, values_to_list
 from synapse.core.values import ValueMutation
@@ -93,6 +96,8 @@ from synapse.protocol.replies import (
 )
 from synapse.protocol.resource_commands import ListResources
 from synapse.protocol.resource_replies import ResourcesPage
+from synapse.protocol.role_commands import ListRoles, ShowRole
+from synapse.protocol.role_replies import RolesPage
 from synapse.protocol.value_commands import GetValue, ListValues
 from synapse.protocol.value_replies import ValuesPage
 
@@ -118,6 +123,7 @@ Answerable: TypeAlias = (
     | ResourceMutation
     | SetCard
     | PlanMutation
+    | RoleMutation
 )
 """Mutations whose reply needs nothing but their events. (Hello and inbox.take also need the connection or the disk.)"""
 
@@ -137,6 +143,8 @@ Query: TypeAlias = (
     | ListCards
     | ShowTask
     | ListTasks
+    | ListRoles
+    | ShowRole
 )
 """Questions that the state in memory can answer."""
 
@@ -152,6 +160,8 @@ _Paged: TypeAlias = (
     | ListResources
     | ListCards
     | ListTasks
+    | ListRoles
+    | ShowRole
 )
 
 QUERIES = frozenset(get_args(Query))
@@ -194,7 +204,7 @@ def answer(state: "State", command: Answerable, by: By, events: Sequence[Recorde
 
 def _answer_rest(
     state: "State",
-    command: RareLeaseMutation | PlanMutation | ResourceMutation | ValueMutation,
+    command: RareLeaseMutation | PlanMutation | ResourceMutation | RoleMutation | ValueMutation,
     by: By,
     events: Sequence[Recorded],
     cursor: str,
@@ -206,6 +216,8 @@ def _answer_rest(
         return answer_value(state, command, by, events, cursor)
     if isinstance(command, ResourceMutation):
         return answer_resource(state, command, events, cursor)
+    if isinstance(command, RoleMutation):
+        return answer_role(command, events, cursor)
     return answer_lease(state, command, by, events, cursor)
 
 
@@ -225,18 +237,23 @@ def _sent(events: Sequence[Recorded], cursor: str) -> Sent:
         )
     assert isinstance(event, MessageSent), "a send becomes one message"
     to = tuple(delivery.name for delivery in event.to)
-    created = tuple(item.event.name for item in events if isinstance(item.event, AgentCreated))
+    created = tuple(
+        item.event.name if isinstance(item.event, AgentCreated) else f"role:{item.event.name}"
+        for item in events
+        if isinstance(item.event, AgentCreated | RoleCreated)
+    )
     return Sent(id=message_id(last.seq), cursor=cursor, to=to, skipped=event.skipped, created=created)
 
 
 def _acked(state: "State", command: AckInbox, by: By, events: Sequence[Recorded], cursor: str) -> Acked:
     asked = [seq_of_message(text) for text in dict.fromkeys(command.ids)]
-    event = events[-1].event if events else None
-    if isinstance(event, MessagesAcked):
-        gone, left = event.messages, event.left
+    acks = [item.event for item in events if isinstance(item.event, MessagesAcked)]
+    gone = tuple(seq for ack in acks for seq in ack.messages)
+    if acks:
+        left = acks[-1].left
     else:
         entries = state.agents.inboxes[by.require_agent()].entries
-        gone, left = (), sum(1 for entry in entries.values() if not entry.dead)
+        left = sum(1 for entry in entries.values() if not entry.dead)
     went = frozenset(gone)
     return Acked(
         acked=tuple(message_id(seq) for seq in gone),
@@ -323,6 +340,14 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
                 cards_to_list(state, query), query, rules, lambda name: card_info(state, known[name], by)
             )
             return CardsPage(cards=cards, next=following, cursor=cursor)
+        case ListRoles():
+            named = state.roles.by_name
+            roles, following = _listed(sorted(named), query, rules, lambda name: role_info(state, named[name]))
+            return RolesPage(roles=roles, next=following, cursor=cursor)
+        case ShowRole():
+            role = require_role(state, query.role)
+            participants, following = _members(state, role.members, query, rules)
+            return role_shown(state, role, participants, following, cursor)
         case ShowTask():
             return look_task(state, query, by, cursor)
         case ListTasks():

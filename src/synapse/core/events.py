@@ -4,7 +4,8 @@ Events are storage, not the wire: they tolerate unknown fields, carry a version 
 read. An aggregate's id is the seq of the event that created it, so an id is never reused, not even after a delete.
 
 Index keys: `hub`, `ag/ID` (agent), `in/ID` (arrivals in an agent's inbox), `ro/ID` (room), `ch/ID` (channel),
-`ta/ROOM/TASK` (leases of a task of the room with that id), `leases` (all of them), `compactions`. The first key of an
+`ta/ROOM/TASK` (leases of a task of the room with that id), `leases` (all of them), `compactions`, `rl/ID` (role; its
+queue's arrivals are `in/ID`), `ak/SEQ` (the ack of a message to a role). The first key of an
 event is its aggregate and part of the hashed header; the others only serve the index.
 """
 
@@ -21,6 +22,8 @@ from synapse.core.mail import Delivery as Delivery
 from synapse.core.plan_events import PlanEvent, TaskDeclared, TaskMoved, TaskNoted, TaskRemoved, TasksReady
 from synapse.core.resource_events import ResourceEvent, ResourceExpired, ResourceOffered, ResourceWithdrawn
 from synapse.core.retention_events import COMPACTIONS, JournalCompacted
+from synapse.core.role_events import RoleCreated as RoleCreated
+from synapse.core.role_events import RoleDeleted, RoleEvent, RoleJoined, RoleLeft
 from synapse.core.room_events import ChannelCreated as ChannelCreated
 from synapse.core.room_events import ChannelDeleted as ChannelDeleted
 from synapse.core.room_events import ChannelJoined as ChannelJoined
@@ -161,7 +164,7 @@ class MessageSent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 
 
 class MessageLent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An inbox message was handed to one connection of its agent."""
+    """A message was handed to one connection. agent: whose inbox it is in, or the id of the role."""
 
     agent: int
     message: int
@@ -169,11 +172,13 @@ class MessageLent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class MessagesAcked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An agent is done with these messages; they leave its inbox. left: how many unacked ones stay, for the answer."""
+    """An agent is done with these messages; they leave the inbox, its own or a role's. left: how many unacked ones stay
+    in its own, for the answer. by_member: of a role's queue, and who acked is asked for by the key of each message."""
 
     agent: int
     messages: tuple[int, ...]
     left: int = 0
+    by_member: bool = False
     idem: Idem | None = None
 
 
@@ -387,6 +392,7 @@ Event: TypeAlias = (
     | RoomEvent
     | PlanEvent
     | ResourceEvent
+    | RoleEvent
     | ValueEvent
 )
 
@@ -411,12 +417,21 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return (f"ch/{event.channel}", *(f"in/{d.agent}" for d in event.mentions))
         case MessageSent():
             return tuple(f"in/{d.agent}" for d in event.to)
-        case MessageLent() | MessagesAcked() | MessageDied():
+        case MessagesAcked():
+            found = (f"ak/{message}" for message in event.messages) if event.by_member else ()
+            return (f"ag/{event.agent}", *found)
+        case MessageLent() | MessageDied():
             return (f"ag/{event.agent}",)
         case AgentCreated():
             return (f"ag/{seq}",)
         case AgentBound() | AgentUnbound() | AgentDescribed() | AgentForgotten():
             return (f"ag/{event.agent}",)
+        case RoleCreated():
+            return (f"rl/{seq}",)
+        case RoleDeleted():
+            return (f"rl/{event.role}",)
+        case RoleJoined() | RoleLeft():
+            return (f"rl/{event.role}", f"ag/{event.agent}")
         case RoomCreated():
             return (f"ro/{seq}",)
         case RoomDeleted():

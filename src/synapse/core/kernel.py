@@ -16,7 +16,19 @@ from typing import Final, TypeAlias, assert_never, get_args
 
 import msgspec
 
-from synapse.core import agents, cards, claims, holding, inboxes, messages, planning, resources, rooms, values
+from synapse.core import (
+    agents,
+    cards,
+    claims,
+    holding,
+    inboxes,
+    messages,
+    planning,
+    resources,
+    role_queues,
+    rooms,
+    values,
+)
 from synapse.core.agents import Agent
 from synapse.core.by import By, Rules
 from synapse.core.events import (
@@ -74,6 +86,8 @@ from synapse.core.resource_events import ResourceEvent
 from synapse.core.resources import ResourceMutation
 from synapse.core.retention import apply_compacted
 from synapse.core.retention_events import JournalCompacted
+from synapse.core.role_events import RoleEvent
+from synapse.core.role_queues import RoleMutation
 from synapse.core.rooms import Channel, Room
 from synapse.core.state import State
 from synapse.core.value_events import ValueEvent
@@ -110,7 +124,7 @@ from synapse.protocol.names import shown
 from synapse.protocol.notices import Message, Notice
 from synapse.protocol.terms import STATUSES
 
-_Rest: TypeAlias = PlanMutation | ResourceMutation | ValueMutation
+_Rest: TypeAlias = PlanMutation | ResourceMutation | RoleMutation | ValueMutation
 
 Mutation: TypeAlias = (
     Hello
@@ -222,6 +236,8 @@ def _decide_rest(state: State, rules: Rules, command: _Rest, by: By) -> list[Eve
         return values.decide_value(state, rules, command, by)
     if isinstance(command, ResourceMutation):
         return resources.decide_resource(state, rules, command, by)
+    if isinstance(command, RoleMutation):
+        return role_queues.decide_role(state, rules, command, by)
     assert_never(command)
 
 
@@ -321,7 +337,7 @@ def apply(state: State, recorded: Recorded) -> None:
 
 
 def _apply_rest(
-    state: State, recorded: Recorded, event: PlanEvent | ResourceEvent | ValueEvent | RareLeaseEvent
+    state: State, recorded: Recorded, event: PlanEvent | ResourceEvent | RoleEvent | ValueEvent | RareLeaseEvent
 ) -> None:
     """The areas of `_decide_rest`, and what seldom happens to leases."""
     if isinstance(event, Mail):
@@ -332,6 +348,8 @@ def _apply_rest(
         values.apply_value(state, recorded, event)
     elif isinstance(event, ResourceEvent):
         resources.apply_resource(state, recorded, event)
+    elif isinstance(event, RoleEvent):
+        role_queues.apply_role(state, recorded, event)
     else:
         apply_lease(state, recorded, event)
 
@@ -377,6 +395,7 @@ def _forget(state: State, agent: int) -> None:
         room.members.discard(agent)
     for channel in state.rooms.channels.values():
         channel.members.discard(agent)
+    state.roles.forget(agent)
     state.idempotency.forget_actor(state.agents.by_id[agent].name)
     state.agents.remove(agent)
     state.soft.presence.forget(agent)

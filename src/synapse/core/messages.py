@@ -9,6 +9,7 @@ from synapse.core.agents import near_names, require_room_for_agents
 from synapse.core.by import By, Rules
 from synapse.core.events import AgentCreated, Card, Delivery, Event, MessagePosted, MessageSent
 from synapse.core.inboxes import ALL
+from synapse.core.role_queues import arrival_for, is_role
 from synapse.core.rooms import Channel, Room, require_channel, room_of
 from synapse.errors import Rejected
 from synapse.protocol.commands import SendMessage
@@ -25,12 +26,14 @@ _decode_text: Final = msgspec.json.Decoder(str).decode
 
 
 def decide_send(state: "State", rules: Rules, command: SendMessage, by: By) -> list[Event]:
-    """One message to a channel or to inboxes; `AgentCreated` first for recipients that `create` makes."""
+    """One message to a channel, to inboxes or to a role; first of all, what `create` makes: agents, or the role."""
     by.require_agent()
     _require_plain_fields(command, rules)
     address, names = _destination(command, by)
     if address is not None:
         return [_post(state, rules, address, command, by)]
+    if is_role(names[0]):
+        return _send_role(state, rules, names[0], command)
     if names == [ALL]:
         return [_send_all(state, rules, command, by)]
     return _send(state, rules, names, command, by)
@@ -67,7 +70,7 @@ def require_chars(name: str, text: str, most: int) -> None:
 
 
 def _destination(command: SendMessage, by: By) -> tuple[str | None, list[str]]:
-    """A channel's address, or the names of recipients (`["all"]` for the room's members)."""
+    """A channel's address, or the names of recipients (`["all"]` for the room's members, `["role:NAME"]`)."""
     if not command.to and command.target is None and command.room is None:
         channel = command.channel
         return by.home if channel is None else channel if ":" in channel else _address(None, channel), []
@@ -81,13 +84,7 @@ def _destination(command: SendMessage, by: By) -> tuple[str | None, list[str]]:
         if command.channel is None and command.room is None:
             return by.home, []
         return _address(command.room, command.channel), []
-    if target.startswith("role:"):
-        raise Rejected(
-            "unsupported",
-            f"this release has no role addresses: name agents instead of {shown(target)}",
-            {"target": shown(target)},
-        )
-    if ":" in target:
+    if ":" in target and not is_role(target):
         return target, []
     return None, _names(tuple(part.strip() for part in target.split(",")))
 
@@ -109,10 +106,17 @@ def _address(room: str | None, channel: str | None) -> str:
 
 
 def _names(names: tuple[str, ...]) -> list[str]:
-    """Recipients without repeats; `all` only alone."""
+    """Recipients without repeats; `all`, and a role, only alone."""
     unique = list(dict.fromkeys(names))
-    if unique == [ALL]:
+    if unique == [ALL] or (len(unique) == 1 and is_role(unique[0])):
         return unique
+    role = next(filter(is_role, unique), None)
+    if role is not None:
+        raise Rejected(
+            "bad_request",
+            f"a role is addressed alone: send to {shown(role)}, and to the others with a message of its own",
+            {"role": shown(role)},
+        )
     return [require_agent_name(name) for name in unique]
 
 
@@ -231,6 +235,19 @@ def _send(state: "State", rules: Rules, names: list[str], command: SendMessage, 
         )
     )
     return events
+
+
+def _send_role(state: "State", rules: Rules, address: str, command: SendMessage) -> list[Event]:
+    events, delivery = arrival_for(state, rules, address, create=command.create)
+    sent = MessageSent(
+        to=(delivery,),
+        body=command.body,
+        subject=command.subject,
+        thread=command.thread,
+        reply_to=command.reply_to,
+        priority=command.priority,
+    )
+    return [*events, sent]
 
 
 def _never_seen(state: "State", names: list[str]) -> Rejected:

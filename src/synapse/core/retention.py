@@ -44,7 +44,7 @@ _KIND_OF_NOUN: Final = {
     "tasks": PLAN,
 }
 _KIND_OF_PREFIX: Final = {
-    **dict.fromkeys(("ch", "in", "ag"), MESSAGES),
+    **dict.fromkeys(("ch", "in", "ag", "ak"), MESSAGES),
     **dict.fromkeys(("ta", LEASES), LEASES),
     "kv": VALUES,
     **dict.fromkeys(("pl", "pt"), PLAN),
@@ -159,7 +159,7 @@ class Planning:
         self.rows += 1
         self.bytes += size
         for key in keys:
-            if not key.startswith("ag/"):  # nobody reads by it
+            if not key.startswith(("ag/", "ak/")):  # nobody reads a page by it
                 name = _floor_name(key)
                 self.floors[name] = max(seq, self.floors.get(name, 0))
 
@@ -176,7 +176,7 @@ class Planning:
         state = self._state
         there: dict[str, Container[int]] = {
             "ch": state.rooms.channels,
-            "in": state.agents.by_id,
+            "in": state.agents.inboxes,
             "kv": state.rooms.by_id,
             "pl": state.rooms.by_id,
         }
@@ -205,8 +205,8 @@ def kept_from(state: "State", floors: Mapping[str, int]) -> list[tuple[str, int]
             channel = state.rooms.channels.get(int(number))
             name = None if channel is None else state.rooms.address(channel)
         elif prefix == "in":
-            agent = state.agents.by_id.get(int(number))
-            name = None if agent is None else f"@{agent.name}"
+            agent, role = state.agents.by_id.get(int(number)), state.roles.by_id.get(int(number))
+            name = f"@{agent.name}" if agent is not None else f"@role:{role.name}" if role is not None else None
         elif prefix == "kv":
             room = state.rooms.by_id.get(int(number))
             name = None if room is None else f"values of {room.name}"

@@ -19,6 +19,7 @@ from synapse.core.plan import Plan, Task
 from synapse.core.presence import Presence
 from synapse.core.resources import expect_end
 from synapse.core.retention import Retained
+from synapse.core.role_queues import Role, Roles
 from synapse.core.rooms import Channel, Room, Rooms
 from synapse.core.values import Value, Values
 
@@ -43,6 +44,7 @@ class State:
     messages: int = 0
     agents: Agents = field(default_factory=Agents)
     rooms: Rooms = field(default_factory=Rooms)
+    roles: Roles = field(default_factory=Roles)
     leases: Leases = field(default_factory=Leases)
     values: Values = field(default_factory=Values)
     plan: Plan = field(default_factory=Plan)
@@ -71,6 +73,7 @@ class _Dump(msgspec.Struct, frozen=True, kw_only=True):
     checkpoints: list[tuple[int, str, Kept]]
     values: list[tuple[int, list[Value]]]
     plans: list[tuple[int, list[Task]]] = []
+    roles: list[tuple[Role, int, list[Entry]]] = []
     remembered: list[Remembered]
     retention: Retained = msgspec.field(default_factory=Retained)
 
@@ -122,6 +125,11 @@ def encode_state(state: State) -> bytes:
                 (room, [task for _, task in sorted(plan.tasks.items())])
                 for room, plan in sorted(state.plan.by_room.items())
             ],
+            roles=[
+                (role, queue.last_n, sorted(queue.entries.values(), key=lambda entry: entry.seq))
+                for _, role in sorted(state.roles.by_id.items())
+                for queue in (state.agents.inboxes[role.id],)
+            ],
             remembered=list(state.idempotency.in_order()),
             retention=state.retention,
         )
@@ -159,6 +167,9 @@ def _state_of(plain: _Dump) -> State:
         state.agents.add(agent)
     for agent_id, last_n, entries in plain.inboxes:
         state.agents.inboxes[agent_id] = Inbox(last_n=last_n, entries={entry.seq: entry for entry in entries})
+    for role, last_n, entries in plain.roles:
+        state.roles.add(role)
+        state.agents.inboxes[role.id] = Inbox(last_n=last_n, entries={entry.seq: entry for entry in entries})
     for room in plain.rooms:
         state.rooms.add(room)
     for channel in plain.channels:

@@ -3,7 +3,7 @@
 Whatever they read is durable: they are started after the commit of the turn they belong to, and read up to its head.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -107,18 +107,18 @@ def read_message(pages: Pages, journal_id: str, seq: int, agent: int) -> Message
 def read_inbox(
     pages: Pages,
     journal_id: str,
-    agent: int,
-    entries: Sequence[tuple[int, str, int]],
+    entries: Sequence[tuple[int, int, str, int]],
     *,
     unacked: int,
     head: int,
     more: bool,
 ) -> Inbox:
-    """A page of an inbox: entries (seq, delivery, lends) with their bodies. more: others follow behind the last one."""
+    """A page of what an agent may take: entries (agent or role, seq, delivery, lends) with their bodies. more: others
+    follow behind the last one."""
     found: list[Message] = []
     size = 0
-    for seq, delivery, lends in entries:
-        message = read_message(pages, journal_id, seq, agent)
+    for inbox, seq, delivery, lends in entries:
+        message = read_message(pages, journal_id, seq, inbox)
         if message is None:
             continue
         if found and size + _size(message) > REPLY_BYTES_MAX:
@@ -148,3 +148,11 @@ def read_recipients(pages: Pages, seq: int, sender: str, head: int) -> dict[int,
         if isinstance(event, MessagePosted):
             raise Rejected("bad_request", "receipts are for direct messages; this one went to a channel")
     raise Rejected("not_found", f"you sent no direct message m{seq}", {"id": f"m{seq}"})
+
+
+def read_ackers(pages: Pages, seq: int, acked: Mapping[int, str], head: int) -> tuple[str, ...]:
+    """Who acked a message. acked: agents, and the role that it was sent to, by id with their names; the role itself is
+    named only when retention has dropped which member it was."""
+    rows = pages.page((f"ak/{seq}",), seq, head, 1)
+    member = {int(row.key[3:]): row.actor for row in rows}
+    return tuple(member.get(inbox, name) for inbox, name in acked.items())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 from synapse.core.answers import Answerable, answer, presence_entry
 from synapse.core.by import By
 from synapse.core.events import LEASES, MessageLent, Recorded
-from synapse.core.inboxes import Lend
+from synapse.core.inboxes import Lend, in_order
 from synapse.core.kernel import shown_to
 from synapse.core.refusals import require_limit
 from synapse.core.retention import floor_of, require_kept
@@ -21,7 +21,7 @@ from synapse.hub.feeds import Subscription
 from synapse.hub.happenings import events_query, read_events
 from synapse.hub.ledger import explanation, ledger_scan, read_ledger
 from synapse.hub.paging import recorded_of
-from synapse.hub.reads import HistoryQuery, read_history, read_inbox, read_message, read_recipients
+from synapse.hub.reads import HistoryQuery, read_ackers, read_history, read_inbox, read_message, read_recipients
 from synapse.hub.threads import Keeper
 from synapse.hub.work import Waiter
 from synapse.protocol.codec import Request, RequestId, encode_notice
@@ -62,6 +62,7 @@ from synapse.protocol.replies import (
     Taken,
     Unsubscribed,
 )
+from synapse.protocol.role_commands import JoinRole, LeaveRole
 
 if TYPE_CHECKING:
     from synapse.hub.turn import Turns
@@ -309,7 +310,7 @@ class Requests:
         agent = connection.by.require_agent()
         lent = recorded[-1].event if recorded else None
         if isinstance(lent, MessageLent):
-            self._hand_out(connection, request_id, agent, lent.message)
+            self._hand_out(connection, request_id, lent.agent, lent.message)
             return
         if command.wait_ms <= 0:
             raise Rejected("deadline", "nothing unacked is free in the inbox")
@@ -317,20 +318,22 @@ class Requests:
         waiter.directed_only = command.directed_only
         self._turns.waiting.for_inbox(agent, waiter)
 
-    def _hand_out(self, connection: Connection, request_id: RequestId, agent: int, seq: int) -> None:
+    def _hand_out(self, connection: Connection, request_id: RequestId, inbox: int, seq: int) -> None:
+        """Lend what is in an inbox, or in the queue of a role."""
         turns, state, limits = self._turns, self._state, self._limits
         deadline_ms = turns.lease_clock.now_ms + limits.lend_ms
-        state.soft.lending.lend(Lend(agent, seq, connection.id, deadline_ms))
-        lends, cursor, journal_id = state.agents.inboxes[agent].entries[seq].lends, self._cursor(), state.journal_id
+        holder = connection.by.agent if inbox in state.roles.by_id else None
+        state.soft.lending.lend(Lend(inbox, seq, connection.id, deadline_ms, holder))
+        lends, cursor, journal_id = state.agents.inboxes[inbox].entries[seq].lends, self._cursor(), state.journal_id
 
         def read() -> Reply:
-            message = read_message(turns.pages, journal_id, seq, agent)
+            message = read_message(turns.pages, journal_id, seq, inbox)
             if message is None:
                 raise Rejected("not_found", f"m{seq} was acked and dropped meanwhile", {"id": f"m{seq}"})
             return Taken(message=message, lends=lends, lend_ms=limits.lend_ms, cursor=cursor)
 
         recent = turns.recent_event(seq)
-        message = None if recent is None else shown_to(journal_id, recent, agent)
+        message = None if recent is None else shown_to(journal_id, recent, inbox)
         if message is None:
             turns.disk.defer(connection, request_id, read)
         else:
@@ -343,15 +346,18 @@ class Requests:
         if not 1 <= command.limit <= most:
             raise Rejected("bad_request", f"limit {command.limit} must be 1 to {most} - at `$.body.limit`")
         after = -1 if command.after is None else seq_of_message(command.after)
-        every = state.agents.inboxes[agent].entries.values()
-        rest = [(entry.seq, entry.delivery, entry.lends) for entry in every if entry.seq > after]
+        rest = [
+            (inbox, entry.seq, entry.delivery, entry.lends)
+            for inbox, entry in in_order(state, agent)
+            if entry.seq > after
+        ]
         page, head, journal_id = rest[: command.limit], state.seq, state.journal_id
-        unacked = sum(1 for entry in every if not entry.dead)
+        unacked = sum(1 for entry in state.agents.inboxes[agent].entries.values() if not entry.dead)
         more = len(rest) > len(page)
         turns.disk.defer(
             connection,
             request_id,
-            lambda: read_inbox(turns.pages, journal_id, agent, page, unacked=unacked, head=head, more=more),
+            lambda: read_inbox(turns.pages, journal_id, page, unacked=unacked, head=head, more=more),
         )
 
     # Receipts.
@@ -385,14 +391,26 @@ class Requests:
     def answer_receipt(self, seq: int, waiter: Waiter) -> bool:
         """Answer when at least one recipient has acked."""
         inboxes = self._state.agents.inboxes
-        acked = [
-            name for agent, name in waiter.recipients.items() if agent in inboxes and seq not in inboxes[agent].entries
-        ]
+        acked = {
+            agent: name
+            for agent, name in waiter.recipients.items()
+            if agent in inboxes and seq not in inboxes[agent].entries
+        }
         if not acked:
             return False
-        self._turns.waiting.unpark(waiter.connection)
-        receipt = Receipt(id=message_id(seq), state="acked", acked_by=tuple(acked), cursor=self._cursor())
-        self._turns.reply(waiter.connection, waiter.request_id, receipt)
+        turns, connection = self._turns, waiter.connection
+        turns.waiting.unpark(connection)
+
+        def say(names: tuple[str, ...]) -> None:
+            if not connection.is_closed:
+                receipt = Receipt(id=message_id(seq), state="acked", acked_by=names, cursor=self._cursor())
+                turns.reply(connection, waiter.request_id, receipt)
+
+        if any(agent in self._state.roles.by_id for agent in acked):  # which member it was is in the journal
+            head = self._state.seq
+            turns.disk.read(connection, lambda: read_ackers(turns.pages, seq, acked, head), say)
+        else:
+            say(tuple(acked.values()))
         return True
 
     # Mutations with a soft side, and their repeats.
@@ -403,6 +421,16 @@ class Requests:
             self._state.soft.presence.declare(connection.by.require_agent(), command.status)
         elif isinstance(command, RebindAgent | ForgetAgent):
             self._turns.revoke(command.name)
+        elif isinstance(command, JoinRole):
+            self._turns.arrived([connection.by.require_agent()])  # what waits in the queue is there for it
+        elif isinstance(command, LeaveRole):
+            self._give_back(self._state.roles.by_name[command.role].id, connection.by.require_agent())
+
+    def _give_back(self, role: int, agent: int) -> None:
+        """An agent has left a role: what it has lent of the queue is there for the others."""
+        for lend in self._state.soft.lending.shared_by(agent):
+            if lend.agent == role:
+                self._turns.give_back(lend)
 
     def replay(self, connection: Connection, request: Request, command: Answerable, seq: int, count: int) -> None:
         """The answer of an earlier request with this key, rebuilt from its events."""

@@ -187,7 +187,7 @@ class Turns:
             assert agent is not None
             self.state.soft.presence.disconnect(agent, connection.id, self.clock.wall_ms(), self.lease_clock.now_ms)
         for lend in self.state.soft.lending.held_by(connection.id):
-            self._return(lend)
+            self.give_back(lend)
 
     def _run(self) -> None:
         self._is_scheduled = False
@@ -569,14 +569,14 @@ class Turns:
             self.waiting.end_late(now_ms)
             return
         for lend in self.state.soft.lending.overdue(self.lease_clock.now_ms):
-            self._return(lend)
+            self.give_back(lend)
         self.state.soft.presence.fade(self.lease_clock.now_ms)
         self.waiting.end_late(now_ms)
         self.leasing.tick()
         self.record(decide_expired(self.state, self.clock.wall_ms(), EXPIRED_MAX), "hub")
         self.peers.sweep(now_ms)
 
-    def _return(self, lend: Lend) -> None:
+    def give_back(self, lend: Lend) -> None:
         """A lend is over: dead, or free for the next reader."""
         self.state.soft.lending.end(lend.agent, lend.seq)
         if not self.is_read_only:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from synapse.core import kernel
 from synapse.core.events import MessageLent, MessagesAcked
+from synapse.core.role_queues import takers
 from synapse.errors import Rejected
 from synapse.hub.connection import Connection
 from synapse.hub.work import Waiter
@@ -27,6 +28,7 @@ class Waiting:
         self._inboxes: dict[int, deque[Waiter]] = {}
         self._receipts: dict[int, list[Waiter]] = {}
         self._readers: list[tuple[frozenset[str], ReadEvents, Waiter]] = []
+        self._came = 0
 
     @property
     def count(self) -> int:
@@ -65,6 +67,8 @@ class Waiting:
 
     def for_inbox(self, agent: int, waiter: Waiter) -> None:
         """Wait for the next message of an inbox; who came first is served first."""
+        self._came += 1
+        waiter.order = self._came
         self._inboxes.setdefault(agent, deque()).append(waiter)
 
     def for_receipt(self, seq: int, waiter: Waiter) -> None:
@@ -112,27 +116,45 @@ class Waiting:
             self._turns.refuse(waiter.connection, waiter.request_id, refusal)
 
     def serve(self, arrived: set[int]) -> None:
-        """Whoever waits for an inbox that got something takes it in this very turn."""
-        for agent in sorted(arrived):
-            waiters = self._inboxes.get(agent)
-            if waiters is None or agent not in self._turns.state.agents.by_id:
-                continue
-            for waiter in list(waiters):
-                connection = waiter.connection
-                connection.by.at_ms = self._turns.clock.wall_ms()
-                connection.by.lease_ms = self._turns.lease_clock.now_ms
-                command = TakeInbox(directed_only=waiter.directed_only)
-                events = kernel.decide(self._turns.state, self._turns.rules, command, connection.by)
-                if not events or self._turns.is_read_only:
-                    continue
-                recorded = self._turns.record(events, connection.by.actor)
-                if not isinstance(recorded[-1].event, MessageLent):
-                    continue
-                waiters.remove(waiter)
-                self.unpark(connection)
-                self._turns.requests.take(connection, waiter.request_id, command, recorded)
-            if not waiters:
-                del self._inboxes[agent]
+        """Whoever waits for an inbox, or for the queue of a role, that got something takes it in this very turn."""
+        for inbox in sorted(arrived) if self._inboxes else ():
+            if inbox in self._turns.state.roles.by_id:
+                self._serve_role(inbox)
+            elif inbox in self._inboxes and inbox in self._turns.state.agents.by_id:
+                for waiter in list(self._inboxes[inbox]):
+                    self._serve(inbox, waiter)
+
+    def _serve_role(self, role: int) -> None:
+        """The members that wait are served in the order in which they came, whoever they are."""
+        found = [
+            (waiter, member)
+            for member in takers(self._turns.state, role)
+            if member in self._inboxes
+            for waiter in self._inboxes[member]
+        ]
+        for waiter, member in sorted(found, key=lambda item: item[0].order):
+            if not self._serve(member, waiter):
+                return  # nothing is left for those who came later either
+
+    def _serve(self, agent: int, waiter: Waiter) -> bool:
+        """Lend a waiter what is there for it; False when that is nothing."""
+        turns, connection = self._turns, waiter.connection
+        connection.by.at_ms = turns.clock.wall_ms()
+        connection.by.lease_ms = turns.lease_clock.now_ms
+        command = TakeInbox(directed_only=waiter.directed_only)
+        events = kernel.decide(turns.state, turns.rules, command, connection.by)
+        if not events or turns.is_read_only:
+            return False
+        recorded = turns.record(events, connection.by.actor)
+        if not isinstance(recorded[-1].event, MessageLent):
+            return False
+        waiters = self._inboxes[agent]
+        waiters.remove(waiter)
+        if not waiters:
+            del self._inboxes[agent]
+        self.unpark(connection)
+        turns.requests.take(connection, waiter.request_id, command, recorded)
+        return True
 
     def end_late(self, now_ms: int) -> None:
         """Refuse who waited long enough. now_ms: monotonic clock."""

@@ -19,13 +19,15 @@ Work: TypeAlias = Request | Refusal | Callable[[], None]
 class Waiter:
     """A long poll: answered when something happens, or refused `deadline`. deadline_ms: monotonic clock.
 
-    directed_only: of `inbox.take`. recipients: agent ids and names, of `receipt.wait`.
+    directed_only: of `inbox.take`. order: who waits for an inbox has a lower one than who came later. recipients: agent
+    ids and names, of `receipt.wait`.
     """
 
     connection: Connection
     request_id: RequestId
     deadline_ms: int
     directed_only: bool = False
+    order: int = 0
     recipients: dict[int, str] = field(default_factory=dict)
 
 
@@ -34,8 +36,8 @@ class Turn:
     """What one turn has produced so far.
 
     told: events that followers hear of. notices: for single connections. after: what begins once it is released.
-    arrived: agents whose inbox got something. weights: bytes of the longer answers of a connection. sated: connections
-    that got as much as one gets in a turn.
+    arrived: inboxes that got something, by agent or role. weights: bytes of the longer answers of a connection. sated:
+    connections that got as much as one gets in a turn.
     head: the last seq it makes durable.
     """
 

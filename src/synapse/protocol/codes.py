@@ -40,7 +40,7 @@ ERRORS: "Final[dict[str, tuple[int, str]]]" = {
     "lease_held": (3, "another's lease stands in the way; its holder, epoch and time left are named"),
     "lease_queued": (3, "others wait in line for it before this claim"),
     "stale_epoch": (3, "this grant is not live any more; the one that is, is named"),
-    "not_holder": (3, "the task is leased to another agent"),
+    "not_holder": (3, "the task is leased, or the message of a role lent, to another agent"),
     "deadlock": (3, "waiting would close a cycle of holders and waiters; the cycle is named"),
     "bad_scope": (3, "a path is outside the grammar of scopes; it is refused, never widened"),
     "not_covered": (3, "a path is not covered by a live lease of this agent; who holds it is named"),

@@ -14,6 +14,7 @@ from synapse.protocol.digest_commands import DIGEST_COMMANDS, DigestCommand
 from synapse.protocol.event_commands import EVENT_COMMANDS, EventCommand
 from synapse.protocol.plan_commands import PLAN_COMMANDS, PlanCommand
 from synapse.protocol.resource_commands import RESOURCE_COMMANDS, ResourceCommand
+from synapse.protocol.role_commands import ROLE_COMMANDS, RoleCommand
 from synapse.protocol.terms import Artefact, Int
 from synapse.protocol.value_commands import VALUE_COMMANDS, ValueCommand
 
@@ -56,9 +57,9 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class SendMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, gc=False):
     """Send to a channel, or to inboxes.
 
-    Exactly one of: `to` (agents), `target` (an agent, a comma list, `all`, `room:channel`), or `room`/`channel`
-    (`channel` may be `room:channel`); none of them means the connection's home. create: a recipient never seen is
-    created instead of refused. expires_at_ms and `role:` targets are refused `unsupported` by this release.
+    Exactly one of: `to` (agents), `target` (an agent, a comma list, `all`, `room:channel`, `role:NAME`), or
+    `room`/`channel` (`channel` may be `room:channel`); none of them means the connection's home. create: a recipient
+    or role never seen is created instead of refused. expires_at_ms is refused `unsupported` by this release.
     """
 
     body: msgspec.Raw
@@ -117,7 +118,7 @@ class ReadHistory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class TakeInbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Borrow the oldest unacked message of my inbox, for 30 s or until this connection closes.
+    """Borrow the oldest unacked message of my inbox and of my roles' queues, for 30 s or until this connection closes.
 
     wait_ms: how long to wait for one (0: not at all). directed_only: leave messages to `all` and mentions in place.
     """
@@ -127,14 +128,16 @@ class TakeInbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class AckInbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Be done with messages by id, or with `all` of them. Acking twice is the same as once."""
+    """Be done with messages by id, or with `all` of them. Acking twice is the same as once. Of my roles' queues: one by
+    its id, unless another has it lent; by `all`, what is lent to me."""
 
     ids: tuple[str, ...] = ()
     all: bool = False
 
 
 class ListInbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One page of my unacked and dead messages, oldest first. after: the `next` of the page before."""
+    """One page of my unacked and dead messages, those in my roles' queues too, oldest first. after: the `next` of the
+    page before."""
 
     limit: Int = 50
     after: str | None = None
@@ -480,6 +483,7 @@ Command: TypeAlias = (
     | EventCommand
     | PlanCommand
     | ResourceCommand
+    | RoleCommand
     | ValueCommand
 )
 
@@ -531,6 +535,7 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     **PLAN_COMMANDS,
     **DIGEST_COMMANDS,
     **EVENT_COMMANDS,
+    **ROLE_COMMANDS,
     "hub.status": ShowStatus,
     "journal.verify": VerifyJournal,
     "journal.backup": BackUpJournal,

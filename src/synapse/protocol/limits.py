@@ -27,6 +27,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     rooms_max: int = 1_000
     channels_per_room_max: int = 1_000
     members_max: int = 1_000
+    roles_max: int = 1_000
+    roles_per_agent_max: int = 64
     subscriptions_max: int = 16
     subscribed_channels_max: int = 256
     subscribed_topics_max: int = 8

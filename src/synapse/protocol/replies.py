@@ -19,6 +19,7 @@ from synapse.protocol.limits import Limits
 from synapse.protocol.notices import Message
 from synapse.protocol.plan_replies import PLAN_REPLY_TO, PlanReply
 from synapse.protocol.resource_replies import RESOURCE_REPLY_TO, ResourceReply
+from synapse.protocol.role_replies import ROLE_REPLY_TO, RoleReply
 from synapse.protocol.value_replies import VALUE_REPLY_TO, ValueReply
 
 
@@ -506,6 +507,7 @@ Reply: TypeAlias = (
     | EventReply
     | PlanReply
     | ResourceReply
+    | RoleReply
     | ValueReply
 )
 
@@ -560,6 +562,7 @@ REPLY_TO: Final[dict[type[msgspec.Struct], type[Reply]]] = {
     **EVENT_REPLY_TO,
     **PLAN_REPLY_TO,
     **RESOURCE_REPLY_TO,
+    **ROLE_REPLY_TO,
     **VALUE_REPLY_TO,
 }
 """The reply each command gets when it is not refused."""
