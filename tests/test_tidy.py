@@ -145,6 +145,7 @@ UNMIRRORED = (
     "tests/core/lease_world.py",
     "tests/core/lease_model.py",
     "tests/core/test_lease_machine.py",
+    "tests/hub/test_role_machine.py",
     "tests/test_tidy.py",
     "tests/test_transcripts.py",
     "tests/prove.py",

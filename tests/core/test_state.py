@@ -10,6 +10,7 @@ from synapse.core.retention_events import JournalCompacted
 from synapse.core.state import FORMAT, FORMAT_OF_BASES, decode_state, digest, encode_state, lift_state, new_state
 from synapse.protocol.commands import ClaimLease, JoinChannel, SaveCheckpoint, SetPool, TakeInbox
 from synapse.protocol.plan_commands import DeclareTask
+from synapse.protocol.role_commands import JoinRole
 from synapse.protocol.terms import Artefact
 from synapse.protocol.value_commands import PutValue
 
@@ -22,6 +23,8 @@ def busy_world() -> World:
     world.do(text("@bob hi", channel="lab:x"), "ada", key="k")
     world.do(text("psst", to=("ada", "bob")), "cy", key="k")
     world.do(TakeInbox(), "bob")
+    world.do(JoinRole(role="review"), "bob")
+    world.do(text("look", target="role:review"), "ada")
     world.do(SetPool(pool="gpu", capacity=2), "operator")
     world.do(ClaimLease(task="T1", worktree="w", paths=("src/**",), pools={"gpu": 1}), "ada")
     world.do(SaveCheckpoint(task="T1", data=msgspec.Raw(b'{"step":3}'), artefacts=(Artefact(path="a"),)), "ada")

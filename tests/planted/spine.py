@@ -197,7 +197,7 @@ SPINE_FAULTS = [
     Fault(
         "a lent message is lent again",
         "core/inboxes.py",
-        "if entry.dead or (agent, entry.seq) in state.soft.lending.lends:",
+        "if entry.dead or (inbox, entry.seq) in state.soft.lending.lends:",
         "if entry.dead:",
         _INBOXES,
     ),

@@ -340,20 +340,24 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
                 cards_to_list(state, query), query, rules, lambda name: card_info(state, known[name], by)
             )
             return CardsPage(cards=cards, next=following, cursor=cursor)
-        case ListRoles():
-            named = state.roles.by_name
-            roles, following = _listed(sorted(named), query, rules, lambda name: role_info(state, named[name]))
-            return RolesPage(roles=roles, next=following, cursor=cursor)
-        case ShowRole():
-            role = require_role(state, query.role)
-            participants, following = _members(state, role.members, query, rules)
-            return role_shown(state, role, participants, following, cursor)
+        case ListRoles() | ShowRole():
+            return _look_role(state, rules, query, cursor)
         case ShowTask():
             return look_task(state, query, by, cursor)
         case ListTasks():
             return _plan_page(state, rules, query, by, cursor)
         case _:
             return look_lease(state, rules, query, by, cursor)
+
+
+def _look_role(state: "State", rules: Rules, query: ListRoles | ShowRole, cursor: str) -> Reply:
+    if isinstance(query, ShowRole):
+        role = require_role(state, query.role)
+        participants, following = _members(state, role.members, query, rules)
+        return role_shown(state, role, participants, following, cursor)
+    named = state.roles.by_name
+    roles, following = _listed(sorted(named), query, rules, lambda name: role_info(state, named[name]))
+    return RolesPage(roles=roles, next=following, cursor=cursor)
 
 
 def _plan_page(state: "State", rules: Rules, query: ListTasks, by: By, cursor: str) -> PlanPage:

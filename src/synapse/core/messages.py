@@ -84,7 +84,7 @@ def _destination(command: SendMessage, by: By) -> tuple[str | None, list[str]]:
         if command.channel is None and command.room is None:
             return by.home, []
         return _address(command.room, command.channel), []
-    if ":" in target and not is_role(target):
+    if ":" in target and "," not in target and not is_role(target):
         return target, []
     return None, _names(tuple(part.strip() for part in target.split(",")))
 

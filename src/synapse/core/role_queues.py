@@ -93,7 +93,7 @@ def require_role(state: "State", name: str, cure: str = "synapse role join {} ma
     role = state.roles.by_name.get(require_segment(name, "role"))
     if role is None:
         close = near(name, state.roles.by_name)
-        hint = f"; near: {', '.join(close)}" if close else ""
+        hint = f" (near: {', '.join(close)})" if close else ""
         raise Rejected(
             "not_found",
             f"there is no role {name}{hint}: synapse role list shows them, {cure.format(name)}",

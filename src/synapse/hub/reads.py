@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from synapse.core.events import MessagePosted, MessageSent, Recorded
 from synapse.core.kernel import shown_to
@@ -109,12 +109,12 @@ def read_inbox(
     journal_id: str,
     entries: Sequence[tuple[int, int, str, int]],
     *,
-    unacked: int,
+    unacked: tuple[int, int | UnsetType],
     head: int,
     more: bool,
 ) -> Inbox:
-    """A page of what an agent may take: entries (agent or role, seq, delivery, lends) with their bodies. more: others
-    follow behind the last one."""
+    """A page of what an agent may take: entries (agent or role, seq, delivery, lends) with their bodies. unacked: how
+    many live ones are its own, and its roles'. more: others follow behind the last one."""
     found: list[Message] = []
     size = 0
     for inbox, seq, delivery, lends in entries:
@@ -128,7 +128,8 @@ def read_inbox(
         size += _size(message)
     return Inbox(
         messages=tuple(found),
-        unacked=unacked,
+        unacked=unacked[0],
+        shared=unacked[1],
         next=found[-1].id if more and found else None,
         cursor=cursor_of(journal_id, head),
     )

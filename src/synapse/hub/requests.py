@@ -4,6 +4,8 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
+from msgspec import UNSET
+
 from synapse.core.answers import Answerable, answer, presence_entry
 from synapse.core.by import By
 from synapse.core.events import LEASES, MessageLent, Recorded
@@ -346,18 +348,16 @@ class Requests:
         if not 1 <= command.limit <= most:
             raise Rejected("bad_request", f"limit {command.limit} must be 1 to {most} - at `$.body.limit`")
         after = -1 if command.after is None else seq_of_message(command.after)
-        rest = [
-            (inbox, entry.seq, entry.delivery, entry.lends)
-            for inbox, entry in in_order(state, agent)
-            if entry.seq > after
-        ]
+        every = list(in_order(state, agent))
+        rest = [(inbox, entry.seq, entry.delivery, entry.lends) for inbox, entry in every if entry.seq > after]
         page, head, journal_id = rest[: command.limit], state.seq, state.journal_id
-        unacked = sum(1 for entry in state.agents.inboxes[agent].entries.values() if not entry.dead)
+        own = sum(1 for inbox, entry in every if inbox == agent and not entry.dead)
+        shared = sum(1 for _, entry in every if not entry.dead) - own if agent in state.roles.of_agent else UNSET
         more = len(rest) > len(page)
         turns.disk.defer(
             connection,
             request_id,
-            lambda: read_inbox(turns.pages, journal_id, page, unacked=unacked, head=head, more=more),
+            lambda: read_inbox(turns.pages, journal_id, page, unacked=(own, shared), head=head, more=more),
         )
 
     # Receipts.

@@ -126,12 +126,14 @@ class Acked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Inbox(msgspec.Struct, frozen=True, kw_only=True):
-    """Messages with their `delivery`, oldest first. next: give it as `after`, null on the last page."""
+    """Messages with their `delivery`, oldest first. unacked: of my own inbox; shared: in the queues of my roles, when
+    I have some. next: give it as `after`, null on the last page."""
 
     messages: tuple[Message, ...]
     unacked: int
     next: str | None
     cursor: str
+    shared: int | UnsetType = UNSET
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):

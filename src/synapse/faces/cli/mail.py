@@ -38,7 +38,8 @@ def inbox(call: Call) -> int:
             break
         body = {"limit": PAGE, "after": page["next"]}
     if not call.as_json:
-        print_words(f"{field(page, 'unacked')} unacked")
+        shared = f", {field(page, 'shared')} in the queues of my roles" if page.get("shared") else ""
+        print_words(f"{field(page, 'unacked')} unacked{shared}")
     return EXIT_OK
 
 
