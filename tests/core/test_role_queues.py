@@ -1,9 +1,12 @@
 """Role addresses: stored once, lent to one member at a time, acked by who has it, gone only when nothing is lost."""
 
+import msgspec
 import pytest
 from tests.core.conftest import World, text
+from tests.core.test_happenings import OwnEyes
 
 from synapse.core.events import MessageLent, MessagesAcked, MessageSent
+from synapse.core.happenings import kinds_named, line_of
 from synapse.core.inboxes import Lend, decide_return
 from synapse.core.retention import Planning, kept_from
 from synapse.core.role_events import RoleCreated, RoleDeleted, RoleJoined, RoleLeft
@@ -207,6 +210,19 @@ def test_an_agent_that_is_forgotten_leaves_its_roles() -> None:
     assert info(world).participants == ("cy",)
     world.join("ada")
     assert [take(world, "ada"), take(world, "cy")] == [None, one]
+
+
+def test_what_becomes_of_roles_is_told_and_what_was_sent_to_one_only_its_sender() -> None:
+    world = staffed()
+    one = sent(world, "1")
+    world.do(AckInbox(ids=(f"m{one}",)), "ada")
+    world.do(LeaveRole(role="review"), "cy")
+    for name, own in (("ada", []), ("bob", ["message.sent"])):
+        eyes = OwnEyes(world, world.by(name))
+        found = [line_of(item, eyes, kinds_named(("role", "message")), None) for item in world.read(0, 1 << 60)]
+        lines = [msgspec.json.decode(line, type=dict[str, object]) for line in found if line is not None]
+        assert [line["kind"] for line in lines] == ["role.created", "role.joined", "role.joined", *own, "role.left"]
+        assert [line["by"] for line in lines if line["kind"] == "role.left"] == ["cy"]
 
 
 @pytest.mark.bad_input("BI-64")

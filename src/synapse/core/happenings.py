@@ -58,6 +58,7 @@ from synapse.core.plan import shown_plan_change
 from synapse.core.plan_events import PlanEvent, TaskDeclared, TaskMoved, TaskNoted, TaskRemoved, TasksReady
 from synapse.core.resource_events import ResourceExpired, ResourceOffered, ResourceWithdrawn
 from synapse.core.retention_events import JournalCompacted
+from synapse.core.role_events import RoleCreated, RoleDeleted, RoleJoined, RoleLeft
 from synapse.core.value_events import (
     ValueDeleted,
     ValueEvent,
@@ -265,6 +266,12 @@ def _agent_change(kind: str) -> Line:
     return Line((kind,), _nowhere, show)
 
 
+def _role_change(recorded: Recorded, eyes: Eyes) -> Told | None:
+    event = cast("RoleJoined | RoleLeft", recorded.event)
+    kind = "role.joined" if isinstance(event, RoleJoined) else "role.left"
+    return (kind, {"role": event.name}) if eyes.knows(event.agent) else None
+
+
 def _picked(event: Event, names: tuple[str, ...]) -> Fields:
     found: Fields = {}
     for name in names:
@@ -314,6 +321,10 @@ LINES: Final[dict[type[Event], Line | None]] = {
     LeaseUnqueued: Line(("lease.wait_ended",), _in_room, _lease),
     PoolSet: _fields("pool.set", "name", "capacity"),
     PoolDeleted: _fields("pool.deleted", "name"),
+    RoleCreated: _fields("role.created", "name=role"),
+    RoleJoined: Line(("role.joined",), _nowhere, _role_change),
+    RoleLeft: Line(("role.left",), _nowhere, _role_change),
+    RoleDeleted: _fields("role.deleted", "name=role"),
     RoomCreated: Line(("room.created",), _nowhere, _room_created),
     RoomDeleted: _room_change("room.deleted"),
     RoomJoined: _room_change("room.joined"),
