@@ -132,6 +132,9 @@ class Line:
             while self._pending:
                 for frame in self._read(answer_s_max):
                     number = frame["id"]
+                    if number is None and frame["body"]["code"] in ("limit", "draining"):
+                        raise Cut  # the hub has no room for one more connection just now, and says so before it closes
+                    assert number in self._pending, f"an answer to nothing asked: {frame}"
                     del self._pending[number]
                     answers[number] = frame
                     self._record.note("ok" if frame["type"] == "reply" else "fail", op=number, frame=frame)
