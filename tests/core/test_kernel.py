@@ -221,7 +221,7 @@ class Kernel(RuleBasedStateMachine):
         """Gapless seqs, and every message announced exactly where it arrived."""
         assert [row.seq for row in rows] == [item.seq for item in recorded]
         for item in recorded:
-            keys = [key for key, _ in announce(self.world.state.journal_id, item, EveryKey())]
+            keys = [key for key, _ in announce(self.world.state.journal_id, item, EveryKey(), {})]
             event = item.event
             if isinstance(event, MessagePosted):
                 assert keys == [f"ch/{event.channel}", *(f"in/{d.agent}" for d in event.mentions)]

@@ -133,11 +133,11 @@ def test_the_end_of_a_wait_says_why(reason: str, words: str) -> None:
 def test_followers_of_leases_are_told_and_others_are_not() -> None:
     world = LeaseWorld()
     [recorded], _ = world.do(claim("T1"), "ada")
-    assert announce(world.state.journal_id, recorded, ()) == []
-    [(key, notice)] = announce(world.state.journal_id, recorded, (LEASES,))
+    assert announce(world.state.journal_id, recorded, (), {}) == []
+    [(key, notice)] = announce(world.state.journal_id, recorded, (LEASES,), {})
     assert (key, isinstance(notice, LeaseChanged)) == (LEASES, True)
     [recorded], _ = world.do(SetPool(pool="gpu", capacity=1), "operator")
-    assert announce(world.state.journal_id, recorded, EveryKey()) == []
+    assert announce(world.state.journal_id, recorded, EveryKey(), {}) == []
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_hand_off_and_an_offer_arrive_as_a_message_of_the_hub(
     epoch = world.take("ada", "T1", "src/**")
     [recorded] = world.hand_off("ada", "T1", to)
     assert arrivals(recorded.event) == [world.agent(to)]
-    told = [notice for _, notice in announce(world.state.journal_id, recorded, EveryKey())]
+    told = [notice for _, notice in announce(world.state.journal_id, recorded, EveryKey(), {})]
     [message] = [notice for notice in told if isinstance(notice, Message)]
     assert (message.sender, message.kind, message.subject, message.to, message.n) == (
         "hub",

@@ -381,6 +381,8 @@ class BlockingClient:
     channel_info = _blocking(Client.channel_info)
     join = _blocking(Client.join)
     leave = _blocking(Client.leave)
+    invite = _blocking(Client.invite)
+    kick = _blocking(Client.kick)
     create_room = _blocking(Client.create_room)
     create_channel = _blocking(Client.create_channel)
     ping = _blocking(Client.ping)

@@ -39,6 +39,7 @@ from synapse.protocol.commands import (
     SetPool,
     WithdrawClaim,
 )
+from synapse.protocol.member_commands import InviteMember, KickMember
 from synapse.protocol.notices import ClaimQueued
 from synapse.protocol.plan_commands import DeclareTask, DeclareTasks, NoteProgress, RemoveTask, UpdateTask
 from synapse.protocol.resource_commands import OfferResource, WithdrawResource
@@ -58,6 +59,8 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
         DeleteChannel,
         JoinChannel,
         LeaveChannel,
+        InviteMember,
+        KickMember,
         ClaimLease,
         ReleaseLease,
         WithdrawClaim,

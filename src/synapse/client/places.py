@@ -4,6 +4,8 @@ import msgspec
 
 from synapse.client.asking import Asking
 from synapse.protocol import commands, replies
+from synapse.protocol.member_commands import InviteMember, KickMember
+from synapse.protocol.member_replies import Membership
 
 
 class Places(Asking):
@@ -52,13 +54,25 @@ class Places(Asking):
             command = commands.LeaveChannel(channel=place)
         return await self.request(command, replies.Place)
 
-    async def create_room(self, room: str, *, kind: str = "room") -> replies.Place:
-        """Create a room with its `general` channel. Raises `Rejected`: `bad_name`, `already_exists`, `limit`."""
-        return await self.request(commands.CreateRoom(room=room, type=kind), replies.Place)
+    async def invite(self, place: str, agent: str, *, history: bool = False) -> Membership:
+        """Ask an agent into a private `room` or `room:channel` of mine; it joins by itself. history: it will read what
+        was said before. Raises `Rejected`: `not_found`, `not_permitted`."""
+        return await self.request(InviteMember(place=place, agent=agent, history=history), Membership)
 
-    async def create_channel(self, channel: str, *, kind: str = "channel") -> replies.Place:
-        """Create a channel (`room:channel`) in a room that exists. Raises `Rejected` as `create_room`, `not_found`."""
-        return await self.request(commands.CreateChannel(channel=channel, type=kind), replies.Place)
+    async def kick(self, place: str, agent: str) -> Membership:
+        """Put an agent out of a private `room` or `room:channel`; its leases of the room end. Raises `Rejected`:
+        `not_found`, `not_permitted`."""
+        return await self.request(KickMember(place=place, agent=agent), Membership)
+
+    async def create_room(self, room: str, *, kind: str = "room", private: bool = False) -> replies.Place:
+        """Create a room with its `general` channel. private: for its members
+        only, of which I am the first. Raises `Rejected`: `bad_name`, `already_exists`, `limit`."""
+        return await self.request(commands.CreateRoom(room=room, type=kind, private=private), replies.Place)
+
+    async def create_channel(self, channel: str, *, kind: str = "channel", private: bool = False) -> replies.Place:
+        """Create a channel (`room:channel`) in a room that exists. private: for its own
+        members only. Raises `Rejected` as `create_room`, `not_found`."""
+        return await self.request(commands.CreateChannel(channel=channel, type=kind, private=private), replies.Place)
 
     async def delete_room(self, room: str) -> replies.Place:
         """Operator: delete a room without members, and its channels. Raises `Rejected`: `not_empty`, `protected`."""

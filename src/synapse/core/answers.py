@@ -33,6 +33,7 @@ from synapse.core.lease_answers import (
     look_lease,
     pool_info,
 )
+from synapse.core.members import MemberMutation, answer_members
 from synapse.core.plan_answers import answer_plan, look_task, task_info, tasks_to_list
 from synapse.core.planning import PlanMutation
 from synapse.core.presence import Here
@@ -41,7 +42,7 @@ from synapse.core.resource_answers import answer_resource, resource_info, resour
 from synapse.core.resources import ResourceMutation
 from synapse.core.role_answers import answer_role, role_info, role_shown
 from synapse.core.role_queues import RoleMutation, require_role
-from synapse.core.rooms import Channel, Room, require_channel, require_room
+from synapse.core.rooms import Channel, Room, channel_known, knows, require_room, room_known
 from synapse.core.value_answers import answer_value, look_value, value_info, values_to_list
 from synapse.core.values import ValueMutation
 from synapse.protocol.card_commands import ListCards, SetCard, ShowCard
@@ -122,6 +123,7 @@ Answerable: TypeAlias = (
     | ValueMutation
     | ResourceMutation
     | SetCard
+    | MemberMutation
     | PlanMutation
     | RoleMutation
 )
@@ -204,7 +206,7 @@ def answer(state: "State", command: Answerable, by: By, events: Sequence[Recorde
 
 def _answer_rest(
     state: "State",
-    command: RareLeaseMutation | PlanMutation | ResourceMutation | RoleMutation | ValueMutation,
+    command: RareLeaseMutation | PlanMutation | ResourceMutation | RoleMutation | ValueMutation | MemberMutation,
     by: By,
     events: Sequence[Recorded],
     cursor: str,
@@ -214,6 +216,8 @@ def _answer_rest(
         return answer_plan(state, command, by, events, cursor)
     if isinstance(command, ValueMutation):
         return answer_value(state, command, by, events, cursor)
+    if isinstance(command, MemberMutation):
+        return answer_members(state, command, events, cursor)
     if isinstance(command, ResourceMutation):
         return answer_resource(state, command, events, cursor)
     if isinstance(command, RoleMutation):
@@ -282,37 +286,37 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
             )
             return Agents(agents=infos, next=following, cursor=cursor)
         case ListRooms():
-            listed, following = _listed(
-                sorted(state.rooms.by_name), query, rules, lambda name: _room_info(state, state.rooms.by_name[name])
-            )
+            rooms = sorted(name for name, room in state.rooms.by_name.items() if knows(state, room, by))
+            listed, following = _listed(rooms, query, rules, lambda name: _room_info(state, state.rooms.by_name[name]))
             return Rooms(rooms=listed, next=following, cursor=cursor)
         case ShowRoom():
-            room = require_room(state, query.room, by)
+            room = room_known(state, query.room, by)
             participants, following = _members(state, room.members, query, rules)
+            channels = sorted(name for name, there in state.rooms.in_room[room.id].items() if knows(state, there, by))
             return _room_info(
                 state,
                 room,
-                channels=tuple(sorted(state.rooms.in_room[room.id])[: rules.limits.page_items_max]),
+                channels=tuple(channels[: rules.limits.page_items_max]),
                 participants=participants,
                 following=following,
                 cursor=cursor,
             )
         case ListChannels():
-            addresses = sorted(state.rooms.by_address)
+            every = list(state.rooms.channels.values())
             if query.room is not None:
-                room = require_room(state, query.room, by)
-                addresses = [f"{room.name}:{name}" for name in sorted(state.rooms.in_room[room.id])]
+                every = list(state.rooms.in_room[room_known(state, query.room, by).id].values())
+            addresses = sorted(state.rooms.address(channel) for channel in every if knows(state, channel, by))
             found, following = _listed(
                 addresses, query, rules, lambda address: _channel_info(state, state.rooms.by_address[address])
             )
             return Channels(channels=found, next=following, cursor=cursor)
         case ShowChannel():
-            channel = require_channel(state, query.channel, by)
+            channel = channel_known(state, query.channel, by)
             participants, following = _members(state, channel.members, query, rules)
             return _channel_info(state, channel, participants=participants, following=following, cursor=cursor)
         case ListLeases():
             shown, following = _listed(
-                leases_to_list(state, query), query, rules, lambda epoch: listed_lease(state, epoch, by)
+                leases_to_list(state, query, by), query, rules, lambda epoch: listed_lease(state, epoch, by)
             )
             return Leases(seq=state.seq, leases=shown, next=following, cursor=cursor)
         case ListPools():
@@ -415,6 +419,7 @@ def _room_info(
         created_at_ms=room.created_at_ms,
         created_by=room.created_by,
         members=len(room.members),
+        private=room.private,
         channels_count=len(state.rooms.in_room[room.id]),
         channels=UNSET if channels is None else channels,
         participants=UNSET if participants is None else participants,
@@ -439,6 +444,7 @@ def _channel_info(
         created_at_ms=channel.created_at_ms,
         created_by=channel.created_by,
         members=len(channel.members),
+        private=channel.private,
         messages=channel.last_n,
         participants=UNSET if participants is None else participants,
         next=UNSET if participants is None else following,

@@ -28,6 +28,7 @@ from synapse.core.room_events import ChannelCreated as ChannelCreated
 from synapse.core.room_events import ChannelDeleted as ChannelDeleted
 from synapse.core.room_events import ChannelJoined as ChannelJoined
 from synapse.core.room_events import ChannelLeft as ChannelLeft
+from synapse.core.room_events import MemberEvent, MemberInvited, MemberRemoved
 from synapse.core.room_events import RoomCreated as RoomCreated
 from synapse.core.room_events import RoomDeleted as RoomDeleted
 from synapse.core.room_events import RoomEvent as RoomEvent
@@ -390,6 +391,7 @@ Event: TypeAlias = (
     | PoolSet
     | PoolDeleted
     | RoomEvent
+    | MemberEvent
     | PlanEvent
     | ResourceEvent
     | RoleEvent
@@ -436,6 +438,9 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return (f"ro/{seq}",)
         case RoomDeleted():
             return (f"ro/{event.room}",)
+        case MemberInvited() | MemberRemoved():
+            first = f"ro/{event.room}" if event.channel is None else f"cl/{event.channel}"
+            return (first, *(f"in/{delivery.agent}" for delivery in event.deliveries))
         case RoomJoined() | RoomLeft():
             return (f"ro/{event.room}", f"ag/{event.agent}")
         case ChannelCreated():

@@ -23,8 +23,8 @@ from synapse.core.events import (
 )
 from synapse.core.holding import lease_of
 from synapse.core.leases import SHARED, Lease, Place, TaskKey, View, conflicts, in_line, patterns_of
-from synapse.core.refusals import HOLDERS_MAX, holder_facts, in_words, stale
-from synapse.core.rooms import room_of
+from synapse.core.refusals import HOLDERS_MAX, holder_facts, in_words, masked, stale
+from synapse.core.rooms import may_see, room_of
 from synapse.core.scopes import covers, normal_file
 from synapse.errors import Rejected
 from synapse.protocol import replies
@@ -290,7 +290,7 @@ def _covered(state: "State", rules: Rules, query: CheckPaths, by: By, cursor: st
         lease = next((lease for lease in mine if _covers(lease.ask, path)), None)
         if lease is None:
             others = _holders(state, query.worktree, path, agent)
-            bare.append({"path": path, "holders": holder_facts(state, others, by.lease_ms)})
+            bare.append({"path": path, "holders": holder_facts(state, others, by)})
             continue
         ask = lease.ask
         left_ms = state.soft.leasing.remaining_ms(lease, by.lease_ms)
@@ -341,8 +341,8 @@ def _holders(state: "State", worktree: str, path: str, agent: int) -> list[Lease
     return found
 
 
-def leases_to_list(state: "State", query: ListLeases) -> list[str]:
-    """The epochs that a listing shows, as text that sorts like the numbers."""
+def leases_to_list(state: "State", query: ListLeases, by: By) -> list[str]:
+    """The epochs that a listing shows, as text that sorts like the numbers; none of rooms that who asks may not see."""
     leases = state.leases
     found = list(leases.live.values())
     if query.owner is not None:
@@ -353,7 +353,8 @@ def leases_to_list(state: "State", query: ListLeases) -> list[str]:
     return sorted(
         f"{lease.epoch:016d}"
         for lease in found
-        if (query.room is None or lease.ask.room_name == query.room)
+        if may_see(state.rooms.by_id[lease.ask.room], by)
+        and (query.room is None or lease.ask.room_name == query.room)
         and (query.worktree is None or lease.ask.worktree == query.worktree)
         and (query.task is None or lease.ask.task == query.task)
     )
@@ -366,7 +367,7 @@ def listed_lease(state: "State", epoch: str, by: By) -> replies.Lease:
     info, soft = lease_info(state, lease, by), state.soft.leasing
     return replies.Lease(
         **{name: getattr(info, name) for name in info.__struct_fields__ if name not in _LISTED},
-        waiters=tuple(waiter_info(place, at) for at, place in enumerate(waiting[:WAITERS_MAX], 1)),
+        waiters=tuple(waiter_info(state, place, at, by) for at, place in enumerate(waiting[:WAITERS_MAX], 1)),
         waiting=len(waiting),
         idle_ms=soft.idle_ms(lease, by.lease_ms),
         stalled=soft.is_stalled(lease, by.lease_ms),
@@ -378,9 +379,9 @@ def _waits_for(place: Place, lease: Lease) -> bool:
     return any(name in names for name, _ in place.ask.pools) or conflicts(place.ask, lease.ask)
 
 
-def waiter_info(place: Place, position: int) -> replies.LeaseWaiter:
+def waiter_info(state: "State", place: Place, position: int, by: By) -> replies.LeaseWaiter:
     """One who waits."""
-    ask = place.ask
+    ask = masked(state, place.ask, by)
     return replies.LeaseWaiter(
         task=ask.task,
         room=ask.room_name,

@@ -6,6 +6,7 @@ import msgspec
 
 from synapse.core.events import (
     Ask,
+    Event,
     LeaseCheckpointed,
     LeaseExpired,
     LeaseGranted,
@@ -189,6 +190,19 @@ def _withdraw_offer(state: "State", lease: Lease) -> None:
 # How they are told.
 
 
+def room_of_lease(event: Event) -> int | None:
+    """The id of the room that an event about a lease or a place in a queue is of; None for any other event."""
+    match event:
+        case LeaseReleased() | LeaseExpired() | LeaseRevoked() | LeaseUnqueued():
+            return event.room
+        case LeaseGranted() | LeaseRenewed() | LeaseHandedOff() | LeaseOffered():
+            return event.ask.room
+        case LeaseParked() | LeaseResumed() | LeaseCheckpointed() | LeaseQueued():
+            return event.ask.room
+        case _:
+            return None
+
+
 def shown_change(journal_id: str, recorded: Recorded) -> LeaseChanged | None:
     """An event about a lease as followers of leases see it; None for any other event."""
     event = recorded.event
@@ -370,6 +384,7 @@ def in_a_sentence(recorded: Recorded) -> str:
                 "gone": "it went away and did not come back",
                 "withdrawn": "it withdrew",
                 "forgotten": "the agent was forgotten",
+                "removed": "it was put out of the private room",
                 "handed_off": "the lease was handed to it",
                 "offer_ended": "a resource that it waited for is not lent any more",
             }.get(event.reason, event.reason)

@@ -10,7 +10,7 @@ from synapse.core.by import By, Rules
 from synapse.core.events import AgentCreated, Card, Delivery, Event, MessagePosted, MessageSent
 from synapse.core.inboxes import ALL
 from synapse.core.role_queues import arrival_for, is_role
-from synapse.core.rooms import Channel, Room, require_channel, room_of
+from synapse.core.rooms import Channel, Room, reads, require_channel, room_of
 from synapse.errors import Rejected
 from synapse.protocol.commands import SendMessage
 from synapse.protocol.cursor import cursor_of, message_id, seq_of_message
@@ -151,7 +151,7 @@ def _mentions(
     skipped: list[str] = []
     for name in mentioned(_decode_text(body)):
         agent = state.agents.by_name.get(name)
-        if agent is None or agent.id == by.agent:
+        if agent is None or agent.id == by.agent or not reads(state, channel, agent.id):
             continue
         if len(found) == rules.limits.mentions_max or _is_full(state, rules, agent.id):
             skipped.append(name)

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from synapse.core.by import By
 from synapse.core.events import Ask
 from synapse.core.leases import Lease, Place
-from synapse.core.rooms import Room
+from synapse.core.rooms import Room, may_see
 from synapse.errors import Rejected
 
 if TYPE_CHECKING:
@@ -18,11 +20,25 @@ PATHS_MAX: Final = 16
 """How many paths of a holder a refusal names."""
 
 
-def holder_facts(state: "State", leases: Sequence[Lease], lease_ms: int) -> list[dict[str, object]]:
+PRIVATE: Final = "private"
+"""Stands for what belongs to a room that who asks may not see."""
+
+
+def masked(state: "State", ask: Ask, by: By) -> Ask:
+    """What somebody holds or waits for, as far as who asks may know: of another's private room only that it is so."""
+    room = state.rooms.by_id.get(ask.room)
+    if room is None or ask.agent == by.agent or may_see(room, by):
+        return ask
+    return msgspec.structs.replace(
+        ask, room=0, room_name=PRIVATE, task=PRIVATE, agent=0, owner=PRIVATE, paths=(), whole=False, pools=()
+    )
+
+
+def holder_facts(state: "State", leases: Sequence[Lease], by: By) -> list[dict[str, object]]:
     """The first holders as data, in the order of their grants."""
     found: list[dict[str, object]] = []
     for lease in sorted(leases, key=lambda lease: lease.epoch)[:HOLDERS_MAX]:
-        ask = lease.ask
+        ask = masked(state, lease.ask, by)
         facts: dict[str, object] = {
             "task": ask.task,
             "room": ask.room_name,
@@ -33,7 +49,7 @@ def holder_facts(state: "State", leases: Sequence[Lease], lease_ms: int) -> list
             "paths": list(ask.paths[:PATHS_MAX]),
             "whole_worktree": ask.whole,
             "pools": dict(ask.pools),
-            "expires_in_ms": state.soft.leasing.remaining_ms(lease, lease_ms),
+            "expires_in_ms": state.soft.leasing.remaining_ms(lease, by.lease_ms),
         }
         if len(ask.paths) > PATHS_MAX:
             facts["paths_count"] = len(ask.paths)
@@ -41,12 +57,10 @@ def holder_facts(state: "State", leases: Sequence[Lease], lease_ms: int) -> list
     return found
 
 
-def waiter_facts(places: Sequence[Place]) -> list[dict[str, object]]:
+def waiter_facts(state: "State", places: Sequence[Place], by: By) -> list[dict[str, object]]:
     """The first places as data."""
-    return [
-        {"task": place.ask.task, "room": place.ask.room_name, "owner": place.ask.owner, "place": place.seq}
-        for place in places[:HOLDERS_MAX]
-    ]
+    found = [(place.seq, masked(state, place.ask, by)) for place in places[:HOLDERS_MAX]]
+    return [{"task": ask.task, "room": ask.room_name, "owner": ask.owner, "place": seq} for seq, ask in found]
 
 
 def require_limit(limit: int, most: int) -> None:
@@ -65,21 +79,24 @@ def held(state: "State", ask: Ask, leases: Sequence[Lease], by: By) -> Rejected:
     first = leases[0]
     more = f", and {len(leases) - 1} more" if len(leases) > 1 else ""
     left_ms = state.soft.leasing.remaining_ms(first, by.lease_ms)
-    facts: dict[str, object] = {"holders": holder_facts(state, leases, by.lease_ms), "holders_count": len(leases)}
+    facts: dict[str, object] = {"holders": holder_facts(state, leases, by), "holders_count": len(leases)}
+    other = masked(state, first.ask, by)
+    cure = "" if other.owner == PRIVATE else f", or ask {other.owner} to release or hand it off"
     return Rejected(
         "lease_held",
-        f"{ask.task} cannot be leased: {_holding(ask, first)} {_until(left_ms)}{more}; "
-        f"wait in line with --wait, or ask {first.ask.owner} to release or hand it off",
+        f"{ask.task} cannot be leased: {_holding(ask, other, first.epoch)} {_until(left_ms)}{more}; "
+        f"wait in line with --wait{cure}",
         facts,
         retry_after_ms=left_ms,
     )
 
 
-def _holding(ask: Ask, lease: Lease) -> str:
-    other = lease.ask
+def _holding(ask: Ask, other: Ask, epoch: int) -> str:
+    if other.owner == PRIVATE:
+        return f"a member of a private room holds a part of it with epoch {epoch}"
     owner = f"another process of {other.owner}" if other.agent == ask.agent else other.owner
     what = "it" if (other.room, other.task) == (ask.room, ask.task) else f"{other.task} ({_scope_in_words(other)})"
-    return f"{owner} holds {what} with epoch {lease.epoch}{', shared,' if other.mode == 'shared' else ''}"
+    return f"{owner} holds {what} with epoch {epoch}{', shared,' if other.mode == 'shared' else ''}"
 
 
 def _scope_in_words(ask: Ask) -> str:
@@ -112,12 +129,13 @@ def in_words(ms: int) -> str:
 def queued(state: "State", ask: Ask, places: Sequence[Place], by: By) -> Rejected:
     """Nobody holds it, but others wait for it before this claim."""
     assert places, "something stands in the way"
-    names = ", ".join(dict.fromkeys(place.ask.owner for place in places[:3]))
+    first = [masked(state, place.ask, by) for place in places[:3]]
+    names = ", ".join(dict.fromkeys(ask.owner for ask in first))
     return Rejected(
         "lease_queued",
         f"{ask.task} cannot be leased: {len(places)} earlier claims wait for it or for a part of it, first "
-        f"{places[0].ask.owner} for {places[0].ask.task} ({names}); wait in line with --wait",
-        {"waiters": waiter_facts(places), "waiters_count": len(places)},
+        f"{first[0].owner} for {first[0].task} ({names}); wait in line with --wait",
+        {"waiters": waiter_facts(state, places, by), "waiters_count": len(places)},
     )
 
 
@@ -139,7 +157,7 @@ def deadlocked(ask: Ask, cycle: Sequence[str], what: str, leases: Sequence[Lease
 
 def stale(state: "State", room: Room, task: str, epoch: int, leases: Sequence[Lease], by: By) -> Rejected:
     """`epoch` is not a live grant of the asking agent on the task."""
-    holders = holder_facts(state, leases, by.lease_ms)
+    holders = holder_facts(state, leases, by)
     if leases:
         last = leases[-1]
         now = f"{last.ask.owner} holds it now with epoch {last.epoch}"

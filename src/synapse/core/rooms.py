@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Room:
-    """A room. id: seq of its creation. members: agent ids."""
+    """A room. id: seq of its creation. members: agent ids. Of a private one, invited: who may join, and whether it will
+    read what was said before; after: the seq behind which a member reads, 0 for all."""
 
     id: int
     name: str
@@ -44,11 +45,14 @@ class Room:
     created_at_ms: int
     created_by: str
     members: set[int] = field(default_factory=set)
+    private: bool = False
+    invited: dict[int, bool] = field(default_factory=dict)
+    after: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Channel:
-    """A channel of a room. last_n: number of its last message."""
+    """A channel of a room. last_n: number of its last message. private, invited, after: as of a room."""
 
     id: int
     room: int
@@ -59,17 +63,36 @@ class Channel:
     created_by: str
     last_n: int = 0
     members: set[int] = field(default_factory=set)
+    private: bool = False
+    invited: dict[int, bool] = field(default_factory=dict)
+    after: dict[int, int] = field(default_factory=dict)
+
+
+def take_in(where: Room | Channel, agent: int, after: int) -> None:
+    """An agent became a member; a part of `apply`."""
+    where.members.add(agent)
+    where.invited.pop(agent, None)
+    if after:
+        where.after[agent] = after
+
+
+def put_out(where: Room | Channel, agent: int) -> None:
+    """An agent is no member any more, and not invited; a part of `apply`."""
+    where.members.discard(agent)
+    where.invited.pop(agent, None)
+    where.after.pop(agent, None)
 
 
 @dataclass(slots=True)
 class Rooms:
-    """All rooms and channels. by_address: `room:channel`."""
+    """All rooms and channels. by_address: `room:channel`. private: ids of the rooms that are for their members only."""
 
     by_id: dict[int, Room] = field(default_factory=dict)
     by_name: dict[str, Room] = field(default_factory=dict)
     channels: dict[int, Channel] = field(default_factory=dict)
     by_address: dict[str, Channel] = field(default_factory=dict)
     in_room: dict[int, dict[str, Channel]] = field(default_factory=dict)
+    private: set[int] = field(default_factory=set)
 
     def add(self, room: Room) -> None:
         """Put a room in place."""
@@ -77,6 +100,8 @@ class Rooms:
         self.by_id[room.id] = room
         self.by_name[room.name] = room
         self.in_room[room.id] = {}
+        if room.private:
+            self.private.add(room.id)
 
     def add_channel(self, channel: Channel) -> None:
         """Put a channel into its room."""
@@ -93,6 +118,7 @@ class Rooms:
         room = self.by_id.pop(room_id)
         del self.by_name[room.name]
         del self.in_room[room_id]
+        self.private.discard(room_id)
 
     def remove_channel(self, channel_id: int) -> None:
         """Take a channel away."""
@@ -107,7 +133,51 @@ class Rooms:
 
 def may_see(room: Room, by: By) -> bool:
     """True when the room is there for who asks; one that may not see it is told that there is none."""
-    return by.rooms is None or room.name in by.rooms
+    return (by.rooms is None or room.name in by.rooms) and (not room.private or by.agent in room.members)
+
+
+def may_see_channel(state: "State", channel: Channel, by: By) -> bool:
+    """As `may_see`."""
+    return may_see(state.rooms.by_id[channel.room], by) and (not channel.private or by.agent in channel.members)
+
+
+def room_known(state: "State", name: str, by: By) -> Room:
+    """As `require_room`; an operator also knows that a private one is there, and who is in it."""
+    room = state.rooms.by_name.get(name)
+    return room if room is not None and _is_overseen(room, by) else require_room(state, name, by)
+
+
+def channel_known(state: "State", address: str, by: By) -> Channel:
+    """As `require_channel`; an operator also knows that a private one is there, and who is in it."""
+    channel = state.rooms.by_address.get(address)
+    if channel is not None and _is_overseen(state.rooms.by_id[channel.room], by):
+        return channel
+    return require_channel(state, address, by)
+
+
+def _is_overseen(room: Room, by: By) -> bool:
+    return by.has_role(ADMIN) and (by.rooms is None or room.name in by.rooms)
+
+
+def knows(state: "State", where: Room | Channel, by: By) -> bool:
+    """True when a list shows this room or channel to who asks."""
+    room = where if isinstance(where, Room) else state.rooms.by_id[where.room]
+    if _is_overseen(room, by):
+        return True
+    return may_see(room, by) if isinstance(where, Room) else may_see_channel(state, where, by)
+
+
+def reads(state: "State", channel: Channel, agent: int) -> bool:
+    """True unless the channel, or its room, is private and the agent is no member of it."""
+    room = state.rooms.by_id[channel.room]
+    return (not room.private or agent in room.members) and (not channel.private or agent in channel.members)
+
+
+def floor_of_channel(state: "State", channel: Channel, agent: int | None) -> int:
+    """The seq behind which this agent reads a channel."""
+    if agent is None:
+        return 0
+    return max(state.rooms.by_id[channel.room].after.get(agent, 0), channel.after.get(agent, 0))
 
 
 def room_of(state: "State", name: str | None, by: By) -> Room:
@@ -133,7 +203,7 @@ def require_room(state: "State", name: str, by: By) -> Room:
 def require_channel(state: "State", address: str, by: By) -> Channel:
     """The channel at `room:channel`, if who asks may see it. Raises `Rejected`: `bad_name` or `not_found`."""
     channel = state.rooms.by_address.get(address)
-    if channel is None or not may_see(state.rooms.by_id[channel.room], by):
+    if channel is None or not may_see_channel(state, channel, by):
         room, name = split_address(address)
         raise Rejected(
             "not_found",
@@ -169,12 +239,19 @@ def _require_space(state: "State", rules: Rules, room: Room | None) -> None:
 
 
 def _new_room(
-    state: "State", rules: Rules, name: str, room_type: str, channels: list[str], *, bootstrap: bool = False
+    state: "State",
+    rules: Rules,
+    name: str,
+    room_type: str,
+    channels: list[str],
+    *,
+    bootstrap: bool = False,
+    private: bool = False,
 ) -> list[Event]:
     """A room and its channels; the room's id will be the next seq."""
     _require_space(state, rules, None)
     room_id = state.seq + 1
-    events: list[Event] = [RoomCreated(name=name, type=room_type, bootstrap=bootstrap)]
+    events: list[Event] = [RoomCreated(name=name, type=room_type, bootstrap=bootstrap, private=private)]
     events += [ChannelCreated(room=room_id, name=channel, bootstrap=bootstrap) for channel in channels]
     return events
 
@@ -184,11 +261,16 @@ def decide_create_room(state: "State", rules: Rules, command: CreateRoom, by: By
     name = require_segment(command.room, "room")
     _require_type(command.type)
     _require_may_create(rules, by)
-    if name in state.rooms.by_name:
-        raise Rejected(
-            "already_exists", f"the room {name} exists: join it with synapse room join {name}", {"room": name}
-        )
-    return _new_room(state, rules, name, command.type, [GENERAL])
+    known = state.rooms.by_name.get(name)
+    if known is not None:
+        _require_granted(name, by)
+        how = f"join it with synapse room join {name}" if may_see(known, by) else "take another name"
+        raise Rejected("already_exists", f"the room {name} exists: {how}", {"room": name})
+    _require_granted(name, by)
+    events = _new_room(state, rules, name, command.type, [GENERAL], private=command.private)
+    if command.private and by.agent is not None:  # else it would be there for nobody
+        events.append(RoomJoined(room=state.seq + 1, agent=by.agent))
+    return events
 
 
 def decide_create_channel(state: "State", rules: Rules, command: CreateChannel, by: By) -> list[Event]:
@@ -197,20 +279,23 @@ def decide_create_channel(state: "State", rules: Rules, command: CreateChannel, 
     _require_type(command.type)
     _require_may_create(rules, by)
     room = require_room(state, room_name, by)
-    if command.channel in state.rooms.by_address:
-        raise Rejected(
-            "already_exists",
-            f"the channel {command.channel} exists: join it with synapse channel join {command.channel}",
-            {"channel": command.channel},
-        )
+    known = state.rooms.by_address.get(command.channel)
+    if known is not None:
+        how = f"join it with synapse channel join {command.channel}"
+        how = how if may_see_channel(state, known, by) else "take another name"
+        raise Rejected("already_exists", f"the channel {command.channel} exists: {how}", {"channel": command.channel})
     _require_space(state, rules, room)
-    return [ChannelCreated(room=room.id, name=name, type=command.type)]
+    events: list[Event] = [ChannelCreated(room=room.id, name=name, type=command.type, private=command.private)]
+    if command.private and by.agent is not None:
+        _require_member_space(rules, room.members - {by.agent}, room_name)
+        events.append(ChannelJoined(channel=state.seq + 1, agent=by.agent))
+    return events
 
 
 def decide_delete_room(state: "State", command: DeleteRoom, by: By) -> list[Event]:
     """An empty room goes, with its channels."""
     by.require_operator("deleting a room")
-    room = require_room(state, command.room, by)
+    room = room_known(state, command.room, by)
     bootstrap = room.bootstrap or any(channel.bootstrap for channel in state.rooms.in_room[room.id].values())
     _require_deletable(state, room.name, room.members, bootstrap=bootstrap)
     _require_no_leases(state, room)
@@ -220,7 +305,7 @@ def decide_delete_room(state: "State", command: DeleteRoom, by: By) -> list[Even
 def decide_delete_channel(state: "State", command: DeleteChannel, by: By) -> list[Event]:
     """An empty channel goes."""
     by.require_operator("deleting a channel")
-    channel = require_channel(state, command.channel, by)
+    channel = channel_known(state, command.channel, by)
     _require_deletable(state, command.channel, channel.members, bootstrap=channel.bootstrap)
     return [ChannelDeleted(channel=channel.id)]
 
@@ -266,12 +351,16 @@ def decide_join_room(state: "State", rules: Rules, command: JoinRoom, by: By) ->
     if room is None:
         if not rules.auto_create:
             require_room(state, command.room, by)
+        _require_granted(command.room, by)
         _require_may_create(rules, by)
         return [*_new_room(state, rules, command.room, "room", [GENERAL]), RoomJoined(room=state.seq + 1, agent=agent)]
+    if agent not in room.invited:
+        require_room(state, command.room, by)
     if agent in room.members:
         return []
+    _require_granted(room.name, by)
     _require_member_space(rules, room.members, room.name)
-    return [RoomJoined(room=room.id, agent=agent)]
+    return [RoomJoined(room=room.id, agent=agent, after=_after(state, room, agent))]
 
 
 def decide_join_channel(state: "State", rules: Rules, command: JoinChannel, by: By) -> list[Event]:
@@ -281,10 +370,11 @@ def decide_join_channel(state: "State", rules: Rules, command: JoinChannel, by: 
     channel = state.rooms.by_address.get(command.channel)
     events: list[Event] = []
     if channel is None:
-        if not rules.auto_create:
-            require_channel(state, command.channel, by)
-        _require_may_create(rules, by)
         room = state.rooms.by_name.get(room_name)
+        if not rules.auto_create or (room is not None and not may_see(room, by)):
+            require_channel(state, command.channel, by)
+        _require_granted(room_name, by)
+        _require_may_create(rules, by)
         if room is None:
             channels = [GENERAL] if name == GENERAL else [GENERAL, name]
             events = _new_room(state, rules, room_name, "room", channels)
@@ -292,18 +382,53 @@ def decide_join_channel(state: "State", rules: Rules, command: JoinChannel, by: 
         _require_space(state, rules, room)
         _require_member_space(rules, room.members - {agent}, room_name)
         return [ChannelCreated(room=room.id, name=name), ChannelJoined(channel=state.seq + 1, agent=agent)]
+    room = state.rooms.by_id[channel.room]
+    if agent not in channel.invited or not may_see(room, by):
+        require_channel(state, command.channel, by)
     if agent in channel.members:
         return []
     _require_member_space(rules, channel.members, command.channel)
-    _require_member_space(rules, state.rooms.by_id[channel.room].members - {agent}, room_name)
-    return [ChannelJoined(channel=channel.id, agent=agent)]
+    _require_member_space(rules, room.members - {agent}, room_name)
+    return [ChannelJoined(channel=channel.id, agent=agent, after=_after(state, channel, agent))]
+
+
+def _after(state: "State", where: Room | Channel, agent: int) -> int:
+    """From where on a new member reads: in a private place from now on, unless it was invited to all of it."""
+    return state.seq if where.private and not where.invited.get(agent, False) else 0
+
+
+def _require_granted(room: str, by: By) -> None:
+    """Raises `Rejected(not_permitted)` for a token that is for other rooms only."""
+    if by.rooms is not None and room not in by.rooms:
+        raise Rejected(
+            "not_permitted",
+            f"this token is for the rooms {', '.join(sorted(by.rooms))}; an operator makes one for {room} "
+            "(synapse token create --rooms)",
+            {"room": room, "rooms": sorted(by.rooms)},
+        )
 
 
 def decide_leave_room(state: "State", command: LeaveRoom, by: By) -> list[Event]:
     """Out of a room and all its channels."""
     agent = by.require_agent()
     room = require_room(state, command.room, by)
+    if room.private:
+        _require_nothing_held(state, room, agent)
     return [RoomLeft(room=room.id, agent=agent)] if agent in room.members else []
+
+
+def _require_nothing_held(state: "State", room: Room, agent: int) -> None:
+    """Who has left a private room could not release there any more. Raises `Rejected(not_empty)`."""
+    leases = [lease for lease in state.leases.of_agent.get(agent, {}).values() if lease.ask.room == room.id]
+    places = [place for place in state.leases.places_of_agent.get(agent, {}).values() if place.ask.room == room.id]
+    if leases or places:
+        tasks = [*(lease.ask.task for lease in leases), *(place.ask.task for place in places)]
+        raise Rejected(
+            "not_empty",
+            f"you hold {len(leases)} leases in the private room {room.name} and wait for {len(places)}, such as "
+            f"{tasks[0]}: release or hand them off first (synapse release {tasks[0]} --room {room.name})",
+            {"name": room.name, "leases": len(leases), "waiting": len(places), "tasks": tasks[:8]},
+        )
 
 
 def decide_leave_channel(state: "State", command: LeaveChannel, by: By) -> list[Event]:

@@ -9,8 +9,8 @@ what the reader has not read yet is either on disk, or among the recent events k
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Final
 
@@ -19,7 +19,7 @@ from synapse.core.kernel import announce
 from synapse.core.messages import shown_posted
 from synapse.core.retention import floor_of, too_old
 from synapse.core.state import State
-from synapse.core.topics import Topics, is_topic, keys_on_disk
+from synapse.core.topics import LEASES_OF, Topics, floors_of, is_topic, keys_on_disk, keys_told
 from synapse.errors import JournalError
 from synapse.hub.connection import Connection
 from synapse.hub.threads import Worker
@@ -36,7 +36,8 @@ RECENT_BYTES_MAX: Final = 4 * 1024 * 1024
 
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """One feed of one connection. position: everything up to this seq was sent, while it is catching up."""
+    """One feed of one connection. position: everything up to this seq was sent, while it is catching up. floors: by
+    key, the seq behind which its agent reads what is private."""
 
     id: int
     connection: Connection
@@ -48,6 +49,7 @@ class Subscription:
     is_reading: bool = False
     is_ended: bool = False
     has_stale_presence: bool = False
+    floors: dict[str, int] = field(default_factory=dict)
 
 
 class Recent:
@@ -164,6 +166,7 @@ class Feeds:
         self._soon = soon
         self._live: dict[str, dict[Subscription, None]] = {}
         self._topics = Topics()
+        self._lease_keys: dict[str, None] = {}
         self._next_id = 1
 
     def open(
@@ -171,6 +174,7 @@ class Feeds:
     ) -> Subscription:
         """A new subscription from `position` on; call `start` once its reply is on the way."""
         subscription = Subscription(self._next_id, connection, keys, agent, position, has_presence)
+        subscription.floors = floors_of(self._state, keys, agent)
         self._next_id += 1
         self.count += 1
         connection.subscriptions[subscription.id] = subscription
@@ -206,6 +210,33 @@ class Feeds:
                 self.end(subscription)
                 self._say(subscription, [encode_notice(self.durable, ended)])
 
+    def end_hidden(self, connections: Iterable[Connection], room: int, channel: int | None) -> list[Subscription]:
+        """An agent may not see a private place any more: what these connections of it follow of it ends at once, before
+        anything else of this turn is told."""
+        hidden = {f"ch/{channel}"} if channel is not None else {f"kv/{room}", f"pl/{room}", f"leases/{room}"}
+        if channel is None:
+            hidden |= {f"ch/{other.id}" for other in self._state.rooms.in_room[room].values()}
+        ended = [
+            subscription
+            for connection in connections
+            for subscription in connection.subscriptions.values()
+            if any(key in hidden or (channel is None and key.startswith(f"to/{room}/")) for key in subscription.keys)
+        ]
+        for subscription in ended:
+            self.end(subscription)
+        return ended
+
+    def say_hidden(self, ended: Iterable[Subscription]) -> None:
+        """That is durable: their peers follow again what is left."""
+        for subscription in ended:
+            why = Broken(
+                subscription=subscription.id,
+                code="not_found",
+                detail="a channel or room of this subscription is not there any more; subscribe to the others again",
+            )
+            if not subscription.connection.is_closed:
+                self._say(subscription, [encode_notice(self.durable, why)])
+
     def start(self, subscription: Subscription) -> None:
         """Go on from the subscription's position: live at once when nothing was missed, else from disk."""
         if subscription.is_ended or subscription.is_live or subscription.is_reading:
@@ -218,11 +249,11 @@ class Feeds:
     def _close_gap(self, subscription: Subscription) -> None:
         """Tell what is durable and recent, then be live; or stay behind when the outbox is full."""
         connection = subscription.connection
-        keys = set(keys_on_disk(self._state, subscription.keys))
+        keys = keys_told(self._state, subscription.keys)
         payloads: list[bytes] = []
         size = 0
         for recorded in self.recent.after(subscription.position):
-            found = self._payloads(recorded, keys)
+            found = self._payloads(recorded, keys, subscription.floors)
             if not found:
                 continue
             size += sum(map(len, found))
@@ -242,6 +273,8 @@ class Feeds:
             followers = self._live.setdefault(key, {})
             if not followers and is_topic(key):
                 self._topics.add(key)
+            elif not followers and key.startswith(LEASES_OF):
+                self._lease_keys[key] = None
             followers[subscription] = None
 
     def _read_on(self, subscription: Subscription) -> None:
@@ -253,15 +286,15 @@ class Feeds:
         after, upto = subscription.position, self.durable
         if self._end_too_old(subscription, after):
             return
-        keys = keys_on_disk(self._state, subscription.keys)
-        wanted = set(keys)
+        keys, wanted = keys_on_disk(self._state, subscription.keys), keys_told(self._state, subscription.keys)
+        floors = subscription.floors
 
         def read() -> tuple[list[bytes], int]:
             payloads: list[bytes] = []
             position, size = after, 0
             rows = self._pages.page(keys, after, upto, PAGE_ROWS)
             for row in rows:
-                found = self._payloads(Recorded(row.seq, row.at_ms, row.actor, decode(row)), wanted)
+                found = self._payloads(Recorded(row.seq, row.at_ms, row.actor, decode(row)), wanted, floors)
                 payloads += found
                 size += sum(map(len, found))
                 position = row.seq
@@ -303,10 +336,21 @@ class Feeds:
         self._say(subscription, [encode_notice(self.durable, ended)])
         return True
 
-    def _payloads(self, recorded: Recorded, keys: Container[str]) -> list[bytes]:
+    def _payloads(self, recorded: Recorded, keys: frozenset[str], floors: Mapping[str, int]) -> list[bytes]:
         """What a follower of these keys is told of an event, each notice once."""
-        notices = {id(notice): notice for _, notice in announce(self._state.journal_id, recorded, keys)}
+        told = announce(self._state.journal_id, recorded, keys, self._apart(keys))
+        notices = {id(notice): notice for key, notice in told if recorded.seq > floors.get(key, 0)}
         return [encode_notice(recorded.seq, notice) for notice in notices.values()]
+
+    def _apart(self, keys: Iterable[str]) -> dict[int, bool]:
+        """As `announce` wants it, for these followers."""
+        private = self._state.rooms.private
+        apart = dict.fromkeys(private, True)
+        for key in keys:
+            if key.startswith(LEASES_OF):
+                room = int(key.removeprefix(LEASES_OF))
+                apart[room] = room in private
+        return apart
 
     def _say(self, subscription: Subscription, payloads: Sequence[bytes]) -> None:
         wire = subscription.connection.wire
@@ -330,6 +374,7 @@ class Feeds:
                     del self._live[key]
                     if is_topic(key):
                         self._topics.remove(key)
+                    self._lease_keys.pop(key, None)
 
     def fall_behind(self, connection: Connection, position: int) -> None:
         """The outbox is full: live subscriptions of this peer read from disk again, from `position` on."""
@@ -344,9 +389,10 @@ class Feeds:
         self.recent.add(turn, size)
         told = Told()
         live, has_topics = self._live, bool(self._topics.lengths)
+        apart = self._apart(self._lease_keys)
         for recorded in turn if live else ():
             last: tuple[Notice, bytes] | None = None
-            notices = announce(self._state.journal_id, recorded, live)
+            notices = announce(self._state.journal_id, recorded, live, apart)
             if has_topics and type(recorded.event) is MessagePosted:
                 notices += self._of_topics(recorded, recorded.event, notices)
             for key, notice in notices:

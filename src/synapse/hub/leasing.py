@@ -26,7 +26,7 @@ from synapse.core.lease_answers import claimed_lease, lease_info, position_of
 from synapse.core.leases import Lease, Place, View, in_line
 from synapse.core.leasing import HANDED_OFF, PARKED, PREEMPTED, TTL, arm_all
 from synapse.core.plan_events import TaskMoved, TaskNoted
-from synapse.core.refusals import holder_facts, in_words
+from synapse.core.refusals import holder_facts, in_words, masked
 from synapse.core.resources import OFFER_ENDED, decide_expired, due
 from synapse.errors import Rejected
 from synapse.hub.connection import Connection
@@ -123,6 +123,8 @@ class Leasing:
         if request_id is None:
             return
         against = [item for item in self._state.leases.leases_against(place.ask, View()) if isinstance(item, Lease)]
+        by = connection.by
+        by.lease_ms = lease_ms
         until_ms = self._soft.until.get(place.seq)
         notice = ClaimQueued(
             request=request_id,
@@ -131,7 +133,7 @@ class Leasing:
             place=place.seq,
             position=position_of(self._state, place),
             deadline_ms=None if until_ms is None else max(0, until_ms - lease_ms),
-            holders=tuple(holder_facts(self._state, against, lease_ms)),
+            holders=tuple(holder_facts(self._state, against, by)),
         )
         self._turns.say(connection, encode_notice(self._state.seq, notice))
 
@@ -329,13 +331,16 @@ class Leasing:
         state, lease_ms = self._state, self._turns.lease_clock.now_ms
         claimer = self._claimers.pop(place.seq)
         against = [item for item in state.leases.leases_against(place.ask, View()) if isinstance(item, Lease)]
-        facts: dict[str, object] = {"holders": holder_facts(state, against, lease_ms), "place": place.seq}
+        by = claimer.connection.by
+        by.lease_ms = lease_ms
+        facts: dict[str, object] = {"holders": holder_facts(state, against, by), "place": place.seq}
         self._turns.record(decide_unqueue(state, [place], "deadline"), "hub")
         why = "others ahead in line"
         if against:
             left_ms = self._soft.remaining_ms(against[0], lease_ms)
             rest = "parked" if left_ms is None else f"for another {in_words(left_ms)}"
-            why = f"{against[0].ask.owner} holds {against[0].ask.task} with epoch {against[0].epoch}, {rest}"
+            first = masked(state, against[0].ask, by)
+            why = f"{first.owner} holds {first.task} with epoch {against[0].epoch}, {rest}"
         self._unpark(claimer)
         refusal = Rejected("deadline", f"{place.ask.task} was not free in the time given for waiting: {why}", facts)
         self._turns.refuse(claimer.connection, claimer.request_id, refusal)

@@ -23,12 +23,14 @@ from synapse.protocol.replies import History, Inbox
 
 @dataclass(slots=True, frozen=True)
 class HistoryQuery:
-    """A history request with names resolved. keys: index keys. since, before: seqs, None when not given.
+    """A history request with names resolved. keys: index keys. since, before: seqs, None when
+    not given. floors: by key, behind which seq its agent reads.
 
     called: what is read. floor: up to where nothing is kept; asked once the rows are there, as a compaction may go on.
     """
 
     keys: tuple[str, ...]
+    floors: Mapping[str, int]
     called: str
     floor: Callable[[], int]
     agent: int | None
@@ -67,6 +69,9 @@ def read_history(pages: Pages, query: HistoryQuery) -> History:
     fits = _filter(query.asked)
 
     def show(recorded: Recorded) -> Message | None:
+        event = recorded.event
+        if isinstance(event, MessagePosted) and recorded.seq <= query.floors.get(f"ch/{event.channel}", 0):
+            return None
         message = shown_to(query.journal_id, recorded, query.agent)
         return message if message is not None and fits(message) else None
 

@@ -15,7 +15,16 @@ from synapse.core.refusals import require_limit
 from synapse.core.retention import floor_of, require_kept
 from synapse.core.rooms import require_channel, require_room
 from synapse.core.state import State
-from synapse.core.topics import channels_in, is_followed, is_topic, keys_on_disk, topic_key
+from synapse.core.topics import (
+    LEASES_OF,
+    channels_in,
+    floors_of,
+    is_followed,
+    is_topic,
+    keys_on_disk,
+    lease_keys,
+    topic_key,
+)
 from synapse.errors import Rejected
 from synapse.hub.connection import Connection
 from synapse.hub.digest import digest_query, read_digest
@@ -220,14 +229,15 @@ class Requests:
             inbox = state.agents.inboxes[agent]
             found.append((f"in/{agent}", Position(room=None, channel=f"@{connection.by.actor}", n=inbox.last_n)))
         self._require_free(found, taken)
+        apart: list[str] = []
         if command.leases:
-            if LEASES in taken:
+            apart = lease_keys(state, connection.by)
+            if any(key == LEASES or key.startswith(LEASES_OF) for key in taken):
                 raise Rejected(
                     "already_subscribed",
                     "leases are in another subscription of this connection: end that one first",
                     {"channel": LEASES, "room": None},
                 )
-            found.append((LEASES, Position(room=None, channel=LEASES, n=len(state.leases.live))))
         followed = [f"kv/{require_room(state, name, connection.by).id}" for name in dict.fromkeys(command.values)]
         followed += [f"pl/{require_room(state, name, connection.by).id}" for name in dict.fromkeys(command.plans)]
         for key in followed:
@@ -240,15 +250,17 @@ class Requests:
                 )
         since = state.seq if command.since is None else seq_of(command.since, state.journal_id, state.seq)
         named = {key: _called(position) for whole, position in found for key in keys_on_disk(state, [whole])}
+        if apart:
+            named[LEASES] = LEASES
         require_kept(state, {**named, **{key: _called_room(state, key) for key in followed}}, since)
-        keys = (*(key for key, _ in found), *followed)
+        keys = (*(key for key, _ in found), *followed, *apart)
         subscription = feeds.open(connection, keys, connection.by.agent, since, has_presence=command.presence)
         self._turns.reply(
             connection,
             request_id,
             Subscribed(
                 subscription=subscription.id,
-                positions=tuple(position for key, position in found if key != LEASES),
+                positions=tuple(position for _, position in found),
                 from_cursor=cursor_of(state.journal_id, since),
                 cursor=self._cursor(),
             ),
@@ -282,6 +294,7 @@ class Requests:
         journal_id, head, on_disk = state.journal_id, state.seq, keys_on_disk(state, keys)
         return HistoryQuery(
             keys=on_disk,
+            floors=floors_of(state, keys, connection.by.agent),
             called=called,
             floor=lambda: max((floor_of(state.retention.floors, key) for key in on_disk), default=0),
             agent=connection.by.agent,

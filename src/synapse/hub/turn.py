@@ -15,30 +15,27 @@ from synapse.core import kernel
 from synapse.core.answers import QUERIES, answer, look
 from synapse.core.by import Rules
 from synapse.core.events import (
-    ChannelDeleted,
     Event,
     LeaseQueued,
     MessagePosted,
-    MessagesAcked,
     MessageSent,
     Recorded,
-    RoomDeleted,
     to_row,
 )
 from synapse.core.idempotency import find
 from synapse.core.inboxes import Lend, decide_return
 from synapse.core.kernel import MUTATIONS, REPEATABLE, payload_hash, record, stamp
 from synapse.core.lease_events import LEASE_EVENTS
-from synapse.core.mail import Mail
 from synapse.core.plan import follow, openings
-from synapse.core.plan_events import PLAN_EVENTS, TaskMoved, TaskNoted
+from synapse.core.plan_events import PLAN_EVENTS
+from synapse.core.room_events import MEMBER_EVENTS
 from synapse.core.state import State
 from synapse.core.value_events import VALUE_EVENTS
-from synapse.core.values import EXPIRED_MAX, decide_expired
 from synapse.errors import JournalError, Rejected
 from synapse.hub.clock import Clock, LeaseClock, WallWatch
 from synapse.hub.connection import Connection
 from synapse.hub.disk import Disk
+from synapse.hub.effects import pass_time, take_effect
 from synapse.hub.feeds import Feeds, Told
 from synapse.hub.greeting import greet
 from synapse.hub.leasing import Leasing
@@ -56,7 +53,7 @@ from synapse.protocol.commands import ClaimLease, Hello, IdentifyHub, ReleaseLea
 from synapse.protocol.replies import Reply, Status
 from synapse.protocol.session import Phase, Refusal
 
-TOLD: Final = frozenset({MessagePosted, MessageSent}) | LEASE_EVENTS | VALUE_EVENTS | PLAN_EVENTS
+TOLD: Final = frozenset({MessagePosted, MessageSent}) | LEASE_EVENTS | VALUE_EVENTS | PLAN_EVENTS | MEMBER_EVENTS
 """Events of which followers are told."""
 TURN_REQUESTS_MAX: Final = 512
 TURN_BYTES_MAX: Final = 4 * 1024 * 1024 - 512 * 1024
@@ -350,17 +347,7 @@ class Turns:
             if kind in LEASE_EVENTS:
                 self.leasing.on_event(entry)
                 continue
-            match event:
-                case MessagePosted() | MessageSent() | Mail():
-                    turn.arrived.update(kernel.arrivals(event))
-                case TaskNoted() | TaskMoved():
-                    self.leasing.on_progress(event)
-                case MessagesAcked():
-                    self.waiting.on_acked(event)
-                case ChannelDeleted() | RoomDeleted():
-                    turn.after.append(lambda: self.feeds.end_gone(list(self.peers.connections.values())))
-                case _:
-                    pass
+            take_effect(self, entry)
         return recorded
 
     def revoke(self, name: str) -> None:
@@ -561,20 +548,7 @@ class Turns:
         self.peers.check()
         if self.is_read_only:
             self.space.try_again()
-        self.put(None, self._tick)
-
-    def _tick(self) -> None:
-        now_ms = self.clock.monotonic_ms()
-        if self.is_read_only:  # perhaps only since the commit behind which this tick waited
-            self.waiting.end_late(now_ms)
-            return
-        for lend in self.state.soft.lending.overdue(self.lease_clock.now_ms):
-            self.give_back(lend)
-        self.state.soft.presence.fade(self.lease_clock.now_ms)
-        self.waiting.end_late(now_ms)
-        self.leasing.tick()
-        self.record(decide_expired(self.state, self.clock.wall_ms(), EXPIRED_MAX), "hub")
-        self.peers.sweep(now_ms)
+        self.put(None, lambda: pass_time(self))
 
     def give_back(self, lend: Lend) -> None:
         """A lend is over: dead, or free for the next reader."""

@@ -12,6 +12,7 @@ from synapse.protocol.card_commands import CARD_COMMANDS, CardCommand
 from synapse.protocol.codes import PROTOCOL_VERSION
 from synapse.protocol.digest_commands import DIGEST_COMMANDS, DigestCommand
 from synapse.protocol.event_commands import EVENT_COMMANDS, EventCommand
+from synapse.protocol.member_commands import MEMBER_COMMANDS, MemberCommand
 from synapse.protocol.plan_commands import PLAN_COMMANDS, PlanCommand
 from synapse.protocol.resource_commands import RESOURCE_COMMANDS, ResourceCommand
 from synapse.protocol.role_commands import ROLE_COMMANDS, RoleCommand
@@ -184,10 +185,11 @@ class ListRooms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class CreateRoom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Create a room with its `general` channel."""
+    """Create a room with its `general` channel. private: it is there for its members only, this agent the first one."""
 
     room: str
     type: str = "room"
+    private: bool = False
 
 
 class DeleteRoom(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -225,10 +227,11 @@ class ListChannels(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class CreateChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Create a channel in a room that exists."""
+    """Create a channel in a room that exists. private: for its own members only, this agent the first one."""
 
     channel: str
     type: str = "channel"
+    private: bool = False
 
 
 class DeleteChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -479,6 +482,7 @@ Command: TypeAlias = (
     | BackUpJournal
     | CompactJournal
     | CardCommand
+    | MemberCommand
     | DigestCommand
     | EventCommand
     | PlanCommand
@@ -515,6 +519,7 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     "channel.info": ShowChannel,
     "channel.join": JoinChannel,
     "channel.leave": LeaveChannel,
+    **MEMBER_COMMANDS,
     "lease.claim": ClaimLease,
     "lease.renew": RenewLease,
     "lease.release": ReleaseLease,

@@ -16,6 +16,7 @@ from synapse.protocol.journal_replies import Compaction
 from synapse.protocol.journal_replies import JournalBackedUp as JournalBackedUp
 from synapse.protocol.journal_replies import JournalVerified as JournalVerified
 from synapse.protocol.limits import Limits
+from synapse.protocol.member_replies import MEMBER_REPLY_TO, MemberReply
 from synapse.protocol.notices import Message
 from synapse.protocol.plan_replies import PLAN_REPLY_TO, PlanReply
 from synapse.protocol.resource_replies import RESOURCE_REPLY_TO, ResourceReply
@@ -208,6 +209,7 @@ class RoomInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_by: str
     members: int
     channels_count: int
+    private: bool = False
     channels: tuple[str, ...] | UnsetType = UNSET
     participants: tuple[str, ...] | UnsetType = UNSET
     next: str | UnsetType | None = UNSET
@@ -233,6 +235,7 @@ class ChannelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     created_by: str
     members: int
     messages: int
+    private: bool = False
     participants: tuple[str, ...] | UnsetType = UNSET
     next: str | UnsetType | None = UNSET
     cursor: str | UnsetType = UNSET
@@ -505,6 +508,7 @@ Reply: TypeAlias = (
     | JournalBackedUp
     | Compaction
     | CardReply
+    | MemberReply
     | DigestReply
     | EventReply
     | PlanReply
@@ -560,6 +564,7 @@ REPLY_TO: Final[dict[type[msgspec.Struct], type[Reply]]] = {
     commands.BackUpJournal: JournalBackedUp,
     commands.CompactJournal: Compaction,
     **CARD_REPLY_TO,
+    **MEMBER_REPLY_TO,
     **DIGEST_REPLY_TO,
     **EVENT_REPLY_TO,
     **PLAN_REPLY_TO,

@@ -17,7 +17,7 @@ def room_list(call: Call) -> int:
     rows = [["ROOM", "TYPE", "MEMBERS", "CHANNELS", "CREATED", "BY"]]
     for room in _items(answer, "rooms"):
         counts = [field(room, "members"), field(room, "channels_count")]
-        rows.append([field(room, "room"), field(room, "type"), *counts, *_origin(room)])
+        rows.append([field(room, "room"), _kind(room), *counts, *_origin(room)])
     call.show(answer, table(rows))
     return EXIT_OK
 
@@ -29,7 +29,7 @@ def channel_list(call: Call) -> int:
     rows = [["CHANNEL", "TYPE", "MEMBERS", "MESSAGES", "CREATED", "BY"]]
     for channel in _items(answer, "channels"):
         counts = [field(channel, "members"), field(channel, "messages")]
-        rows.append([_address(channel), field(channel, "type"), *counts, *_origin(channel)])
+        rows.append([_address(channel), _kind(channel), *counts, *_origin(channel)])
     call.show(answer, table(rows))
     return EXIT_OK
 
@@ -94,9 +94,64 @@ def channel_leave(call: Call) -> int:
     return _change(call, "channel.leave", body, "left", "was no member")
 
 
+def room_members(call: Call) -> int:
+    """The members of a room."""
+    return _show_members(call, "room.info", {"room": call.parsed.arguments[0]})
+
+
+def channel_members(call: Call) -> int:
+    """The members of a channel."""
+    return _show_members(call, "channel.info", {"channel": call.address(call.parsed.arguments[0])})
+
+
+def _show_members(call: Call, kind: str, body: "Json") -> int:
+    answer = call.pages(kind, body, ("participants",))
+    found = answer.get("participants")
+    names = [str(name) for name in found] if isinstance(found, list) else []
+    told: Json = {key: answer[key] for key in ("room", "channel", "private", "cursor") if key in answer}
+    call.show({**told, "members": names}, "\n".join(map(safe, names)))
+    return EXIT_OK
+
+
+def room_invite(call: Call) -> int:
+    """Ask an agent into a private room."""
+    return _invite(call, call.parsed.arguments[0])
+
+
+def channel_invite(call: Call) -> int:
+    """Ask an agent into a private channel."""
+    return _invite(call, call.address(call.parsed.arguments[0]))
+
+
+def _invite(call: Call, place: str) -> int:
+    body: Json = {"place": place, "agent": call.parsed.arguments[1], "history": call.parsed.has("with-history")}
+    answer = call.ask("member.invite", body, operator=call.parsed.has("operator"))
+    how = "is asked in" if answer.get("state") == "invited" else "is a member already"
+    call.show(answer, f"{field(answer, 'place')}: {field(answer, 'agent')} {how}")
+    return EXIT_OK
+
+
+def room_kick(call: Call) -> int:
+    """Put an agent out of a private room."""
+    return _kick(call, call.parsed.arguments[0])
+
+
+def channel_kick(call: Call) -> int:
+    """Put an agent out of a private channel."""
+    return _kick(call, call.address(call.parsed.arguments[0]))
+
+
+def _kick(call: Call, place: str) -> int:
+    body: Json = {"place": place, "agent": call.parsed.arguments[1]}
+    answer = call.ask("member.kick", body, operator=call.parsed.has("operator"))
+    call.show(answer, f"{field(answer, 'place')}: {field(answer, 'agent')} is out")
+    return EXIT_OK
+
+
 def _type(call: Call) -> "Json":
     named = call.parsed.text("type")
-    return {} if named is None else {"type": named}
+    body: Json = {} if named is None else {"type": named}
+    return {**body, "private": True} if call.parsed.has("private") else body
 
 
 def _change(call: Call, kind: str, body: "Json", done: str, same: str, *, operator: bool = False) -> int:
@@ -111,6 +166,10 @@ def _items(answer: "Json", key: str) -> "list[Json]":
     return items if isinstance(items, list) else []
 
 
+def _kind(place: "Json") -> str:
+    return f"{field(place, 'type')}{' (private)' if place.get('private') else ''}"
+
+
 def _address(place: "Json") -> str:
     return f"{field(place, 'room')}:{field(place, 'channel')}"
 
@@ -122,7 +181,7 @@ def _origin(place: "Json") -> list[str]:
 
 def _described(place: "Json", name: str) -> str:
     created, by = _origin(place)
-    lines = [f"{name}  type {field(place, 'type')}, created {created} by {by}"]
+    lines = [f"{name}  type {_kind(place)}, created {created} by {by}"]
     if "messages" in place:
         lines.append(f"messages: {field(place, 'messages')}")
     for key, word in (("channels", "channels"), ("participants", "members")):

@@ -1,0 +1,71 @@
+"""What an event, or time alone, brings about beside the state: whom it wakes, whose feeds end, what is over.
+
+Both run inside a turn. What usually happens (a message without mentions, leases) is looked at in the turn itself.
+"""
+
+from typing import TYPE_CHECKING
+
+from synapse.core import kernel
+from synapse.core.events import (
+    ChannelDeleted,
+    ChannelLeft,
+    MessagePosted,
+    MessagesAcked,
+    MessageSent,
+    Recorded,
+    RoomDeleted,
+    RoomLeft,
+)
+from synapse.core.mail import Mail
+from synapse.core.plan_events import TaskMoved, TaskNoted
+from synapse.core.room_events import MemberRemoved
+from synapse.core.values import EXPIRED_MAX, decide_expired
+
+if TYPE_CHECKING:
+    from synapse.hub.turn import Turns
+
+
+def take_effect(turns: "Turns", entry: Recorded) -> None:
+    """An event was folded in that is not about a lease."""
+    event = entry.event
+    if isinstance(event, MessagePosted | MessageSent | Mail):
+        turns.arrived(kernel.arrivals(event))
+    match event:
+        case TaskNoted() | TaskMoved():
+            turns.leasing.on_progress(event)
+        case MessagesAcked():
+            turns.waiting.on_acked(event)
+        case RoomLeft() | ChannelLeft() | MemberRemoved():
+            _hide(turns, event)
+        case ChannelDeleted() | RoomDeleted():
+            turns.after_release(lambda: turns.feeds.end_gone(list(turns.peers.connections.values())))
+        case _:
+            pass
+
+
+def _hide(turns: "Turns", event: RoomLeft | ChannelLeft | MemberRemoved) -> None:
+    """Who is no member any more is told no more of what is private, from this event on."""
+    agent, rooms = turns.state.agents.by_id[event.agent], turns.state.rooms
+    channel = None if isinstance(event, RoomLeft) else event.channel
+    room = rooms.channels[event.channel].room if isinstance(event, ChannelLeft) else event.room
+    if not rooms.by_id[room].private and (channel is None or not rooms.channels[channel].private):
+        return
+    ended = turns.feeds.end_hidden(turns.of_agent.get(agent.name, ()), room, channel)
+    if ended:
+        turns.after_release(lambda: turns.feeds.say_hidden(ended))
+
+
+def pass_time(turns: "Turns") -> None:
+    """What time alone brings about, a few times a second."""
+    now_ms = turns.clock.monotonic_ms()
+    if turns.is_read_only:  # perhaps only since the commit behind which this tick waited
+        turns.waiting.end_late(now_ms)
+        return
+    state, lease_ms = turns.state, turns.lease_clock.now_ms
+    for lend in state.soft.lending.overdue(lease_ms):
+        turns.give_back(lend)
+    state.soft.presence.fade(lease_ms)
+    turns.waiting.end_late(now_ms)
+    turns.leasing.tick()
+    turns.record(decide_expired(state, turns.clock.wall_ms(), EXPIRED_MAX), "hub")
+    turns.peers.sweep(now_ms)
