@@ -22,8 +22,31 @@ from tests.crash.websocket import frames_in, masked, shake_hands
 from tests.faults.conftest import ENVIRON, PATIENCE_S, SRC, HubProcess, Line, line_to
 
 from synapse.protocol.codec import encode_request
-from synapse.protocol.commands import COMMANDS, AckInbox, Hello, ListInbox, SendMessage, Subscribe, TakeInbox
-from synapse.protocol.replies import Acked, Inbox, Sent, Subscribed, Taken
+from synapse.protocol.commands import (
+    COMMANDS,
+    AckInbox,
+    ClaimLease,
+    CreateChannel,
+    CreateRoom,
+    Hello,
+    JoinRoom,
+    ListInbox,
+    ListLeases,
+    ListRooms,
+    ReadHistory,
+    SaveCheckpoint,
+    SendMessage,
+    Subscribe,
+    TakeInbox,
+    WithdrawClaim,
+)
+from synapse.protocol.member_commands import InviteMember, KickMember
+from synapse.protocol.member_replies import Membership
+from synapse.protocol.plan_commands import DeclareTask, ListTasks, NoteProgress, ReadProgress
+from synapse.protocol.plan_replies import PlanPage, ProgressLine, TaskInfo
+from synapse.protocol.replies import Acked, Inbox, Lease, Place, Rooms, Sent, Subscribed, Taken
+from synapse.protocol.value_commands import PutValue
+from synapse.protocol.value_replies import ValueInfo
 
 SECRET: Final = "a secret of thirty-two characters, or more"
 END: Final = b'{"type":"ping","id":"end"}'
@@ -61,7 +84,14 @@ def listening(hub: HubProcess, name: str, *, is_web: bool) -> Iterator[Ear]:
             raw.connect(str(hub.home / "hub.sock"))
         ear = Ear(raw, is_web=is_web)
         hello = Hello(name=name, secret=f"{name}: {SECRET}", lasting=True)
-        everything = Subscribe(channels=("main:general",), inbox=True, presence=True, leases=True)
+        everything = Subscribe(
+            channels=("main:general", "main:p*"),
+            inbox=True,
+            presence=True,
+            leases=True,
+            values=("main",),
+            plans=("main",),
+        )
         ear.ask(encode_request("hello", hello), encode_request("feed", everything))
         assert b'"subscription"' in ear.said
         yield ear
@@ -172,6 +202,104 @@ def test_no_marker_of_a_direct_message_reaches_anybody_but_its_recipients(hub: H
     leaks = [(where, marker) for where, data in heard.items() for marker in private if marker in data]
     # What a stranger asks with comes back to it in the refusal; those words are its own.
     assert leaks == []
+
+
+def test_no_marker_of_a_private_place_reaches_who_is_no_member(hub: HubProcess) -> None:
+    kinds = ("body", "subject", "channel", "task", "title", "path", "key", "value", "note", "progress", "checkpoint")
+    words = {kind: f"{kind}-{secrets.token_hex(8)}" for kind in kinds}
+    raw = msgspec.Raw(msgspec.json.encode(words["value"]))
+
+    def live(line: Line, number: int) -> None:
+        """All that can be done in a private room, and in a private channel of a public one."""
+        body = msgspec.Raw(msgspec.json.encode(f"{words['body']} @eve-web @bob {number}"))
+        for channel in (f"den:{words['channel']}", "main:private"):
+            line.ask(SendMessage(body=body, channel=channel, subject=words["subject"]), Sent)
+        line.ask(PutValue(key=words["key"], value=raw, room="den"), ValueInfo)
+        task = f"{words['task']}/{number}"
+        line.ask(DeclareTask(task=task, title=words["title"], room="den"), TaskInfo)
+        paths = (f"src/{words['path']}/{number}",)
+        line.ask(ClaimLease(task=task, room="den", note=words["note"], worktree="host:/w", paths=paths), Lease)
+        line.ask(NoteProgress(task=task, text=words["progress"], room="den"), ProgressLine)
+        kept = msgspec.Raw(msgspec.json.encode(words["checkpoint"]))
+        line.ask(SaveCheckpoint(task=task, data=kept, room="den"), Lease)
+
+    with contextlib.ExitStack() as stack:
+        ears = [stack.enter_context(listening(hub, f"eve-{door}", is_web=door == "web")) for door in ("web", "line")]
+        ada, bob = stack.enter_context(line_to(hub.home, "ada")), stack.enter_context(line_to(hub.home, "bob"))
+        guest = stack.enter_context(listening(hub, "guest", is_web=False))
+        ada.ask(CreateRoom(room="den", private=True), Place)
+        ada.ask(CreateChannel(channel=f"den:{words['channel']}"), Place)
+        ada.ask(CreateChannel(channel="main:private", private=True), Place)
+        live(ada, 1)
+        for name in ("bob", "guest"):
+            ada.ask(InviteMember(place="den", agent=name), Membership)
+        bob.ask(JoinRoom(room="den"), Place)
+        everything = Subscribe(channels=("den:*",), values=("den",), plans=("den",))
+        guest.ask(encode_request("join", JoinRoom(room="den")), encode_request("all", everything))
+        assert guest.said.count(b'"subscription"') > 1
+        live(ada, 2)
+        ada.ask(KickMember(place="den", agent="guest"), Membership)
+        guest.ask()
+        cursor = ada.post("in public").cursor
+        asked = list(
+            questions(
+                {
+                    "room": ["den", "main"],
+                    "rooms": [["den"]],
+                    "channel": ["den:general", "main:private", "den:*", "main:*"],
+                    "channels": [["den:general"], ["main:private"], ["den:*"], ["main:*"]],
+                    "target": ["den:general", "main:private", "all"],
+                    "place": ["den", "main:private"],
+                    "values": [["den"], True],
+                    "plans": [["den"]],
+                    "leases": [True],
+                    "since": [cursor.partition(":")[0] + ":1", cursor],
+                    "owner": ["ada", "bob"],
+                    "sender": ["ada"],
+                    "agent": ["ada", "bob"],
+                    "name": ["ada"],
+                    "text": ["body", "private"],
+                    "worktree": ["host:/w"],
+                }
+            )
+        )
+        contending = ClaimLease(task="T", worktree="host:/w", paths=("src/**",))
+        after_kick = len(guest.said)
+        for ear in (*ears, guest):
+            for number, question in enumerate(asked):
+                ear.ask(question)
+                if number % 100 == 0:
+                    live(ada, 100 + number + 1000 * len(ear.said))
+            refused = ear.ask(encode_request("contend", contending))
+            assert b'"lease_held"' in refused
+            assert b'"owner":"private"' in refused
+            waits = msgspec.structs.replace(contending, wait_ms=60_000)
+            assert b'"claim.queued"' in ear.ask(encode_request("wait", waits))
+            ear.ask(encode_request("go", WithdrawClaim(task="T")))
+        # A member sees it all: the markers were there to be seen.
+        with listening(hub, "bob", is_web=False) as member:
+            member.ask(encode_request("den", everything))
+            live(ada, 3)
+            shown = member.ask(
+                encode_request("leases", ListLeases(room="den")),
+                encode_request("history", ReadHistory(channel=f"den:{words['channel']}")),
+                encode_request("ledger", ReadProgress(room="den")),
+            )
+            shown += bob_sees(bob)
+        missing = [kind for kind, word in words.items() if word.encode() not in shown]
+        assert missing == []
+        heard = {"web": ears[0].said, "line": ears[1].said, "guest": guest.said[after_kick:]}
+        heard |= {path: page(hub, path) for path in ("/health", "/metrics", "/")}
+    heard |= {"log": logged(hub)}
+    leaks = [(where, kind) for where, data in heard.items() for kind, word in words.items() if word.encode() in data]
+    assert leaks == []
+
+
+def bob_sees(bob: Line) -> bytes:
+    """What a member finds in its lists."""
+    rooms = bob.ask(ListRooms(), Rooms)
+    assert "den" in {room.room for room in rooms.rooms}
+    return msgspec.json.encode(bob.ask(ListTasks(room="den"), PlanPage))
 
 
 def test_the_ear_hears_what_is_said_to_it(hub: HubProcess) -> None:

@@ -123,15 +123,15 @@ LENDING_FAULTS = [
     Fault(
         "a topic is read from disk with the channels of nobody",
         FEEDS,
-        "        keys = keys_on_disk(self._state, subscription.keys)\n        wanted = set(keys)\n",
-        "        keys = subscription.keys\n        wanted = set(keys)\n",
+        "        keys, wanted = keys_on_disk(self._state, subscription.keys), keys_told(self._state, subscription.keys)\n",
+        "        keys, wanted = subscription.keys, frozenset(subscription.keys)\n",
         _FEEDS,
     ),
     Fault(
         "a topic misses what is between disk and live",
         FEEDS,
-        "        keys = set(keys_on_disk(self._state, subscription.keys))\n",
-        "        keys = set(subscription.keys)\n",
+        "        keys = keys_told(self._state, subscription.keys)\n",
+        "        keys = frozenset(subscription.keys)\n",
         _FEEDS,
     ),
     Fault(

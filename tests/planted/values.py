@@ -3,6 +3,7 @@
 from tests.planted.fault import Fault
 
 VALUES, ANSWERS, TURN = "core/values.py", "core/value_answers.py", "hub/turn.py"
+EFFECTS = "hub/effects.py"
 _TESTS = ("tests/core/test_values.py",)
 _TURN = ("tests/hub/test_turn.py",)
 
@@ -96,16 +97,16 @@ VALUE_FAULTS = [
     ),
     Fault(
         "no tick ends a value",
-        TURN,
-        '        self.record(decide_expired(self.state, self.clock.wall_ms(), EXPIRED_MAX), "hub")',
-        "        pass",
+        EFFECTS,
+        '    turns.record(decide_expired(state, turns.clock.wall_ms(), EXPIRED_MAX), "hub")',
+        "    pass",
         _TURN,
     ),
     Fault(
         "values end by the lease clock",
-        TURN,
-        "decide_expired(self.state, self.clock.wall_ms(), EXPIRED_MAX)",
-        "decide_expired(self.state, self.lease_clock.now_ms, EXPIRED_MAX)",
+        EFFECTS,
+        "decide_expired(state, turns.clock.wall_ms(), EXPIRED_MAX)",
+        "decide_expired(state, turns.lease_clock.now_ms, EXPIRED_MAX)",
         _TURN,
     ),
     Fault(

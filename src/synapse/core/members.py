@@ -14,7 +14,7 @@ from synapse.core.events import Event, Recorded
 from synapse.core.leases import NO_LEASES, View
 from synapse.core.mail import Letter, deliveries_to
 from synapse.core.room_events import MemberEvent, MemberInvited, MemberRemoved
-from synapse.core.rooms import Channel, Room, channel_known, put_out, room_known
+from synapse.core.rooms import Channel, Room, channel_known, invite, put_out, room_known
 from synapse.errors import Rejected
 from synapse.protocol.member_commands import InviteMember, KickMember
 from synapse.protocol.member_replies import Membership
@@ -75,7 +75,8 @@ def _invite(state: "State", command: InviteMember, by: By) -> list[Event]:
             f"(synapse room invite {room.name} {agent.name})",
             {"place": command.place, "agent": agent.name},
         )
-    if agent.id in where.members or where.invited.get(agent.id) == command.history:
+    is_same = agent.id in where.invited and (agent.id in where.shown_all) == command.history
+    if agent.id in where.members or is_same:
         return []
     return [
         MemberInvited(
@@ -140,7 +141,7 @@ def apply_members(state: "State", event: MemberEvent) -> None:
     where = room if event.channel is None else state.rooms.channels[event.channel]
     match event:
         case MemberInvited():
-            where.invited[event.agent] = event.history
+            invite(where, event.agent, shown_all=event.history)
         case MemberRemoved():
             put_out(where, event.agent)
             if event.channel is None:

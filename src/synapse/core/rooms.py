@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Room:
-    """A room. id: seq of its creation. members: agent ids. Of a private one, invited: who may join, and whether it will
-    read what was said before; after: the seq behind which a member reads, 0 for all."""
+    """A room. id: seq of its creation. members: agent ids. Of a private one, invited: who may join; shown_all: those of
+    them who will read what was said before; after: by member's id as text, the seq behind which it reads."""
 
     id: int
     name: str
@@ -46,13 +46,15 @@ class Room:
     created_by: str
     members: set[int] = field(default_factory=set)
     private: bool = False
-    invited: dict[int, bool] = field(default_factory=dict)
-    after: dict[int, int] = field(default_factory=dict)
+    invited: set[int] = field(default_factory=set)
+    shown_all: set[int] = field(default_factory=set)
+    after: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
 class Channel:
-    """A channel of a room. last_n: number of its last message. private, invited, after: as of a room."""
+    """A channel of a room. last_n: number of its last message. private, invited, shown_all, after: as of a
+    room."""
 
     id: int
     room: int
@@ -64,23 +66,35 @@ class Channel:
     last_n: int = 0
     members: set[int] = field(default_factory=set)
     private: bool = False
-    invited: dict[int, bool] = field(default_factory=dict)
-    after: dict[int, int] = field(default_factory=dict)
+    invited: set[int] = field(default_factory=set)
+    shown_all: set[int] = field(default_factory=set)
+    after: dict[str, int] = field(default_factory=dict)
 
 
 def take_in(where: Room | Channel, agent: int, after: int) -> None:
     """An agent became a member; a part of `apply`."""
     where.members.add(agent)
-    where.invited.pop(agent, None)
+    where.invited.discard(agent)
+    where.shown_all.discard(agent)
     if after:
-        where.after[agent] = after
+        where.after[str(agent)] = after
 
 
 def put_out(where: Room | Channel, agent: int) -> None:
     """An agent is no member any more, and not invited; a part of `apply`."""
     where.members.discard(agent)
-    where.invited.pop(agent, None)
-    where.after.pop(agent, None)
+    where.invited.discard(agent)
+    where.shown_all.discard(agent)
+    where.after.pop(str(agent), None)
+
+
+def invite(where: Room | Channel, agent: int, *, shown_all: bool) -> None:
+    """An agent may join; a part of `apply`."""
+    where.invited.add(agent)
+    if shown_all:
+        where.shown_all.add(agent)
+    else:
+        where.shown_all.discard(agent)
 
 
 @dataclass(slots=True)
@@ -177,7 +191,7 @@ def floor_of_channel(state: "State", channel: Channel, agent: int | None) -> int
     """The seq behind which this agent reads a channel."""
     if agent is None:
         return 0
-    return max(state.rooms.by_id[channel.room].after.get(agent, 0), channel.after.get(agent, 0))
+    return max(state.rooms.by_id[channel.room].after.get(str(agent), 0), channel.after.get(str(agent), 0))
 
 
 def room_of(state: "State", name: str | None, by: By) -> Room:
@@ -394,7 +408,7 @@ def decide_join_channel(state: "State", rules: Rules, command: JoinChannel, by: 
 
 def _after(state: "State", where: Room | Channel, agent: int) -> int:
     """From where on a new member reads: in a private place from now on, unless it was invited to all of it."""
-    return state.seq if where.private and not where.invited.get(agent, False) else 0
+    return state.seq if where.private and agent not in where.shown_all else 0
 
 
 def _require_granted(room: str, by: By) -> None:

@@ -88,7 +88,7 @@ def floors_of(state: "State", keys: Iterable[str], agent: int | None) -> dict[st
         if noun == "ch":
             floors[key] = floor_of_channel(state, state.rooms.channels[int(number)], agent)
         elif noun in ("kv", "pl", "leases") and number:
-            floors[key] = state.rooms.by_id[int(number)].after.get(agent, 0)
+            floors[key] = state.rooms.by_id[int(number)].after.get(str(agent), 0)
     return {key: floor for key, floor in floors.items() if floor}
 
 

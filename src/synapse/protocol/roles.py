@@ -41,6 +41,8 @@ ROLE_OF: Final[dict[str, tuple[str, str]]] = {
     "channel.info": (OBSERVER, ""),
     "channel.join": (AGENT, "As `channel.create` when the channel is not there."),
     "channel.leave": (AGENT, ""),
+    "member.invite": (AGENT, "A member of the private place, or an admin."),
+    "member.kick": (AGENT, "Who made the private place, while it is a member; else any member; or an admin."),
     "lease.claim": (
         AGENT,
         "`preempt` needs a person: a token of the role human, or an agent of the kind human that needs no token of its "

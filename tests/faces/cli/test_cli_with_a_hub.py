@@ -403,3 +403,20 @@ def test_the_working_directory_stays_clean(hub: RealHub, tmp_path: Path, monkeyp
     for words in (["send", "x"], ["who"], ["status"], ["journal", "verify"]):
         assert hub.run(*words).returncode == 0
     assert os.listdir() == []
+
+
+def test_a_private_room_from_the_command_line(hub: RealHub) -> None:
+    assert hub.json("room", "create", "den", "--private", SYNAPSE_NAME="ada")["created"] is True
+    assert hub.json("room", "info", "den", SYNAPSE_NAME="ada")["private"] is True
+    refused = hub.run("send", "hi", "--channel", "den:general", "--json", SYNAPSE_NAME="eve")
+    assert (refused.returncode, json.loads(refused.stdout)["error"]["code"]) == (4, "not_found")
+    hub.run("who", SYNAPSE_NAME="bob")
+    assert hub.json("room", "invite", "den", "bob", "--with-history", SYNAPSE_NAME="ada")["state"] == "invited"
+    assert hub.json("room", "join", "den", SYNAPSE_NAME="bob")["changed"] is True
+    assert hub.json("room", "members", "den", SYNAPSE_NAME="bob")["members"] == ["ada", "bob"]
+    assert hub.json("channel", "create", "den:inner", "--private", SYNAPSE_NAME="bob")["created"] is True
+    assert hub.run("channel", "info", "den:inner", SYNAPSE_NAME="ada").returncode == 4
+    assert hub.json("channel", "invite", "den:inner", "ada", SYNAPSE_NAME="bob")["state"] == "invited"
+    assert hub.json("room", "kick", "den", "bob", SYNAPSE_NAME="ada")["state"] == "removed"
+    assert hub.run("room", "info", "den", SYNAPSE_NAME="bob").returncode == 4
+    assert "den" not in hub.run("room", "list", SYNAPSE_NAME="bob").stdout
