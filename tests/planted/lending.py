@@ -123,8 +123,8 @@ LENDING_FAULTS = [
     Fault(
         "a topic is read from disk with the channels of nobody",
         FEEDS,
-        "        keys, wanted = keys_on_disk(self._state, subscription.keys), keys_told(self._state, subscription.keys)\n",
-        "        keys, wanted = subscription.keys, frozenset(subscription.keys)\n",
+        "keys, wanted = keys_on_disk(self._state, subscription.keys), keys_told(self._state, subscription.keys)",
+        "keys, wanted = subscription.keys, frozenset(subscription.keys)",
         _FEEDS,
     ),
     Fault(
