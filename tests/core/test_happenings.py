@@ -28,6 +28,9 @@ class OwnEyes:
     def sees(self, room: int) -> bool:
         return may_see(self._state.rooms.by_id[room], self.by)
 
+    def reads(self, channel: int, seq: int) -> bool:
+        return True
+
     def knows(self, agent: int) -> bool:
         return True
 

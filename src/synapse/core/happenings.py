@@ -59,6 +59,7 @@ from synapse.core.plan_events import PlanEvent, TaskDeclared, TaskMoved, TaskNot
 from synapse.core.resource_events import ResourceExpired, ResourceOffered, ResourceWithdrawn
 from synapse.core.retention_events import JournalCompacted
 from synapse.core.role_events import RoleCreated, RoleDeleted, RoleJoined, RoleLeft
+from synapse.core.room_events import MemberInvited, MemberRemoved
 from synapse.core.value_events import (
     ValueDeleted,
     ValueEvent,
@@ -98,6 +99,10 @@ class Eyes(Protocol):
     def sees(self, room: int) -> bool:
         """True when who asks may see this room. One that is gone is seen by an operator alone."""
 
+    def reads(self, channel: int, seq: int) -> bool:
+        """True unless the channel is private, or in a private room, and what happened at that seq is not for who
+        asks."""
+
     def knows(self, agent: int) -> bool:
         """True unless who asks is kept to some rooms, and the agent is in none of them."""
 
@@ -119,6 +124,9 @@ class Line(NamedTuple):
     room: Callable[[Event, Eyes], int | None]
     show: Callable[[Recorded, Eyes], Told | None]
 
+
+FROM_THE_START: Final = 1 << 62
+"""As a seq: who may read the channel at all is told, whenever it came."""
 
 NEVER: Final = None
 """The line of an event that nobody is told of: what goes on in inboxes is their owners' business."""
@@ -157,8 +165,11 @@ def _message(message: Message) -> Fields:
     return said
 
 
-def _posted(recorded: Recorded, eyes: Eyes) -> Told:
-    return "message.posted", _message(shown_posted(eyes.journal_id, recorded, cast("MessagePosted", recorded.event)))
+def _posted(recorded: Recorded, eyes: Eyes) -> Told | None:
+    event = cast("MessagePosted", recorded.event)
+    if not eyes.reads(event.channel, recorded.seq):
+        return None
+    return "message.posted", _message(shown_posted(eyes.journal_id, recorded, event))
 
 
 def _sent(recorded: Recorded, eyes: Eyes) -> Told | None:
@@ -215,9 +226,19 @@ def _room_created(recorded: Recorded, eyes: Eyes) -> Told:
     return "room.created", {"room": event.name, "type": event.type}
 
 
-def _channel_created(recorded: Recorded, eyes: Eyes) -> Told:
+def _channel_created(recorded: Recorded, eyes: Eyes) -> Told | None:
     event = cast("ChannelCreated", recorded.event)
+    if not eyes.reads(recorded.seq, FROM_THE_START):
+        return None
     return "channel.created", {"room": eyes.room(event.room), "channel": event.name, "type": event.type}
+
+
+def _member(recorded: Recorded, eyes: Eyes) -> Told | None:
+    event = cast("MemberInvited | MemberRemoved", recorded.event)
+    if event.channel is not None and not eyes.reads(event.channel, FROM_THE_START):
+        return None
+    kind = "member.invited" if isinstance(event, MemberInvited) else "member.removed"
+    return kind, {"place": event.place, "agent": eyes.agent(event.agent)}
 
 
 def _room_change(kind: str) -> Line:
@@ -230,8 +251,10 @@ def _room_change(kind: str) -> Line:
 
 
 def _channel_change(kind: str) -> Line:
-    def show(recorded: Recorded, eyes: Eyes) -> Told:
+    def show(recorded: Recorded, eyes: Eyes) -> Told | None:
         event = cast("ChannelDeleted | ChannelJoined | ChannelLeft", recorded.event)
+        if not eyes.reads(event.channel, FROM_THE_START):
+            return None
         place = eyes.channel(event.channel)
         who = {} if isinstance(event, ChannelDeleted) else {"agent": eyes.agent(event.agent)}
         return kind, {"room": eyes.room(place.room), "channel": place.channel, **who}
@@ -333,6 +356,8 @@ LINES: Final[dict[type[Event], Line | None]] = {
     ChannelDeleted: _channel_change("channel.deleted"),
     ChannelJoined: _channel_change("channel.joined"),
     ChannelLeft: _channel_change("channel.left"),
+    MemberInvited: Line(("member.invited",), _in_room, _member),
+    MemberRemoved: Line(("member.removed",), _in_room, _member),
     TaskDeclared: Line(("task.declared",), _in_room, _task),
     TaskMoved: Line(("task.moved",), _in_room, _task),
     TasksReady: Line(("task.ready",), _in_room, _task),

@@ -15,7 +15,7 @@ from synapse.core.events import AgentCreated, ChannelCreated, Event, RoomCreated
 from synapse.core.happenings import RECORDED_AS, Place, kinds_named, line_of
 from synapse.core.refusals import require_limit
 from synapse.core.retention import kind_of, kind_of_floor, too_old
-from synapse.core.rooms import may_see, require_room
+from synapse.core.rooms import floor_of_channel, may_see, require_room
 from synapse.core.state import State
 from synapse.errors import Rejected
 from synapse.hub.paging import REPLY_BYTES_MAX, SCAN_ROWS_MAX, recorded_of
@@ -120,6 +120,17 @@ class JournalEyes:
     def sees(self, room: int) -> bool:
         """See `Eyes`."""
         return _sees(self._state, self.by, room)
+
+    def reads(self, channel: int, seq: int) -> bool:
+        """See `Eyes`."""
+        known = self._state.rooms.channels.get(channel)
+        if known is None:
+            made = self._made(channel)
+            return self.by.operator or (isinstance(made, ChannelCreated) and not made.private)
+        agent = self.by.agent
+        if known.private and agent not in known.members:
+            return False
+        return seq > floor_of_channel(self._state, known, agent)
 
     def knows(self, agent: int) -> bool:
         """See `Eyes`."""
