@@ -111,6 +111,8 @@ FAST_PATH = (
     "src/synapse/faces/cli/task.py",
     "src/synapse/faces/cli/declare.py",
     "src/synapse/faces/cli/board.py",
+    "src/synapse/faces/cli/session.py",
+    "src/synapse/faces/cli/session_verbs.py",
     "src/synapse/faces/cli/plan_view.py",
     "src/synapse/client/a2a.py",
     "src/synapse/client/plain.py",

@@ -11,6 +11,7 @@ from synapse.core.state import FORMAT, FORMAT_OF_BASES, decode_state, digest, en
 from synapse.protocol.commands import ClaimLease, JoinChannel, SaveCheckpoint, SetPool, TakeInbox
 from synapse.protocol.plan_commands import DeclareTask
 from synapse.protocol.role_commands import JoinRole
+from synapse.protocol.session_commands import StartSession
 from synapse.protocol.terms import Artefact
 from synapse.protocol.value_commands import PutValue
 
@@ -30,6 +31,7 @@ def busy_world() -> World:
     world.do(SaveCheckpoint(task="T1", data=msgspec.Raw(b'{"step":3}'), artefacts=(Artefact(path="a"),)), "ada")
     world.do(ClaimLease(task="T2", worktree="w", paths=("**/x",), wait_ms=None), "bob", key="w")
     world.do(DeclareTask(task="T1", title="first", depends_on=("T0",)), "ada")
+    world.do(StartSession(task="T1"), "ada")
     world.do(PutValue(key="k", value=msgspec.Raw(b'{"v":1}'), ttl_ms=60_000), "ada")
     world.record([JournalCompacted(upto=9, base_hash="ab", cuts={"messages": 7}, floors={"ch/5": 6})], "hub")
     return world

@@ -227,7 +227,15 @@ FREE_JSON = {
 
 
 def test_free_json_is_known_where_it_is() -> None:
-    assert FREE_JSON.keys() == {"message.send", "lease.checkpoint", "value.put", "resource.offer"}
+    assert FREE_JSON.keys() == {
+        "message.send",
+        "lease.checkpoint",
+        "value.put",
+        "resource.offer",
+        "session.start",
+        "session.update",
+        "session.checkpoint",
+    }
 
 
 @pytest.mark.bad_input("BI-12")

@@ -13,6 +13,7 @@ from synapse.protocol import (
     replies,
     resource_replies,
     role_replies,
+    session_replies,
     value_replies,
 )
 from synapse.protocol.codes import CLOSE_NORMAL
@@ -35,6 +36,7 @@ _Page = TypeVar(
     plan_replies.PlanPage,
     role_replies.RolesPage,
     role_replies.RoleInfo,
+    session_replies.SessionsPage,
 )
 _PAGE: Final = 200
 

@@ -8,6 +8,7 @@ from msgspec import UNSET
 from synapse.protocol.notices import Message, ValueChanged
 from synapse.protocol.replies import Checkpoint
 from synapse.protocol.resource_replies import ResourceInfo
+from synapse.protocol.session_replies import SessionPoint
 from synapse.protocol.value_replies import ValueInfo
 
 _Body = TypeVar("_Body")
@@ -18,8 +19,10 @@ def body_of(message: Message) -> object:
     return msgspec.json.decode(message.body)
 
 
-def data_of(kept: Checkpoint | ResourceInfo) -> object:
-    """The data of a checkpoint or a resource as plain Python data."""
+def data_of(kept: Checkpoint | ResourceInfo | SessionPoint) -> object:
+    """The data of a checkpoint or a resource as plain Python data. Raises ValueError when it carries none."""
+    if kept.data is UNSET:
+        raise ValueError("no data is told here")
     return msgspec.json.decode(kept.data)
 
 

@@ -43,6 +43,7 @@ from synapse.protocol.member_commands import InviteMember, KickMember
 from synapse.protocol.notices import ClaimQueued
 from synapse.protocol.plan_commands import DeclareTask, DeclareTasks, NoteProgress, RemoveTask, UpdateTask
 from synapse.protocol.resource_commands import OfferResource, WithdrawResource
+from synapse.protocol.session_commands import EndSession, SaveSessionPoint, StartSession, UpdateSession
 from synapse.protocol.value_commands import ClearValues, DeleteValue, PutValue, TransferValue
 
 KEYED: Final[frozenset[type[Command]]] = frozenset(
@@ -81,6 +82,10 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
         UpdateTask,
         NoteProgress,
         RemoveTask,
+        StartSession,
+        UpdateSession,
+        SaveSessionPoint,
+        EndSession,
     }
 )
 """Commands that get an idempotency key. All others are simply repeated: they change nothing durable or, as renewals,

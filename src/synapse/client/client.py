@@ -33,6 +33,7 @@ from synapse.client.places import Places
 from synapse.client.plan import SharedPlan
 from synapse.client.resources import LentResources
 from synapse.client.role_queues import RoleQueues
+from synapse.client.sessions import WorkSessions
 from synapse.client.subscriptions import LeaseFeed, MessageFeed, PlanFeed, PresenceFeed, PresenceUpdate, ValueFeed
 from synapse.client.takes import Takes, wait_receipt
 from synapse.client.transport import Dial, HubDialer, Transport
@@ -77,7 +78,7 @@ __all__ = [
 ]
 
 
-class Client(Places, RoleQueues, SharedValues, LentResources, Cards, SharedPlan, Digests, Happenings):
+class Client(Places, RoleQueues, SharedValues, LentResources, Cards, SharedPlan, Digests, Happenings, WorkSessions):
     """One agent's connection to a hub. Use it as `async with Client(...) as client`, in one event loop.
 
     Whatever asks the hub raises as `request` does; a method names only the refusals that are its own. What only an

@@ -43,6 +43,8 @@ from synapse.core.resources import ResourceMutation
 from synapse.core.role_answers import answer_role, role_info, role_shown
 from synapse.core.role_queues import RoleMutation, require_role
 from synapse.core.rooms import Channel, Room, channel_known, knows, require_room, room_known
+from synapse.core.session_answers import answer_session, listed_session, look_session, sessions_to_list
+from synapse.core.session_changes import SessionMutation
 from synapse.core.value_answers import answer_value, look_value, value_info, values_to_list
 from synapse.core.values import ValueMutation
 from synapse.protocol.card_commands import ListCards, SetCard, ShowCard
@@ -99,6 +101,8 @@ from synapse.protocol.resource_commands import ListResources
 from synapse.protocol.resource_replies import ResourcesPage
 from synapse.protocol.role_commands import ListRoles, ShowRole
 from synapse.protocol.role_replies import RolesPage
+from synapse.protocol.session_commands import ListSessions, ShowSession
+from synapse.protocol.session_replies import SessionsPage
 from synapse.protocol.value_commands import GetValue, ListValues
 from synapse.protocol.value_replies import ValuesPage
 
@@ -122,12 +126,26 @@ Answerable: TypeAlias = (
     | LeaseMutation
     | ValueMutation
     | ResourceMutation
+    | SessionMutation
     | SetCard
     | MemberMutation
     | PlanMutation
     | RoleMutation
 )
 """Mutations whose reply needs nothing but their events. (Hello and inbox.take also need the connection or the disk.)"""
+
+_RestQuery: TypeAlias = (
+    LeaseQuery
+    | ListResources
+    | ShowCard
+    | ListCards
+    | ShowTask
+    | ListTasks
+    | ListRoles
+    | ShowRole
+    | ShowSession
+    | ListSessions
+)
 
 Query: TypeAlias = (
     ListAgents
@@ -137,16 +155,9 @@ Query: TypeAlias = (
     | ShowChannel
     | ListLeases
     | ListPools
-    | LeaseQuery
     | GetValue
     | ListValues
-    | ListResources
-    | ShowCard
-    | ListCards
-    | ShowTask
-    | ListTasks
-    | ListRoles
-    | ShowRole
+    | _RestQuery
 )
 """Questions that the state in memory can answer."""
 
@@ -164,6 +175,7 @@ _Paged: TypeAlias = (
     | ListTasks
     | ListRoles
     | ShowRole
+    | ListSessions
 )
 
 QUERIES = frozenset(get_args(Query))
@@ -206,7 +218,13 @@ def answer(state: "State", command: Answerable, by: By, events: Sequence[Recorde
 
 def _answer_rest(
     state: "State",
-    command: RareLeaseMutation | PlanMutation | ResourceMutation | RoleMutation | ValueMutation | MemberMutation,
+    command: RareLeaseMutation
+    | PlanMutation
+    | ResourceMutation
+    | RoleMutation
+    | SessionMutation
+    | ValueMutation
+    | MemberMutation,
     by: By,
     events: Sequence[Recorded],
     cursor: str,
@@ -218,6 +236,8 @@ def _answer_rest(
         return answer_value(state, command, by, events, cursor)
     if isinstance(command, MemberMutation):
         return answer_members(state, command, events, cursor)
+    if isinstance(command, SessionMutation):
+        return answer_session(state, command, by, events, cursor)
     if isinstance(command, ResourceMutation):
         return answer_resource(state, command, events, cursor)
     if isinstance(command, RoleMutation):
@@ -331,6 +351,13 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
                 keys, query, rules, lambda key: value_info(place, there[key], has_value=query.values)
             )
             return ValuesPage(seq=state.seq, values=values, next=following, cursor=cursor)
+        case _:
+            return _look_rest(state, rules, query, by, cursor)
+
+
+def _look_rest(state: "State", rules: Rules, query: _RestQuery, by: By, cursor: str) -> Reply:
+    """The areas that are asked less often."""
+    match query:
         case ListResources():
             resources, following = _listed(
                 resources_to_list(state, query), query, rules, lambda name: resource_info(state, name, by)
@@ -350,6 +377,13 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
             return look_task(state, query, by, cursor)
         case ListTasks():
             return _plan_page(state, rules, query, by, cursor)
+        case ShowSession():
+            return look_session(state, query, by, cursor)
+        case ListSessions():
+            sessions, following = _listed(
+                sessions_to_list(state, query, by), query, rules, lambda name: listed_session(state, name, by)
+            )
+            return SessionsPage(seq=state.seq, sessions=sessions, next=following, cursor=cursor)
         case _:
             return look_lease(state, rules, query, by, cursor)
 

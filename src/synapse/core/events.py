@@ -34,6 +34,15 @@ from synapse.core.room_events import RoomDeleted as RoomDeleted
 from synapse.core.room_events import RoomEvent as RoomEvent
 from synapse.core.room_events import RoomJoined as RoomJoined
 from synapse.core.room_events import RoomLeft as RoomLeft
+from synapse.core.session_events import (
+    SessionCheckpointed,
+    SessionEnded,
+    SessionEvent,
+    SessionOffered,
+    SessionResumed,
+    SessionStarted,
+    SessionUpdated,
+)
 from synapse.core.value_events import ValueDeleted, ValueEvent, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
 from synapse.protocol.terms import Artefact
 
@@ -395,6 +404,7 @@ Event: TypeAlias = (
     | PlanEvent
     | ResourceEvent
     | RoleEvent
+    | SessionEvent
     | ValueEvent
 )
 
@@ -467,6 +477,14 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return (f"pt/{event.room}/{event.task}", f"pl/{event.room}")
         case TasksReady():
             return (f"pl/{event.room}",)
+        case SessionStarted():
+            return (f"se/{seq}",)
+        case SessionUpdated() | SessionEnded() | SessionResumed():
+            return (f"se/{event.session}",)
+        case SessionCheckpointed():
+            return (f"se/{event.session}", *(() if event.lane is None else (f"la/{event.lane}",)))
+        case SessionOffered():
+            return (f"se/{event.session}", *(f"in/{d.agent}" for d in event.deliveries))
         case JournalStarted() | JournalAdopted() | JournalWritable() | HubStarted():
             return ("hub",)
         case JournalCompacted():

@@ -60,6 +60,14 @@ from synapse.core.resource_events import ResourceExpired, ResourceOffered, Resou
 from synapse.core.retention_events import JournalCompacted
 from synapse.core.role_events import RoleCreated, RoleDeleted, RoleJoined, RoleLeft
 from synapse.core.room_events import MemberInvited, MemberRemoved
+from synapse.core.session_events import (
+    SessionCheckpointed,
+    SessionEnded,
+    SessionOffered,
+    SessionResumed,
+    SessionStarted,
+    SessionUpdated,
+)
 from synapse.core.value_events import (
     ValueDeleted,
     ValueEvent,
@@ -314,6 +322,21 @@ def _room_fields(kind: str, *names: str) -> Line:
     return Line((kind,), _in_room, lambda recorded, _: (kind, _picked(recorded.event, ("room_name=room", *names))))
 
 
+def _session(kind: str, *names: str) -> Line:
+    """As `_room_fields`, of an event of a work session; what is unset is left out."""
+
+    def show(recorded: Recorded, _: Eyes) -> Told:
+        event = recorded.event
+        session = recorded.seq if isinstance(event, SessionStarted) else cast("SessionEnded", event).session
+        picked = _picked(event, ("room_name=room", "owner=agent", *names))
+        said = {name: value for name, value in picked.items() if value is not msgspec.UNSET}
+        if "lane" in said:
+            said["lane"] = f"l{said['lane']}"
+        return kind, {"session": f"s{session}", **said}
+
+    return Line((kind,), _in_room, show)
+
+
 LINES: Final[dict[type[Event], Line | None]] = {
     JournalStarted: _fields("journal.started"),
     JournalAdopted: _fields("journal.adopted", "reason", "previous_id", "previous_seq", "dropped"),
@@ -368,6 +391,25 @@ LINES: Final[dict[type[Event], Line | None]] = {
     ),
     ResourceWithdrawn: _fields("resource.withdrawn", "name", "owner", "reason"),
     ResourceExpired: _fields("resource.expired", "name", "owner"),
+    SessionStarted: _session("session.started", "display_name", "repo", "task", "summary", "metadata"),
+    SessionUpdated: _session(
+        "session.updated",
+        "state",
+        "task",
+        "display_name",
+        "repo",
+        "summary",
+        "metadata",
+        "resumable_at_ms",
+        "decisions",
+        "files",
+        "todos",
+        "replaced",
+    ),
+    SessionCheckpointed: _session("session.checkpointed", "n", "task", "lane", "epoch", "data", "artefacts"),
+    SessionEnded: _session("session.ended", "state", "task", "reason"),
+    SessionOffered: _session("session.offered", "task", "reason"),
+    SessionResumed: _session("session.resumed", "task", "by=resumed_by", "epoch"),
     ValuePut: Line(("value.put",), _in_room, _value),
     ValueDeleted: Line(("value.deleted",), _in_room, _value),
     ValueExpired: Line(("value.expired",), _in_room, _value),

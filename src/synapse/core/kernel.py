@@ -28,6 +28,8 @@ from synapse.core import (
     resources,
     role_queues,
     rooms,
+    session_changes,
+    sessions,
     values,
 )
 from synapse.core.agents import Agent
@@ -93,6 +95,8 @@ from synapse.core.role_events import RoleEvent
 from synapse.core.role_queues import RoleMutation
 from synapse.core.room_events import MemberEvent
 from synapse.core.rooms import Channel, Room
+from synapse.core.session_changes import SessionMutation
+from synapse.core.session_events import SessionEvent
 from synapse.core.state import State
 from synapse.core.value_events import ValueEvent
 from synapse.core.values import ValueMutation
@@ -126,9 +130,10 @@ from synapse.protocol.commands import (
 )
 from synapse.protocol.names import shown
 from synapse.protocol.notices import Message, Notice
+from synapse.protocol.session_commands import BeatSession
 from synapse.protocol.terms import STATUSES
 
-_Rest: TypeAlias = PlanMutation | ResourceMutation | RoleMutation | ValueMutation | MemberMutation
+_Rest: TypeAlias = PlanMutation | ResourceMutation | RoleMutation | SessionMutation | ValueMutation | MemberMutation
 
 Mutation: TypeAlias = (
     Hello
@@ -161,7 +166,7 @@ Mutation: TypeAlias = (
 """Commands that may become events."""
 
 MUTATIONS = frozenset(get_args(Mutation))
-REPEATABLE = MUTATIONS - {Hello, TakeInbox, DeclareStatus}
+REPEATABLE = MUTATIONS - {Hello, TakeInbox, DeclareStatus, BeatSession}
 """Mutations that may carry an idem_key; the others are tied to their connection or to this process."""
 
 
@@ -197,7 +202,8 @@ def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]
         case ForgetAgent():
             by.require_operator("forgetting an agent")
             agent = agents.require_known(state, command.name)
-            return [*holding.decide_forget(state, agent.id), AgentForgotten(agent=agent.id)]
+            ended = session_changes.decide_forget_sessions(state, rules, agent.id)
+            return [*holding.decide_forget(state, agent.id), *ended, AgentForgotten(agent=agent.id)]
         case CreateRoom():
             return rooms.decide_create_room(state, rules, command, by)
         case DeleteRoom():
@@ -240,6 +246,8 @@ def _decide_rest(state: State, rules: Rules, command: _Rest, by: By) -> list[Eve
         return values.decide_value(state, rules, command, by)
     if isinstance(command, MemberMutation):
         return members.decide_members(state, command, by)
+    if isinstance(command, SessionMutation):
+        return session_changes.decide_session(state, rules, command, by)
     if isinstance(command, ResourceMutation):
         return resources.decide_resource(state, rules, command, by)
     if isinstance(command, RoleMutation):
@@ -345,7 +353,7 @@ def apply(state: State, recorded: Recorded) -> None:
 def _apply_rest(
     state: State,
     recorded: Recorded,
-    event: PlanEvent | ResourceEvent | RoleEvent | ValueEvent | RareLeaseEvent | MemberEvent,
+    event: PlanEvent | ResourceEvent | RoleEvent | SessionEvent | ValueEvent | RareLeaseEvent | MemberEvent,
 ) -> None:
     """The areas of `_decide_rest`, and what seldom happens to leases."""
     if isinstance(event, Mail):
@@ -356,6 +364,8 @@ def _apply_rest(
         values.apply_value(state, recorded, event)
     elif isinstance(event, MemberEvent):
         members.apply_members(state, event)
+    elif isinstance(event, SessionEvent):
+        sessions.apply_session(state, recorded, event)
     elif isinstance(event, ResourceEvent):
         resources.apply_resource(state, recorded, event)
     elif isinstance(event, RoleEvent):
@@ -376,6 +386,7 @@ def _apply_room(state: State, seq: int, at_ms: int, actor: str, event: RoomEvent
                 state.leases.keep(key, None)
             state.values.drop_room(event.room)
             state.plan.drop_room(event.room)
+            state.sessions.drop_room(event.room)
         case RoomJoined():
             rooms.take_in(state.rooms.by_id[event.room], event.agent, event.after)
         case RoomLeft():

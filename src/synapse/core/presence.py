@@ -16,9 +16,11 @@ OFFLINE = "offline"
 
 @dataclass(slots=True)
 class Here:
-    """One agent's soft record. active_ms is on the lease clock, the `…_at_ms` are for people."""
+    """One agent's soft record. lasting: its connections that stay; polling: those with a long poll. active_ms is on the
+    lease clock, the `…_at_ms` are for people."""
 
     lasting: set[int] = field(default_factory=set)
+    polling: set[int] = field(default_factory=set)
     open: int = 0
     status: str = "idle"
     connected_since_at_ms: int | None = None
@@ -60,6 +62,7 @@ class Presence:
         if record is None:
             return
         record.open -= 1
+        record.polling.discard(connection)
         if connection in record.lasting:
             record.lasting.discard(connection)
             record.last_activity_at_ms = at_ms
@@ -67,6 +70,14 @@ class Presence:
             if not record.lasting:
                 record.connected_since_at_ms = None
                 self.changed.add(agent)
+
+    def poll(self, agent: int | None, connection: int, *, waits: bool) -> None:
+        """A connection of this agent has a long poll, or has none any more."""
+        record = None if agent is None else self.here.get(agent)
+        if record is not None and waits:
+            record.polling.add(connection)
+        elif record is not None:
+            record.polling.discard(connection)
 
     def declare(self, agent: int, status: str) -> None:
         """An agent said what it is doing."""

@@ -4,7 +4,7 @@
              keys allows it: a message that mentions somebody is kept for the inbox for as long as for the channel
     floor    up to which seq a key really lost rows: behind it everything is there, before it nothing is told
     pinned   rows that stay whatever their age, because an answer still needs them: messages that are in an inbox, dead
-             ones too, and the events behind a live idempotency key
+             ones too, the last checkpoints of sessions, and the events behind a live idempotency key
 
 What no kind names is never dropped: events of the hub, of agents, rooms, channels and pools. Cuts and floors only rise.
 A row that is not pinned will never be: only a new event pins, and only itself.
@@ -26,7 +26,8 @@ MESSAGES: Final = "messages"
 LEASES: Final = "leases"
 VALUES: Final = "values"
 PLAN: Final = "plan"
-KINDS: Final = (MESSAGES, LEASES, VALUES, PLAN)
+SESSIONS: Final = "sessions"
+KINDS: Final = (MESSAGES, LEASES, VALUES, PLAN, SESSIONS)
 """What a retention can be given for, besides single channels."""
 
 KEEP_MS_MIN: Final = 24 * 3600 * 1000
@@ -42,12 +43,15 @@ _KIND_OF_NOUN: Final = {
     "values": VALUES,
     "task": PLAN,
     "tasks": PLAN,
+    "session": SESSIONS,
+    "lane": SESSIONS,
 }
 _KIND_OF_PREFIX: Final = {
     **dict.fromkeys(("ch", "in", "ag", "ak"), MESSAGES),
     **dict.fromkeys(("ta", LEASES), LEASES),
     "kv": VALUES,
     **dict.fromkeys(("pl", "pt"), PLAN),
+    **dict.fromkeys(("se", "la"), SESSIONS),
 }
 
 
@@ -115,6 +119,9 @@ def pinned(state: "State") -> Iterator[int]:
     """The rows that answers still need."""
     for inbox in state.agents.inboxes.values():
         yield from inbox.entries
+    for session in state.sessions.by_id.values():
+        if session.last is not None:
+            yield session.last.seq
     for remembered in state.idempotency.in_order():
         yield from range(remembered.seq, remembered.seq + remembered.count)
 
@@ -179,6 +186,7 @@ class Planning:
             "in": state.agents.inboxes,
             "kv": state.rooms.by_id,
             "pl": state.rooms.by_id,
+            "se": state.sessions.by_id,
         }
         floors: dict[str, int] = {}
         for name, floor in self.floors.items():
@@ -213,6 +221,8 @@ def kept_from(state: "State", floors: Mapping[str, int]) -> list[tuple[str, int]
         elif prefix == "pl":
             room = state.rooms.by_id.get(int(number))
             name = None if room is None else f"plan of {room.name}"
+        elif prefix == "se":
+            name = f"session s{number}"
         if name is not None:
             named.append((name, floor))
     return sorted(named)

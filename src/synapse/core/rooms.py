@@ -312,7 +312,7 @@ def decide_delete_room(state: "State", command: DeleteRoom, by: By) -> list[Even
     room = room_known(state, command.room, by)
     bootstrap = room.bootstrap or any(channel.bootstrap for channel in state.rooms.in_room[room.id].values())
     _require_deletable(state, room.name, room.members, bootstrap=bootstrap)
-    _require_no_leases(state, room)
+    _require_nothing_open(state, room)
     return [RoomDeleted(room=room.id)]
 
 
@@ -337,7 +337,15 @@ def _require_deletable(state: "State", what: str, members: set[int], *, bootstra
         )
 
 
-def _require_no_leases(state: "State", room: Room) -> None:
+def _require_nothing_open(state: "State", room: Room) -> None:
+    running = [session for session in state.sessions.by_id.values() if session.room == room.id and session.is_open]
+    if running:
+        raise Rejected(
+            "not_empty",
+            f"{room.name} has {len(running)} open sessions, such as s{running[0].id} of {running[0].owner}: they end "
+            f"first (synapse session end --session s{running[0].id})",
+            {"name": room.name, "sessions": len(running)},
+        )
     leases = [lease for lease in state.leases.live.values() if lease.ask.room == room.id]
     places = [place for place in state.leases.places.values() if place.ask.room == room.id]
     if leases or places:

@@ -21,6 +21,7 @@ from synapse.core.resources import expect_end
 from synapse.core.retention import Retained
 from synapse.core.role_queues import Role, Roles
 from synapse.core.rooms import Channel, Room, Rooms
+from synapse.core.sessions import Session, Sessions
 from synapse.core.values import Value, Values
 
 
@@ -31,6 +32,8 @@ class Soft:
     presence: Presence = field(default_factory=Presence)
     lending: Lending = field(default_factory=Lending)
     leasing: Leasing = field(default_factory=Leasing)
+    beats: dict[int, int] = field(default_factory=dict)
+    """When each session was last heard of, on the lease clock."""
 
 
 @dataclass(slots=True)
@@ -48,6 +51,7 @@ class State:
     leases: Leases = field(default_factory=Leases)
     values: Values = field(default_factory=Values)
     plan: Plan = field(default_factory=Plan)
+    sessions: Sessions = field(default_factory=Sessions)
     idempotency: Idempotency = field(default_factory=Idempotency)
     retention: Retained = field(default_factory=Retained)
     soft: Soft = field(default_factory=Soft)
@@ -74,6 +78,7 @@ class _Dump(msgspec.Struct, frozen=True, kw_only=True):
     values: list[tuple[int, list[Value]]]
     plans: list[tuple[int, list[Task]]] = []
     roles: list[tuple[Role, int, list[Entry]]] = []
+    sessions: list[Session] = []
     remembered: list[Remembered]
     retention: Retained = msgspec.field(default_factory=Retained)
 
@@ -130,6 +135,7 @@ def encode_state(state: State) -> bytes:
                 for _, role in sorted(state.roles.by_id.items())
                 for queue in (state.agents.inboxes[role.id],)
             ],
+            sessions=sorted(state.sessions.by_id.values(), key=lambda session: session.id),
             remembered=list(state.idempotency.in_order()),
             retention=state.retention,
         )
@@ -194,6 +200,12 @@ def _state_of(plain: _Dump) -> State:
     for room_id, tasks in plain.plans:
         for planned in tasks:
             state.plan.put(room_id, planned)
+    for session in plain.sessions:
+        session.metadata = session.metadata.copy()
+        if session.last is not None:
+            session.last.data = session.last.data.copy()
+        state.sessions.put(session)
+    state.sessions.sort_ends()
     for remembered in plain.remembered:
         state.idempotency.remember(remembered)
     return state

@@ -30,7 +30,8 @@ from synapse.core.refusals import holder_facts, in_words, masked
 from synapse.core.resources import OFFER_ENDED, decide_expired, due
 from synapse.errors import Rejected
 from synapse.hub.connection import Connection
-from synapse.protocol.codec import RequestId, encode_notice
+from synapse.hub.waiting import note_poll
+from synapse.protocol.codec import Request, RequestId, encode_notice
 from synapse.protocol.commands import ClaimLease, RenewLease
 from synapse.protocol.cursor import cursor_of
 from synapse.protocol.notices import ClaimQueued, LeaseLost
@@ -74,7 +75,18 @@ class Leasing:
 
     # Waiting.
 
-    def require_may_wait(self, connection: Connection, command: ClaimLease) -> None:
+    def takes_up(self, connection: Connection, request: Request, digest: str) -> bool:
+        """True for a claim that takes up the place it had in the queue. Raises `Rejected`."""
+        command = request.command
+        assert isinstance(command, ClaimLease)
+        self._require_may_wait(connection, command)
+        place = self._place_of(connection, command, request.idem_key, digest)
+        if place is None:
+            return False
+        self.wait(connection, request.id, place)
+        return True
+
+    def _require_may_wait(self, connection: Connection, command: ClaimLease) -> None:
         """Raises `Rejected(limit)` when the connection waits as often as it may."""
         if command.wait_ms != 0 and connection.waiting >= self._limits.waiting_max:
             raise Rejected(
@@ -83,7 +95,7 @@ class Leasing:
                 {"limit": "waiting_max", "value": self._limits.waiting_max},
             )
 
-    def place_of(self, connection: Connection, command: ClaimLease, key: str | None, digest: str) -> Place | None:
+    def _place_of(self, connection: Connection, command: ClaimLease, key: str | None, digest: str) -> Place | None:
         """The place that this claim takes up again, if it is still in the queue. digest: of the payload under `key`.
 
         Raises `Rejected(idem_conflict)` when the key waits there with another payload.
@@ -109,6 +121,7 @@ class Leasing:
             self._turns.refuse(before.connection, before.request_id, refusal)
         connection.waiting += 1
         connection.in_flight -= 1
+        note_poll(self._state, connection)
         self._turns.peers.unhold(connection)
         self._claimers[place.seq] = Claimer(connection, request_id)
         lease_ms = self._turns.lease_clock.now_ms
@@ -140,6 +153,7 @@ class Leasing:
     def _unpark(self, claimer: Claimer) -> None:
         claimer.connection.waiting -= 1
         claimer.connection.in_flight += 1
+        note_poll(self._state, claimer.connection)
 
     def drop(self, connection: Connection) -> None:
         """A connection has gone: what is tied to it has a grace, its places the time to be taken up again."""

@@ -14,6 +14,7 @@ from synapse.core.kernel import shown_to
 from synapse.core.refusals import require_limit
 from synapse.core.retention import floor_of, require_kept
 from synapse.core.rooms import require_channel, require_room
+from synapse.core.session_changes import SessionMutation, hear_of
 from synapse.core.state import State
 from synapse.core.topics import (
     LEASES_OF,
@@ -33,6 +34,7 @@ from synapse.hub.happenings import events_query, read_events
 from synapse.hub.ledger import explanation, ledger_scan, read_ledger
 from synapse.hub.paging import recorded_of
 from synapse.hub.reads import HistoryQuery, read_ackers, read_history, read_inbox, read_message, read_recipients
+from synapse.hub.session_reads import points_scan, read_points
 from synapse.hub.threads import Keeper
 from synapse.hub.work import Waiter
 from synapse.protocol.codec import Request, RequestId, encode_notice
@@ -74,6 +76,7 @@ from synapse.protocol.replies import (
     Unsubscribed,
 )
 from synapse.protocol.role_commands import JoinRole, LeaveRole
+from synapse.protocol.session_commands import ReadSessionPoints
 
 if TYPE_CHECKING:
     from synapse.hub.turn import Turns
@@ -90,6 +93,7 @@ Local: TypeAlias = (
     | ReadProgress
     | ReadDigest
     | ReadEvents
+    | ReadSessionPoints
     | ShowStatus
     | VerifyJournal
     | BackUpJournal
@@ -145,6 +149,9 @@ class Requests:
                 turns.disk.defer(connection, request_id, lambda: read_digest(turns.pages, digest))
             case ReadEvents():
                 self.read_events(connection, request_id, command)
+            case ReadSessionPoints():
+                points = points_scan(state, command, connection.by, self._limits.page_items_max)
+                turns.disk.defer(connection, request_id, lambda: read_points(turns.pages, points))
             case ShowStatus():
                 turns.reply(connection, request_id, self.status())
             case IdentifyHub():
@@ -438,6 +445,8 @@ class Requests:
             self._turns.arrived([connection.by.require_agent()])  # what waits in the queue is there for it
         elif isinstance(command, LeaveRole):
             self._give_back(self._state.roles.by_name[command.role].id, connection.by.require_agent())
+        elif isinstance(command, SessionMutation):
+            hear_of(self._state, command, connection.by)
 
     def _give_back(self, role: int, agent: int) -> None:
         """An agent has left a role: what it has lent of the queue is there for the others."""

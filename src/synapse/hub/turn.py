@@ -29,6 +29,7 @@ from synapse.core.lease_events import LEASE_EVENTS
 from synapse.core.plan import follow, openings
 from synapse.core.plan_events import PLAN_EVENTS
 from synapse.core.room_events import MEMBER_EVENTS
+from synapse.core.session_events import SESSION_MAIL
 from synapse.core.state import State
 from synapse.core.value_events import VALUE_EVENTS
 from synapse.errors import JournalError, Rejected
@@ -53,7 +54,9 @@ from synapse.protocol.commands import ClaimLease, Hello, IdentifyHub, ReleaseLea
 from synapse.protocol.replies import Reply, Status
 from synapse.protocol.session import Phase, Refusal
 
-TOLD: Final = frozenset({MessagePosted, MessageSent}) | LEASE_EVENTS | VALUE_EVENTS | PLAN_EVENTS | MEMBER_EVENTS
+TOLD: Final = (
+    frozenset({MessagePosted, MessageSent}) | LEASE_EVENTS | VALUE_EVENTS | PLAN_EVENTS | MEMBER_EVENTS | SESSION_MAIL
+)
 """Events of which followers are told."""
 TURN_REQUESTS_MAX: Final = 512
 TURN_BYTES_MAX: Final = 4 * 1024 * 1024 - 512 * 1024
@@ -261,7 +264,7 @@ class Turns:
             greet(self, connection, request.id, command)
             return
         if key is None:
-            if type(command) is ClaimLease and command.wait_ms != 0 and self._takes_up(connection, request, ""):
+            if type(command) is ClaimLease and command.wait_ms != 0 and self.leasing.takes_up(connection, request, ""):
                 return
             events = kernel.decide(self.state, self.rules, command, by)
         else:
@@ -272,7 +275,11 @@ class Turns:
             if known is not None:
                 self.requests.replay(connection, request, command, known.seq, known.count)  # type: ignore[arg-type]  # repeatable ones are answerable
                 return
-            if type(command) is ClaimLease and command.wait_ms != 0 and self._takes_up(connection, request, digest):
+            if (
+                type(command) is ClaimLease
+                and command.wait_ms != 0
+                and self.leasing.takes_up(connection, request, digest)
+            ):
                 return
             events = kernel.decide(self.state, self.rules, command, by)
             if events:
@@ -295,17 +302,6 @@ class Turns:
         else:
             self.requests.after(connection, command)
         self.reply(connection, request.id, answer(self.state, command, by, recorded, self.state.seq))
-
-    def _takes_up(self, connection: Connection, request: Request, digest: str) -> bool:
-        """True for a claim that takes up the place it had in the queue. Raises `Rejected`."""
-        command = request.command
-        assert isinstance(command, ClaimLease)
-        self.leasing.require_may_wait(connection, command)
-        place = self.leasing.place_of(connection, command, request.idem_key, digest)
-        if place is None:
-            return False
-        self.leasing.wait(connection, request.id, place)
-        return True
 
     @staticmethod
     def _require_no_key(key: str | None) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from synapse.core import kernel
 from synapse.core.events import MessageLent, MessagesAcked
 from synapse.core.role_queues import takers
+from synapse.core.state import State
 from synapse.errors import Rejected
 from synapse.hub.connection import Connection
 from synapse.hub.work import Waiter
@@ -17,6 +18,11 @@ from synapse.protocol.event_commands import ReadEvents
 
 if TYPE_CHECKING:
     from synapse.hub.turn import Turns
+
+
+def note_poll(state: State, connection: Connection) -> None:
+    """Keep in presence whether an agent waits in a long poll on this connection."""
+    state.soft.presence.poll(connection.by.agent, connection.id, waits=connection.waiting > 0)
 
 
 class Waiting:
@@ -57,6 +63,7 @@ class Waiting:
             )
         connection.waiting += 1
         connection.in_flight -= 1
+        note_poll(self._turns.state, connection)
         self._turns.peers.unhold(connection)
         return Waiter(connection, request_id, self._turns.clock.monotonic_ms() + wait_ms)
 
@@ -64,6 +71,7 @@ class Waiting:
         """A long poll is about to be answered."""
         connection.waiting -= 1
         connection.in_flight += 1
+        note_poll(self._turns.state, connection)
 
     def for_inbox(self, agent: int, waiter: Waiter) -> None:
         """Wait for the next message of an inbox; who came first is served first."""

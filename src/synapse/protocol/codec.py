@@ -18,6 +18,7 @@ from synapse.protocol.names import shown
 from synapse.protocol.notices import NOTICES, Notice
 from synapse.protocol.replies import Reply
 from synapse.protocol.resource_commands import OfferResource
+from synapse.protocol.session_commands import SESSION_COMMANDS
 from synapse.protocol.terms import Int
 from synapse.protocol.trace import traceparent_of
 from synapse.protocol.value_commands import PutValue
@@ -132,6 +133,13 @@ _COMMAND_DECODERS: Final = {name: msgspec.json.Decoder(kind).decode for name, ki
 _WITH_FREE_JSON: Final = frozenset(
     kind for kind in COMMANDS.values() if any(field.type is msgspec.Raw for field in msgspec.structs.fields(kind))
 )
+_FREE_JSON: Final[dict[type[Command], str]] = {
+    kind: field.name
+    for kind in SESSION_COMMANDS.values()
+    for field in msgspec.structs.fields(kind)
+    if field.type is msgspec.Raw
+}
+"""Commands with free JSON in one field."""
 _NOTICE_DECODERS: Final = {name: msgspec.json.Decoder(kind).decode for name, kind in NOTICES.items()}
 _NOTICE_TYPE: Final[dict[type[Notice], str]] = {kind: name for name, kind in NOTICES.items()}
 _DIGITS: Final = bytes(ord("0") if byte in b"0123456789" else ord(" ") for byte in range(256))
@@ -231,6 +239,11 @@ def _checked(envelope: Envelope, request_id: str | int, command: Command, data: 
             _require_plain_json(data, limits)
             ours = _encode(_decode_any(bytes(command.data)))
             command = msgspec.structs.replace(command, data=msgspec.Raw(ours))
+        elif type(command) in _FREE_JSON:
+            _require_plain_json(data, limits)
+            name = _FREE_JSON[type(command)]
+            ours = _encode(_decode_any(bytes(getattr(command, name))))
+            command = msgspec.structs.replace(command, **{name: msgspec.Raw(ours)})
         elif b"\\u0000" in data:
             _require_plain_json(data, limits)
         if key is not None and not 0 < len(key) <= limits.idem_key_chars_max:

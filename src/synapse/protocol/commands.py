@@ -16,6 +16,7 @@ from synapse.protocol.member_commands import MEMBER_COMMANDS, MemberCommand
 from synapse.protocol.plan_commands import PLAN_COMMANDS, PlanCommand
 from synapse.protocol.resource_commands import RESOURCE_COMMANDS, ResourceCommand
 from synapse.protocol.role_commands import ROLE_COMMANDS, RoleCommand
+from synapse.protocol.session_commands import SESSION_COMMANDS, SessionCommand
 from synapse.protocol.terms import Artefact, Int
 from synapse.protocol.value_commands import VALUE_COMMANDS, ValueCommand
 
@@ -488,6 +489,7 @@ Command: TypeAlias = (
     | PlanCommand
     | ResourceCommand
     | RoleCommand
+    | SessionCommand
     | ValueCommand
 )
 
@@ -541,6 +543,7 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     **DIGEST_COMMANDS,
     **EVENT_COMMANDS,
     **ROLE_COMMANDS,
+    **SESSION_COMMANDS,
     "hub.status": ShowStatus,
     "journal.verify": VerifyJournal,
     "journal.backup": BackUpJournal,

@@ -70,6 +70,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     labels_max: int = 16
     progress_chars_max: int = 4 * 1024
     plans_bytes_max: int = 64 * 1024 * 1024
+    sessions_per_agent_max: int = 32
+    sessions_ended_max: int = 1_000
+    session_items_max: int = 256
+    session_item_chars_max: int = 1_024
+    session_bytes_max: int = 64 * 1024
+    sessions_bytes_max: int = 64 * 1024 * 1024
     stalled_ms: int = 15 * 60 * 1000
     tie_grace_ms: int = 15_000
     reattach_ms: int = 10_000

@@ -21,6 +21,7 @@ from synapse.protocol.notices import Message
 from synapse.protocol.plan_replies import PLAN_REPLY_TO, PlanReply
 from synapse.protocol.resource_replies import RESOURCE_REPLY_TO, ResourceReply
 from synapse.protocol.role_replies import ROLE_REPLY_TO, RoleReply
+from synapse.protocol.session_replies import SESSION_REPLY_TO, SessionReply
 from synapse.protocol.value_replies import VALUE_REPLY_TO, ValueReply
 
 
@@ -514,6 +515,7 @@ Reply: TypeAlias = (
     | PlanReply
     | ResourceReply
     | RoleReply
+    | SessionReply
     | ValueReply
 )
 
@@ -570,6 +572,7 @@ REPLY_TO: Final[dict[type[msgspec.Struct], type[Reply]]] = {
     **PLAN_REPLY_TO,
     **RESOURCE_REPLY_TO,
     **ROLE_REPLY_TO,
+    **SESSION_REPLY_TO,
     **VALUE_REPLY_TO,
 }
 """The reply each command gets when it is not refused."""

@@ -78,7 +78,7 @@ def checkpoint(call: Call) -> int:
     """Leave something for the next holder of the task."""
     parsed = call.parsed
     given = parsed.arguments[1:]
-    files = [_artefact(path) for path in parsed.texts("artefact")]
+    files = [artefact_of(path) for path in parsed.texts("artefact")]
     if not given and not files:
         raise UsageError("what to keep? synapse checkpoint TASK JSON, or - to read it from stdin; null removes it")
     body = {**given_task(call), "data": _value(given[0]) if given else None}
@@ -189,7 +189,7 @@ def _value(argument: str) -> object:
     return given_json(given_text(argument, "keep a reference to a file, with --artefact"), "a checkpoint")
 
 
-def _artefact(path: str) -> "Json":
+def artefact_of(path: str) -> "Json":
     """A file by where it lies, its size and its hash. Raises `UsageError` for what is no file, OSError."""
     from hashlib import sha256
 

@@ -2,6 +2,7 @@
 
 from synapse.faces.cli.observe_verbs import OBSERVE_VERBS
 from synapse.faces.cli.options import FLAG, MANY, NUMBER, SECONDS, TEXT, WAIT, Option, Verb
+from synapse.faces.cli.session_verbs import SESSION_VERBS
 
 COMMON = {
     option.name: option
@@ -357,6 +358,7 @@ VERBS = {
             _IF_VERSION,
             _AS_OPERATOR,
         ),
+        *SESSION_VERBS,
         Verb(
             "board",
             "board",
