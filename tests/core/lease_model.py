@@ -27,6 +27,8 @@ SCOPES: list[tuple[str, ...]] = [
 ]
 AGENTS = ("ada", "bob", "cy", "hal")
 PRIORITIES = ("low", "normal", "high", "urgent")
+WAITING_MAX = 8
+"""How many requests of one connection may wait."""
 TREE = "box:/repo"
 
 Row: TypeAlias = dict[str, Any]
@@ -388,6 +390,8 @@ class Model:
                 if p.want.agent == agent and p.key == key and p.payload != claim:
                     return Answer("refused", "idem_conflict")
         if claim.wait_ms != 0:
+            if sum(p.connection == connection and p.request is not None for p in self.places.values()) >= WAITING_MAX:
+                return Answer("refused", "limit")
             for p in self.places.values():
                 is_it = (key is not None and p.key == key) or (p.seq == claim.place and p.want.task == claim.want.task)
                 if p.want.agent == agent and is_it:

@@ -623,3 +623,17 @@ def test_any_sequence_of_requests_keeps_the_leases_equal_to_the_model() -> None:
 def test_many_sequences_of_requests_keep_the_leases_equal_to_the_model() -> None:
     check_machine(8_000, 70, derandomize=False, missed_max=0)
     print(f"leases: {REACHED.total()} answers and events of 8000 random runs as the model foretold")
+
+
+def test_a_connection_waits_so_often_and_no_more() -> None:
+    """Found by 8 000 runs: the ninth claim that would wait on one connection is refused."""
+    machine = LeaseMachine()
+    try:
+        machine.scoped_claim(agent="ada", mode="exclusive", priority="low", scope=("a",), slot=0, task="T1", wait_ms=0)
+        for _ in range(10):
+            machine.scoped_claim(
+                agent="bob", mode="exclusive", priority="low", scope=("a",), slot=0, task="T1", wait_ms=15_000
+            )
+            machine.the_model_is_sane_and_the_hub_agrees()
+    finally:
+        machine.teardown()
