@@ -635,5 +635,6 @@ def test_a_connection_waits_so_often_and_no_more() -> None:
                 agent="bob", mode="exclusive", priority="low", scope=("a",), slot=0, task="T1", wait_ms=15_000
             )
             machine.the_model_is_sane_and_the_hub_agrees()
+        assert len(machine.model.places) == WAITING_MAX
     finally:
         machine.teardown()
