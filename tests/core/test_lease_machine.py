@@ -21,7 +21,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from tests.core.lease_model import AGENTS, PRIORITIES, SCOPES, TREE, Answer, Claim, Held, Model, Want
+from tests.core.lease_model import AGENTS, PRIORITIES, SCOPES, TREE, WAITING_MAX, Answer, Claim, Held, Model, Want
 
 from synapse.core.state import digest, encode_state
 from synapse.protocol.codec import decode_hub_frame, encode_request
