@@ -136,7 +136,9 @@ def over_kills(hub: RealHub, tmp_path: Path, kills: int, seed: int) -> tuple[int
         time.sleep(0.02)
     with (tmp_path / "tail.txt").open("w") as out:
         tail = subprocess.Popen(
-            [sys.executable, "-m", "synapse", "relay", "--follow", *file[:2]], stdout=out, env={**os.environ, "SYNAPSE_HOME": str(hub.home)}
+            [sys.executable, "-m", "synapse", "relay", "--follow", *file[:2]],
+            stdout=out,
+            env={**os.environ, "SYNAPSE_HOME": str(hub.home)},
         )
         chatter = Chatter(hub)
         try:
