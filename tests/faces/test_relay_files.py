@@ -198,7 +198,8 @@ class Tail:
         try:
             for one in read(self._path, self._position, is_following=True):
                 self.told.append(one)
-                self._position = one["lost"]["to"] if "lost" in one else one["cursor"]
+                lost = one.get("lost")
+                self._position = str(lost["to"] if isinstance(lost, dict) else one["cursor"])
         except Killed:
             return
 

@@ -109,7 +109,7 @@ def test_a_position_and_a_loss_are_told() -> None:
     assert decoder.position == f"{JOURNAL}:{SEQ + 9}"
     told = decoded(decoder, encoder.lost(f"{JOURNAL}:{SEQ + 9}", f"{JOURNAL}:{SEQ + 50}"))
     assert told == [{"lost": {"from": f"{JOURNAL}:{SEQ + 9}", "to": f"{JOURNAL}:{SEQ + 50}"}}]
-    after = {"cursor": f"{JOURNAL}:{SEQ + 51}", "kind": "x"}
+    after: Json = {"cursor": f"{JOURNAL}:{SEQ + 51}", "kind": "x"}
     assert decoded(decoder, encoder.lines(after)) == [after]
 
 
