@@ -301,11 +301,13 @@ class Relay:
         self._header: Header | None = None
         self.position: str | None = None
         """The cursor up to which the relay tells everything; None as long as it has no file."""
+        is_ready = False
         try:
             self._recover()
-        except BaseException:
-            self.close()
-            raise
+            is_ready = True
+        finally:
+            if not is_ready:
+                self.close()
 
     def close(self) -> None:
         """Let the files go; another may write them then."""
@@ -389,6 +391,7 @@ class Relay:
         fresh = f"{self.path}.new"
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         data = f"{header.text()}\n".encode()
+        is_in_place = False
         try:
             os.write(descriptor, data)
             os.fsync(descriptor)
@@ -398,9 +401,10 @@ class Relay:
                 self._shift()
             os.rename(fresh, self.path)
             _sync_folder(self.path)
-        except BaseException:
-            os.close(descriptor)
-            raise
+            is_in_place = True
+        finally:
+            if not is_in_place:
+                os.close(descriptor)
         if before is not None:
             os.close(self._descriptor)
         self._descriptor, self._size, self._header, self.position = descriptor, len(data), header, begins
