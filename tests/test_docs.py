@@ -9,6 +9,7 @@ from typing import get_type_hints
 import msgspec
 import pytest
 
+from synapse.core.happenings import KINDS, REMEMBERED
 from synapse.core.lifecycle import diagram
 from synapse.protocol.codes import CLOSES, ERRORS
 from synapse.protocol.commands import COMMANDS
@@ -235,3 +236,10 @@ def test_every_test_of_bad_input_has_its_row() -> None:
 def test_rows_of_bad_input_are_numbered_once_and_in_order() -> None:
     numbers = [int(row.removeprefix("BI-")) for row in listed()]
     assert numbers == sorted(set(numbers))
+
+
+def test_every_kind_of_what_happens_is_explained() -> None:
+    told = section_of(text_of(PROTOCOL), "`events.read`")
+    unsaid = [kind for kind in KINDS if f"`{kind}`" not in told and f"`{kind.partition('.')[2]}`" not in told]
+    assert unsaid == [], "add them to the table of kinds below `events.read` in PROTOCOL.md"
+    assert [kind for kind in REMEMBERED if f"`{kind}`" not in told] == []

@@ -3,7 +3,6 @@
 import msgspec
 import pytest
 from tests.core.conftest import World, text
-from tests.test_docs import PROTOCOL, section_of, text_of
 
 from synapse.core.by import By
 from synapse.core.events import MessageDied, MessageLent, MessagesAcked, Recorded
@@ -56,12 +55,6 @@ def test_what_goes_on_in_inboxes_is_never_shown() -> None:
     assert {kind for kind, line in LINES.items() if line is None} >= {MessageLent, MessagesAcked, MessageDied}
     owners = [kind for line in LINES.values() if line is not None for kind in line.kinds]
     assert len(owners) == len(set(owners)), "no kind is of two events"
-
-
-def test_every_kind_is_explained() -> None:
-    told = section_of(text_of(PROTOCOL), "`events.read`")
-    assert [kind for kind in KINDS if f"`{kind}`" not in told and f"`{kind.partition('.')[2]}`" not in told] == []
-    assert [kind for kind in REMEMBERED if f"`{kind}`" not in told] == []
 
 
 def test_what_is_remembered() -> None:
