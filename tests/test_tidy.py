@@ -121,6 +121,8 @@ FAST_PATH = (
     "src/synapse/client/plain.py",
     "src/synapse/client/digest_text.py",
     "src/synapse/faces/cli/digest.py",
+    "src/synapse/faces/cli/dead.py",
+    "src/synapse/faces/cli/delivery_verbs.py",
     "src/synapse/faces/cli/background.py",
 )
 SLOW = frozenset({"argparse", "asyncio", "h11", "msgspec", "websockets"})

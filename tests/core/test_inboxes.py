@@ -81,7 +81,14 @@ def test_a_message_is_dead_when_its_sixteenth_lend_ends_without_an_ack() -> None
         assert take(world) == one
         assert give_back(world) == []
     assert take(world) == one
-    died = MessageDied(agent=world.agent("ada"), message=one, reason="lent 16 times without an ack")
+    died = MessageDied(
+        agent=world.agent("ada"),
+        message=one,
+        reason="lent 16 times without an ack",
+        recipient="ada",
+        sender=world.agent("bob"),
+        lends=16,
+    )
     assert give_back(world) == [died]
     assert (take(world), deliveries(world)) == (None, ["dead"])
 
@@ -98,11 +105,13 @@ def test_a_message_that_kills_its_reader_dies_across_crashes_too_and_the_next_on
 def test_an_ack_takes_it_out_also_while_another_connection_holds_it() -> None:
     world, (one, two) = mailbox("1", "2")
     take(world, connection=2)
-    recorded, reply = world.do(AckInbox(ids=(f"m{one}", f"m{one}", "m7")), "ada")
-    ack = MessagesAcked(agent=world.agent("ada"), messages=(one,), left=1)
+    gone = f"m{world.state.seq}"  # the shell has looked up that it was there
+    recorded, reply = world.do(AckInbox(ids=(f"m{one}", f"m{one}", gone)), "ada")
+    bob = world.agent("bob")
+    ack = MessagesAcked(agent=world.agent("ada"), messages=(one,), left=1, senders=(bob,), lends=(1,))
     assert [item.event for item in recorded] == [ack]
     assert isinstance(reply, Acked)
-    assert (reply.acked, reply.already, reply.unacked) == ((f"m{one}",), ("m7",), 1)
+    assert (reply.acked, reply.already, reply.unacked) == ((f"m{one}",), (gone,), 1)
     assert world.state.soft.lending.held_by(2) == []
     assert take(world) == two
 

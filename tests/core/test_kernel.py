@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.core.conftest import EveryKey, World, text
 
 from synapse.core.by import By
-from synapse.core.events import TYPES, MessageLent, MessagePosted, MessageSent, Recorded, Row
+from synapse.core.events import TYPES, MessageLent, MessagePosted, MessageSent, Recorded, Row, keys_of
 from synapse.core.happenings import LINES
 from synapse.core.idempotency import KEEP_MS
 from synapse.core.inboxes import Lend, decide_return
@@ -72,7 +72,7 @@ class Person:
 
     @property
     def is_full(self) -> bool:
-        return len(self.mail) >= LIMITS.inbox_unacked_max
+        return self.unacked >= LIMITS.inbox_unacked_max
 
     @property
     def unacked(self) -> int:
@@ -228,7 +228,7 @@ class Kernel(RuleBasedStateMachine):
             elif isinstance(event, MessageSent):
                 assert keys == [f"in/{d.agent}" for d in event.to]
             else:
-                assert keys == []
+                assert keys == [key for key in keys_of(item.seq, event) if key.startswith("re/")], "receipts, each once"
 
     def someone(self, data: st.DataObject) -> str:
         return data.draw(st.sampled_from(sorted(self.model.people)))
@@ -450,6 +450,7 @@ class Kernel(RuleBasedStateMachine):
         )
 
         def expected(seq: int) -> Reply:
+            require(all(person.id < one <= self.world.state.seq for one in asked), "not_found")
             unique = list(dict.fromkeys(asked))
             gone = there if every else [one for one in unique if one in there]
             person.mail = [mail for mail in person.mail if mail.seq not in gone]

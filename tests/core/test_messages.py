@@ -68,7 +68,7 @@ def test_where_a_message_goes_is_explicit_or_the_home(fields: dict[str, str], ad
         ({"to": ("Bob",)}, "bad_name"),
         ({"to": ("role:X",)}, "bad_name"),
         ({"to": ("zoe",)}, "not_found"),
-        ({"to": ("bob",), "expires_at_ms": 1}, "unsupported"),
+        ({"to": ("bob",), "expires_at_ms": 1}, "bad_request"),
         ({"to": ("bob",), "priority": "asap"}, "bad_request"),
         ({"to": ("bob",), "subject": ""}, "bad_request"),
         ({"to": ("bob",), "subject": "s" * 257}, "bad_request"),

@@ -207,11 +207,11 @@ def test_presence_is_worked_out_from_connections_polls_and_beats(world: World) -
     assert world.listed(state="offline") == [session]
     presence.connect(ada, 7, world.at_ms, world.lease_ms, lasting=False)
     assert world.show().presence == "offline", "a one-shot call is no presence"
-    presence.poll(ada, 7, waits=True)
+    presence.poll(ada, 7, 0)
     assert world.show().presence == "online", "who waits in a long poll is there"
-    presence.poll(ada, 7, waits=False)
+    presence.unpoll(ada, 7)
     assert world.show().presence == "offline"
-    presence.poll(ada, 7, waits=True)
+    presence.poll(ada, 7, 0)
     presence.disconnect(ada, 7, world.at_ms, world.lease_ms)
     assert world.show().presence == "offline"
     presence.connect(ada, 8, world.at_ms, world.lease_ms, lasting=True)

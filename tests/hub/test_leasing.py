@@ -923,7 +923,7 @@ async def test_an_offer_is_in_the_inbox_can_be_taken_and_is_accepted_by_a_claim(
         assert hub.replayed_digest() == digest(hub.state)
 
 
-async def test_who_waits_for_its_inbox_is_handed_the_offer() -> None:
+async def test_who_waits_for_its_inbox_is_online_and_handed_the_task() -> None:
     async with MemoryHub() as hub:
         await offline(hub, "bob")
         ada = await voice(hub)
@@ -932,8 +932,8 @@ async def test_who_waits_for_its_inbox_is_handed_the_offer() -> None:
         await bob.listen()
         await hub.advance(300_000)
         await hold(ada)
-        assert (await ada.ask(HandOffLease(task="T1", to="bob"), Lease)).outcome == "offered"
-        assert reply_of(await bob.answer(waiting), Taken).message.subject == "ada offers you T1"
+        assert (await ada.ask(HandOffLease(task="T1", to="bob"), Lease)).outcome == "handed_off", "who waits is online"
+        assert reply_of(await bob.answer(waiting), Taken).message.subject == "ada handed you T1"
 
 
 @pytest.mark.parametrize("end", ["release", "expiry", "restart", "other"])

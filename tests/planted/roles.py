@@ -18,8 +18,8 @@ ROLE_FAULTS = [
     Fault(
         "own mail goes before what waits longer for a role",
         INBOXES,
-        "merge(*found, key=lambda item: item[1].seq)",
-        "(item for source in found for item in source)",
+        "*(zip(free[lane], repeat(inbox)) for inbox, free in found for lane in lanes if lane in free)",
+        "(at for inbox, free in found for lane in lanes for at in zip(free.get(lane, ()), repeat(inbox)))",
         _CORE,
     ),
     Fault(

@@ -26,7 +26,7 @@ from synapse.client.subscriptions import PresenceUpdate
 from synapse.errors import Disconnected, LeaseLost
 from synapse.protocol import replies
 from synapse.protocol.codes import CLOSE_NORMAL
-from synapse.protocol.notices import LeaseChanged, Message, PlanChanged, ValueChanged
+from synapse.protocol.notices import LeaseChanged, Message, PlanChanged, ReceiptChanged, ValueChanged
 
 _P = ParamSpec("_P")
 _Result = TypeVar("_Result")
@@ -346,6 +346,12 @@ class BlockingClient:
     leases = _blocking(Client.leases)
     why = _blocking(Client.why)
     pools = _blocking(Client.pools)
+    send_expiring = _blocking(Client.send_expiring)
+    receipts = _blocking(Client.receipts)
+    dead_letters = _blocking(Client.dead_letters)
+    resend = _blocking(Client.resend)
+    drop_dead = _blocking(Client.drop_dead)
+    drop_all_dead = _blocking(Client.drop_all_dead)
     put = _blocking(Client.put)
     get = _blocking(Client.get)
     delete = _blocking(Client.delete)
@@ -418,6 +424,10 @@ class BlockingClient:
     def lease_changes(self, since: str | None = None) -> BlockingFeed[LeaseChanged]:
         """What becomes of all leases."""
         return BlockingFeed(self._loop, lambda: self._client.lease_changes(since))
+
+    def receipt_changes(self, since: str | None = None) -> BlockingFeed[ReceiptChanged]:
+        """What becomes of the messages that I sent."""
+        return BlockingFeed(self._loop, lambda: self._client.receipt_changes(since))
 
     def value_changes(
         self, prefix: str = "", *, room: str | None = None, since: str | None = None

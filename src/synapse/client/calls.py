@@ -39,6 +39,7 @@ from synapse.protocol.commands import (
     SetPool,
     WithdrawClaim,
 )
+from synapse.protocol.delivery_commands import DropDead, ResendDead
 from synapse.protocol.member_commands import InviteMember, KickMember
 from synapse.protocol.notices import ClaimQueued
 from synapse.protocol.plan_commands import DeclareTask, DeclareTasks, NoteProgress, RemoveTask, UpdateTask
@@ -50,6 +51,8 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
     {
         SendMessage,
         AckInbox,
+        ResendDead,
+        DropDead,
         RebindAgent,
         ForgetAgent,
         CreateRoom,

@@ -22,6 +22,7 @@ import msgspec
 from synapse.client.bodies import body_as, body_of, data_of, raw_of, value_of
 from synapse.client.calls import OutcomeUnknown, RequestTimeout
 from synapse.client.cards import Cards
+from synapse.client.delivery import Delivery
 from synapse.client.digest import Digests, digest_text
 from synapse.client.events import Happening, Happenings, happening_of
 from synapse.client.files import FileRefused, file_in, receive, refer_to
@@ -34,7 +35,15 @@ from synapse.client.plan import SharedPlan
 from synapse.client.resources import LentResources
 from synapse.client.role_queues import RoleQueues
 from synapse.client.sessions import WorkSessions
-from synapse.client.subscriptions import LeaseFeed, MessageFeed, PlanFeed, PresenceFeed, PresenceUpdate, ValueFeed
+from synapse.client.subscriptions import (
+    LeaseFeed,
+    MessageFeed,
+    PlanFeed,
+    PresenceFeed,
+    PresenceUpdate,
+    ReceiptFeed,
+    ValueFeed,
+)
 from synapse.client.takes import Takes, wait_receipt
 from synapse.client.transport import Dial, HubDialer, Transport
 from synapse.client.values import SharedValues
@@ -62,6 +71,7 @@ __all__ = [
     "PlanFeed",
     "PresenceFeed",
     "PresenceUpdate",
+    "ReceiptFeed",
     "RequestTimeout",
     "Skill",
     "TaskSpec",
@@ -78,7 +88,9 @@ __all__ = [
 ]
 
 
-class Client(Places, RoleQueues, SharedValues, LentResources, Cards, SharedPlan, Digests, Happenings, WorkSessions):
+class Client(
+    Delivery, Places, RoleQueues, SharedValues, LentResources, Cards, SharedPlan, Digests, Happenings, WorkSessions
+):
     """One agent's connection to a hub. Use it as `async with Client(...) as client`, in one event loop.
 
     Whatever asks the hub raises as `request` does; a method names only the refusals that are its own. What only an

@@ -31,6 +31,7 @@ from synapse.protocol.notices import (
     PresenceChanged,
     PresenceEntry,
     PresenceSnapshot,
+    ReceiptChanged,
     ValueChanged,
 )
 from synapse.protocol.replies import Subscribed, Unsubscribed
@@ -42,11 +43,19 @@ QUEUE_MESSAGES_MAX: Final = 1_000
 QUEUE_BYTES_MAX: Final = 4 * 1024 * 1024
 
 Told: TypeAlias = (
-    Message | LeaseChanged | ValueChanged | PlanChanged | PresenceSnapshot | PresenceChanged | CaughtUp | Broken
+    Message
+    | LeaseChanged
+    | ValueChanged
+    | PlanChanged
+    | ReceiptChanged
+    | PresenceSnapshot
+    | PresenceChanged
+    | CaughtUp
+    | Broken
 )
 """Notices that belong to a subscription."""
 
-_Kept = TypeVar("_Kept", Message, LeaseChanged, ValueChanged, PlanChanged)
+_Kept = TypeVar("_Kept", Message, LeaseChanged, ValueChanged, PlanChanged, ReceiptChanged)
 
 
 class Feed(ABC):
@@ -327,6 +336,14 @@ class PlanFeed(ResumingFeed[PlanChanged]):
         return Subscribe(plans=(self.room,), since=self._position)
 
 
+class ReceiptFeed(ResumingFeed[ReceiptChanged]):
+    """What becomes of the messages that I sent."""
+
+    def command(self) -> Subscribe:
+        """Subscribe from the last change that was kept."""
+        return Subscribe(receipts=True, since=self._position)
+
+
 class PresenceUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """Agents by name. is_snapshot: these are all that are online or recent; else only those that changed."""
 
@@ -392,6 +409,7 @@ class Feeds:
         self._topics: list[str] = []
         self._inbox: MessageFeed | None = None
         self._leases: LeaseFeed | None = None
+        self._receipts: ReceiptFeed | None = None
         self._values: dict[str, ValueFeed] = {}
         self._plans: dict[str, PlanFeed] = {}
         self._presence: PresenceFeed | None = None
@@ -411,6 +429,8 @@ class Feeds:
             taken += ["my inbox"] if feed.inbox and self._inbox is not None else []
         elif isinstance(feed, LeaseFeed):
             taken = ["leases"] if self._leases is not None else []
+        elif isinstance(feed, ReceiptFeed):
+            taken = ["my receipts"] if self._receipts is not None else []
         elif isinstance(feed, ValueFeed):
             taken = [f"the values of {feed.room}"] if feed.room in self._values else []
         elif isinstance(feed, PlanFeed):
@@ -430,6 +450,8 @@ class Feeds:
             self._inbox = feed if feed.inbox else self._inbox
         elif isinstance(feed, LeaseFeed):
             self._leases = feed
+        elif isinstance(feed, ReceiptFeed):
+            self._receipts = feed
         elif isinstance(feed, ValueFeed):
             self._values[feed.room] = feed
         elif isinstance(feed, PlanFeed):
@@ -452,6 +474,7 @@ class Feeds:
             del self._plans[feed.room]
         self._inbox = None if self._inbox is feed else self._inbox
         self._leases = None if self._leases is feed else self._leases
+        self._receipts = None if self._receipts is feed else self._receipts
         self._presence = None if self._presence is feed else self._presence
 
     def hear(self, notice: Told, seq: int, size: int) -> None:
@@ -466,6 +489,9 @@ class Feeds:
             case LeaseChanged():
                 if self._leases is not None:
                     self._leases.hear(notice, seq, size)
+            case ReceiptChanged():
+                if self._receipts is not None:
+                    self._receipts.hear(notice, seq, size)
             case ValueChanged():
                 values = self._values.get(notice.room)
                 if values is not None:

@@ -14,7 +14,7 @@ import msgspec
 
 from synapse.core.by import By, Rules
 from synapse.core.events import AgentBound, AgentCreated, AgentDescribed, AgentUnbound, Card, Event
-from synapse.core.inboxes import Inbox
+from synapse.core.inboxes import Dates, Inbox
 from synapse.errors import Rejected
 from synapse.protocol.commands import Hello
 from synapse.protocol.names import ancestors, require_agent_name, shown
@@ -43,11 +43,17 @@ class Agent:
 
 @dataclass(slots=True)
 class Agents:
-    """All agents, by id and by name. inboxes: theirs by their ids, and the queues of roles by the ids of those."""
+    """All agents, by id and by name. inboxes: theirs by their ids, and the queues of roles by the ids of those.
+
+    Derived from those: dead_of: dead letters by who sent them, as pairs of seq and inbox, sorted. dates: when messages
+    end.
+    """
 
     by_id: dict[int, Agent] = field(default_factory=dict)
     by_name: dict[str, Agent] = field(default_factory=dict)
     inboxes: dict[int, Inbox] = field(default_factory=dict)
+    dead_of: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+    dates: Dates = field(default_factory=Dates)
 
     def add(self, agent: Agent) -> None:
         """Put an agent and its empty inbox in place."""

@@ -11,6 +11,7 @@ from msgspec import UNSET
 from synapse.core.agents import Agent
 from synapse.core.by import By, Rules
 from synapse.core.cards import answer_set, card_info, cards_to_list, look_card
+from synapse.core.dead_letters import DeliveryMutation, answer_delivery
 from synapse.core.events import (
     AgentCreated,
     ChannelCreated,
@@ -131,6 +132,7 @@ Answerable: TypeAlias = (
     | MemberMutation
     | PlanMutation
     | RoleMutation
+    | DeliveryMutation
 )
 """Mutations whose reply needs nothing but their events. (Hello and inbox.take also need the connection or the disk.)"""
 
@@ -224,7 +226,8 @@ def _answer_rest(
     | RoleMutation
     | SessionMutation
     | ValueMutation
-    | MemberMutation,
+    | MemberMutation
+    | DeliveryMutation,
     by: By,
     events: Sequence[Recorded],
     cursor: str,
@@ -242,6 +245,8 @@ def _answer_rest(
         return answer_resource(state, command, events, cursor)
     if isinstance(command, RoleMutation):
         return answer_role(command, events, cursor)
+    if isinstance(command, DeliveryMutation):
+        return answer_delivery(command, events, cursor)
     return answer_lease(state, command, by, events, cursor)
 
 
@@ -271,13 +276,12 @@ def _sent(events: Sequence[Recorded], cursor: str) -> Sent:
 
 def _acked(state: "State", command: AckInbox, by: By, events: Sequence[Recorded], cursor: str) -> Acked:
     asked = [seq_of_message(text) for text in dict.fromkeys(command.ids)]
-    acks = [item.event for item in events if isinstance(item.event, MessagesAcked)]
-    gone = tuple(seq for ack in acks for seq in ack.messages)
-    if acks:
-        left = acks[-1].left
-    else:
-        entries = state.agents.inboxes[by.require_agent()].entries
-        left = sum(1 for entry in entries.values() if not entry.dead)
+    gone: list[int] = []
+    left = state.agents.inboxes[by.require_agent()].unacked
+    for item in events:
+        assert isinstance(item.event, MessagesAcked), "an ack becomes nothing else"
+        gone += item.event.messages
+        left = item.event.left
     went = frozenset(gone)
     return Acked(
         acked=tuple(message_id(seq) for seq in gone),
@@ -499,7 +503,8 @@ def _agent_info(state: "State", agent: Agent, lease_ms: int) -> AgentInfo:
         connections=here.open,
         first_seen_at_ms=agent.created_at_ms,
         bound=agent.secret_hash is not None,
-        unacked=sum(1 for entry in state.agents.inboxes[agent.id].entries.values() if not entry.dead),
+        unacked=state.agents.inboxes[agent.id].unacked,
+        wakeable=here.is_wakeable,
         display_name=card.display_name,
         personality=card.personality,
         avatar=card.avatar,
@@ -519,4 +524,5 @@ def presence_entry(state: "State", agent: Agent, lease_ms: int) -> PresenceEntry
         status=here.status,
         connected_since_at_ms=here.connected_since_at_ms,
         last_activity_at_ms=here.last_activity_at_ms,
+        wakeable=here.is_wakeable,
     )

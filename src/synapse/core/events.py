@@ -3,10 +3,10 @@
 Events are storage, not the wire: they tolerate unknown fields, carry a version and are upcast when an older one is
 read. An aggregate's id is the seq of the event that created it, so an id is never reused, not even after a delete.
 
-Index keys: `hub`, `ag/ID` (agent), `in/ID` (arrivals in an agent's inbox), `ro/ID` (room), `ch/ID` (channel),
-`ta/ROOM/TASK` (leases of a task of the room with that id), `leases` (all of them), `compactions`, `rl/ID` (role; its
-queue's arrivals are `in/ID`), `ak/SEQ` (the ack of a message to a role). The first key of an
-event is its aggregate and part of the hashed header; the others only serve the index.
+Index keys: `hub`, `ag/ID` (agent), `in/ID` (arrivals in an agent's inbox), `re/ID` (receipts due to an agent),
+`ro/ID` (room), `ch/ID` (channel), `ta/ROOM/TASK` (leases of a task of the room with that id), `leases` (all of them),
+`compactions`, `rl/ID` (role; its queue's arrivals are `in/ID`), `ak/SEQ` (the ack of a message to a role). The first
+key of an event is its aggregate and part of the hashed header; the others only serve the index.
 """
 
 import re
@@ -17,6 +17,13 @@ from msgspec import UNSET, UnsetType
 
 from synapse.core.card_events import AgentDescribed as AgentDescribed
 from synapse.core.card_events import Card as Card
+from synapse.core.delivery_events import DeliveryEvent, receipt_keys
+from synapse.core.delivery_events import MessageDied as MessageDied
+from synapse.core.delivery_events import MessageLent as MessageLent
+from synapse.core.delivery_events import MessageRevived as MessageRevived
+from synapse.core.delivery_events import MessagesAcked as MessagesAcked
+from synapse.core.delivery_events import MessagesDisowned as MessagesDisowned
+from synapse.core.delivery_events import MessagesDropped as MessagesDropped
 from synapse.core.idem import Idem as Idem
 from synapse.core.mail import Delivery as Delivery
 from synapse.core.plan_events import PlanEvent, TaskDeclared, TaskMoved, TaskNoted, TaskRemoved, TasksReady
@@ -152,6 +159,7 @@ class MessagePosted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     thread: str | None = None
     reply_to: str | None = None
     priority: str = "normal"
+    expires_at_ms: int | None = None
     mentions: tuple[Delivery, ...] = ()
     skipped: tuple[str, ...] = ()
     traceparent: str | UnsetType = UNSET
@@ -169,35 +177,8 @@ class MessageSent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     thread: str | None = None
     reply_to: str | None = None
     priority: str = "normal"
+    expires_at_ms: int | None = None
     traceparent: str | UnsetType = UNSET
-    idem: Idem | None = None
-
-
-class MessageLent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A message was handed to one connection. agent: whose inbox it is in, or the id of the role."""
-
-    agent: int
-    message: int
-    idem: Idem | None = None
-
-
-class MessagesAcked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An agent is done with these messages; they leave the inbox, its own or a role's. left: how many unacked ones stay
-    in its own, for the answer. by_member: of a role's queue, and who acked is asked for by the key of each message."""
-
-    agent: int
-    messages: tuple[int, ...]
-    left: int = 0
-    by_member: bool = False
-    idem: Idem | None = None
-
-
-class MessageDied(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A message was lent too often without an ack and is not offered any more."""
-
-    agent: int
-    message: int
-    reason: str
     idem: Idem | None = None
 
 
@@ -382,9 +363,7 @@ Event: TypeAlias = (
     | AgentForgotten
     | MessagePosted
     | MessageSent
-    | MessageLent
-    | MessagesAcked
-    | MessageDied
+    | DeliveryEvent
     | LeaseGranted
     | LeaseRenewed
     | LeaseReleased
@@ -431,9 +410,11 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return tuple(f"in/{d.agent}" for d in event.to)
         case MessagesAcked():
             found = (f"ak/{message}" for message in event.messages) if event.by_member else ()
-            return (f"ag/{event.agent}", *found)
-        case MessageLent() | MessageDied():
-            return (f"ag/{event.agent}",)
+            return (f"ag/{event.agent}", *receipt_keys(event), *found)
+        case MessageLent() | MessageDied() | MessageRevived() | MessagesDropped():
+            return (f"ag/{event.agent}", *receipt_keys(event))
+        case MessagesDisowned():
+            return (f"ag/{event.sender}",)
         case AgentCreated():
             return (f"ag/{seq}",)
         case AgentBound() | AgentUnbound() | AgentDescribed() | AgentForgotten():

@@ -164,7 +164,7 @@ def decide_hand_off(state: "State", rules: Rules, command: HandOffLease, by: By)
     if to.id == lease.ask.agent:
         raise Rejected("bad_request", f"{to.name} holds {command.task} already - at `$.body.to`", {"path": "$.body.to"})
     inbox = state.agents.inboxes[to.id]
-    is_full = len(inbox.entries) >= rules.limits.inbox_unacked_max
+    is_full = inbox.unacked >= rules.limits.inbox_unacked_max
     delivery = None if is_full else Delivery(to.name, to.id, inbox.last_n + 1)
     if state.soft.presence.of(to.id, by.lease_ms) == OFFLINE:
         if delivery is None:

@@ -20,6 +20,7 @@ from synapse.core import (
     agents,
     cards,
     claims,
+    dead_letters,
     holding,
     inboxes,
     members,
@@ -34,6 +35,8 @@ from synapse.core import (
 )
 from synapse.core.agents import Agent
 from synapse.core.by import By, Rules
+from synapse.core.dead_letters import DeliveryMutation
+from synapse.core.delivery_events import RECEIPTS
 from synapse.core.events import (
     LEASES,
     AgentBound,
@@ -59,7 +62,10 @@ from synapse.core.events import (
     MessageDied,
     MessageLent,
     MessagePosted,
+    MessageRevived,
     MessagesAcked,
+    MessagesDisowned,
+    MessagesDropped,
     MessageSent,
     Recorded,
     RoomCreated,
@@ -87,6 +93,7 @@ from synapse.core.members import MemberMutation
 from synapse.core.plan import apply_plan, shown_plan_change
 from synapse.core.plan_events import PlanEvent
 from synapse.core.planning import PlanMutation
+from synapse.core.receipts import shown_receipts
 from synapse.core.resource_events import ResourceEvent
 from synapse.core.resources import ResourceMutation
 from synapse.core.retention import apply_compacted
@@ -133,7 +140,9 @@ from synapse.protocol.notices import Message, Notice
 from synapse.protocol.session_commands import BeatSession
 from synapse.protocol.terms import STATUSES
 
-_Rest: TypeAlias = PlanMutation | ResourceMutation | RoleMutation | SessionMutation | ValueMutation | MemberMutation
+_Rest: TypeAlias = (
+    DeliveryMutation | PlanMutation | ResourceMutation | RoleMutation | SessionMutation | ValueMutation | MemberMutation
+)
 
 Mutation: TypeAlias = (
     Hello
@@ -184,7 +193,7 @@ def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]
         case TakeInbox():
             return inboxes.decide_take(state, rules, command, by)
         case AckInbox():
-            return inboxes.decide_ack(state, command, by)
+            return inboxes.decide_ack(state, rules, command, by)
         case Hello():
             return agents.decide_hello(state, rules, command, by)
         case DeclareStatus():
@@ -252,6 +261,8 @@ def _decide_rest(state: State, rules: Rules, command: _Rest, by: By) -> list[Eve
         return resources.decide_resource(state, rules, command, by)
     if isinstance(command, RoleMutation):
         return role_queues.decide_role(state, rules, command, by)
+    if isinstance(command, DeliveryMutation):
+        return dead_letters.decide_delivery(state, rules, command, by)
     assert_never(command)
 
 
@@ -307,21 +318,27 @@ def apply(state: State, recorded: Recorded) -> None:
         channel.last_n = event.n
         state.messages += 1
         if event.mentions:
-            inboxes.arrive(state, seq, event.mentions, MENTION)
+            inboxes.arrive(
+                state, seq, event.mentions, MENTION, priority=event.priority, expires_at_ms=event.expires_at_ms
+            )
         return
     match event:
         case MessageSent():
             state.messages += 1
-            inboxes.arrive(state, seq, event.to, DIRECT if event.room is None else ALL)
-        case MessageLent():
-            state.agents.inboxes[event.agent].entries[event.message].lends += 1
-        case MessagesAcked():
-            entries = state.agents.inboxes[event.agent].entries
-            for message in event.messages:
-                del entries[message]
-                state.soft.lending.end(event.agent, message)
-        case MessageDied():
-            state.agents.inboxes[event.agent].entries[event.message].dead = True
+            sender = state.agents.by_name.get(actor)
+            inboxes.arrive(
+                state,
+                seq,
+                event.to,
+                DIRECT if event.room is None else ALL,
+                priority=event.priority,
+                expires_at_ms=event.expires_at_ms,
+                sender=None if sender is None else sender.id,
+            )
+        case MessageLent() | MessagesAcked():
+            inboxes.apply_delivery(state, at_ms, event)
+        case MessageDied() | MessageRevived() | MessagesDropped() | MessagesDisowned():
+            inboxes.apply_delivery(state, at_ms, event)
         case AgentCreated():
             state.agents.add(Agent(seq, event.name, event.card, event.secret_hash, at_ms, actor))
         case AgentBound():
@@ -413,8 +430,7 @@ def _forget(state: State, agent: int) -> None:
     for lease in state.leases.live.values():
         if lease.offered_to == agent:
             lease.offer = lease.offered_to = None
-    for seq in state.agents.inboxes[agent].entries:
-        state.soft.lending.end(agent, seq)
+    inboxes.leave_all(state, agent)
     for room in state.rooms.by_id.values():
         rooms.put_out(room, agent)
     for channel in state.rooms.channels.values():
@@ -449,6 +465,8 @@ def announce(
             key = f"in/{delivery.agent}"
             if key in keys:
                 told.append((key, messages.shown_sent(journal_id, recorded, event, delivery)))
+    elif type(event) in RECEIPTS:
+        told += shown_receipts(journal_id, recorded, event, keys)  # type: ignore[arg-type]  # RECEIPTS holds members of it
     elif isinstance(event, ValueEvent):
         key = f"kv/{event.room}"
         if key in keys:

@@ -24,7 +24,7 @@ from synapse.core.events import (
     Recorded,
 )
 from synapse.core.idempotency import Remembered
-from synapse.core.inboxes import DIRECT, arrive
+from synapse.core.inboxes import DIRECT, arrive, leave
 from synapse.core.leases import Kept, Lease, Place, Pool
 from synapse.core.mail import Letter, shown_letter
 from synapse.core.refusals import in_words
@@ -181,9 +181,8 @@ def _withdraw_offer(state: "State", lease: Lease) -> None:
     if lease.offer is None:
         return
     assert lease.offered_to is not None
-    inbox = state.agents.inboxes.get(lease.offered_to)
-    if inbox is not None and inbox.entries.pop(lease.offer, None) is not None:
-        state.soft.lending.end(lease.offered_to, lease.offer)
+    if lease.offered_to in state.agents.inboxes:
+        leave(state, lease.offered_to, lease.offer)
     lease.offer = lease.offered_to = None
 
 

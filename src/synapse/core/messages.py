@@ -28,7 +28,7 @@ _decode_text: Final = msgspec.json.Decoder(str).decode
 def decide_send(state: "State", rules: Rules, command: SendMessage, by: By) -> list[Event]:
     """One message to a channel, to inboxes or to a role; first of all, what `create` makes: agents, or the role."""
     by.require_agent()
-    _require_plain_fields(command, rules)
+    _require_plain_fields(command, rules, by)
     address, names = _destination(command, by)
     if address is not None:
         return [_post(state, rules, address, command, by)]
@@ -39,11 +39,14 @@ def decide_send(state: "State", rules: Rules, command: SendMessage, by: By) -> l
     return _send(state, rules, names, command, by)
 
 
-def _require_plain_fields(command: SendMessage, rules: Rules) -> None:
+def _require_plain_fields(command: SendMessage, rules: Rules, by: By) -> None:
     limits = rules.limits
-    if command.expires_at_ms is not None:
+    if command.expires_at_ms is not None and command.expires_at_ms <= by.at_ms:
         raise Rejected(
-            "unsupported", "this release has no expiry of messages: send without it - at `$.body.expires_at_ms`"
+            "bad_request",
+            f"expires_at_ms {command.expires_at_ms} is not ahead of the hub's clock, {by.at_ms} - at "
+            "`$.body.expires_at_ms`",
+            {"path": "$.body.expires_at_ms", "at_ms": by.at_ms},
         )
     if command.priority not in PRIORITIES:
         raise Rejected(
@@ -132,6 +135,7 @@ def _post(state: "State", rules: Rules, address: str, command: SendMessage, by: 
         thread=command.thread,
         reply_to=command.reply_to,
         priority=command.priority,
+        expires_at_ms=command.expires_at_ms,
         mentions=mentions,
         skipped=skipped,
     )
@@ -161,7 +165,7 @@ def _mentions(
 
 
 def _is_full(state: "State", rules: Rules, agent: int) -> bool:
-    return len(state.agents.inboxes[agent].entries) >= rules.limits.inbox_unacked_max
+    return state.agents.inboxes[agent].unacked >= rules.limits.inbox_unacked_max
 
 
 def _send_all(state: "State", rules: Rules, command: SendMessage, by: By) -> MessageSent:
@@ -185,6 +189,7 @@ def _send_all(state: "State", rules: Rules, command: SendMessage, by: By) -> Mes
         thread=command.thread,
         reply_to=command.reply_to,
         priority=command.priority,
+        expires_at_ms=command.expires_at_ms,
     )
 
 
@@ -232,6 +237,7 @@ def _send(state: "State", rules: Rules, names: list[str], command: SendMessage, 
             thread=command.thread,
             reply_to=command.reply_to,
             priority=command.priority,
+            expires_at_ms=command.expires_at_ms,
         )
     )
     return events
@@ -246,6 +252,7 @@ def _send_role(state: "State", rules: Rules, address: str, command: SendMessage)
         thread=command.thread,
         reply_to=command.reply_to,
         priority=command.priority,
+        expires_at_ms=command.expires_at_ms,
     )
     return [*events, sent]
 
@@ -278,7 +285,7 @@ def shown_posted(journal_id: str, recorded: "Recorded", event: MessagePosted) ->
         thread=event.thread,
         reply_to=event.reply_to,
         priority=event.priority,
-        expires_at_ms=None,
+        expires_at_ms=event.expires_at_ms,
         sent_at_ms=recorded.at_ms,
     )
     return message if event.traceparent is UNSET else _traced(message, event.traceparent)
@@ -300,7 +307,7 @@ def shown_sent(journal_id: str, recorded: "Recorded", event: MessageSent, delive
         thread=event.thread,
         reply_to=event.reply_to,
         priority=event.priority,
-        expires_at_ms=None,
+        expires_at_ms=event.expires_at_ms,
         sent_at_ms=recorded.at_ms,
     )
     return message if event.traceparent is UNSET else _traced(message, event.traceparent)

@@ -47,7 +47,7 @@ _KIND_OF_NOUN: Final = {
     "lane": SESSIONS,
 }
 _KIND_OF_PREFIX: Final = {
-    **dict.fromkeys(("ch", "in", "ag", "ak"), MESSAGES),
+    **dict.fromkeys(("ch", "in", "re", "ag", "ak"), MESSAGES),
     **dict.fromkeys(("ta", LEASES), LEASES),
     "kv": VALUES,
     **dict.fromkeys(("pl", "pt"), PLAN),
@@ -184,6 +184,7 @@ class Planning:
         there: dict[str, Container[int]] = {
             "ch": state.rooms.channels,
             "in": state.agents.inboxes,
+            "re": state.agents.by_id,
             "kv": state.rooms.by_id,
             "pl": state.rooms.by_id,
             "se": state.sessions.by_id,
@@ -203,8 +204,8 @@ class Planning:
 
 
 def kept_from(state: "State", floors: Mapping[str, int]) -> list[tuple[str, int]]:
-    """What lost rows, as it is called, and up to where: channels as `room:channel`, inboxes as `@name`, `leases`,
-    `values of ROOM`, `plan of ROOM`; `messages`, `values` and `plan` for all of them."""
+    """What lost rows, as it is called, and up to where: channels as `room:channel`, inboxes as `@name`,
+    `receipts of NAME`, `leases`, `values of ROOM`, `plan of ROOM`; `messages`, `values` and `plan` for all of them."""
     named: list[tuple[str, int]] = []
     for key, floor in floors.items():
         prefix, _, number = key.partition("/")
@@ -215,6 +216,9 @@ def kept_from(state: "State", floors: Mapping[str, int]) -> list[tuple[str, int]
         elif prefix == "in":
             agent, role = state.agents.by_id.get(int(number)), state.roles.by_id.get(int(number))
             name = f"@{agent.name}" if agent is not None else f"@role:{role.name}" if role is not None else None
+        elif prefix == "re":
+            agent = state.agents.by_id.get(int(number))
+            name = None if agent is None else f"receipts of {agent.name}"
         elif prefix == "kv":
             room = state.rooms.by_id.get(int(number))
             name = None if room is None else f"values of {room.name}"

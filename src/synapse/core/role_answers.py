@@ -36,7 +36,7 @@ def role_shown(
 ) -> RoleInfo:
     """A role as an answer of its own."""
     queue, lends = state.agents.inboxes[role.id], state.soft.lending.lends
-    dead = sum(1 for entry in queue.entries.values() if entry.dead)
+    dead = len(queue.dead)
     lent = sum(1 for seq in queue.entries if (role.id, seq) in lends)
     return RoleInfo(
         role=role.name,

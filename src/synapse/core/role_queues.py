@@ -124,7 +124,7 @@ def arrival_for(state: "State", rules: Rules, address: str, *, create: bool) -> 
     cure = "synapse role join {0} makes it, and --create sends to a role that nobody has joined yet"
     role = require_role(state, name, cure)
     queue, most = state.agents.inboxes[role.id], rules.limits.inbox_unacked_max
-    if len(queue.entries) >= most:
+    if queue.unacked >= most:
         raise Rejected(
             "inbox_full",
             f"{address} has {most} unacked messages: its {len(role.members)} members must take and ack some first "

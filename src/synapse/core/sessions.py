@@ -354,7 +354,7 @@ def presence_of(state: "State", session: Session, lease_ms: int) -> str:
     if not session.is_open:
         return OFFLINE
     here = state.soft.presence.here.get(session.agent)
-    if here is not None and (here.lasting or here.polling):
+    if here is not None and here.is_online:
         return ONLINE
     beat_ms = state.soft.beats.get(session.id)
     return ONLINE if beat_ms is not None and lease_ms - beat_ms < ALIVE_MS else OFFLINE

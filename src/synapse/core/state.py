@@ -11,7 +11,7 @@ import msgspec
 
 from synapse.core.agents import Agent, Agents
 from synapse.core.idempotency import Idempotency, Remembered
-from synapse.core.inboxes import Entry, Inbox, Lending
+from synapse.core.inboxes import Entry, Inbox, Lending, enlist
 from synapse.core.lease_events import enqueue
 from synapse.core.leases import Kept, Lease, Leases, Offer, Place, Pool
 from synapse.core.leasing import Leasing
@@ -176,6 +176,9 @@ def _state_of(plain: _Dump) -> State:
     for role, last_n, entries in plain.roles:
         state.roles.add(role)
         state.agents.inboxes[role.id] = Inbox(last_n=last_n, entries={entry.seq: entry for entry in entries})
+    for inbox_id, inbox in state.agents.inboxes.items():
+        for entry in inbox.entries.values():
+            enlist(state, inbox_id, entry)
     for room in plain.rooms:
         state.rooms.add(room)
     for channel in plain.channels:

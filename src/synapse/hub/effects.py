@@ -10,7 +10,9 @@ from synapse.core.events import (
     ChannelDeleted,
     ChannelLeft,
     MessagePosted,
+    MessageRevived,
     MessagesAcked,
+    MessagesDropped,
     MessageSent,
     Recorded,
     RoomDeleted,
@@ -33,8 +35,8 @@ def take_effect(turns: "Turns", entry: Recorded) -> None:
     match event:
         case TaskNoted() | TaskMoved():
             turns.leasing.on_progress(event)
-        case MessagesAcked():
-            turns.waiting.on_acked(event)
+        case MessagesAcked() | MessageRevived() | MessagesDropped():
+            turns.letters.on_event(event)
         case RoomLeft() | ChannelLeft() | MemberRemoved():
             _hide(turns, event)
         case ChannelDeleted() | RoomDeleted():
@@ -63,7 +65,7 @@ def pass_time(turns: "Turns") -> None:
         return
     state, lease_ms = turns.state, turns.lease_clock.now_ms
     for lend in state.soft.lending.overdue(lease_ms):
-        turns.give_back(lend)
+        turns.letters.give_back(lend)
     state.soft.presence.fade(lease_ms)
     turns.waiting.end_late(now_ms)
     turns.leasing.tick()

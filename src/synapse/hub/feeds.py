@@ -178,6 +178,8 @@ class Feeds:
         self._next_id += 1
         self.count += 1
         connection.subscriptions[subscription.id] = subscription
+        if agent is not None and f"in/{agent}" in keys:
+            self._state.soft.presence.wake(agent, connection.id)
         return subscription
 
     def end(self, subscription: Subscription) -> None:
@@ -188,6 +190,8 @@ class Feeds:
         self.count -= 1
         self.presence.pop(subscription, None)
         subscription.connection.subscriptions.pop(subscription.id, None)
+        if subscription.agent is not None and f"in/{subscription.agent}" in subscription.keys:
+            self._state.soft.presence.unwake(subscription.agent, subscription.connection.id)
         self._leave_live(subscription)
 
     def end_gone(self, connections: Iterable[Connection]) -> None:

@@ -90,6 +90,8 @@ def _floor(state: State, by: By, recorded_as: frozenset[str], room: int | None) 
 def _concerns(state: State, by: By, key: str, room: int | None) -> bool:
     """True when what was dropped under an index key may have been for who asks."""
     noun, _, rest = key.partition("/")
+    if noun == "re":
+        return False  # lends and acks are no lines
     if noun not in ("in", "ch", "kv", "pl"):
         return True  # it stands for all of a kind
     if noun == "in":

@@ -30,7 +30,6 @@ from synapse.core.refusals import holder_facts, in_words, masked
 from synapse.core.resources import OFFER_ENDED, decide_expired, due
 from synapse.errors import Rejected
 from synapse.hub.connection import Connection
-from synapse.hub.waiting import note_poll
 from synapse.protocol.codec import Request, RequestId, encode_notice
 from synapse.protocol.commands import ClaimLease, RenewLease
 from synapse.protocol.cursor import cursor_of
@@ -119,10 +118,7 @@ class Leasing:
             self._unpark(before)
             refusal = Rejected("withdrawn", f"place {place.seq} was taken up by another request")
             self._turns.refuse(before.connection, before.request_id, refusal)
-        connection.waiting += 1
-        connection.in_flight -= 1
-        note_poll(self._state, connection)
-        self._turns.peers.unhold(connection)
+        self._turns.waiting.begin(connection)
         self._claimers[place.seq] = Claimer(connection, request_id)
         lease_ms = self._turns.lease_clock.now_ms
         self._soft.await_turn(place.seq, connection.id, lease_ms)
@@ -151,9 +147,7 @@ class Leasing:
         self._turns.say(connection, encode_notice(self._state.seq, notice))
 
     def _unpark(self, claimer: Claimer) -> None:
-        claimer.connection.waiting -= 1
-        claimer.connection.in_flight += 1
-        note_poll(self._state, claimer.connection)
+        self._turns.waiting.unpark(claimer.connection)
 
     def drop(self, connection: Connection) -> None:
         """A connection has gone: what is tied to it has a grace, its places the time to be taken up again."""

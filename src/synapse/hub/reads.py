@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from synapse.core.events import MessagePosted, MessageSent, Recorded
+from synapse.core.events import MessagePosted, Recorded
+from synapse.core.inboxes import Entry
 from synapse.core.kernel import shown_to
-from synapse.errors import Rejected
 from synapse.hub.paging import REPLY_BYTES_MAX, Scan, cursors, read_page, recorded_of
 from synapse.journal.interface import Pages
-from synapse.journal.upcast import decode
 from synapse.protocol.commands import ReadHistory
 from synapse.protocol.cursor import cursor_of
 from synapse.protocol.notices import Message
@@ -109,27 +108,53 @@ def read_message(pages: Pages, journal_id: str, seq: int, agent: int) -> Message
     return message
 
 
+@dataclass(slots=True, frozen=True)
+class Listed:
+    """What is listed of a message beside itself: how far it got, and of a dead letter when and why it died."""
+
+    inbox: int
+    seq: int
+    delivery: str
+    lends: int
+    died_at_ms: int | None = None
+    reason: str | None = None
+
+    def on(self, message: Message) -> Message:
+        """The message with what is listed of it."""
+        told: dict[str, object] = {"delivery": self.delivery, "lends": self.lends}
+        if self.died_at_ms is not None:
+            told["died_at_ms"] = self.died_at_ms
+        if self.reason is not None:
+            told["reason"] = self.reason
+        return msgspec.structs.replace(message, **told)
+
+
+def listed(inbox: int, entry: Entry) -> Listed:
+    """An entry of an inbox, or of a role's queue, as it is listed."""
+    return Listed(inbox, entry.seq, entry.delivery, entry.lends, entry.died_at_ms, entry.died)
+
+
 def read_inbox(
     pages: Pages,
     journal_id: str,
-    entries: Sequence[tuple[int, int, str, int]],
+    entries: Sequence[Listed],
     *,
     unacked: tuple[int, int | UnsetType],
     head: int,
     more: bool,
 ) -> Inbox:
-    """A page of what an agent may take: entries (agent or role, seq, delivery, lends) with their bodies. unacked: how
-    many live ones are its own, and its roles'. more: others follow behind the last one."""
+    """A page of what an agent may take: entries with their bodies. unacked: how many live ones are its own, and its
+    roles'. more: others follow behind the last one."""
     found: list[Message] = []
     size = 0
-    for inbox, seq, delivery, lends in entries:
-        message = read_message(pages, journal_id, seq, inbox)
+    for entry in entries:
+        message = read_message(pages, journal_id, entry.seq, entry.inbox)
         if message is None:
             continue
         if found and size + _size(message) > REPLY_BYTES_MAX:
             more = True
             break
-        found.append(msgspec.structs.replace(message, delivery=delivery, lends=lends))
+        found.append(entry.on(message))
         size += _size(message)
     return Inbox(
         messages=tuple(found),
@@ -138,22 +163,6 @@ def read_inbox(
         next=found[-1].id if more and found else None,
         cursor=cursor_of(journal_id, head),
     )
-
-
-def read_recipients(pages: Pages, seq: int, sender: str, head: int) -> dict[int, str]:
-    """Who a direct message of `sender` went to: agent ids and names. Raises `Rejected(not_found)`."""
-    row = pages.row(seq) if seq <= head else None
-    if row is not None and not row.body and row.actor == sender:
-        raise Rejected(
-            "not_found", f"m{seq} was dropped by retention, and who acked it is not known any more", {"id": f"m{seq}"}
-        )
-    if row is not None and row.type in ("message.sent", "message.posted") and row.actor == sender:
-        event = decode(row)
-        if isinstance(event, MessageSent):
-            return {delivery.agent: delivery.name for delivery in event.to}
-        if isinstance(event, MessagePosted):
-            raise Rejected("bad_request", "receipts are for direct messages; this one went to a channel")
-    raise Rejected("not_found", f"you sent no direct message m{seq}", {"id": f"m{seq}"})
 
 
 def read_ackers(pages: Pages, seq: int, acked: Mapping[int, str], head: int) -> tuple[str, ...]:

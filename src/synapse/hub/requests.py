@@ -32,8 +32,9 @@ from synapse.hub.digest import digest_query, read_digest
 from synapse.hub.feeds import Subscription
 from synapse.hub.happenings import events_query, read_events
 from synapse.hub.ledger import explanation, ledger_scan, read_ledger
+from synapse.hub.letters import Traces
 from synapse.hub.paging import recorded_of
-from synapse.hub.reads import HistoryQuery, read_ackers, read_history, read_inbox, read_message, read_recipients
+from synapse.hub.reads import HistoryQuery, listed, read_ackers, read_history, read_inbox, read_message
 from synapse.hub.session_reads import points_scan, read_points
 from synapse.hub.threads import Keeper
 from synapse.hub.work import Waiter
@@ -58,6 +59,7 @@ from synapse.protocol.commands import (
     WaitReceipt,
 )
 from synapse.protocol.cursor import cursor_of, message_id, seq_of, seq_of_message
+from synapse.protocol.delivery_commands import GetReceipt, ListDead
 from synapse.protocol.digest_commands import ReadDigest
 from synapse.protocol.event_commands import ReadEvents
 from synapse.protocol.names import GENERAL, split_address, split_topic
@@ -89,6 +91,8 @@ Local: TypeAlias = (
     | ReadHistory
     | ListInbox
     | WaitReceipt
+    | GetReceipt
+    | ListDead
     | ExplainTask
     | ReadProgress
     | ReadDigest
@@ -138,6 +142,10 @@ class Requests:
                 self._list_inbox(connection, request_id, command)
             case WaitReceipt():
                 self._wait_receipt(connection, request_id, command)
+            case GetReceipt():
+                turns.letters.receipt(connection, request_id, command)
+            case ListDead():
+                turns.letters.list_dead(connection, request_id, command)
             case ExplainTask():
                 explain = explanation(state, command, connection.by, self._limits.page_items_max)
                 turns.disk.defer(connection, request_id, lambda: explain(turns.pages))
@@ -217,10 +225,9 @@ class Requests:
 
     def _subscribe(self, connection: Connection, request_id: RequestId, command: Subscribe) -> None:
         limits, state, feeds = self._limits, self._state, self._turns.feeds
-        if not (
-            command.channels or command.inbox or command.presence or command.leases or command.values or command.plans
-        ):
-            what = "channels, inbox, presence, leases, values or plans"
+        single = command.inbox or command.presence or command.leases or command.receipts
+        if not (single or command.channels or command.values or command.plans):
+            what = "channels, inbox, presence, leases, receipts, values or plans"
             raise Rejected("bad_request", f"a subscription names {what} - at `$.body`")
         if len(connection.subscriptions) >= limits.subscriptions_max:
             raise _limit("subscriptions_max", limits.subscriptions_max)
@@ -245,7 +252,8 @@ class Requests:
                     "leases are in another subscription of this connection: end that one first",
                     {"channel": LEASES, "room": None},
                 )
-        followed = [f"kv/{require_room(state, name, connection.by).id}" for name in dict.fromkeys(command.values)]
+        followed = [f"re/{connection.by.require_agent()}"] if command.receipts else []
+        followed += [f"kv/{require_room(state, name, connection.by).id}" for name in dict.fromkeys(command.values)]
         followed += [f"pl/{require_room(state, name, connection.by).id}" for name in dict.fromkeys(command.plans)]
         for key in followed:
             if key in taken:
@@ -253,7 +261,7 @@ class Requests:
                 raise Rejected(
                     "already_subscribed",
                     f"the {called} is followed by another subscription of this connection: end that one first",
-                    {"channel": called.split()[0], "room": state.rooms.by_id[int(key[3:])].name},
+                    {"channel": called.split()[0], "room": None if key.startswith("re/") else called.split()[-1]},
                 )
         since = state.seq if command.since is None else seq_of(command.since, state.journal_id, state.seq)
         named = {key: _called(position) for whole, position in found for key in keys_on_disk(state, [whole])}
@@ -369,9 +377,9 @@ class Requests:
             raise Rejected("bad_request", f"limit {command.limit} must be 1 to {most} - at `$.body.limit`")
         after = -1 if command.after is None else seq_of_message(command.after)
         every = list(in_order(state, agent))
-        rest = [(inbox, entry.seq, entry.delivery, entry.lends) for inbox, entry in every if entry.seq > after]
-        page, head, journal_id = rest[: command.limit], state.seq, state.journal_id
-        own = sum(1 for inbox, entry in every if inbox == agent and not entry.dead)
+        rest = [(inbox, entry) for inbox, entry in every if entry.seq > after]
+        page = [listed(inbox, entry) for inbox, entry in rest[: command.limit]]
+        head, journal_id, own = state.seq, state.journal_id, state.agents.inboxes[agent].unacked
         shared = sum(1 for _, entry in every if not entry.dead) - own if agent in state.roles.of_agent else UNSET
         more = len(rest) > len(page)
         turns.disk.defer(
@@ -384,29 +392,20 @@ class Requests:
 
     def _wait_receipt(self, connection: Connection, request_id: RequestId, command: WaitReceipt) -> None:
         seq, turns = seq_of_message(command.id), self._turns
-        sender, head = connection.by.actor, self._state.seq
-        if seq <= connection.by.require_agent():  # sent before this agent was: by an earlier one of its name
-            raise Rejected("not_found", f"you sent no direct message {command.id}", {"id": command.id})
+        connection.by.require_agent()
         waiter = self._turns.waiting.park(connection, request_id, command.wait_ms)
 
-        def read() -> dict[int, str] | Rejected:
-            try:
-                return read_recipients(turns.pages, seq, sender, head)
-            except Rejected as refusal:
-                return refusal
-
-        def check(found: dict[int, str] | Rejected) -> None:
-            if connection.is_closed:
-                return
+        def check(found: Traces | Rejected) -> None:
             if isinstance(found, Rejected):
                 turns.waiting.unpark(connection)
                 turns.refuse(connection, request_id, found)
                 return
-            waiter.recipients = found
+            dropped = {agent for agent, trace in found.by_agent.items() if trace.is_dropped}
+            waiter.recipients = {to.agent: to.name for to in found.event.to if to.agent not in dropped}
             if not self.answer_receipt(seq, waiter):
                 turns.waiting.for_receipt(seq, waiter)
 
-        turns.disk.read(connection, read, check)
+        turns.letters.trace(connection, seq, check)
 
     def answer_receipt(self, seq: int, waiter: Waiter) -> bool:
         """Answer when at least one recipient has acked."""
@@ -452,7 +451,7 @@ class Requests:
         """An agent has left a role: what it has lent of the queue is there for the others."""
         for lend in self._state.soft.lending.shared_by(agent):
             if lend.agent == role:
-                self._turns.give_back(lend)
+                self._turns.letters.give_back(lend)
 
     def replay(self, connection: Connection, request: Request, command: Answerable, seq: int, count: int) -> None:
         """The answer of an earlier request with this key, rebuilt from its events."""
@@ -560,6 +559,8 @@ class Requests:
 
 def _called_room(state: State, key: str) -> str:
     """What is followed of a room, by its index key."""
+    if key.startswith("re/"):
+        return f"receipts of {state.agents.by_id[int(key[3:])].name}"
     name = state.rooms.by_id[int(key[3:])].name
     return f"values of {name}" if key.startswith("kv/") else f"plan of {name}"
 

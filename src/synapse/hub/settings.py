@@ -98,6 +98,8 @@ _LIMIT_ROWS: Final[dict[str, tuple[str, int, int]]] = {
     "inbox_unacked_max": ("Unacked messages in one inbox.", 1, 1_000_000),
     "lend_ms": ("How long a taken message is lent.", 100, _DAY_MS),
     "lends_max": ("Lends of one message before it is dead.", 1, 1_000_000),
+    "acks_max": ("Ids in one ack.", 1, 10_000),
+    "dead_letters_max": ("Dead letters in one inbox; the oldest of more are dropped.", 1, 1_000_000),
     "agents_max": ("Agents the hub knows.", 1, 1_000_000),
     "rooms_max": ("Rooms.", 1, 100_000),
     "channels_per_room_max": ("Channels in one room.", 1, 100_000),

@@ -7,6 +7,7 @@ the inbox fills, and the next turn takes what has gathered. There is no timed co
 """
 
 import asyncio
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
@@ -14,6 +15,7 @@ from typing import Final
 from synapse.core import kernel
 from synapse.core.answers import QUERIES, answer, look
 from synapse.core.by import Rules
+from synapse.core.delivery_events import RECEIPTS
 from synapse.core.events import (
     Event,
     LeaseQueued,
@@ -23,7 +25,6 @@ from synapse.core.events import (
     to_row,
 )
 from synapse.core.idempotency import find
-from synapse.core.inboxes import Lend, decide_return
 from synapse.core.kernel import MUTATIONS, REPEATABLE, payload_hash, record, stamp
 from synapse.core.lease_events import LEASE_EVENTS
 from synapse.core.plan import follow, openings
@@ -40,6 +41,7 @@ from synapse.hub.effects import pass_time, take_effect
 from synapse.hub.feeds import Feeds, Told
 from synapse.hub.greeting import greet
 from synapse.hub.leasing import Leasing
+from synapse.hub.letters import LOOKED_UP, Decide, Letters
 from synapse.hub.observed import observe_commit, observe_refusal
 from synapse.hub.peers import INBOX_MAX, Peers
 from synapse.hub.requests import Requests
@@ -55,7 +57,13 @@ from synapse.protocol.replies import Reply, Status
 from synapse.protocol.session import Phase, Refusal
 
 TOLD: Final = (
-    frozenset({MessagePosted, MessageSent}) | LEASE_EVENTS | VALUE_EVENTS | PLAN_EVENTS | MEMBER_EVENTS | SESSION_MAIL
+    frozenset({MessagePosted, MessageSent})
+    | RECEIPTS
+    | LEASE_EVENTS
+    | VALUE_EVENTS
+    | PLAN_EVENTS
+    | MEMBER_EVENTS
+    | SESSION_MAIL
 )
 """Events of which followers are told."""
 TURN_REQUESTS_MAX: Final = 512
@@ -113,6 +121,7 @@ class Turns:
         self.leasing = Leasing(self)
         self.space = Space(self, store.writer)
         self.requests = Requests(self, store.keeper)
+        self.letters = Letters(self)
         self.retention = Retention(self, store, loop)
         self.feeds = Feeds(
             state,
@@ -187,7 +196,7 @@ class Turns:
             assert agent is not None
             self.state.soft.presence.disconnect(agent, connection.id, self.clock.wall_ms(), self.lease_clock.now_ms)
         for lend in self.state.soft.lending.held_by(connection.id):
-            self.give_back(lend)
+            self.letters.give_back(lend)
 
     def _run(self) -> None:
         self._is_scheduled = False
@@ -244,7 +253,7 @@ class Turns:
             if kind not in connection.allowed:
                 connection.require_allowed(kind)
             if kind in MUTATIONS:
-                self._mutate(connection, request, command)  # type: ignore[arg-type]  # MUTATIONS holds the union's members
+                self.mutate(connection, request)
             elif kind in QUERIES:
                 self.reply(connection, request.id, look(self.state, self.rules, command, by))  # type: ignore[arg-type]  # QUERIES holds the union's members
             else:
@@ -257,17 +266,16 @@ class Turns:
             observe_refusal(connection, request, refusal)
             self.refuse(connection, request.id, refusal)
 
-    def _mutate(self, connection: Connection, request: Request, command: kernel.Mutation) -> None:
-        key, by = request.idem_key, connection.by
+    def mutate(self, connection: Connection, request: Request, decide: Decide | None = None) -> None:
+        """Carry out what changes something. decide: of a command for which something was looked up. Raises
+        `Rejected`."""
+        key, by, digest = request.idem_key, connection.by, ""
+        command: kernel.Mutation = request.command  # type: ignore[assignment]  # MUTATIONS holds the union's members
         if type(command) is Hello:
             self._require_no_key(key)
             greet(self, connection, request.id, command)
             return
-        if key is None:
-            if type(command) is ClaimLease and command.wait_ms != 0 and self.leasing.takes_up(connection, request, ""):
-                return
-            events = kernel.decide(self.state, self.rules, command, by)
-        else:
+        if key is not None:
             if type(command) not in REPEATABLE:
                 self._require_no_key(key)
             digest = payload_hash(command, request.raw)
@@ -275,15 +283,13 @@ class Turns:
             if known is not None:
                 self.requests.replay(connection, request, command, known.seq, known.count)  # type: ignore[arg-type]  # repeatable ones are answerable
                 return
-            if (
-                type(command) is ClaimLease
-                and command.wait_ms != 0
-                and self.leasing.takes_up(connection, request, digest)
-            ):
-                return
-            events = kernel.decide(self.state, self.rules, command, by)
-            if events:
-                events = stamp(events, key, digest)
+        if type(command) is ClaimLease and command.wait_ms != 0 and self.leasing.takes_up(connection, request, digest):
+            return
+        if decide is None and type(command) in LOOKED_UP and self.letters.look_up(connection, request, command):  # type: ignore[arg-type]  # LOOKED_UP holds the two
+            return
+        events = (decide or kernel.decide)(self.state, self.rules, command, by)
+        if key is not None and events:
+            events = stamp(events, key, digest)
         if request.traceparent is not None:
             events = kernel.traced(events, request.traceparent)
         recorded = self.record(events, by.actor)
@@ -421,10 +427,9 @@ class Turns:
 
     def recent_event(self, seq: int) -> Recorded | None:
         """A message event of this turn or of the last ones, if it is still in memory."""
-        for recorded in self._turn.told:
-            if recorded.seq == seq:
-                return recorded
-        return self.feeds.recent.find(seq)
+        told = self._turn.told
+        at = bisect_left(told, seq, key=lambda recorded: recorded.seq)
+        return told[at] if at < len(told) and told[at].seq == seq else self.feeds.recent.find(seq)
 
     def say_later(self, connection: Connection, request_id: RequestId, result: Reply | Rejected) -> None:
         """Send an answer that was read from disk. Everything in it is durable, so it needs no turn."""
@@ -545,13 +550,7 @@ class Turns:
         if self.is_read_only:
             self.space.try_again()
         self.put(None, lambda: pass_time(self))
-
-    def give_back(self, lend: Lend) -> None:
-        """A lend is over: dead, or free for the next reader."""
-        self.state.soft.lending.end(lend.agent, lend.seq)
-        if not self.is_read_only:
-            self.record(decide_return(self.state, self.rules, lend), "hub")
-        self._turn.arrived.add(lend.agent)
+        self.put(None, self.letters.tick)
 
     @property
     def commit_in_flight_ms(self) -> int:

@@ -6,9 +6,8 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from synapse.core import kernel
-from synapse.core.events import MessageLent, MessagesAcked
+from synapse.core.events import MessageLent, MessagesAcked, MessagesDropped
 from synapse.core.role_queues import takers
-from synapse.core.state import State
 from synapse.errors import Rejected
 from synapse.hub.connection import Connection
 from synapse.hub.work import Waiter
@@ -20,17 +19,13 @@ if TYPE_CHECKING:
     from synapse.hub.turn import Turns
 
 
-def note_poll(state: State, connection: Connection) -> None:
-    """Keep in presence whether an agent waits in a long poll on this connection."""
-    state.soft.presence.poll(connection.by.agent, connection.id, waits=connection.waiting > 0)
-
-
 class Waiting:
     """Everybody who waits, by what for: inboxes by agent id, receipts by message seq."""
 
     def __init__(self, turns: "Turns") -> None:
         self._turns = turns
         self._limits = turns.rules.limits
+        self._presence = turns.state.soft.presence
         self._inboxes: dict[int, deque[Waiter]] = {}
         self._receipts: dict[int, list[Waiter]] = {}
         self._readers: list[tuple[frozenset[str], ReadEvents, Waiter]] = []
@@ -61,22 +56,29 @@ class Waiting:
                 f"this connection has {limits.waiting_max} long polls already (waiting_max)",
                 {"limit": "waiting_max", "value": limits.waiting_max},
             )
+        self.begin(connection)
+        return Waiter(connection, request_id, self._turns.clock.monotonic_ms() + wait_ms)
+
+    def begin(self, connection: Connection) -> None:
+        """A request becomes a long poll; its agent is online while it is."""
         connection.waiting += 1
         connection.in_flight -= 1
-        note_poll(self._turns.state, connection)
         self._turns.peers.unhold(connection)
-        return Waiter(connection, request_id, self._turns.clock.monotonic_ms() + wait_ms)
+        if connection.by.agent is not None:
+            self._presence.poll(connection.by.agent, connection.id, self._turns.clock.wall_ms())
 
     def unpark(self, connection: Connection) -> None:
         """A long poll is about to be answered."""
         connection.waiting -= 1
         connection.in_flight += 1
-        note_poll(self._turns.state, connection)
+        if connection.by.agent is not None:
+            self._presence.unpoll(connection.by.agent, connection.id)
 
     def for_inbox(self, agent: int, waiter: Waiter) -> None:
         """Wait for the next message of an inbox; who came first is served first."""
         self._came += 1
         waiter.order = self._came
+        self._presence.wake(agent, waiter.connection.id)
         self._inboxes.setdefault(agent, deque()).append(waiter)
 
     def for_receipt(self, seq: int, waiter: Waiter) -> None:
@@ -160,6 +162,7 @@ class Waiting:
         waiters.remove(waiter)
         if not waiters:
             del self._inboxes[agent]
+        self._presence.unwake(agent, connection.id)
         self.unpark(connection)
         turns.requests.take(connection, waiter.request_id, command, recorded)
         return True
@@ -169,6 +172,7 @@ class Waiting:
         for agent, waiters in list(self._inboxes.items()):
             for waiter in [waiter for waiter in waiters if waiter.deadline_ms <= now_ms]:
                 waiters.remove(waiter)
+                self._presence.unwake(agent, waiter.connection.id)
                 self._late(waiter, "nothing unacked came into the inbox in that time")
             if not waiters:
                 del self._inboxes[agent]
@@ -185,6 +189,12 @@ class Waiting:
     def _late(self, waiter: Waiter, why: str) -> None:
         self.unpark(waiter.connection)
         self._turns.refuse(waiter.connection, waiter.request_id, Rejected("deadline", why))
+
+    def on_dropped(self, event: MessagesDropped) -> None:
+        """Who drops a dead letter will never ack it."""
+        for seq in event.messages if self._receipts else ():
+            for waiter in self._receipts.get(seq, ()):
+                waiter.recipients.pop(event.agent, None)
 
     def on_acked(self, event: MessagesAcked) -> None:
         """Some messages were acked in this turn: their senders may be waiting."""

@@ -10,6 +10,7 @@ import msgspec
 
 from synapse.protocol.card_commands import CARD_COMMANDS, CardCommand
 from synapse.protocol.codes import PROTOCOL_VERSION
+from synapse.protocol.delivery_commands import DELIVERY_COMMANDS, DeliveryCommand
 from synapse.protocol.digest_commands import DIGEST_COMMANDS, DigestCommand
 from synapse.protocol.event_commands import EVENT_COMMANDS, EventCommand
 from synapse.protocol.member_commands import MEMBER_COMMANDS, MemberCommand
@@ -62,6 +63,10 @@ class SendMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Exactly one of: `to` (agents), `target` (an agent, a comma list, `all`, `room:channel`, `role:NAME`), or
     `room`/`channel` (`channel` may be `room:channel`); none of them means the connection's home. create: a recipient
     or role never seen is created instead of refused. expires_at_ms is refused `unsupported` by this release.
+    Exactly one of: `to` (agents), `target` (an agent, a comma list, `all`, `room:channel`), or `room`/`channel`
+    (`channel` may be `room:channel`); none of them means the connection's home. create: a recipient never seen is
+    created instead of refused. expires_at_ms: whoever has not acked it by then is not given it any more; it is a dead
+    letter there. `role:` targets are refused `unsupported` by this release.
     """
 
     body: msgspec.Raw
@@ -78,8 +83,8 @@ class SendMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Subscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Follow channels, my inbox, presence, leases, the values and the plans of rooms. since: a cursor; what came
-    after it is sent first, then everything live.
+    """Follow channels, my inbox, presence, leases, the values and the plans of rooms, receipts for what I sent. since:
+    a cursor; what came after it is sent first, then everything live.
 
     Observes only: nothing is taken from an inbox and no membership changes.
     """
@@ -88,6 +93,7 @@ class Subscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     inbox: bool = False
     presence: bool = False
     leases: bool = False
+    receipts: bool = False
     values: tuple[str, ...] = ()
     plans: tuple[str, ...] = ()
     since: str | None = None
@@ -120,7 +126,8 @@ class ReadHistory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class TakeInbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Borrow the oldest unacked message of my inbox and of my roles' queues, for 30 s or until this connection closes.
+    """Borrow an unacked message of my inbox and of my roles' queues, for 30 s or until this connection closes: urgent
+    before high, normal and low ones, the oldest among equals.
 
     wait_ms: how long to wait for one (0: not at all). directed_only: leave messages to `all` and mentions in place.
     """
@@ -130,8 +137,9 @@ class TakeInbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class AckInbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Be done with messages by id, or with `all` of them. Acking twice is the same as once. Of my roles' queues: one by
-    its id, unless another has it lent; by `all`, what is lent to me."""
+    """Be done with messages by id, or with `all` of them. Acking twice is the same as once; an id that never was in my
+    inbox is refused `not_found`, and nothing is acked. Of my roles' queues: one by its id, unless another has it lent;
+    by `all`, what is lent to me."""
 
     ids: tuple[str, ...] = ()
     all: bool = False
@@ -484,6 +492,7 @@ Command: TypeAlias = (
     | CompactJournal
     | CardCommand
     | MemberCommand
+    | DeliveryCommand
     | DigestCommand
     | EventCommand
     | PlanCommand
@@ -536,6 +545,7 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     "pool.set": SetPool,
     "pool.delete": DeletePool,
     "pool.list": ListPools,
+    **DELIVERY_COMMANDS,
     **VALUE_COMMANDS,
     **RESOURCE_COMMANDS,
     **CARD_COMMANDS,

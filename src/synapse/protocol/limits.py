@@ -23,6 +23,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     inbox_unacked_max: int = 10_000
     lend_ms: int = 30_000
     lends_max: int = 16
+    acks_max: int = 1_000
+    dead_letters_max: int = 1_000
     agents_max: int = 10_000
     rooms_max: int = 1_000
     channels_per_room_max: int = 1_000

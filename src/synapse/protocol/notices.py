@@ -11,7 +11,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     n: gapless number in its channel; an inbox is the channel `@name`, in no room. to: recipients of a direct message,
     null in a channel, `["all"]` for the room's members. kind: event, direct, system. traceparent: of its sender, where
-    it had one. delivery: only in inbox answers (stored, delivered, acked, dead). sender is `from` on the wire.
+    it had one. delivery: only in inbox answers (stored, delivered, dead). died_at_ms, reason: of a dead
+    letter. sender is `from` on the wire.
     """
 
     id: str
@@ -32,10 +33,13 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     traceparent: str | UnsetType = UNSET
     delivery: str | UnsetType = UNSET
     lends: int | UnsetType = UNSET
+    died_at_ms: int | UnsetType = UNSET
+    reason: str | UnsetType = UNSET
 
 
 class PresenceEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One agent's presence. presence: online, recent, offline. status: idle, busy, waiting_for_input."""
+    """One agent's presence. presence: online, recent, offline. status: idle, busy, waiting_for_input. wakeable:
+    something waits for its inbox now."""
 
     name: str
     kind: str
@@ -43,6 +47,7 @@ class PresenceEntry(msgspec.Struct, frozen=True, kw_only=True):
     status: str
     connected_since_at_ms: int | None
     last_activity_at_ms: int | None
+    wakeable: bool = False
 
 
 class PresenceSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,6 +146,21 @@ class PlanChanged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     cursor: str
 
 
+class ReceiptChanged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far messages that I sent got with one recipient: told once for each change, and what it changed to.
+
+    state: delivered, acked, dead, dropped (a dead letter is in no list any more), stored (the recipient gave it another
+    chance). reason: why it died, or was dropped.
+    """
+
+    ids: tuple[str, ...]
+    recipient: str
+    state: str
+    reason: str | None = None
+    at_ms: int
+    cursor: str
+
+
 class ClaimQueued(msgspec.Struct, frozen=True, kw_only=True):
     """To who waits in `lease.claim`: its place, and what stands in the way. request: the id of the claim.
 
@@ -190,6 +210,7 @@ Notice: TypeAlias = (
     | ClaimQueued
     | ValueChanged
     | PlanChanged
+    | ReceiptChanged
     | CaughtUp
     | Broken
     | Closing
@@ -204,6 +225,7 @@ NOTICES: Final[dict[str, type[Notice]]] = {
     "claim.queued": ClaimQueued,
     "value.changed": ValueChanged,
     "plan.changed": PlanChanged,
+    "receipt.changed": ReceiptChanged,
     "feed.live": CaughtUp,
     "feed.broken": Broken,
     "closing": Closing,

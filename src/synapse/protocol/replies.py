@@ -10,6 +10,7 @@ from synapse.protocol import (
     terms,
 )
 from synapse.protocol.card_replies import CARD_REPLY_TO, CardReply
+from synapse.protocol.delivery_replies import DELIVERY_REPLY_TO, DeliveryReply
 from synapse.protocol.digest_replies import DIGEST_REPLY_TO, DigestReply
 from synapse.protocol.event_replies import EVENT_REPLY_TO, EventReply
 from synapse.protocol.journal_replies import Compaction
@@ -148,8 +149,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AgentInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """An agent and its presence. presence: online, recent, offline. status: as declared. bound: has a secret. skills:
-    their ids; its card tells more."""
+    """An agent and its presence. presence: online, recent, offline. wakeable: something waits for its inbox now, in a
+    long poll or a feed. status: as declared. bound: has a secret. skills: their ids; its card tells more."""
 
     name: str
     kind: str
@@ -161,6 +162,7 @@ class AgentInfo(msgspec.Struct, frozen=True, kw_only=True):
     first_seen_at_ms: int
     bound: bool
     unacked: int
+    wakeable: bool
     display_name: str | None = None
     personality: str | None = None
     avatar: str | None = None
@@ -510,6 +512,7 @@ Reply: TypeAlias = (
     | Compaction
     | CardReply
     | MemberReply
+    | DeliveryReply
     | DigestReply
     | EventReply
     | PlanReply
@@ -567,6 +570,7 @@ REPLY_TO: Final[dict[type[msgspec.Struct], type[Reply]]] = {
     commands.CompactJournal: Compaction,
     **CARD_REPLY_TO,
     **MEMBER_REPLY_TO,
+    **DELIVERY_REPLY_TO,
     **DIGEST_REPLY_TO,
     **EVENT_REPLY_TO,
     **PLAN_REPLY_TO,

@@ -363,7 +363,6 @@ def test_a_second_hub_and_a_taken_port_and_a_bad_setting(hub: RealHub, tmp_path:
 
 def test_what_the_hub_does_not_offer_yet_is_passed_on(hub: RealHub) -> None:
     assert hub.json("send", "--target", "role:reviewer", "hi", code=4)["error"]["code"] == "not_found"
-    assert hub.json("send", "--expires", "1h", "hi", code=3)["error"]["code"] == "unsupported"
 
 
 def test_usage_is_2_and_says_what_was_meant(hub: RealHub) -> None:

@@ -35,7 +35,7 @@ def test_help_names_every_verb_and_every_option() -> None:
 @pytest.mark.parametrize("name", VERBS)
 def test_every_verb_has_the_function_that_carries_it_out(name: str) -> None:
     module = importlib.import_module(f"synapse.faces.cli.{VERBS[name].module}")
-    wanted = "run_hub" if name == "hub" else name.replace(" ", "_")
+    wanted = "run_hub" if name == "hub" else name.replace(" ", "_").replace("-", "_")
     assert callable(getattr(module, wanted))
 
 

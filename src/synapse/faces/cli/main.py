@@ -109,7 +109,7 @@ def _function_of(parsed: Parsed) -> "Callable[[Call], int]":
     """The function that carries out a verb, from the module that the table names."""
     assert parsed.verb is not None
     module = __import__(f"synapse.faces.cli.{parsed.verb.module}", fromlist=["_"])
-    function: Callable[[Call], int] = getattr(module, parsed.verb.name.replace(" ", "_"))
+    function: Callable[[Call], int] = getattr(module, parsed.verb.name.replace(" ", "_").replace("-", "_"))
     return function
 
 

@@ -15,11 +15,14 @@ def who(call: Call) -> int:
     room = call.parsed.text("room")
     answer = call.pages("agent.list", {} if room is None else {"room": room}, ("agents",))
     agents = answer.get("agents")
-    rows = [["NAME", "KIND", "PRESENCE", "STATUS", "SINCE", "LAST", "UNACKED"]]
+    rows = [["NAME", "KIND", "PRESENCE", "WAKEABLE", "STATUS", "SINCE", "LAST", "UNACKED"]]
     for agent in agents if isinstance(agents, list) else []:
         presence, words = field(agent, "presence"), field(agent, "status")
+        wakes = "yes" if agent.get("wakeable") else ""
         times = [clock(agent.get("connected_since_at_ms")), clock(agent.get("last_activity_at_ms"))]
-        rows.append([field(agent, "name"), field(agent, "kind"), presence, words, *times, field(agent, "unacked")])
+        rows.append(
+            [field(agent, "name"), field(agent, "kind"), presence, wakes, words, *times, field(agent, "unacked")]
+        )
     call.show(answer, table(rows))
     return EXIT_OK
 

@@ -1,5 +1,6 @@
 """Every verb with its options: the parser, `--help` and docs/reference/cli.md all speak from this table."""
 
+from synapse.faces.cli.delivery_verbs import DELIVERY_VERBS
 from synapse.faces.cli.observe_verbs import OBSERVE_VERBS
 from synapse.faces.cli.options import FLAG, MANY, NUMBER, SECONDS, TEXT, WAIT, Option, Verb
 from synapse.faces.cli.session_verbs import SESSION_VERBS
@@ -63,7 +64,7 @@ VERBS = {
             Option("thread", TEXT, "T", "The thread it belongs to."),
             Option("reply-to", TEXT, "ID", "The message it answers."),
             Option("priority", TEXT, "P", "low, normal, high or urgent."),
-            Option("expires", SECONDS, "S", "Drop it when nobody took it by then."),
+            Option("expires", SECONDS, "S", "It is dead for whoever has not acked it by then."),
             Option("file", TEXT, "PATH", "Instead of TEXT, refer to this file by path, size and SHA-256."),
             Option("body-json", FLAG, "", "TEXT is JSON, and is sent as that."),
             Option("idem-key", TEXT, "K", "Send once, however often this key is used; without it, a fresh one."),
@@ -84,7 +85,7 @@ VERBS = {
             "follow",
             "",
             (0, 0),
-            "Take the oldest unacked message of my inbox or my roles, print it, ack it; wait for one if there is none.",
+            "Take a message of my inbox or my roles, urgent ones first, print it, ack it; wait if there is none.",
             Option("directed-only", FLAG, "", "Leave messages to all, and mentions, in place."),
             Option("no-ack", FLAG, "", "Do not ack it: it comes again."),
             Option("wait", WAIT, "S", "Wait no longer than this; 5 at the deadline."),
@@ -98,6 +99,7 @@ VERBS = {
             Option("ack", MANY, "ID", "Be done with this message."),
             Option("ack-all", FLAG, "", "Be done with all of them."),
         ),
+        *DELIVERY_VERBS,
         Verb(
             "history",
             "mail",

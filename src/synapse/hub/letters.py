@@ -1,0 +1,336 @@
+"""What the shell does for the delivery of messages: what a decision must look up on disk, receipts, dead letters, and
+the ticks that end messages at their date.
+
+    request --needs the journal--> reader thread --> a later turn: decided as if it came just then
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
+
+from synapse.core import kernel
+from synapse.core.by import By, Rules
+from synapse.core.dead_letters import after_of, decide_resend_sent, letters_to_list, sent_letters
+from synapse.core.delivery_events import MessageDied, MessageLent, MessageRevived, MessagesAcked, MessagesDropped
+from synapse.core.events import Event, MessagePosted, MessageSent, Recorded
+from synapse.core.inboxes import (
+    Lend,
+    decide_expired,
+    decide_return,
+    inboxes_of,
+    never_here,
+    never_possible,
+    seqs_to_ack,
+)
+from synapse.core.receipts import due
+from synapse.core.refusals import require_limit
+from synapse.core.retention import floor_of
+from synapse.core.state import State
+from synapse.errors import Rejected
+from synapse.hub.connection import Connection
+from synapse.hub.observed import observe_refusal
+from synapse.hub.paging import REPLY_BYTES_MAX, SCAN_ROWS_MAX, recorded_of
+from synapse.hub.reads import listed, read_message
+from synapse.journal.interface import Pages
+from synapse.protocol.codec import Request, RequestId
+from synapse.protocol.commands import AckInbox
+from synapse.protocol.cursor import cursor_of, seq_of_message
+from synapse.protocol.delivery_commands import GetReceipt, ListDead, ResendDead
+from synapse.protocol.delivery_replies import DeadPage, ReceiptInfo, Receipts
+from synapse.protocol.notices import Message
+
+if TYPE_CHECKING:
+    from synapse.hub.turn import Turns
+
+Decide: TypeAlias = Callable[[State, Rules, kernel.Mutation, By], list[Event]]
+
+LOOKED_UP: Final = frozenset({AckInbox, ResendDead})
+"""Mutations that may need the journal before they are decided."""
+_ROWS: Final = 500
+
+
+@dataclass(slots=True)
+class Trace:
+    """What the journal tells of a message in one inbox. is_over: it has left it."""
+
+    delivered_at_ms: int | None = None
+    acked_at_ms: int | None = None
+    died_at_ms: int | None = None
+    acked_by: str | None = None
+    lends: int | None = None
+    reason: str | None = None
+    is_dropped: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """True when nothing more can happen to it."""
+        return self.is_dropped or self.acked_at_ms is not None
+
+
+@dataclass(slots=True)
+class Traces:
+    """What the journal tells of a direct message: its event, and by agent what became of it, up to `upto`. complete:
+    false when so much happened since that not all of it was looked at."""
+
+    event: MessageSent
+    sent_at_ms: int
+    upto: int
+    complete: bool = True
+    by_agent: dict[int, Trace] = field(default_factory=dict)
+
+
+def read_traces(pages: Pages, seq: int, sender: str, sender_id: int, upto: int) -> Traces | Rejected:
+    """Look a message of mine up. Refused `not_found`, and `bad_request` for one that went to a channel."""
+    row = pages.row(seq) if sender_id < seq <= upto else None
+    if row is None or row.actor != sender or not row.body or row.type not in ("message.sent", "message.posted"):
+        if row is not None and row.actor == sender and not row.body:
+            return Rejected(
+                "not_found",
+                f"m{seq} was dropped by retention, and who acked it is not known any more",
+                {"id": f"m{seq}"},
+            )
+        return Rejected("not_found", f"you sent no direct message m{seq}", {"id": f"m{seq}"})
+    event = recorded_of(row).event
+    if isinstance(event, MessagePosted):
+        return Rejected("bad_request", "receipts are for direct messages; this one went to a channel")
+    assert isinstance(event, MessageSent)
+    traces = Traces(event, row.at_ms, upto)
+    traces.by_agent = {delivery.agent: Trace() for delivery in event.to}
+    position, scanned = seq, 0
+    while not all(trace.is_over for trace in traces.by_agent.values()):
+        rows = pages.page((f"re/{sender_id}",), position, upto, _ROWS)
+        for found in rows:
+            _follow(traces, seq, recorded_of(found))
+        scanned += len(rows)
+        if len(rows) < _ROWS:
+            break
+        position = rows[-1].seq
+        if scanned >= SCAN_ROWS_MAX:
+            traces.complete = False
+            break
+    return traces
+
+
+def _follow(traces: Traces, seq: int, recorded: Recorded) -> None:
+    """Note what an event says of the message at `seq`."""
+    event, at_ms = recorded.event, recorded.at_ms
+    if not isinstance(event, MessageLent | MessagesAcked | MessageDied | MessageRevived | MessagesDropped):
+        return
+    if all(message != seq for _, message in due(event)):
+        return
+    trace = traces.by_agent.get(event.agent)
+    if trace is None:
+        return
+    match event:
+        case MessageLent():
+            trace.delivered_at_ms = at_ms
+        case MessagesAcked():
+            trace.acked_at_ms, trace.acked_by = at_ms, recorded.actor
+            trace.lends = event.lends[event.messages.index(seq)] if event.lends else None
+        case MessageDied():
+            trace.died_at_ms, trace.reason, trace.lends = at_ms, event.reason, event.lends
+        case MessageRevived():
+            trace.delivered_at_ms = trace.died_at_ms = trace.reason = None
+        case MessagesDropped():
+            trace.is_dropped, trace.reason = True, event.reason
+        case _:
+            assert_never(event)
+
+
+class Letters:
+    """The delivery of messages, for one `Turns`."""
+
+    def __init__(self, turns: "Turns") -> None:
+        self._turns = turns
+        self._state = turns.state
+        self._limits = turns.rules.limits
+
+    def tick(self) -> None:
+        """Messages whose date has passed die."""
+        turns = self._turns
+        if not turns.is_read_only and self._state.agents.dates.heap:
+            turns.record(decide_expired(self._state, turns.rules, turns.clock.wall_ms()), "hub")
+
+    def on_event(self, event: MessagesAcked | MessageRevived | MessagesDropped) -> None:
+        """A message has left an inbox, or is back in it: somebody may wait for that."""
+        match event:
+            case MessagesAcked():
+                self._turns.waiting.on_acked(event)
+            case MessageRevived():
+                self._turns.arrived([event.agent])
+            case MessagesDropped():
+                self._turns.waiting.on_dropped(event)
+            case _:
+                assert_never(event)
+
+    def give_back(self, lend: Lend) -> None:
+        """A lend is over: the message is dead, or free for the next reader."""
+        turns = self._turns
+        self._state.soft.lending.end(lend.agent, lend.seq)
+        if not turns.is_read_only:
+            turns.record(decide_return(self._state, turns.rules, lend), "hub")
+        turns.arrived([lend.agent])
+
+    # What must be looked up first.
+
+    def look_up(self, connection: Connection, request: Request, command: AckInbox | ResendDead) -> bool:
+        """True when the command waits for the disk; it is decided in a later turn then. Raises `Rejected`."""
+        state, by = self._state, connection.by
+        agent = by.require_agent()
+        if isinstance(command, ResendDead):
+            if not command.sent:
+                return False
+            sent_letters(state, command, by)
+            seq, actor, head = seq_of_message(command.id), by.actor, state.seq
+            self._read(connection, request, lambda: self._original(command, seq, actor, agent, head))
+            return True
+        inboxes = inboxes_of(state, agent)
+        there = [state.agents.inboxes[inbox].entries for inbox in inboxes]
+        gone = [seq for seq in seqs_to_ack(self._turns.rules, command) if all(seq not in entries for entries in there)]
+        if not gone or never_possible(state, agent, gone):
+            return False
+        keys = tuple(f"in/{inbox}" for inbox in inboxes)
+        self._read(connection, request, lambda: self._were_here(keys, gone))
+        return True
+
+    def _read(self, connection: Connection, request: Request, job: Callable[[], Decide | Rejected]) -> None:
+        turns = self._turns
+
+        def done(decide: Decide | Rejected) -> None:
+            if connection.is_closed:
+                return
+            connection.by.at_ms, connection.by.lease_ms = turns.now_at_ms, turns.lease_clock.now_ms
+            try:
+                if isinstance(decide, Rejected):
+                    raise decide
+                turns.mutate(connection, request, decide)
+            except Rejected as refusal:
+                observe_refusal(connection, request, refusal)
+                turns.refuse(connection, request.id, refusal)
+
+        turns.disk.read(connection, job, done)
+
+    def _were_here(self, keys: Sequence[str], seqs: Sequence[int]) -> Decide | Rejected:
+        """As the reader thread finds it: did each of these messages ever come into one of those inboxes?"""
+        pages = self._turns.pages
+        never = [seq for seq in seqs if not pages.page(keys, seq - 1, seq, 1)]
+        floor = max(floor_of(self._state.retention.floors, key) for key in keys)
+        unknown = [seq for seq in never if seq > floor]  # of what was dropped nobody knows: it may have been here
+        return never_here(unknown) if unknown else kernel.decide
+
+    def _original(self, command: ResendDead, seq: int, actor: str, agent: int, head: int) -> Decide | Rejected:
+        found = read_traces(self._turns.pages, seq, actor, agent, head)
+        if isinstance(found, Rejected):
+            return found
+        return partial(_resend, command, found.event)
+
+    # Receipts.
+
+    def trace(
+        self, connection: Connection, seq: int, then: Callable[[Traces | Rejected], None], *, is_again: bool = False
+    ) -> None:
+        """What became of a message that this agent sent, handed to `then` in a later turn."""
+        turns, by, head = self._turns, connection.by, self._state.seq
+        sender = by.require_agent()
+
+        def done(found: Traces | Rejected) -> None:
+            if connection.is_closed:
+                return
+            if not isinstance(found, Rejected) and not is_again and self._is_behind(found, seq):
+                self.trace(connection, seq, then, is_again=True)
+                return
+            then(found)
+
+        turns.disk.read(connection, lambda: read_traces(turns.pages, seq, by.actor, sender, head), done)
+
+    def _is_behind(self, found: Traces, seq: int) -> bool:
+        """True when it left an inbox after the journal was looked at."""
+        inboxes = self._state.agents.inboxes
+        return found.complete and any(
+            not trace.is_over and agent in inboxes and seq not in inboxes[agent].entries
+            for agent, trace in found.by_agent.items()
+        )
+
+    def receipt(self, connection: Connection, request_id: RequestId, command: GetReceipt) -> None:
+        """Answer `receipt.get`. Raises `Rejected`."""
+        require_limit(command.limit, self._limits.page_items_max)
+        seq = seq_of_message(command.id)
+        connection.by.require_agent()
+
+        def answer(found: Traces | Rejected) -> None:
+            if isinstance(found, Rejected):
+                self._turns.refuse(connection, request_id, found)
+            else:
+                self._turns.reply(connection, request_id, self._receipts(found, seq, command))
+
+        self.trace(connection, seq, answer)
+
+    def _receipts(self, found: Traces, seq: int, command: GetReceipt) -> Receipts:
+        every = sorted((delivery.name, delivery.agent) for delivery in found.event.to)
+        rest = [item for item in every if command.after is None or item[0] > command.after]
+        page = rest[: command.limit]
+        return Receipts(
+            id=command.id,
+            sent_at_ms=found.sent_at_ms,
+            expires_at_ms=found.event.expires_at_ms,
+            recipients=tuple(self._info(name, agent, seq, found) for name, agent in page),
+            complete=found.complete,
+            next=page[-1][0] if len(rest) > len(page) else None,
+            cursor=cursor_of(self._state.journal_id, self._state.seq),
+        )
+
+    def _info(self, name: str, agent: int, seq: int, found: Traces) -> ReceiptInfo:
+        """What is told of one recipient: memory knows what is in its inbox, the journal what was."""
+        trace, inbox = found.by_agent[agent], self._state.agents.inboxes.get(agent)
+        entry = None if inbox is None else inbox.entries.get(seq)
+        lends, died_at_ms, reason = trace.lends, trace.died_at_ms, trace.reason
+        if entry is not None:
+            state, lends, died_at_ms, reason = entry.delivery, entry.lends, entry.died_at_ms, entry.died
+        elif trace.acked_at_ms is not None:
+            state = "acked"
+        elif trace.is_dropped:
+            state = "dropped"
+        else:
+            state = "gone" if inbox is not None else "forgotten"
+        return ReceiptInfo(
+            recipient=name,
+            state=state,
+            lends=lends,
+            delivered_at_ms=trace.delivered_at_ms,
+            acked_at_ms=trace.acked_at_ms,
+            acked_by=trace.acked_by,
+            died_at_ms=died_at_ms,
+            reason=reason,
+        )
+
+    # Dead letters.
+
+    def list_dead(self, connection: Connection, request_id: RequestId, command: ListDead) -> None:
+        """Answer `dead.list`. Raises `Rejected`."""
+        turns, state = self._turns, self._state
+        page, total, following = letters_to_list(state, turns.rules, command, connection.by)
+        letters = [listed(inbox, entry) for inbox, entry in page]
+        head, journal_id, pages = state.seq, state.journal_id, turns.pages
+
+        def read() -> DeadPage:
+            found: list[Message] = []
+            after, size = following, 0
+            for at, letter in enumerate(letters):
+                message = read_message(pages, journal_id, letter.seq, letter.inbox)
+                if message is None:
+                    continue
+                size += len(bytes(message.body)) + 512
+                if found and size > REPLY_BYTES_MAX:
+                    after = after_of(letters[at - 1].seq, letters[at - 1].inbox, sent=command.sent)
+                    break
+                found.append(letter.on(message))
+            return DeadPage(messages=tuple(found), total=total, next=after, cursor=cursor_of(journal_id, head))
+
+        turns.disk.defer(connection, request_id, read)
+
+
+def _resend(
+    command: ResendDead, original: MessageSent, state: State, rules: Rules, _: kernel.Mutation, by: By
+) -> list[Event]:
+    return decide_resend_sent(state, rules, command, by, original)
