@@ -17,7 +17,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import against, board, claims, compaction, machine, memory, servers, starting, traffic, values
+from benchmarks import against, board, claims, compaction, machine, memory, relay, servers, starting, traffic, values
 from benchmarks.bench import Bench
 from benchmarks.gates import table
 from benchmarks.generator import BUILD, Generator, LoadFailed, build
@@ -39,6 +39,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "stuck": memory.stuck,
     "compaction": compaction.compaction,
     "cli": starting.cli,
+    "relay": relay.relay,
 }
 ROUNDS = 5
 ROUNDS_QUICK = 2

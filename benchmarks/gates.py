@@ -89,6 +89,7 @@ GATES: Final = (
     Gate("compaction p99", "compaction", AT_MOST, 2.0, "p99 of a message beside a compaction ÷ that without"),
     Gate("send", "cli", AT_MOST, 2.2, "`synapse send`, reply included ÷ `python -c pass`", aim=1.7),
     Gate("help", "cli", AT_MOST, 2.2, "`synapse --help` ÷ `python -c pass`", aim=1.7),
+    Gate("relay", "relay", AT_LEAST, 2.0, "an hour of a fleet in full lines of JSON ÷ in the relay's form"),
 )
 """The tables of issue 2, section Speed and memory, and issue 3, section Speed."""
 
