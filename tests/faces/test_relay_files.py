@@ -166,6 +166,33 @@ def test_whatever_kills_the_writer_readers_are_told_everything_once_or_that_it_i
         relay.close()
 
 
+@pytest.mark.parametrize("keep", [1, 2, 3])
+@pytest.mark.parametrize("steps", range(6))
+def test_a_kill_between_any_two_renames_leaves_files_that_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: int, steps: int
+) -> None:
+    fuse, path = Fuse(monkeypatch), tmp_path / "relay.ndjson"
+    relay = started(path, bytes_max=1_500, keep=keep)
+    for _ in range(4):
+        feed(relay, 12)
+    fuse.renames_left = steps
+    with pytest.raises(Killed):
+        for _ in range(6):
+            feed(relay, 12)
+    relay.close()
+    for budget in (steps, 1 << 40):
+        relay = come_back(fuse, path, keep, budget)
+        assert relay.position is not None
+        proved(list(read(str(path))), cursor(0), relay.position)
+        relay.close()
+    relay = started(path, bytes_max=1_500, keep=keep)
+    feed(relay, 12)
+    assert relay.position is not None
+    proved(list(read(str(path))), cursor(0), relay.position)
+    assert len(list(tmp_path.glob("relay.ndjson*"))) <= keep + 1, "the lock is one"
+    relay.close()
+
+
 def come_back(fuse: Fuse, path: Path, keep: int, renames_left: int) -> Relay:
     """The next writer, which may be killed while it puts things in order."""
     fuse.renames_left = renames_left

@@ -3,10 +3,19 @@
 from tests.planted.leases import LEASE_FAULTS
 from tests.planted.lending import LENDING_FAULTS
 from tests.planted.members import MEMBER_FAULTS
+from tests.planted.observing import OBSERVING_FAULTS
 from tests.planted.plan import PLAN_FAULTS
 from tests.planted.roles import ROLE_FAULTS
 from tests.planted.spine import SPINE_FAULTS
 from tests.planted.values import VALUE_FAULTS
 
-FAULTS = [*SPINE_FAULTS, *LEASE_FAULTS, *VALUE_FAULTS, *LENDING_FAULTS, *PLAN_FAULTS, *ROLE_FAULTS]
-FAULTS = [*SPINE_FAULTS, *LEASE_FAULTS, *VALUE_FAULTS, *LENDING_FAULTS, *PLAN_FAULTS, *MEMBER_FAULTS]
+FAULTS = [
+    *LEASE_FAULTS,
+    *LENDING_FAULTS,
+    *MEMBER_FAULTS,
+    *OBSERVING_FAULTS,
+    *PLAN_FAULTS,
+    *ROLE_FAULTS,
+    *SPINE_FAULTS,
+    *VALUE_FAULTS,
+]

@@ -34,8 +34,8 @@ OBSERVING_FAULTS = [
     Fault(
         "a page that is full skips the line that did not fit",
         PAGES,
-        "                    return found, position\n                found.append(line)\n            position = row.seq",
-        "                    return found, row.seq\n                found.append(line)\n            position = row.seq",
+        "                    return found, position\n                found.append(line)",
+        "                    return found, row.seq\n                found.append(line)",
         _PAGES,
     ),
     Fault(
@@ -90,8 +90,8 @@ OBSERVING_FAULTS = [
     Fault(
         "a relay that rotates loses the line that did not fit",
         FILES,
-        '                text, size = "", self._size + len(_END)\n                lines = self._writer.lines(happening)',
-        '                text, size = "", self._size + len(_END)\n                lines = ""',
+        "                lines = self._writer.lines(happening)\n            text += lines",
+        '                lines = ""\n            text += lines',
         _FILES,
     ),
     Fault(
