@@ -255,6 +255,8 @@ def _sent(events: Sequence[Recorded], cursor: str) -> Sent:
     event = last.event
     if isinstance(event, MessagePosted):
         room, _, channel = event.address.partition(":")
+        if not event.mentions and not event.skipped:  # nearly all
+            return Sent(message_id(last.seq), cursor, room, channel, event.n)
         return Sent(
             id=message_id(last.seq),
             cursor=cursor,

@@ -58,11 +58,11 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
 
 
-class Sent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+class Sent(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The message is durable. Channel messages carry room, channel and n, direct ones the recipients.
 
     skipped: members or mentioned agents whose inbox was full. created: recipients that this message created.
-    """
+    """  # not kw_only: the answer to each post is made by place
 
     id: str
     cursor: str
