@@ -131,7 +131,13 @@ SLOW = frozenset({"argparse", "asyncio", "h11", "msgspec", "websockets"})
 BROAD_EXCEPT_ALLOWED: frozenset[str] = frozenset({"src/synapse/hub/threads.py", "benchmarks/python_client.py"})
 
 # Structs of the hottest path that are made by place: a call with more than 15 names builds a dictionary first.
-BY_PLACE = frozenset({"src/synapse/protocol/replies.py: Lease", "src/synapse/protocol/plan_replies.py: TaskInfo"})
+BY_PLACE = frozenset(
+    {
+        "src/synapse/protocol/replies.py: Lease",
+        "src/synapse/protocol/replies.py: Sent",
+        "src/synapse/protocol/plan_replies.py: TaskInfo",
+    }
+)
 
 # Tests that mirror no one module of src, and what tests share. Patterns as in a shell.
 UNMIRRORED = (
