@@ -18,6 +18,7 @@ from synapse.protocol.limits import Limits
 from synapse.protocol.names import NAME_MAX, RESERVED, SEGMENT, TASK
 from synapse.protocol.notices import NOTICES
 from synapse.protocol.plan_replies import ProgressLine, TaskHolder, TaskInfo
+from synapse.protocol.question_replies import QuestionClosed, QuestionInfo
 from synapse.protocol.replies import REPLY_TO, Checkpoint, Covered, Happened, Lease, LeaseWaiter, PoolInfo, TaskBrief
 from synapse.protocol.terms import Artefact
 
@@ -83,7 +84,7 @@ def test_every_command_is_explained_with_all_its_fields(name: str) -> None:
 
 
 COMMON = frozenset({"cursor", "room", "channel", "messages"})
-TOLD_ONCE = {Lease: "A lease", TaskInfo: "A task"}
+TOLD_ONCE = {Lease: "A lease", TaskInfo: "A task", QuestionInfo: "A question", QuestionClosed: "The end of a question"}
 """Replies of several commands have a heading of their own, to which each of these commands links."""
 
 

@@ -112,6 +112,8 @@ FAST_PATH = (
     "src/synapse/faces/cli/roles.py",
     "src/synapse/faces/cli/manifest.py",
     "src/synapse/faces/cli/task.py",
+    "src/synapse/faces/cli/question_verbs.py",
+    "src/synapse/faces/cli/questions.py",
     "src/synapse/faces/cli/declare.py",
     "src/synapse/faces/cli/board.py",
     "src/synapse/faces/cli/session.py",

@@ -10,6 +10,7 @@ from synapse.core.retention_events import JournalCompacted
 from synapse.core.state import FORMAT, FORMAT_OF_BASES, decode_state, digest, encode_state, lift_state, new_state
 from synapse.protocol.commands import ClaimLease, JoinChannel, SaveCheckpoint, SetPool, TakeInbox
 from synapse.protocol.plan_commands import DeclareTask
+from synapse.protocol.question_commands import AnswerQuestion, AskQuestion
 from synapse.protocol.role_commands import JoinRole
 from synapse.protocol.session_commands import StartSession
 from synapse.protocol.terms import Artefact
@@ -33,6 +34,9 @@ def busy_world() -> World:
     world.do(DeclareTask(task="T1", title="first", depends_on=("T0",)), "ada")
     world.do(StartSession(task="T1"), "ada")
     world.do(PutValue(key="k", value=msgspec.Raw(b'{"v":1}'), ttl_ms=60_000), "ada")
+    world.do(AskQuestion(title="Which?", task="T1", context=msgspec.Raw(b'{"a":1}'), deadline_ms=60_000), "ada")
+    asked = world.do(AskQuestion(title="Now?"), "ada")[0]
+    world.do(AnswerQuestion(id=f"q{asked[0].seq}", answer="yes"), "operator")
     world.record([JournalCompacted(upto=9, base_hash="ab", cuts={"messages": 7}, floors={"ch/5": 6})], "hub")
     return world
 

@@ -237,8 +237,8 @@ LEASE_FAULTS = [
     Fault(
         "a restart starts the clock of a parked lease",
         LEASING,
-        "        if lease.parked:\n            soft.arm(",
-        "        if lease.parked and lease.tied:\n            soft.arm(",
+        "        if lease.is_parked:\n            soft.arm(",
+        "        if lease.is_parked and lease.tied:\n            soft.arm(",
         ("tests/core/test_lease_machine.py",),
     ),
     Fault(

@@ -137,8 +137,8 @@ LENDING_FAULTS = [
     Fault(
         "a topic outlives its room",
         FEEDS,
-        'if key.startswith(("ch/", "kv/", "pl/", "to/"))',
-        'if key.startswith(("ch/", "kv/", "pl/"))',
+        'if key.startswith(("ch/", "kv/", "pl/", "qu/", "to/"))',
+        'if key.startswith(("ch/", "kv/", "pl/", "qu/"))',
         _FEEDS,
     ),
     Fault(

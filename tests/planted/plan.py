@@ -2,7 +2,7 @@
 
 from tests.planted.fault import Fault
 
-PLAN, PLANNING, LIFECYCLE, TURN = "core/plan.py", "core/planning.py", "core/lifecycle.py", "hub/turn.py"
+PLAN, PLANNING, LIFECYCLE = "core/plan.py", "core/planning.py", "core/lifecycle.py"
 _TESTS = ("tests/core/test_planning.py",)
 _MACHINE = ("tests/core/test_plan_machine.py",)
 
@@ -114,9 +114,9 @@ PLAN_FAULTS = [
     ),
     Fault(
         "nothing follows for the plan",
-        TURN,
-        '            steps = self._fold(follow(self.state, recorded), "hub")',
-        "            steps = []",
+        "hub/consequences.py",
+        '        steps = turns.fold(follow(state, recorded), "hub")',
+        "        steps = []",
         _MACHINE,
     ),
 ]

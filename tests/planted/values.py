@@ -3,7 +3,7 @@
 from tests.planted.fault import Fault
 
 VALUES, ANSWERS, TURN = "core/values.py", "core/value_answers.py", "hub/turn.py"
-EFFECTS = "hub/effects.py"
+EFFECTS = "hub/consequences.py"
 _TESTS = ("tests/core/test_values.py",)
 _TURN = ("tests/hub/test_turn.py",)
 
@@ -98,15 +98,15 @@ VALUE_FAULTS = [
     Fault(
         "no tick ends a value",
         EFFECTS,
-        '    turns.record(decide_expired(state, turns.clock.wall_ms(), EXPIRED_MAX), "hub")',
+        '    turns.record(values.decide_expired(state, at_ms, values.EXPIRED_MAX), "hub")',
         "    pass",
         _TURN,
     ),
     Fault(
         "values end by the lease clock",
         EFFECTS,
-        "decide_expired(state, turns.clock.wall_ms(), EXPIRED_MAX)",
-        "decide_expired(state, turns.lease_clock.now_ms, EXPIRED_MAX)",
+        "values.decide_expired(state, at_ms, values.EXPIRED_MAX)",
+        "values.decide_expired(state, turns.lease_clock.now_ms, values.EXPIRED_MAX)",
         _TURN,
     ),
     Fault(

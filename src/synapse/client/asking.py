@@ -10,6 +10,7 @@ from synapse.protocol import (
     card_replies,
     commands,
     plan_replies,
+    question_replies,
     replies,
     resource_replies,
     role_replies,
@@ -37,6 +38,7 @@ _Page = TypeVar(
     role_replies.RolesPage,
     role_replies.RoleInfo,
     session_replies.SessionsPage,
+    question_replies.QuestionsPage,
 )
 _PAGE: Final = 200
 

@@ -26,7 +26,7 @@ from synapse.client.subscriptions import PresenceUpdate
 from synapse.errors import Disconnected, LeaseLost
 from synapse.protocol import replies
 from synapse.protocol.codes import CLOSE_NORMAL
-from synapse.protocol.notices import LeaseChanged, Message, PlanChanged, ReceiptChanged, ValueChanged
+from synapse.protocol.notices import LeaseChanged, Message, PlanChanged, QuestionChanged, ReceiptChanged, ValueChanged
 
 _P = ParamSpec("_P")
 _Result = TypeVar("_Result")
@@ -373,6 +373,13 @@ class BlockingClient:
     task = _blocking(Client.task)
     tasks = _blocking(Client.tasks)
     progress = _blocking(Client.progress)
+    ask = _blocking(Client.ask)
+    await_answer = _blocking(Client.await_answer)
+    answer = _blocking(Client.answer)
+    dismiss = _blocking(Client.dismiss)
+    withdraw_question = _blocking(Client.withdraw_question)
+    question = _blocking(Client.question)
+    questions = _blocking(Client.questions)
     digest = _blocking(Client.digest)
     read_events = _blocking(Client.read_events)
     happenings = _iterated(Client.happenings)
@@ -434,6 +441,10 @@ class BlockingClient:
     ) -> BlockingFeed[ValueChanged]:
         """What becomes of a room's values."""
         return BlockingFeed(self._loop, lambda: self._client.value_changes(prefix, room=room, since=since))
+
+    def question_changes(self, *, room: str | None = None, since: str | None = None) -> BlockingFeed[QuestionChanged]:
+        """What becomes of a room's questions."""
+        return BlockingFeed(self._loop, lambda: self._client.question_changes(room=room, since=since))
 
     def plan_changes(self, *, room: str | None = None, since: str | None = None) -> BlockingFeed[PlanChanged]:
         """What becomes of a room's plan."""

@@ -43,6 +43,7 @@ from synapse.protocol.delivery_commands import DropDead, ResendDead
 from synapse.protocol.member_commands import InviteMember, KickMember
 from synapse.protocol.notices import ClaimQueued
 from synapse.protocol.plan_commands import DeclareTask, DeclareTasks, NoteProgress, RemoveTask, UpdateTask
+from synapse.protocol.question_commands import AnswerQuestion, AskQuestion, DismissQuestion, WithdrawQuestion
 from synapse.protocol.resource_commands import OfferResource, WithdrawResource
 from synapse.protocol.session_commands import EndSession, SaveSessionPoint, StartSession, UpdateSession
 from synapse.protocol.value_commands import ClearValues, DeleteValue, PutValue, TransferValue
@@ -89,6 +90,10 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
         UpdateSession,
         SaveSessionPoint,
         EndSession,
+        AskQuestion,
+        AnswerQuestion,
+        DismissQuestion,
+        WithdrawQuestion,
     }
 )
 """Commands that get an idempotency key. All others are simply repeated: they change nothing durable or, as renewals,

@@ -32,6 +32,7 @@ from synapse.client.leases import PLAIN, HeldLease, Mode, Terms, claim, claim_co
 from synapse.client.lifeline import Lifeline, Wiring
 from synapse.client.places import Places
 from synapse.client.plan import SharedPlan
+from synapse.client.questions import QuestionDetails, Questions
 from synapse.client.resources import LentResources
 from synapse.client.role_queues import RoleQueues
 from synapse.client.sessions import WorkSessions
@@ -41,6 +42,7 @@ from synapse.client.subscriptions import (
     PlanFeed,
     PresenceFeed,
     PresenceUpdate,
+    QuestionFeed,
     ReceiptFeed,
     ValueFeed,
 )
@@ -71,6 +73,8 @@ __all__ = [
     "PlanFeed",
     "PresenceFeed",
     "PresenceUpdate",
+    "QuestionDetails",
+    "QuestionFeed",
     "ReceiptFeed",
     "RequestTimeout",
     "Skill",
@@ -89,7 +93,17 @@ __all__ = [
 
 
 class Client(
-    Delivery, Places, RoleQueues, SharedValues, LentResources, Cards, SharedPlan, Digests, Happenings, WorkSessions
+    Delivery,
+    Places,
+    RoleQueues,
+    SharedValues,
+    LentResources,
+    Cards,
+    SharedPlan,
+    Questions,
+    Digests,
+    Happenings,
+    WorkSessions,
 ):
     """One agent's connection to a hub. Use it as `async with Client(...) as client`, in one event loop.
 

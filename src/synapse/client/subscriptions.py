@@ -31,6 +31,7 @@ from synapse.protocol.notices import (
     PresenceChanged,
     PresenceEntry,
     PresenceSnapshot,
+    QuestionChanged,
     ReceiptChanged,
     ValueChanged,
 )
@@ -48,6 +49,7 @@ Told: TypeAlias = (
     | ValueChanged
     | PlanChanged
     | ReceiptChanged
+    | QuestionChanged
     | PresenceSnapshot
     | PresenceChanged
     | CaughtUp
@@ -55,7 +57,7 @@ Told: TypeAlias = (
 )
 """Notices that belong to a subscription."""
 
-_Kept = TypeVar("_Kept", Message, LeaseChanged, ValueChanged, PlanChanged, ReceiptChanged)
+_Kept = TypeVar("_Kept", Message, LeaseChanged, ValueChanged, PlanChanged, QuestionChanged, ReceiptChanged)
 
 
 class Feed(ABC):
@@ -344,6 +346,18 @@ class ReceiptFeed(ResumingFeed[ReceiptChanged]):
         return Subscribe(receipts=True, since=self._position)
 
 
+class QuestionFeed(ResumingFeed[QuestionChanged]):
+    """What becomes of the questions of a room."""
+
+    def __init__(self, lifeline: "Lifeline", room: str, *, since: str | None) -> None:
+        super().__init__(lifeline, since=since)
+        self.room = room
+
+    def command(self) -> Subscribe:
+        """Subscribe from the last change that was kept."""
+        return Subscribe(questions=(self.room,), since=self._position)
+
+
 class PresenceUpdate(msgspec.Struct, frozen=True, kw_only=True):
     """Agents by name. is_snapshot: these are all that are online or recent; else only those that changed."""
 
@@ -412,6 +426,7 @@ class Feeds:
         self._receipts: ReceiptFeed | None = None
         self._values: dict[str, ValueFeed] = {}
         self._plans: dict[str, PlanFeed] = {}
+        self._questions: dict[str, QuestionFeed] = {}
         self._presence: PresenceFeed | None = None
 
     def __iter__(self) -> Iterator[Feed]:
@@ -435,6 +450,8 @@ class Feeds:
             taken = [f"the values of {feed.room}"] if feed.room in self._values else []
         elif isinstance(feed, PlanFeed):
             taken = [f"the plan of {feed.room}"] if feed.room in self._plans else []
+        elif isinstance(feed, QuestionFeed):
+            taken = [f"the questions of {feed.room}"] if feed.room in self._questions else []
         elif isinstance(feed, PresenceFeed):
             taken = ["presence"] if self._presence is not None else []
         if taken:
@@ -456,6 +473,8 @@ class Feeds:
             self._values[feed.room] = feed
         elif isinstance(feed, PlanFeed):
             self._plans[feed.room] = feed
+        elif isinstance(feed, QuestionFeed):
+            self._questions[feed.room] = feed
         elif isinstance(feed, PresenceFeed):
             self._presence = feed
 
@@ -472,6 +491,8 @@ class Feeds:
             del self._values[feed.room]
         if isinstance(feed, PlanFeed):
             del self._plans[feed.room]
+        if isinstance(feed, QuestionFeed):
+            del self._questions[feed.room]
         self._inbox = None if self._inbox is feed else self._inbox
         self._leases = None if self._leases is feed else self._leases
         self._receipts = None if self._receipts is feed else self._receipts
@@ -500,6 +521,10 @@ class Feeds:
                 plan = self._plans.get(notice.room)
                 if plan is not None:
                     plan.hear(notice, seq, size)
+            case QuestionChanged():
+                questions = self._questions.get(notice.room)
+                if questions is not None:
+                    questions.hear(notice, seq, size)
             case PresenceSnapshot() | PresenceChanged():
                 if self._presence is not None:
                     self._presence.hear(notice)

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET
 
 from synapse.core.agents import Agent
+from synapse.core.asking import QuestionMutation
 from synapse.core.by import By, Rules
 from synapse.core.cards import answer_set, card_info, cards_to_list, look_card
 from synapse.core.dead_letters import DeliveryMutation, answer_delivery
@@ -38,6 +39,12 @@ from synapse.core.members import MemberMutation, answer_members
 from synapse.core.plan_answers import answer_plan, look_task, task_info, tasks_to_list
 from synapse.core.planning import PlanMutation
 from synapse.core.presence import Here
+from synapse.core.question_answers import (
+    answer_question,
+    listed_question,
+    look_question,
+    questions_to_list,
+)
 from synapse.core.refusals import require_limit
 from synapse.core.resource_answers import answer_resource, resource_info, resources_to_list
 from synapse.core.resources import ResourceMutation
@@ -81,6 +88,8 @@ from synapse.protocol.plan_commands import (
     ShowTask,
 )
 from synapse.protocol.plan_replies import PlanPage
+from synapse.protocol.question_commands import ListQuestions, ShowQuestion
+from synapse.protocol.question_replies import QuestionInfo, QuestionsPage
 from synapse.protocol.replies import (
     Acked,
     AgentInfo,
@@ -133,6 +142,7 @@ Answerable: TypeAlias = (
     | PlanMutation
     | RoleMutation
     | DeliveryMutation
+    | QuestionMutation
 )
 """Mutations whose reply needs nothing but their events. (Hello and inbox.take also need the connection or the disk.)"""
 
@@ -147,6 +157,8 @@ _RestQuery: TypeAlias = (
     | ShowRole
     | ShowSession
     | ListSessions
+    | ShowQuestion
+    | ListQuestions
 )
 
 Query: TypeAlias = (
@@ -178,6 +190,7 @@ _Paged: TypeAlias = (
     | ListRoles
     | ShowRole
     | ListSessions
+    | ListQuestions
 )
 
 QUERIES = frozenset(get_args(Query))
@@ -225,6 +238,7 @@ def _answer_rest(
     | ResourceMutation
     | RoleMutation
     | SessionMutation
+    | QuestionMutation
     | ValueMutation
     | MemberMutation
     | DeliveryMutation,
@@ -241,6 +255,8 @@ def _answer_rest(
         return answer_members(state, command, events, cursor)
     if isinstance(command, SessionMutation):
         return answer_session(state, command, by, events, cursor)
+    if isinstance(command, QuestionMutation):
+        return answer_question(state, command, by, events, cursor)
     if isinstance(command, ResourceMutation):
         return answer_resource(state, command, events, cursor)
     if isinstance(command, RoleMutation):
@@ -390,6 +406,8 @@ def _look_rest(state: "State", rules: Rules, query: _RestQuery, by: By, cursor: 
                 sessions_to_list(state, query, by), query, rules, lambda name: listed_session(state, name, by)
             )
             return SessionsPage(seq=state.seq, sessions=sessions, next=following, cursor=cursor)
+        case ShowQuestion() | ListQuestions():
+            return _look_questions(state, rules, query, by, cursor)
         case _:
             return look_lease(state, rules, query, by, cursor)
 
@@ -402,6 +420,16 @@ def _look_role(state: "State", rules: Rules, query: ListRoles | ShowRole, cursor
     named = state.roles.by_name
     roles, following = _listed(sorted(named), query, rules, lambda name: role_info(state, named[name]))
     return RolesPage(roles=roles, next=following, cursor=cursor)
+
+
+def _look_questions(
+    state: "State", rules: Rules, query: ShowQuestion | ListQuestions, by: By, cursor: str
+) -> QuestionInfo | QuestionsPage:
+    if isinstance(query, ShowQuestion):
+        return look_question(state, query, by, cursor)
+    order, count = questions_to_list(state, query, by)
+    found, following = _listed(order, query, rules, lambda key: listed_question(state, key))
+    return QuestionsPage(seq=state.seq, questions=found, open=count, next=following, cursor=cursor)
 
 
 def _plan_page(state: "State", rules: Rules, query: ListTasks, by: By, cursor: str) -> PlanPage:

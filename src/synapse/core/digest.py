@@ -185,7 +185,7 @@ def _held(state: "State", agent: int, by: By) -> Iterator[DigestOwn]:
             status=None if task is None else task.status,
             epoch=lease.epoch,
             remaining_ms=left[lease.epoch],
-            parked=lease.parked,
+            parked=lease.is_parked,
             idle_ms=soft.idle_ms(lease, by.lease_ms),
             stalled=soft.is_stalled(lease, by.lease_ms),
         )

@@ -27,6 +27,14 @@ from synapse.core.delivery_events import MessagesDropped as MessagesDropped
 from synapse.core.idem import Idem as Idem
 from synapse.core.mail import Delivery as Delivery
 from synapse.core.plan_events import PlanEvent, TaskDeclared, TaskMoved, TaskNoted, TaskRemoved, TasksReady
+from synapse.core.question_events import (
+    QuestionAnswered,
+    QuestionAsked,
+    QuestionDismissed,
+    QuestionEvent,
+    QuestionExpired,
+    QuestionWithdrawn,
+)
 from synapse.core.resource_events import ResourceEvent, ResourceExpired, ResourceOffered, ResourceWithdrawn
 from synapse.core.retention_events import COMPACTIONS, JournalCompacted
 from synapse.core.role_events import RoleCreated as RoleCreated
@@ -284,15 +292,16 @@ class LeaseOffered(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class LeaseParked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The TTL of a lease stands still while its task waits for a person."""
+    """The TTL of a lease stands still while its task waits for a person. question: for whose answer; None: by hand."""
 
     ask: Ask
     epoch: int
+    question: int | None = None
     idem: Idem | None = None
 
 
 class LeaseResumed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The TTL of a parked lease runs on."""
+    """The TTL of a parked lease runs on: by hand, or because the last question that parked it is closed."""
 
     ask: Ask
     epoch: int
@@ -381,6 +390,7 @@ Event: TypeAlias = (
     | RoomEvent
     | MemberEvent
     | PlanEvent
+    | QuestionEvent
     | ResourceEvent
     | RoleEvent
     | SessionEvent
@@ -466,6 +476,10 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return (f"se/{event.session}", *(() if event.lane is None else (f"la/{event.lane}",)))
         case SessionOffered():
             return (f"se/{event.session}", *(f"in/{d.agent}" for d in event.deliveries))
+        case QuestionAsked():
+            return (f"qu/{event.room}",)
+        case QuestionAnswered() | QuestionDismissed() | QuestionExpired() | QuestionWithdrawn():
+            return (f"qu/{event.room}", *(f"in/{d.agent}" for d in event.deliveries))
         case JournalStarted() | JournalAdopted() | JournalWritable() | HubStarted():
             return ("hub",)
         case JournalCompacted():

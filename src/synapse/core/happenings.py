@@ -59,6 +59,14 @@ from synapse.core.lease_events import shown_change
 from synapse.core.messages import shown_posted, shown_sent
 from synapse.core.plan import shown_plan_change
 from synapse.core.plan_events import PlanEvent, TaskDeclared, TaskMoved, TaskNoted, TaskRemoved, TasksReady
+from synapse.core.question_answers import shown_question_change
+from synapse.core.question_events import (
+    QuestionAnswered,
+    QuestionAsked,
+    QuestionDismissed,
+    QuestionExpired,
+    QuestionWithdrawn,
+)
 from synapse.core.resource_events import ResourceExpired, ResourceOffered, ResourceWithdrawn
 from synapse.core.retention_events import JournalCompacted
 from synapse.core.role_events import RoleCreated, RoleDeleted, RoleJoined, RoleLeft
@@ -315,6 +323,11 @@ def _picked(event: Event, names: tuple[str, ...]) -> Fields:
     return found
 
 
+def _question(recorded: Recorded, eyes: Eyes) -> Told:
+    said = _said(shown_question_change(eyes.journal_id, recorded, cast("QuestionAsked", recorded.event)))
+    return f"question.{said.pop('change')}", said
+
+
 def _fields(kind: str, *names: str) -> Line:
     """The line of an event of no room: these of its fields, those that say something. `a=b`: field a, called b."""
     return Line((kind,), _nowhere, lambda recorded, _: (kind, _picked(recorded.event, names)))
@@ -392,6 +405,16 @@ LINES: Final[dict[type[Event], Line | None]] = {
     TasksReady: Line(("task.ready",), _in_room, _task),
     TaskNoted: Line(tuple(f"progress.{kind}" for kind in PROGRESS_KINDS), _in_room, _noted),
     TaskRemoved: Line(("task.removed",), _in_room, _task),
+    **{
+        kind: Line((f"question.{word}",), _in_room, _question)
+        for kind, word in (
+            (QuestionAsked, "asked"),
+            (QuestionAnswered, "answered"),
+            (QuestionDismissed, "dismissed"),
+            (QuestionExpired, "expired"),
+            (QuestionWithdrawn, "withdrawn"),
+        )
+    },
     ResourceOffered: _fields(
         "resource.offered", "name", "kind=resource_kind", "capacity", "owner", "description", "data", "expires_at_ms"
     ),
@@ -437,6 +460,7 @@ REMEMBERED: Final = tuple(
         "progress.decision",
         "progress.finding",
         "progress.handoff",
+        "question.answered",
         "session.checkpointed",
     )
     if kind in KINDS

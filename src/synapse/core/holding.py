@@ -44,6 +44,7 @@ from synapse.protocol.commands import (
     SetPool,
     WithdrawClaim,
 )
+from synapse.protocol.cursor import question_id
 from synapse.protocol.names import require_segment, require_task
 
 if TYPE_CHECKING:
@@ -151,6 +152,15 @@ def decide_checkpoint(state: "State", rules: Rules, command: SaveCheckpoint, by:
 def decide_park(state: "State", command: ParkLease, by: By) -> list[Event]:
     """The TTL stands still, or runs on."""
     lease = lease_of(state, command.task, command.room, command.epoch, by)
+    if not command.parked and lease.questions:
+        ids = [question_id(question) for question in lease.questions]
+        more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
+        raise Rejected(
+            "not_empty",
+            f"{lease.ask.task} stays parked while {ids[0]} is open{more}: "
+            f"wait for the answer, or withdraw it (synapse withdraw {ids[0]})",
+            {"task": lease.ask.task, "epoch": lease.epoch, "questions": ids},
+        )
     if lease.parked == command.parked:
         return []
     kind = LeaseParked if command.parked else LeaseResumed

@@ -18,6 +18,7 @@ import msgspec
 
 from synapse.core import (
     agents,
+    asking,
     cards,
     claims,
     dead_letters,
@@ -26,6 +27,7 @@ from synapse.core import (
     members,
     messages,
     planning,
+    questions,
     resources,
     role_queues,
     rooms,
@@ -34,6 +36,7 @@ from synapse.core import (
     values,
 )
 from synapse.core.agents import Agent
+from synapse.core.asking import QuestionMutation
 from synapse.core.by import By, Rules
 from synapse.core.dead_letters import DeliveryMutation
 from synapse.core.delivery_events import RECEIPTS
@@ -93,6 +96,8 @@ from synapse.core.members import MemberMutation
 from synapse.core.plan import apply_plan, shown_plan_change
 from synapse.core.plan_events import PlanEvent
 from synapse.core.planning import PlanMutation
+from synapse.core.question_answers import question_letter, shown_question_change
+from synapse.core.question_events import QuestionClosing, QuestionEvent
 from synapse.core.receipts import shown_receipts
 from synapse.core.resource_events import ResourceEvent
 from synapse.core.resources import ResourceMutation
@@ -141,7 +146,14 @@ from synapse.protocol.session_commands import BeatSession
 from synapse.protocol.terms import STATUSES
 
 _Rest: TypeAlias = (
-    DeliveryMutation | PlanMutation | ResourceMutation | RoleMutation | SessionMutation | ValueMutation | MemberMutation
+    DeliveryMutation
+    | PlanMutation
+    | QuestionMutation
+    | ResourceMutation
+    | RoleMutation
+    | SessionMutation
+    | ValueMutation
+    | MemberMutation
 )
 
 Mutation: TypeAlias = (
@@ -257,6 +269,8 @@ def _decide_rest(state: State, rules: Rules, command: _Rest, by: By) -> list[Eve
         return members.decide_members(state, command, by)
     if isinstance(command, SessionMutation):
         return session_changes.decide_session(state, rules, command, by)
+    if isinstance(command, QuestionMutation):
+        return asking.decide_question(state, rules, command, by)
     if isinstance(command, ResourceMutation):
         return resources.decide_resource(state, rules, command, by)
     if isinstance(command, RoleMutation):
@@ -370,7 +384,14 @@ def apply(state: State, recorded: Recorded) -> None:
 def _apply_rest(
     state: State,
     recorded: Recorded,
-    event: PlanEvent | ResourceEvent | RoleEvent | SessionEvent | ValueEvent | RareLeaseEvent | MemberEvent,
+    event: PlanEvent
+    | QuestionEvent
+    | ResourceEvent
+    | RoleEvent
+    | SessionEvent
+    | ValueEvent
+    | RareLeaseEvent
+    | MemberEvent,
 ) -> None:
     """The areas of `_decide_rest`, and what seldom happens to leases."""
     if isinstance(event, Mail):
@@ -383,6 +404,8 @@ def _apply_rest(
         members.apply_members(state, event)
     elif isinstance(event, SessionEvent):
         sessions.apply_session(state, recorded, event)
+    elif isinstance(event, QuestionEvent):
+        questions.apply_question(state, recorded, event)
     elif isinstance(event, ResourceEvent):
         resources.apply_resource(state, recorded, event)
     elif isinstance(event, RoleEvent):
@@ -404,6 +427,7 @@ def _apply_room(state: State, seq: int, at_ms: int, actor: str, event: RoomEvent
             state.values.drop_room(event.room)
             state.plan.drop_room(event.room)
             state.sessions.drop_room(event.room)
+            state.questions.drop_room(event.room)
         case RoomJoined():
             rooms.take_in(state.rooms.by_id[event.room], event.agent, event.after)
         case RoomLeft():
@@ -483,6 +507,8 @@ def announce(
                 _tell_apart(told, keys, place, change, is_only=apart[place])
             elif LEASES in keys:
                 told.append((LEASES, change))
+        if isinstance(event, QuestionEvent) and f"qu/{event.room}" in keys:
+            told.append((f"qu/{event.room}", shown_question_change(journal_id, recorded, event)))
         for agent in arrivals(event):
             key = f"in/{agent}"
             arrival = _shown_mail(journal_id, recorded, agent) if key in keys else None
@@ -497,10 +523,12 @@ def _tell_apart(
     told += [(key, change) for key in (LEASES, f"{LEASES}/{room}") if key in keys and not (is_only and key == LEASES)]
 
 
-def _letter(event: Mail) -> Letter:
-    """What an event that is mail says, by the area it is of."""
+def _letter(event: Mail, by: str) -> Letter:
+    """What an event that is mail says, by the area it is of. by: who caused it."""
     if isinstance(event, MemberEvent):
         return members.member_letter(event)
+    if isinstance(event, QuestionClosing):
+        return question_letter(event, by)
     raise AssertionError(f"{type(event).__name__} is mail of no area")
 
 
@@ -510,7 +538,7 @@ def _shown_mail(journal_id: str, recorded: Recorded, agent: int) -> Message | No
     if isinstance(event, Mail):
         for delivery in event.deliveries:
             if delivery.agent == agent:
-                return shown_letter(journal_id, recorded, delivery, _letter(event))
+                return shown_letter(journal_id, recorded, delivery, _letter(event, recorded.actor))
         return None
     return shown_arrival(journal_id, recorded, agent)
 

@@ -42,6 +42,7 @@ from synapse.protocol.commands import (
     SetPool,
     WithdrawClaim,
 )
+from synapse.protocol.cursor import question_id
 from synapse.protocol.names import require_agent_name, require_task
 from synapse.protocol.terms import MODES
 
@@ -192,7 +193,7 @@ def lease_info(
         lease.ttl_ms,
         None if left_ms is None else by.at_ms + left_ms,
         left_ms,
-        "parked" if lease.parked else "held",
+        "parked" if lease.is_parked else "held",
         lease.granted_at_ms,
         lease.note,
         lease.branch,
@@ -203,6 +204,7 @@ def lease_info(
         live=UNSET if cursor is None else True,
         plan=_brief(state, ask) if cursor is not None and state.plan.count else UNSET,
         cursor=UNSET if cursor is None else cursor,
+        questions=tuple(map(question_id, lease.questions)) if lease.questions else UNSET,
     )
 
 

@@ -28,7 +28,7 @@ from synapse.core.inboxes import DIRECT, arrive, leave
 from synapse.core.leases import Kept, Lease, Place, Pool
 from synapse.core.mail import Letter, shown_letter
 from synapse.core.refusals import in_words
-from synapse.protocol.cursor import cursor_of
+from synapse.protocol.cursor import cursor_of, question_id
 from synapse.protocol.notices import LeaseChanged, Message
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def apply_lease(state: "State", recorded: Recorded, event: RareLeaseEvent) -> No
                     note=old.note,
                     branch=old.branch,
                     parked=old.parked,
+                    questions=old.questions,
                 )
             )
             if event.delivery is not None:
@@ -118,7 +119,11 @@ def apply_lease(state: "State", recorded: Recorded, event: RareLeaseEvent) -> No
             lease.offered_to, lease.offer = event.to.agent, recorded.seq
             arrive(state, recorded.seq, (event.to,), DIRECT)
         case LeaseParked():
-            leases.live[event.epoch].parked = True
+            lease = leases.live[event.epoch]
+            if event.question is None:
+                lease.parked = True
+            else:
+                lease.questions.append(event.question)
         case LeaseResumed():
             leases.live[event.epoch].parked = False
         case LeaseCheckpointed():
@@ -144,10 +149,13 @@ def apply_grant(state: "State", seq: int, at_ms: int, event: LeaseGranted) -> No
         if place.key is not None and (place.ask.owner, place.key) not in state.idempotency.by_key:
             key = Remembered(place.ask.owner, place.key, place.hash, seq, 1, at_ms)
             state.idempotency.remember(key)
+    questions: list[int] = []
     if event.replaces is not None:
+        questions = state.leases.live[event.replaces].questions
         apply_end(state, event.replaces, event.ask)
     # By place: with names it costs twice as much.
     lease = Lease(seq, event.ask, event.ttl_ms, at_ms, event.tied, event.note, event.branch, event.place)
+    lease.questions = questions
     state.leases.add(lease)
 
 
@@ -369,9 +377,10 @@ def in_a_sentence(recorded: Recorded) -> str:
         case LeaseOffered():
             return f"offered by {event.ask.owner} to {event.to.name}, who was offline (epoch {event.epoch})"
         case LeaseParked():
-            return f"parked by {event.ask.owner}: its time stands still (epoch {event.epoch})"
+            asked = "" if event.question is None else f", who asks people {question_id(event.question)}"
+            return f"parked by {event.ask.owner}{asked}: its time stands still (epoch {event.epoch})"
         case LeaseResumed():
-            return f"resumed by {event.ask.owner}: its time runs on (epoch {event.epoch})"
+            return f"resumed by {actor}: its time runs on (epoch {event.epoch})"
         case LeaseCheckpointed():
             files = f" and {len(event.artefacts)} files" if event.artefacts else ""
             return f"{event.ask.owner} kept a checkpoint of {len(bytes(event.data))} bytes{files} (epoch {event.epoch})"

@@ -29,7 +29,8 @@ RANK: Final = {name: rank for rank, name in enumerate(PRIORITIES)}
 
 @dataclass(slots=True)
 class Lease:
-    """One live grant. place: where it waited. offered_to, offer: an agent id and the message in its inbox."""
+    """One live grant. place: where it waited. offered_to, offer: an agent id and the message in its inbox. parked: by
+    hand. questions: the open ones that park it too."""
 
     epoch: int
     ask: Ask
@@ -42,6 +43,12 @@ class Lease:
     parked: bool = False
     offered_to: int | None = None
     offer: int | None = None
+    questions: list[int] = field(default_factory=list)
+
+    @property
+    def is_parked(self) -> bool:
+        """True while its TTL stands still."""
+        return self.parked or bool(self.questions)
 
 
 @dataclass(slots=True)

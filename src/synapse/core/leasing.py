@@ -102,7 +102,7 @@ class Leasing:
 
     def remaining_ms(self, lease: Lease, lease_ms: int) -> int | None:
         """What is left of a lease; None while it is parked."""
-        if lease.parked:
+        if lease.is_parked:
             return None
         return max(0, self.deadlines.get(lease.epoch, lease_ms + lease.ttl_ms) - lease_ms)
 
@@ -112,13 +112,13 @@ class Leasing:
 
     def is_stalled(self, lease: Lease, lease_ms: int) -> bool:
         """True when it is renewed without progress. One that is parked waits for somebody else."""
-        return not lease.parked and self.idle_ms(lease, lease_ms) > self.stalled_ms
+        return not lease.is_parked and self.idle_ms(lease, lease_ms) > self.stalled_ms
 
     def renew(self, lease: Lease, connection: int, lease_ms: int) -> None:
         """A full TTL from now; a tied lease belongs to this connection from here on. A parked one stays parked."""
         if lease.tied:
             self.tie(lease.epoch, connection)
-        if lease.parked:
+        if lease.is_parked:
             self.left[lease.epoch] = lease.ttl_ms
         else:
             self.arm(lease.epoch, lease_ms + lease.ttl_ms)
@@ -183,7 +183,7 @@ def arm_all(state: "State", limits: "Limits", lease_ms: int) -> None:
     soft = state.soft.leasing
     for lease in state.leases.live.values():
         soft.moved[lease.epoch] = lease_ms
-        if lease.parked:
+        if lease.is_parked:
             soft.arm(lease.epoch, lease_ms + limits.parked_ms_max, PARKED)
         else:
             soft.arm(lease.epoch, lease_ms + lease.ttl_ms)

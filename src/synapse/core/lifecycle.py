@@ -15,6 +15,7 @@ from typing import Final
 
 OPEN: Final = "open"
 IN_PROGRESS: Final = "in_progress"
+WAITING: Final = "waiting_for_input"
 DONE: Final = "done"
 
 TRANSITIONS: Final[dict[str, tuple[str, ...]]] = {

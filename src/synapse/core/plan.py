@@ -418,6 +418,9 @@ def shown_plan_change(journal_id: str, recorded: Recorded, event: PlanEvent) -> 
             assert_never(event)
 
 
+QUESTION: Final = "question"
+QUESTION_CLOSED: Final = "question_closed"
+"""Why a task waits for input, and goes on; the note says which question."""
 _LAPSE_WORDS: Final = {"released": "was released", "expired": "expired", "revoked": "was taken away"}
 
 
@@ -447,6 +450,8 @@ def in_a_sentence(recorded: Recorded, event: PlanEvent) -> str:
 
 def lapse_text(event: TaskMoved) -> str:
     """Why the hub moved a task, as its ledger has it."""
+    if event.reason in (QUESTION, QUESTION_CLOSED):
+        return event.note or ""
     if event.reason == "claimed":
         return f"{event.owner} claimed it (epoch {event.epoch})"
     return f"put back to {event.status}: the lease of {event.owner} {_LAPSE_WORDS[event.reason]} (epoch {event.epoch})"

@@ -27,7 +27,8 @@ class TaskDeclared(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 class TaskMoved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A task has another status.
 
-    reason: asked; or, when the hub did it, claimed, released, expired, revoked. owner, epoch: of the lease it has to do
+    reason: asked; or, when the hub did it, claimed, released, expired, revoked, or question (a person is asked) and
+    question_closed. owner, epoch: of the lease it has to do
     with. note: why, in the words of who asked.
     """
 

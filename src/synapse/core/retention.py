@@ -27,7 +27,8 @@ LEASES: Final = "leases"
 VALUES: Final = "values"
 PLAN: Final = "plan"
 SESSIONS: Final = "sessions"
-KINDS: Final = (MESSAGES, LEASES, VALUES, PLAN, SESSIONS)
+QUESTIONS: Final = "questions"
+KINDS: Final = (MESSAGES, LEASES, VALUES, PLAN, SESSIONS, QUESTIONS)
 """What a retention can be given for, besides single channels."""
 
 KEEP_MS_MIN: Final = 24 * 3600 * 1000
@@ -45,6 +46,7 @@ _KIND_OF_NOUN: Final = {
     "tasks": PLAN,
     "session": SESSIONS,
     "lane": SESSIONS,
+    "question": QUESTIONS,
 }
 _KIND_OF_PREFIX: Final = {
     **dict.fromkeys(("ch", "in", "re", "ag", "ak"), MESSAGES),
@@ -52,6 +54,7 @@ _KIND_OF_PREFIX: Final = {
     "kv": VALUES,
     **dict.fromkeys(("pl", "pt"), PLAN),
     **dict.fromkeys(("se", "la"), SESSIONS),
+    "qu": QUESTIONS,
 }
 
 
@@ -188,6 +191,7 @@ class Planning:
             "kv": state.rooms.by_id,
             "pl": state.rooms.by_id,
             "se": state.sessions.by_id,
+            "qu": state.rooms.by_id,
         }
         floors: dict[str, int] = {}
         for name, floor in self.floors.items():
@@ -205,7 +209,8 @@ class Planning:
 
 def kept_from(state: "State", floors: Mapping[str, int]) -> list[tuple[str, int]]:
     """What lost rows, as it is called, and up to where: channels as `room:channel`, inboxes as `@name`,
-    `receipts of NAME`, `leases`, `values of ROOM`, `plan of ROOM`; `messages`, `values` and `plan` for all of them."""
+    `receipts of NAME`, `leases`, `values of ROOM`, `plan of ROOM`, `questions of ROOM`; `messages`, `values`, `plan`
+    and `questions` for all."""
     named: list[tuple[str, int]] = []
     for key, floor in floors.items():
         prefix, _, number = key.partition("/")
@@ -222,9 +227,10 @@ def kept_from(state: "State", floors: Mapping[str, int]) -> list[tuple[str, int]
         elif prefix == "kv":
             room = state.rooms.by_id.get(int(number))
             name = None if room is None else f"values of {room.name}"
-        elif prefix == "pl":
+        elif prefix in ("pl", "qu"):
             room = state.rooms.by_id.get(int(number))
-            name = None if room is None else f"plan of {room.name}"
+            what = "plan" if prefix == "pl" else "questions"
+            name = None if room is None else f"{what} of {room.name}"
         elif prefix == "se":
             name = f"session s{number}"
         if name is not None:

@@ -26,6 +26,7 @@ from synapse.protocol.commands import (
     LeaveChannel,
     LeaveRoom,
 )
+from synapse.protocol.cursor import question_id
 from synapse.protocol.names import GENERAL, require_segment, shown, split_address
 from synapse.protocol.terms import ADMIN
 
@@ -322,6 +323,7 @@ def decide_delete_room(state: "State", command: DeleteRoom, by: By) -> list[Even
     bootstrap = room.bootstrap or any(channel.bootstrap for channel in state.rooms.in_room[room.id].values())
     _require_deletable(state, room.name, room.members, bootstrap=bootstrap)
     _require_nothing_open(state, room)
+    _require_no_questions(state, room)
     return [RoomDeleted(room=room.id)]
 
 
@@ -364,6 +366,18 @@ def _require_nothing_open(state: "State", room: Room) -> None:
             f"{room.name} has {len(leases)} leases and {len(places)} claims that wait, such as {first.task} of "
             f"{first.owner}: they end first",
             {"name": room.name, "leases": len(leases), "waiting": len(places)},
+        )
+
+
+def _require_no_questions(state: "State", room: Room) -> None:
+    open_ = state.questions.of_room.get(room.id)
+    if open_:
+        first = question_id(next(iter(open_)))
+        raise Rejected(
+            "not_empty",
+            f"{len(open_)} questions of {room.name} are open, {first} first: they are answered or withdrawn first "
+            f"(synapse questions --room {room.name})",
+            {"name": room.name, "questions": len(open_)},
         )
 
 

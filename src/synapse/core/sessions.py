@@ -345,7 +345,9 @@ def own_session(state: "State", text: str | None, by: By) -> Session:
 
 
 def shown_state(state: "State", session: Session) -> str:
-    """The state of a session as others see it. Here is where an open question of it shows."""
+    """The state of a session as others see it: it waits for input while a question of it is open."""
+    if session.is_open and session_id(session.id) in state.questions.of_session:
+        return WAITING
     return session.state
 
 

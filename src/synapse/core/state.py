@@ -17,6 +17,7 @@ from synapse.core.leases import Kept, Lease, Leases, Offer, Place, Pool
 from synapse.core.leasing import Leasing
 from synapse.core.plan import Plan, Task
 from synapse.core.presence import Presence
+from synapse.core.questions import Question, Questions
 from synapse.core.resources import expect_end
 from synapse.core.retention import Retained
 from synapse.core.role_queues import Role, Roles
@@ -52,6 +53,7 @@ class State:
     values: Values = field(default_factory=Values)
     plan: Plan = field(default_factory=Plan)
     sessions: Sessions = field(default_factory=Sessions)
+    questions: Questions = field(default_factory=Questions)
     idempotency: Idempotency = field(default_factory=Idempotency)
     retention: Retained = field(default_factory=Retained)
     soft: Soft = field(default_factory=Soft)
@@ -79,6 +81,8 @@ class _Dump(msgspec.Struct, frozen=True, kw_only=True):
     plans: list[tuple[int, list[Task]]] = []
     roles: list[tuple[Role, int, list[Entry]]] = []
     sessions: list[Session] = []
+    questions: list[Question] = []
+    closed_questions: list[Question] = []
     remembered: list[Remembered]
     retention: Retained = msgspec.field(default_factory=Retained)
 
@@ -136,6 +140,8 @@ def encode_state(state: State) -> bytes:
                 for queue in (state.agents.inboxes[role.id],)
             ],
             sessions=sorted(state.sessions.by_id.values(), key=lambda session: session.id),
+            questions=sorted(state.questions.open.values(), key=lambda question: question.id),
+            closed_questions=list(state.questions.closed.values()),
             remembered=list(state.idempotency.in_order()),
             retention=state.retention,
         )
@@ -209,6 +215,12 @@ def _state_of(plain: _Dump) -> State:
             session.last.data = session.last.data.copy()
         state.sessions.put(session)
     state.sessions.sort_ends()
+    for question in (*plain.questions, *plain.closed_questions):
+        question.context = question.context.copy()
+    for question in plain.questions:
+        state.questions.add(question)
+    for question in plain.closed_questions:
+        state.questions.keep(question)
     for remembered in plain.remembered:
         state.idempotency.remember(remembered)
     return state

@@ -21,7 +21,7 @@ from synapse.core.events import (
 from synapse.core.mail import Mail
 from synapse.core.plan_events import TaskMoved, TaskNoted
 from synapse.core.room_events import MemberRemoved
-from synapse.core.values import EXPIRED_MAX, decide_expired
+from synapse.hub.consequences import end_what_is_due
 
 if TYPE_CHECKING:
     from synapse.hub.turn import Turns
@@ -69,5 +69,5 @@ def pass_time(turns: "Turns") -> None:
     state.soft.presence.fade(lease_ms)
     turns.waiting.end_late(now_ms)
     turns.leasing.tick()
-    turns.record(decide_expired(state, turns.clock.wall_ms(), EXPIRED_MAX), "hub")
+    end_what_is_due(turns)
     turns.peers.sweep(now_ms)

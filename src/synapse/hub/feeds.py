@@ -203,7 +203,7 @@ class Feeds:
                 if all(
                     int(key.split("/")[1]) in (channels if key.startswith("ch/") else rooms)
                     for key in subscription.keys
-                    if key.startswith(("ch/", "kv/", "pl/", "to/"))
+                    if key.startswith(("ch/", "kv/", "pl/", "qu/", "to/"))
                 ):
                     continue
                 ended = Broken(
@@ -217,7 +217,9 @@ class Feeds:
     def end_hidden(self, connections: Iterable[Connection], room: int, channel: int | None) -> list[Subscription]:
         """An agent may not see a private place any more: what these connections of it follow of it ends at once, before
         anything else of this turn is told."""
-        hidden = {f"ch/{channel}"} if channel is not None else {f"kv/{room}", f"pl/{room}", f"leases/{room}"}
+        hidden = (
+            {f"ch/{channel}"} if channel is not None else {f"kv/{room}", f"pl/{room}", f"qu/{room}", f"leases/{room}"}
+        )
         if channel is None:
             hidden |= {f"ch/{other.id}" for other in self._state.rooms.in_room[room].values()}
         ended = [

@@ -203,13 +203,15 @@ class Leasing:
                 soft.forget(event.previous)
                 soft.moved[entry.seq] = lease_ms
                 lease = self._state.leases.live[entry.seq]
-                if lease.parked:
+                if lease.is_parked:
                     soft.left[entry.seq] = lease.ttl_ms if left is None else left
                     soft.arm(entry.seq, lease_ms + self._limits.parked_ms_max, PARKED)
                 else:
                     soft.arm(entry.seq, lease_ms + lease.ttl_ms)
             case LeaseCheckpointed() | LeaseRenewed():
                 soft.moved[event.epoch] = lease_ms
+            case LeaseParked() if soft.reasons.get(event.epoch) == PARKED:
+                pass  # it stands still already
             case LeaseParked():
                 soft.left[event.epoch] = max(0, soft.deadlines[event.epoch] - lease_ms)
                 soft.untie(event.epoch)
@@ -237,6 +239,10 @@ class Leasing:
         soft, turns = self._soft, self._turns
         if event.replaces is not None:
             soft.forget(event.replaces)
+            lease = self._state.leases.live[entry.seq]
+            if lease.is_parked:  # questions that it asked under the grant before are open
+                soft.left[entry.seq] = lease.ttl_ms
+                soft.arm(entry.seq, lease_ms + self._limits.parked_ms_max, PARKED)
             ask = event.ask
             lost = LeaseLost(task=ask.task, room=ask.room_name, epoch=event.replaces, reason="replaced", by=entry.actor)
             self._say_lost(ask.owner, lost)

@@ -11,6 +11,7 @@ from synapse.core.by import By
 from synapse.core.events import LEASES, MessageLent, Recorded
 from synapse.core.inboxes import Lend, in_order
 from synapse.core.kernel import shown_to
+from synapse.core.questions import STILL_OPEN, require_question
 from synapse.core.refusals import require_limit
 from synapse.core.retention import floor_of, require_kept
 from synapse.core.rooms import require_channel, require_room
@@ -65,6 +66,7 @@ from synapse.protocol.event_commands import ReadEvents
 from synapse.protocol.names import GENERAL, split_address, split_topic
 from synapse.protocol.notices import PresenceChanged, PresenceSnapshot
 from synapse.protocol.plan_commands import ReadProgress
+from synapse.protocol.question_commands import WaitQuestion
 from synapse.protocol.replies import (
     Counts,
     HubIdentity,
@@ -93,6 +95,7 @@ Local: TypeAlias = (
     | WaitReceipt
     | GetReceipt
     | ListDead
+    | WaitQuestion
     | ExplainTask
     | ReadProgress
     | ReadDigest
@@ -146,6 +149,8 @@ class Requests:
                 turns.letters.receipt(connection, request_id, command)
             case ListDead():
                 turns.letters.list_dead(connection, request_id, command)
+            case WaitQuestion():
+                self._wait_question(connection, request_id, command)
             case ExplainTask():
                 explain = explanation(state, command, connection.by, self._limits.page_items_max)
                 turns.disk.defer(connection, request_id, lambda: explain(turns.pages))
@@ -226,16 +231,14 @@ class Requests:
     def _subscribe(self, connection: Connection, request_id: RequestId, command: Subscribe) -> None:
         limits, state, feeds = self._limits, self._state, self._turns.feeds
         single = command.inbox or command.presence or command.leases or command.receipts
-        if not (single or command.channels or command.values or command.plans):
-            what = "channels, inbox, presence, leases, receipts, values or plans"
+        of_rooms = (*command.values, *command.plans, *command.questions)
+        if not (single or command.channels or of_rooms):
+            what = "channels, inbox, presence, leases, receipts, values, plans or questions"
             raise Rejected("bad_request", f"a subscription names {what} - at `$.body`")
         if len(connection.subscriptions) >= limits.subscriptions_max:
             raise _limit("subscriptions_max", limits.subscriptions_max)
         taken = {key for other in connection.subscriptions.values() for key in other.keys}
-        if (
-            len(taken) + len(command.channels) + len(command.values) + len(command.plans)
-            > limits.subscribed_channels_max
-        ):
+        if len(taken) + len(command.channels) + len(of_rooms) > limits.subscribed_channels_max:
             raise _limit("subscribed_channels_max", limits.subscribed_channels_max)
         found = self._channel_keys(command.channels, connection.by)
         if command.inbox:
@@ -253,8 +256,11 @@ class Requests:
                     {"channel": LEASES, "room": None},
                 )
         followed = [f"re/{connection.by.require_agent()}"] if command.receipts else []
-        followed += [f"kv/{require_room(state, name, connection.by).id}" for name in dict.fromkeys(command.values)]
-        followed += [f"pl/{require_room(state, name, connection.by).id}" for name in dict.fromkeys(command.plans)]
+        followed += [
+            f"{prefix}/{require_room(state, name, connection.by).id}"
+            for prefix, names in (("kv", command.values), ("pl", command.plans), ("qu", command.questions))
+            for name in dict.fromkeys(names)
+        ]
         for key in followed:
             if key in taken:
                 called = _called_room(state, key)
@@ -407,6 +413,13 @@ class Requests:
 
         turns.letters.trace(connection, seq, check)
 
+    def _wait_question(self, connection: Connection, request_id: RequestId, command: WaitQuestion) -> None:
+        question, waiting = require_question(self._state, command.id, connection.by), self._turns.waiting
+        if question.status != STILL_OPEN:
+            waiting.answer_question(connection, request_id, question)
+            return
+        waiting.for_question(question.id, waiting.park(connection, request_id, command.wait_ms))
+
     def answer_receipt(self, seq: int, waiter: Waiter) -> bool:
         """Answer when at least one recipient has acked."""
         inboxes = self._state.agents.inboxes
@@ -557,12 +570,15 @@ class Requests:
         )
 
 
+_OF_ROOMS: Final = {"kv": "values", "pl": "plan", "qu": "questions"}
+
+
 def _called_room(state: State, key: str) -> str:
     """What is followed of a room, by its index key."""
     if key.startswith("re/"):
         return f"receipts of {state.agents.by_id[int(key[3:])].name}"
     name = state.rooms.by_id[int(key[3:])].name
-    return f"values of {name}" if key.startswith("kv/") else f"plan of {name}"
+    return f"{_OF_ROOMS[key[:2]]} of {name}"
 
 
 def _called(position: Position) -> str:

@@ -27,8 +27,8 @@ from synapse.core.events import (
 from synapse.core.idempotency import find
 from synapse.core.kernel import MUTATIONS, REPEATABLE, payload_hash, record, stamp
 from synapse.core.lease_events import LEASE_EVENTS
-from synapse.core.plan import follow, openings
 from synapse.core.plan_events import PLAN_EVENTS
+from synapse.core.question_events import QUESTION_EVENTS
 from synapse.core.room_events import MEMBER_EVENTS
 from synapse.core.session_events import SESSION_MAIL
 from synapse.core.state import State
@@ -36,6 +36,7 @@ from synapse.core.value_events import VALUE_EVENTS
 from synapse.errors import JournalError, Rejected
 from synapse.hub.clock import Clock, LeaseClock, WallWatch
 from synapse.hub.connection import Connection
+from synapse.hub.consequences import follow_up
 from synapse.hub.disk import Disk
 from synapse.hub.effects import pass_time, take_effect
 from synapse.hub.feeds import Feeds, Told
@@ -62,6 +63,7 @@ TOLD: Final = (
     | LEASE_EVENTS
     | VALUE_EVENTS
     | PLAN_EVENTS
+    | QUESTION_EVENTS
     | MEMBER_EVENTS
     | SESSION_MAIL
 )
@@ -325,13 +327,13 @@ class Turns:
                 {"since_ms": self.space.passed_ms},
                 retry_after_ms=RETRY_SPACE_MS,
             )
-        recorded = self._fold(events, actor)
-        if self.state.plan.count:  # what follows for the plan, in the same transaction
-            steps = self._fold(follow(self.state, recorded), "hub")
-            self._fold(openings(self.state, (*recorded, *steps)), "hub")
+        recorded = self.fold(events, actor)
+        if self.state.plan.count or self.state.questions.count:
+            follow_up(self, recorded)
         return recorded
 
-    def _fold(self, events: Sequence[Event], actor: str) -> list[Recorded]:
+    def fold(self, events: Sequence[Event], actor: str) -> list[Recorded]:
+        """As `record`, without what follows; for what follows."""
         turn = self._turn
         recorded: list[Recorded] = []
         for event in events:

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 
 from synapse.core import kernel
 from synapse.core.events import MessageLent, MessagesAcked, MessagesDropped
+from synapse.core.question_answers import question_info
+from synapse.core.question_events import QuestionClosing
+from synapse.core.questions import Question, require_question
 from synapse.core.role_queues import takers
 from synapse.errors import Rejected
 from synapse.hub.connection import Connection
 from synapse.hub.work import Waiter
 from synapse.protocol.codec import RequestId
 from synapse.protocol.commands import TakeInbox
+from synapse.protocol.cursor import cursor_of, question_id
 from synapse.protocol.event_commands import ReadEvents
 
 if TYPE_CHECKING:
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Waiting:
-    """Everybody who waits, by what for: inboxes by agent id, receipts by message seq."""
+    """Everybody who waits, by what for: inboxes by agent id, receipts by message seq, ends of questions by their id."""
 
     def __init__(self, turns: "Turns") -> None:
         self._turns = turns
@@ -30,11 +34,13 @@ class Waiting:
         self._receipts: dict[int, list[Waiter]] = {}
         self._readers: list[tuple[frozenset[str], ReadEvents, Waiter]] = []
         self._came = 0
+        self._questions: dict[int, list[Waiter]] = {}
 
     @property
     def count(self) -> int:
         """How many wait."""
-        return sum(map(len, self._inboxes.values())) + sum(map(len, self._receipts.values())) + len(self._readers)
+        tables = (*self._inboxes.values(), *self._receipts.values(), *self._questions.values())
+        return sum(map(len, tables)) + len(self._readers)
 
     @property
     def has_readers(self) -> bool:
@@ -89,6 +95,28 @@ class Waiting:
         """Wait for the next event of one of these types."""
         self._readers.append((types, command, waiter))
 
+    def for_question(self, question: int, waiter: Waiter) -> None:
+        """Wait until a question is closed."""
+        self._questions.setdefault(question, []).append(waiter)
+
+    def on_closed(self, event: QuestionClosing) -> None:
+        """A question was closed in this turn: answer who waits for that."""
+        waiters = self._questions.pop(event.question, ())
+        for waiter in waiters:
+            self.unpark(waiter.connection)
+            try:
+                question = require_question(self._turns.state, question_id(event.question), waiter.connection.by)
+            except Rejected as refusal:  # it has left the private room meanwhile
+                self._turns.refuse(waiter.connection, waiter.request_id, refusal)
+            else:
+                self.answer_question(waiter.connection, waiter.request_id, question)
+
+    def answer_question(self, connection: Connection, request_id: RequestId, question: Question) -> None:
+        """Say how a question stands."""
+        state = self._turns.state
+        cursor = cursor_of(state.journal_id, state.seq)
+        self._turns.reply(connection, request_id, question_info(state, question, cursor))
+
     def inboxes(self) -> list[int]:
         """Agents whose inbox somebody waits for."""
         return list(self._inboxes)
@@ -103,12 +131,13 @@ class Waiting:
                 self._inboxes[agent] = left
             else:
                 del self._inboxes[agent]
-        for seq in list(self._receipts):
-            kept = [waiter for waiter in self._receipts[seq] if waiter.connection is not connection]
-            if kept:
-                self._receipts[seq] = kept
-            else:
-                del self._receipts[seq]
+        for table in (self._receipts, self._questions):
+            for seq in list(table):
+                kept = [waiter for waiter in table[seq] if waiter.connection is not connection]
+                if kept:
+                    table[seq] = kept
+                else:
+                    del table[seq]
         self._readers = [reader for reader in self._readers if reader[2].connection is not connection]
 
     def serve_readers(self, recorded_as: Collection[str]) -> None:
@@ -176,15 +205,19 @@ class Waiting:
                 self._late(waiter, "nothing unacked came into the inbox in that time")
             if not waiters:
                 del self._inboxes[agent]
-        for seq, receipts in list(self._receipts.items()):
-            for waiter in [waiter for waiter in receipts if waiter.deadline_ms <= now_ms]:
-                receipts.remove(waiter)
-                self._late(waiter, "no recipient acked in that time; the message stays in the inboxes")
-            if not receipts:
-                del self._receipts[seq]
+        self._end_late_of(self._receipts, "no recipient acked in that time; the message stays in the inboxes", now_ms)
+        self._end_late_of(self._questions, "nobody closed the question in that time; it is open still", now_ms)
         for reader in [reader for reader in self._readers if reader[2].deadline_ms <= now_ms]:
             self._readers.remove(reader)
             self._read_on(reader[1], reader[2])
+
+    def _end_late_of(self, table: dict[int, list[Waiter]], why: str, now_ms: int) -> None:
+        for seq, waiters in list(table.items()):
+            for waiter in [waiter for waiter in waiters if waiter.deadline_ms <= now_ms]:
+                waiters.remove(waiter)
+                self._late(waiter, why)
+            if not waiters:
+                del table[seq]
 
     def _late(self, waiter: Waiter, why: str) -> None:
         self.unpark(waiter.connection)

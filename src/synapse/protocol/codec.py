@@ -16,6 +16,7 @@ from synapse.protocol.commands import COMMANDS, TYPE_OF, Command, SaveCheckpoint
 from synapse.protocol.limits import Limits
 from synapse.protocol.names import shown
 from synapse.protocol.notices import NOTICES, Notice
+from synapse.protocol.question_commands import AskQuestion
 from synapse.protocol.replies import Reply
 from synapse.protocol.resource_commands import OfferResource
 from synapse.protocol.session_commands import SESSION_COMMANDS
@@ -135,7 +136,7 @@ _WITH_FREE_JSON: Final = frozenset(
 )
 _FREE_JSON: Final[dict[type[Command], str]] = {
     kind: field.name
-    for kind in SESSION_COMMANDS.values()
+    for kind in (*SESSION_COMMANDS.values(), AskQuestion)
     for field in msgspec.structs.fields(kind)
     if field.type is msgspec.Raw
 }

@@ -44,6 +44,7 @@ ERRORS: "Final[dict[str, tuple[int, str]]]" = {
     "deadlock": (3, "waiting would close a cycle of holders and waiters; the cycle is named"),
     "bad_scope": (3, "a path is outside the grammar of scopes; it is refused, never widened"),
     "not_covered": (3, "a path is not covered by a live lease of this agent; who holds it is named"),
+    "already_answered": (3, "the question is closed; how, by whom and when are named"),
     "version_conflict": (3, "the value has another version than was expected; it is named with who put it"),
     "cycle": (3, "the task would depend on itself, over the path that is named"),
     "illegal_transition": (3, "this status cannot follow the one the task has; those that can are named"),

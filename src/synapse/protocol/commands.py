@@ -15,6 +15,7 @@ from synapse.protocol.digest_commands import DIGEST_COMMANDS, DigestCommand
 from synapse.protocol.event_commands import EVENT_COMMANDS, EventCommand
 from synapse.protocol.member_commands import MEMBER_COMMANDS, MemberCommand
 from synapse.protocol.plan_commands import PLAN_COMMANDS, PlanCommand
+from synapse.protocol.question_commands import QUESTION_COMMANDS, QuestionCommand
 from synapse.protocol.resource_commands import RESOURCE_COMMANDS, ResourceCommand
 from synapse.protocol.role_commands import ROLE_COMMANDS, RoleCommand
 from synapse.protocol.session_commands import SESSION_COMMANDS, SessionCommand
@@ -83,8 +84,8 @@ class SendMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class Subscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Follow channels, my inbox, presence, leases, the values and the plans of rooms, receipts for what I sent. since:
-    a cursor; what came after it is sent first, then everything live.
+    """Follow channels, my inbox, presence, leases, values, plans and questions of rooms, receipts for what I sent.
+    since: a cursor; what came after it is sent first, then everything live.
 
     Observes only: nothing is taken from an inbox and no membership changes.
     """
@@ -96,6 +97,7 @@ class Subscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     receipts: bool = False
     values: tuple[str, ...] = ()
     plans: tuple[str, ...] = ()
+    questions: tuple[str, ...] = ()
     since: str | None = None
 
 
@@ -496,6 +498,7 @@ Command: TypeAlias = (
     | DigestCommand
     | EventCommand
     | PlanCommand
+    | QuestionCommand
     | ResourceCommand
     | RoleCommand
     | SessionCommand
@@ -550,6 +553,7 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     **RESOURCE_COMMANDS,
     **CARD_COMMANDS,
     **PLAN_COMMANDS,
+    **QUESTION_COMMANDS,
     **DIGEST_COMMANDS,
     **EVENT_COMMANDS,
     **ROLE_COMMANDS,

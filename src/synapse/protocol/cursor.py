@@ -42,7 +42,21 @@ def message_id(seq: int) -> str:
 
 def seq_of_message(text: str) -> int:
     """The journal position of a message id. Raises `Rejected(bad_request)` for anything else."""
+    return _seq_of(text, "m", "message")
+
+
+def question_id(seq: int) -> str:
+    """The id of the question whose event is at `seq`."""
+    return f"q{seq}"
+
+
+def seq_of_question(text: str) -> int:
+    """The journal position of a question's id. Raises `Rejected(bad_request)` for anything else."""
+    return _seq_of(text, "q", "question")
+
+
+def _seq_of(text: str, letter: str, what: str) -> int:
     digits = text[1:]
-    if text[:1] != "m" or not digits.isascii() or not digits.isdigit() or len(digits) > 16:
-        raise Rejected("bad_request", f"{shown(text)} is not a message id: m and digits", {"id": shown(text)})
+    if text[:1] != letter or not digits.isascii() or not digits.isdigit() or len(digits) > 16:
+        raise Rejected("bad_request", f"{shown(text)} is not a {what} id: {letter} and digits", {"id": shown(text)})
     return int(digits)

@@ -78,6 +78,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     session_item_chars_max: int = 1_024
     session_bytes_max: int = 64 * 1024
     sessions_bytes_max: int = 64 * 1024 * 1024
+    questions_per_room_max: int = 1_000
+    questions_per_agent_max: int = 100
+    questions_per_task_max: int = 32
+    questions_bytes_max: int = 64 * 1024 * 1024
+    question_chars_max: int = 8 * 1024
+    question_context_bytes_max: int = 16 * 1024
+    question_options_max: int = 32
+    question_deadline_ms_max: int = 365 * 24 * 3600 * 1000
+    answer_chars_max: int = 8 * 1024
     stalled_ms: int = 15 * 60 * 1000
     tie_grace_ms: int = 15_000
     reattach_ms: int = 10_000

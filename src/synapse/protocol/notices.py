@@ -124,8 +124,9 @@ class PlanChanged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """What became of a plan. Fields that say nothing are left out.
 
     change: declared, moved, ready, noted, removed. tasks: one id; with `ready` all that became so at once. reason: why
-    a task moved: asked, or, when the hub did it, claimed, released, expired, revoked. owner, epoch: of the lease it has
-    to do with. kind, text: of the line in the ledger; text also: why it moved.
+    a task moved: asked, or, when the hub did it, claimed, released, expired, revoked, question (a person is asked),
+    question_closed. owner, epoch: of the lease it has to do with. kind, text: of the line in the ledger; text also: why
+    it moved.
     """
 
     change: str
@@ -157,6 +158,30 @@ class ReceiptChanged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     recipient: str
     state: str
     reason: str | None = None
+    at_ms: int
+    cursor: str
+
+
+class QuestionChanged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of a question to people. Fields that say nothing are left out.
+
+    change: asked, answered, dismissed, expired, withdrawn. outcome: of a closed one; `default` when the hub answered.
+    """
+
+    change: str
+    id: str
+    room: str
+    title: str
+    asker: str
+    priority: str | None = None
+    task: str | None = None
+    session: str | None = None
+    deadline_at_ms: int | None = None
+    outcome: str | None = None
+    answer: str | None = None
+    reason: str | None = None
+    via: str | None = None
+    by: str
     at_ms: int
     cursor: str
 
@@ -211,6 +236,7 @@ Notice: TypeAlias = (
     | ValueChanged
     | PlanChanged
     | ReceiptChanged
+    | QuestionChanged
     | CaughtUp
     | Broken
     | Closing
@@ -226,6 +252,7 @@ NOTICES: Final[dict[str, type[Notice]]] = {
     "value.changed": ValueChanged,
     "plan.changed": PlanChanged,
     "receipt.changed": ReceiptChanged,
+    "question.changed": QuestionChanged,
     "feed.live": CaughtUp,
     "feed.broken": Broken,
     "closing": Closing,

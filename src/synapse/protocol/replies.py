@@ -20,6 +20,7 @@ from synapse.protocol.limits import Limits
 from synapse.protocol.member_replies import MEMBER_REPLY_TO, MemberReply
 from synapse.protocol.notices import Message
 from synapse.protocol.plan_replies import PLAN_REPLY_TO, PlanReply
+from synapse.protocol.question_replies import QUESTION_REPLY_TO, QuestionReply
 from synapse.protocol.resource_replies import RESOURCE_REPLY_TO, ResourceReply
 from synapse.protocol.role_replies import ROLE_REPLY_TO, RoleReply
 from synapse.protocol.session_replies import SESSION_REPLY_TO, SessionReply
@@ -318,7 +319,8 @@ class Lease(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     outcome, only in answers: granted, renewed, handed_off, offered, checkpointed, parked, resumed. offered_to: an
     offline agent that may take it over. live: false in the answer to a repeat when the lease has ended since.
     checkpoint: null without one. plan: what the plan says of the task, in answers, when it is in the plan. idle_ms, in
-    lists: since the holder last showed progress; stalled: for longer than the hub's `stalled_ms`.
+    lists: since the holder last showed progress; stalled: for longer than the hub's `stalled_ms`. questions: the open
+    ones for whose answers it is parked.
     """  # not kw_only: the answer to each claim is made by place
 
     task: str
@@ -348,6 +350,7 @@ class Lease(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     idle_ms: int | UnsetType = UNSET
     stalled: bool | UnsetType = UNSET
     cursor: str | UnsetType = UNSET
+    questions: tuple[str, ...] | UnsetType = UNSET
 
 
 class Released(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -516,6 +519,7 @@ Reply: TypeAlias = (
     | DigestReply
     | EventReply
     | PlanReply
+    | QuestionReply
     | ResourceReply
     | RoleReply
     | SessionReply
@@ -574,6 +578,7 @@ REPLY_TO: Final[dict[type[msgspec.Struct], type[Reply]]] = {
     **DIGEST_REPLY_TO,
     **EVENT_REPLY_TO,
     **PLAN_REPLY_TO,
+    **QUESTION_REPLY_TO,
     **RESOURCE_REPLY_TO,
     **ROLE_REPLY_TO,
     **SESSION_REPLY_TO,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     Json: TypeAlias = dict[str, object]
 
+_QUESTION_CHARS = 12
 FILES_A_CALL = 100
 """How many paths one request asks about: with the longest of names they fit a frame."""
 
@@ -67,11 +68,20 @@ def release(call: Call) -> int:
 
 
 def withdraw(call: Call) -> int:
-    """Leave the line."""
+    """Leave the line; or take back the question of that id."""
+    if _is_question(call.parsed.arguments[0]):
+        from synapse.faces.cli.questions import question_withdraw
+
+        return question_withdraw(call)
     body: Json = {"task": call.parsed.arguments[0], **call.room}
     answer = call.open_as(call.worker).ask("lease.withdraw", body)
     call.show(answer, f"{field(answer, 'task')}: {field(answer, 'withdrawn')} waits ended")
     return EXIT_OK
+
+
+def _is_question(text: str) -> bool:
+    """True for the id of a question: a hub's numbers begin so high that no task is called so."""
+    return text[:1] == "q" and len(text) >= _QUESTION_CHARS and text[1:].isascii() and text[1:].isdecimal()
 
 
 def checkpoint(call: Call) -> int:

@@ -56,6 +56,11 @@ def given_task(call: "Call") -> "dict[str, object]":
     if not task:
         verb = call.parsed.verb
         raise UsageError(f"which task? synapse {verb.name if verb else ''} TASK; within synapse lock it is known")
+    return given_task_of(call, task)
+
+
+def given_task_of(call: "Call", task: str) -> "dict[str, object]":
+    """As `given_task`, of a task that is named otherwise. Raises `UsageError`."""
     body: dict[str, object] = {"task": task, **call.room}
     epoch = call.parsed.whole("epoch")
     if epoch is None and os.environ.get("SYNAPSE_TASK") == task and os.environ.get("SYNAPSE_EPOCH"):

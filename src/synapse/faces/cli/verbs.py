@@ -3,6 +3,7 @@
 from synapse.faces.cli.delivery_verbs import DELIVERY_VERBS
 from synapse.faces.cli.observe_verbs import OBSERVE_VERBS
 from synapse.faces.cli.options import FLAG, MANY, NUMBER, SECONDS, TEXT, WAIT, Option, Verb
+from synapse.faces.cli.question_verbs import QUESTION_VERBS
 from synapse.faces.cli.session_verbs import SESSION_VERBS
 
 COMMON = {
@@ -211,7 +212,13 @@ VERBS = {
             _EPOCH,
             Option("to", TEXT, "AGENT", "Who gets it."),
         ),
-        Verb("withdraw", "claims", "TASK", (1, 1), "Leave the line for a task, with all my claims that wait for it."),
+        Verb(
+            "withdraw",
+            "claims",
+            "TASK",
+            (1, 1),
+            "Leave the line for a task, with all my claims that wait for it; or take a question back, by its id.",
+        ),
         Verb(
             "lease check",
             "claims",
@@ -372,6 +379,7 @@ VERBS = {
             Option("all", FLAG, "", "All tasks, also those that have ended."),
             Option("watch", FLAG, "", "Live: drawn anew with each change, or a line for each where that cannot be."),
         ),
+        *QUESTION_VERBS,
         Verb("pool set", "pools", "NAME CAPACITY", (2, 2), "Make a pool, or change how many units it has (operator)."),
         Verb("pool delete", "pools", "NAME", (1, 1), "Delete a pool that nobody holds or waits for (operator)."),
         Verb("pool list", "pools", "", (0, 0), "List the pools."),

@@ -1,0 +1,50 @@
+"""What follows from events in the same transaction, and what time alone brings about, beside leases and inboxes."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from synapse.core import asking, values
+from synapse.core.events import AgentForgotten, Recorded
+from synapse.core.plan import follow, openings
+from synapse.core.plan_events import TaskMoved
+from synapse.core.question_events import QUESTION_CLOSINGS, QuestionClosing
+
+if TYPE_CHECKING:
+    from synapse.hub.turn import Turns
+
+
+_TOUCHING: Final = QUESTION_CLOSINGS | {TaskMoved, AgentForgotten}
+"""Events from which something follows for questions."""
+
+
+def follow_up(turns: "Turns", recorded: Sequence[Recorded]) -> None:
+    """Fold in what these events, folded in already, bring about elsewhere."""
+    state = turns.state
+    recorded = _withdraw(turns, recorded)
+    if state.plan.count:
+        steps = turns.fold(follow(state, recorded), "hub")
+        turns.fold(openings(state, (*recorded, *steps)), "hub")
+
+
+def _withdraw(turns: "Turns", recorded: Sequence[Recorded]) -> Sequence[Recorded]:
+    """Take back the questions that nobody needs any more, and tell who waits for those that are closed."""
+    if not any(type(entry.event) in _TOUCHING for entry in recorded):
+        return recorded
+    every = list(recorded)
+    for entry in recorded:
+        for question, reason in asking.needless(turns.state, entry):
+            every += turns.fold(asking.decide_needless(turns.state, question, reason), "hub")
+    for entry in every:
+        if isinstance(entry.event, QuestionClosing):
+            turns.waiting.on_closed(entry.event)
+    return every
+
+
+def end_what_is_due(turns: "Turns") -> None:
+    """The time of some values and questions has passed."""
+    state, at_ms = turns.state, turns.clock.wall_ms()
+    turns.record(values.decide_expired(state, at_ms, values.EXPIRED_MAX), "hub")
+    for question in asking.due(state, at_ms, asking.EXPIRED_MAX):
+        if not turns.has_room:
+            break
+        turns.record(asking.decide_deadline(state, question), "hub")
