@@ -324,8 +324,8 @@ def _picked(event: Event, names: tuple[str, ...]) -> Fields:
 
 
 def _question(recorded: Recorded, eyes: Eyes) -> Told:
-    said = _said(shown_question_change(eyes.journal_id, recorded, cast("QuestionAsked", recorded.event)))
-    return f"question.{said.pop('change')}", said
+    change = shown_question_change(eyes.journal_id, recorded, cast("QuestionAsked", recorded.event))
+    return f"question.{change.change}", _said(change)
 
 
 def _fields(kind: str, *names: str) -> Line:
