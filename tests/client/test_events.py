@@ -19,7 +19,7 @@ def test_a_line_is_a_happening() -> None:
     )
 
 
-def test_a_script_reads_what_happened(hub: ScriptHub) -> None:  # noqa: F811  # the fixture
+def test_a_script_reads_what_happened(hub: ScriptHub) -> None:  # noqa: F811  # it is the fixture by name
     with hub.connect("ada") as ada, hub.connect("eve") as eve:
         for n in range(450):
             ada.send(n, channel="main:general")
@@ -36,7 +36,7 @@ def test_a_script_reads_what_happened(hub: ScriptHub) -> None:  # noqa: F811  # 
             eve.read_events(kinds=["gossip"])
 
 
-async def test_a_follower_misses_and_repeats_nothing_over_a_kill_of_the_hub(hub: ScriptHub) -> None:  # noqa: F811
+async def test_a_follower_misses_and_repeats_nothing_over_a_kill_of_the_hub(hub: ScriptHub) -> None:  # noqa: F811  # it is the fixture by name
     told: list[object] = []
 
     async def follow(client: Client) -> None:
