@@ -86,6 +86,9 @@ GATES: Final = (
         "stuck memory", "stuck", AT_MOST, 1024.0, "growth of the hub's peak RSS for each stuck subscriber", unit="KiB"
     ),
     Gate("stuck p99", "stuck", AT_MOST, 2.0, "p99 delivery to the others ÷ that without stuck subscribers"),
+    Gate("signals p99", "signals", AT_MOST, 2.0, "p99 of a message beside a flood of signals ÷ that without"),
+    Gate("signals rate", "signals", AT_LEAST, 0.8, "durable messages/s beside a flood of signals ÷ those without"),
+    Gate("signals fan-out", "signals", SHOWN, 0.0, "signals delivered by two senders to 20 who follow", unit="/s"),
     Gate("compaction p99", "compaction", AT_MOST, 2.0, "p99 of a message beside a compaction ÷ that without"),
     Gate("send", "cli", AT_MOST, 2.2, "`synapse send`, reply included ÷ `python -c pass`", aim=1.7),
     Gate("help", "cli", AT_MOST, 2.2, "`synapse --help` ÷ `python -c pass`", aim=1.7),

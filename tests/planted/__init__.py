@@ -7,6 +7,7 @@ from tests.planted.observing import OBSERVING_FAULTS
 from tests.planted.plan import PLAN_FAULTS
 from tests.planted.questions import QUESTION_FAULTS
 from tests.planted.roles import ROLE_FAULTS
+from tests.planted.signals import SIGNAL_FAULTS
 from tests.planted.spine import SPINE_FAULTS
 from tests.planted.values import VALUE_FAULTS
 
@@ -18,6 +19,7 @@ FAULTS = [
     *PLAN_FAULTS,
     *QUESTION_FAULTS,
     *ROLE_FAULTS,
+    *SIGNAL_FAULTS,
     *SPINE_FAULTS,
     *VALUE_FAULTS,
 ]

@@ -142,8 +142,8 @@ SPINE_FAULTS = [
     ),
     Fault(
         "a stuck peer's outbox has no bound",
-        TURN,
-        "if connection.is_stuck or wire.buffered() + len(data) > self.rules.limits.outbox_bytes_max * 3 // 4:",
+        FEEDS,
+        "if connection.is_stuck or wire.buffered() + len(data) > self._outbox_bytes_max * 3 // 4:",
         "if wire.buffered() < 0:",
         ("tests/hub/test_peers.py",),
     ),

@@ -26,7 +26,16 @@ from synapse.client.subscriptions import PresenceUpdate
 from synapse.errors import Disconnected, LeaseLost
 from synapse.protocol import replies
 from synapse.protocol.codes import CLOSE_NORMAL
-from synapse.protocol.notices import LeaseChanged, Message, PlanChanged, QuestionChanged, ReceiptChanged, ValueChanged
+from synapse.protocol.notices import (
+    Activity,
+    LeaseChanged,
+    Message,
+    PlanChanged,
+    QuestionChanged,
+    ReceiptChanged,
+    Signal,
+    ValueChanged,
+)
 
 _P = ParamSpec("_P")
 _Result = TypeVar("_Result")
@@ -398,6 +407,10 @@ class BlockingClient:
     session = _blocking(Client.session)
     sessions = _blocking(Client.sessions)
     end_session = _blocking(Client.end_session)
+    signal = _blocking(Client.signal)
+    telemetry = _blocking(Client.telemetry)
+    recent_signals = _blocking(Client.recent_signals)
+    say_typing = _blocking(Client.say_typing)
     rooms = _blocking(Client.rooms)
     channels = _blocking(Client.channels)
     room_info = _blocking(Client.room_info)
@@ -449,6 +462,14 @@ class BlockingClient:
     def plan_changes(self, *, room: str | None = None, since: str | None = None) -> BlockingFeed[PlanChanged]:
         """What becomes of a room's plan."""
         return BlockingFeed(self._loop, lambda: self._client.plan_changes(room=room, since=since))
+
+    def signals(self, *channels: str) -> BlockingFeed[Signal]:
+        """Signals of ephemeral channels; without any, telemetry."""
+        return BlockingFeed(self._loop, lambda: self._client.signals(*channels))
+
+    def activity(self) -> BlockingFeed[Activity]:
+        """What agents do."""
+        return BlockingFeed(self._loop, self._client.activity)
 
     lease = _leased(Client.lease)
 

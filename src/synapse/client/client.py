@@ -36,6 +36,8 @@ from synapse.client.questions import QuestionDetails, Questions
 from synapse.client.resources import LentResources
 from synapse.client.role_queues import RoleQueues
 from synapse.client.sessions import WorkSessions
+from synapse.client.signals import Signalling, is_about_key
+from synapse.client.soft_feeds import ActivityFeed, SignalFeed
 from synapse.client.subscriptions import (
     LeaseFeed,
     MessageFeed,
@@ -50,7 +52,7 @@ from synapse.client.takes import Takes, wait_receipt
 from synapse.client.transport import Dial, HubDialer, Transport
 from synapse.client.values import SharedValues
 from synapse.client.worktree import files_of
-from synapse.errors import LeaseLost
+from synapse.errors import LeaseLost, Rejected
 from synapse.protocol import commands, replies, terms
 from synapse.protocol.card_commands import Skill
 from synapse.protocol.cursor import cursor_of
@@ -59,6 +61,7 @@ from synapse.protocol.notices import Message
 from synapse.protocol.plan_commands import TaskSpec
 
 __all__ = [
+    "ActivityFeed",
     "Card",
     "Client",
     "Dial",
@@ -77,6 +80,7 @@ __all__ = [
     "QuestionFeed",
     "ReceiptFeed",
     "RequestTimeout",
+    "SignalFeed",
     "Skill",
     "TaskSpec",
     "Terms",
@@ -104,6 +108,7 @@ class Client(
     Digests,
     Happenings,
     WorkSessions,
+    Signalling,
 ):
     """One agent's connection to a hub. Use it as `async with Client(...) as client`, in one event loop.
 
@@ -188,7 +193,8 @@ class Client(
     ) -> replies.Sent:
         """Send anything that JSON can say: to agents, to a `room:channel`, to a target, or else to the client's room.
 
-        target: an agent, a comma list, `all`, `room:channel`. create: a recipient never seen is made, not refused.
+        target: an agent, a comma list, `all`, `room:channel`. create: a recipient never seen is made, not refused. To
+        an ephemeral channel it goes as `signal` does.
         Raises as `request`, TypeError for a body that is not JSON.
         """
         command = commands.SendMessage(
@@ -202,7 +208,12 @@ class Client(
             reply_to=reply_to,
             priority=priority,
         )
-        return await self.request(command, replies.Sent, idem_key=idem_key)
+        try:
+            return await self.request(command, replies.Sent, idem_key=idem_key)
+        except Rejected as refusal:
+            if idem_key is not None or not is_about_key(refusal):
+                raise
+        return await self._lifeline.ask(command, replies.Sent)
 
     async def send_file(
         self,

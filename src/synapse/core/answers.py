@@ -53,6 +53,7 @@ from synapse.core.role_queues import RoleMutation, require_role
 from synapse.core.rooms import Channel, Room, channel_known, knows, require_room, room_known
 from synapse.core.session_answers import answer_session, listed_session, look_session, sessions_to_list
 from synapse.core.session_changes import SessionMutation
+from synapse.core.signals import channel_signals, last_number
 from synapse.core.value_answers import answer_value, look_value, value_info, values_to_list
 from synapse.core.values import ValueMutation
 from synapse.protocol.card_commands import ListCards, SetCard, ShowCard
@@ -513,7 +514,10 @@ def _channel_info(
         created_by=channel.created_by,
         members=len(channel.members),
         private=channel.private,
-        messages=channel.last_n,
+        messages=last_number(state, channel),
+        ephemeral=channel.ephemeral,
+        schema=channel.schema,
+        signals=channel_signals(state, channel) if channel.ephemeral else UNSET,
         participants=UNSET if participants is None else participants,
         next=UNSET if participants is None else following,
         cursor=UNSET if cursor is None else cursor,

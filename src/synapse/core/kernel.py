@@ -436,7 +436,7 @@ def _apply_room(state: State, seq: int, at_ms: int, actor: str, event: RoomEvent
                 rooms.put_out(channel, event.agent)
         case ChannelCreated():
             made = Channel(seq, event.room, event.name, event.type, event.bootstrap, at_ms, actor)
-            made.private = event.private
+            made.private, made.ephemeral, made.schema = event.private, event.ephemeral, event.schema
             state.rooms.add_channel(made)
         case ChannelDeleted():
             state.rooms.remove_channel(event.channel)

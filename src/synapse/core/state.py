@@ -23,6 +23,7 @@ from synapse.core.retention import Retained
 from synapse.core.role_queues import Role, Roles
 from synapse.core.rooms import Channel, Room, Rooms
 from synapse.core.sessions import Session, Sessions
+from synapse.core.signals import Signalling
 from synapse.core.values import Value, Values
 
 
@@ -35,6 +36,7 @@ class Soft:
     leasing: Leasing = field(default_factory=Leasing)
     beats: dict[int, int] = field(default_factory=dict)
     """When each session was last heard of, on the lease clock."""
+    signals: Signalling = field(default_factory=Signalling)
 
 
 @dataclass(slots=True)

@@ -41,6 +41,7 @@ def take_effect(turns: "Turns", entry: Recorded) -> None:
             _hide(turns, event)
         case ChannelDeleted() | RoomDeleted():
             turns.after_release(lambda: turns.feeds.end_gone(list(turns.peers.connections.values())))
+            turns.after_release(turns.signals.forget_gone)
         case _:
             pass
 

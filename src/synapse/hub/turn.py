@@ -17,6 +17,7 @@ from synapse.core.answers import QUERIES, answer, look
 from synapse.core.by import Rules
 from synapse.core.delivery_events import RECEIPTS
 from synapse.core.events import (
+    ChannelCreated,
     Event,
     LeaseQueued,
     MessagePosted,
@@ -39,7 +40,7 @@ from synapse.hub.connection import Connection
 from synapse.hub.consequences import follow_up
 from synapse.hub.disk import Disk
 from synapse.hub.effects import pass_time, take_effect
-from synapse.hub.feeds import Feeds, Told
+from synapse.hub.feeds import Feeds
 from synapse.hub.greeting import greet
 from synapse.hub.leasing import Leasing
 from synapse.hub.letters import LOOKED_UP, Decide, Letters
@@ -47,6 +48,7 @@ from synapse.hub.observed import observe_commit, observe_refusal
 from synapse.hub.peers import INBOX_MAX, Peers
 from synapse.hub.requests import Requests
 from synapse.hub.retention import Retention
+from synapse.hub.signals import OK, Signals
 from synapse.hub.space import Space
 from synapse.hub.threads import Store, commit
 from synapse.hub.waiting import Waiting
@@ -125,6 +127,7 @@ class Turns:
         self.requests = Requests(self, store.keeper)
         self.letters = Letters(self)
         self.retention = Retention(self, store, loop)
+        self.signals = Signals(self)
         self.feeds = Feeds(
             state,
             pages,
@@ -133,6 +136,7 @@ class Turns:
             outbox_bytes_max=rules.limits.outbox_bytes_max,
             broken=self.on_broken,
             soon=loop.call_soon,
+            ended=self.signals.forget,
         )
         self._inbox: deque[tuple[Connection | None, Work]] = deque()
         self._loop = loop
@@ -150,6 +154,7 @@ class Turns:
         self.is_read_only = self.log.is_read_only
         self.feeds.durable = self.feeds.recent.floor = self.state.seq
         self.events_at_start = self.state.events
+        self.state.soft.signals.since_at_ms = self.clock.wall_ms()
         self.leasing.begin()
 
     @property
@@ -267,6 +272,8 @@ class Turns:
                 self._turn.closings.append((connection, refused.close, refusal.code))
             observe_refusal(connection, request, refusal)
             self.refuse(connection, request.id, refusal)
+            if self.signals.watchers and kind in MUTATIONS:
+                self.signals.observe(connection, command, refusal.code)
 
     def mutate(self, connection: Connection, request: Request, decide: Decide | None = None) -> None:
         """Carry out what changes something. decide: of a command for which something was looked up. Raises
@@ -290,11 +297,16 @@ class Turns:
         if decide is None and type(command) in LOOKED_UP and self.letters.look_up(connection, request, command):  # type: ignore[arg-type]  # LOOKED_UP holds the two
             return
         events = (decide or kernel.decide)(self.state, self.rules, command, by)
+        if type(command) is SendMessage and (not events or type(events[-1]) is ChannelCreated):
+            self.signals.send(connection, request, command, events)
+            return
         if key is not None and events:
             events = stamp(events, key, digest)
         if request.traceparent is not None:
             events = kernel.traced(events, request.traceparent)
         recorded = self.record(events, by.actor)
+        if recorded and self.signals.watchers:
+            self.signals.observe(connection, command, OK)
         if type(command) is SendMessage or type(command) is ReleaseLease:
             pass
         elif type(command) is ClaimLease:
@@ -489,17 +501,19 @@ class Turns:
                 else:
                     wire.write(b"".join([wire.frame(payload) for _, payload in replies]))
             else:
-                self._tell(connection, told, keys, replies, before)
+                self.feeds.hand_out(connection, told, keys, replies, before)
             if connection.is_held:
                 self.peers.unhold(connection)
         for connection, keys in receivers.items():
             if not connection.is_closed:
-                self._tell(connection, told, keys, (), before)
+                self.feeds.hand_out(connection, told, keys, (), before)
         if self.state.soft.presence.changed:
             self.requests.tell_presence()
         for connection, payload in turn.notices:
             if not connection.is_closed and not connection.is_stuck:
                 connection.wire.write(connection.wire.frame(payload))
+        if self.signals.has_something:
+            self.signals.tell()
         for connection, code, reason in turn.closings:
             if not connection.is_closed:
                 connection.wire.close(code, reason)
@@ -513,30 +527,6 @@ class Turns:
                 self._loop.call_soon(self._run)
         elif self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
-
-    def _tell(
-        self,
-        connection: Connection,
-        told: Told,
-        keys: Sequence[str],
-        replies: Sequence[tuple[int, bytes]],
-        before: int,
-    ) -> None:
-        """One write with this turn's notices and replies; only the replies when the peer does not keep up."""
-        wire = connection.wire
-        if len(keys) == 1:
-            data = told.of_key(keys[0], replies, connection)
-        else:
-            data = told.merged(list(dict.fromkeys(keys)), replies, connection)
-        # A quarter is left for replies, and for what a growing bytearray takes beyond its length.
-        if connection.is_stuck or wire.buffered() + len(data) > self.rules.limits.outbox_bytes_max * 3 // 4:
-            self.feeds.fall_behind(connection, before)
-            if replies:
-                wire.write(b"".join([wire.frame(payload) for _, payload in replies]))
-            if not connection.is_stuck:
-                self._loop.call_soon(self.feeds.resume, connection)
-            return
-        wire.write(data)
 
     def on_broken(self, error: JournalError) -> None:
         """The store failed or lies: nothing is decided or released any more, and the process ends."""

@@ -87,6 +87,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     question_options_max: int = 32
     question_deadline_ms_max: int = 365 * 24 * 3600 * 1000
     answer_chars_max: int = 8 * 1024
+    ephemeral_bytes_max: int = 16 * 1024
+    signals_per_turn_max: int = 32
+    signals_turn_bytes_max: int = 64 * 1024
+    recent_signals_max: int = 100
+    recent_signals_bytes_max: int = 128 * 1024
     stalled_ms: int = 15 * 60 * 1000
     tie_grace_ms: int = 15_000
     reattach_ms: int = 10_000

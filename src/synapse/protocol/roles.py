@@ -74,6 +74,8 @@ ROLE_OF: Final[dict[str, tuple[str, str]]] = {
     "resource.offer": (AGENT, ""),
     "resource.withdraw": (AGENT, "Of another's resource: an operator."),
     "resource.list": (OBSERVER, ""),
+    "channel.recent": (OBSERVER, ""),
+    "channel.typing": (AGENT, ""),
     "card.set": (AGENT, ""),
     "card.get": (OBSERVER, ""),
     "card.list": (OBSERVER, ""),

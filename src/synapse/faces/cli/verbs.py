@@ -5,6 +5,7 @@ from synapse.faces.cli.observe_verbs import OBSERVE_VERBS
 from synapse.faces.cli.options import FLAG, MANY, NUMBER, SECONDS, TEXT, WAIT, Option, Verb
 from synapse.faces.cli.question_verbs import QUESTION_VERBS
 from synapse.faces.cli.session_verbs import SESSION_VERBS
+from synapse.faces.cli.signal_verbs import EPHEMERAL_OPTIONS, LISTEN_OPTIONS, SIGNAL_VERBS
 
 COMMON = {
     option.name: option
@@ -80,7 +81,9 @@ VERBS = {
             Option("since", TEXT, "CURSOR", "First everything after this cursor."),
             Option("presence", FLAG, "", "Also who comes and goes."),
             Option("inbox", FLAG, "", "Also my inbox, when channels are named."),
+            *LISTEN_OPTIONS,
         ),
+        *SIGNAL_VERBS,
         Verb(
             "wait",
             "follow",
@@ -144,7 +147,17 @@ VERBS = {
         Verb("room invite", "places", "ROOM AGENT", (2, 2), "Ask an agent into a private one.", _HISTORY, _AS_OPERATOR),
         Verb("room kick", "places", "ROOM AGENT", (2, 2), "Put an agent out of a private room.", _AS_OPERATOR),
         Verb("channel list", "places", "", (0, 0), "List the channels; --room: only its."),
-        Verb("channel create", "places", "ROOM:CHANNEL", (1, 1), "Create a channel.", _TYPE, _PRIVATE, _OPERATOR),
+        Verb(
+            "channel create",
+            "places",
+            "ROOM:CHANNEL",
+            (1, 1),
+            "Create a channel.",
+            _TYPE,
+            _PRIVATE,
+            *EPHEMERAL_OPTIONS,
+            _OPERATOR,
+        ),
         Verb("channel delete", "places", "ROOM:CHANNEL", (1, 1), "Delete a channel that has no members (operator)."),
         Verb("channel info", "places", "ROOM:CHANNEL", (1, 1), "Show a channel and its members."),
         Verb("channel join", "places", "ROOM:CHANNEL", (1, 1), "Become a member of a channel and its room."),
