@@ -17,7 +17,20 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import against, board, claims, compaction, machine, memory, relay, servers, starting, traffic, values
+from benchmarks import (
+    against,
+    board,
+    claims,
+    compaction,
+    direct,
+    machine,
+    memory,
+    relay,
+    servers,
+    starting,
+    traffic,
+    values,
+)
 from benchmarks.bench import Bench
 from benchmarks.gates import table
 from benchmarks.generator import BUILD, Generator, LoadFailed, build
@@ -31,6 +44,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "board": board.board,
     "redis": against.redis,
     "announced": against.announced,
+    "direct": direct.direct,
     "fanout": traffic.fanout,
     "idle": traffic.idle,
     "flush": traffic.flush,
