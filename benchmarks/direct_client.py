@@ -59,7 +59,12 @@ class SynapsePair:
         def client(role: str) -> Any:
             name = f"{role}-{number:04}"
             secret = hashlib.sha256(f"benchmark {name}".encode()).hexdigest()
-            return Client(f"ws://{options.target}", name=name, secret=secret, home=options.home)
+            return Client(
+                ("unix:" if options.target.startswith("/") else "ws://") + options.target,
+                name=name,
+                secret=secret,
+                home=options.home,
+            )
 
         self._to = f"receiver-{number:04}"
         self._sender, self._receiver = client("sender"), client("receiver")
@@ -221,7 +226,7 @@ class Run:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("product", choices=("nats", "synapse"))
-    parser.add_argument("target", help="HOST:PORT")
+    parser.add_argument("target", help="HOST:PORT or the path of a Unix socket")
     parser.add_argument("--home", help="of the hub")
     parser.add_argument("--pairs", type=int, default=1)
     parser.add_argument("--window", type=int, default=1)
