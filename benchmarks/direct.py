@@ -15,8 +15,10 @@ WINDOWS = (1, 8)
 
 
 def direct(bench: Bench) -> None:
-    """32 senders and 32 receivers in Python, each over what its library takes on one machine: a Unix socket, or TCP if it
-    has no other. Each measurement has a fresh server."""
+    """32 senders and 32 receivers in Python, over a Unix socket as the library takes it, NATS over TCP for want of one.
+
+    Each measurement has a fresh server.
+    """
     try:
         python = program(NATS)
     except Missing as missing:
