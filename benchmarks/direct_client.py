@@ -105,7 +105,7 @@ class NatsPair:
     async def open(self) -> None:
         """Connect both, and make the receiver's stream and consumer."""
         import nats  # type: ignore[import-not-found]  # only in the environment of that client
-        from nats.js.api import (  # type: ignore[import-not-found]
+        from nats.js.api import (  # type: ignore[import-not-found]  # as above
             AckPolicy,
             ConsumerConfig,
             RetentionPolicy,
