@@ -45,6 +45,7 @@ from synapse.protocol.notices import ClaimQueued
 from synapse.protocol.plan_commands import DeclareTask, DeclareTasks, NoteProgress, RemoveTask, UpdateTask
 from synapse.protocol.question_commands import AnswerQuestion, AskQuestion, DismissQuestion, WithdrawQuestion
 from synapse.protocol.resource_commands import OfferResource, WithdrawResource
+from synapse.protocol.role_commands import DeleteRole, JoinRole, LeaveRole
 from synapse.protocol.session_commands import EndSession, SaveSessionPoint, StartSession, UpdateSession
 from synapse.protocol.value_commands import ClearValues, DeleteValue, PutValue, TransferValue
 
@@ -94,6 +95,9 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
         AnswerQuestion,
         DismissQuestion,
         WithdrawQuestion,
+        JoinRole,
+        LeaveRole,
+        DeleteRole,
     }
 )
 """Commands that get an idempotency key. All others are simply repeated: they change nothing durable or, as renewals,
