@@ -7,6 +7,7 @@ from tests.planted.observing import OBSERVING_FAULTS
 from tests.planted.plan import PLAN_FAULTS
 from tests.planted.questions import QUESTION_FAULTS
 from tests.planted.roles import ROLE_FAULTS
+from tests.planted.sessions import SESSION_FAULTS
 from tests.planted.spine import SPINE_FAULTS
 from tests.planted.values import VALUE_FAULTS
 
@@ -27,4 +28,5 @@ FAULTS = [
     *ROLE_FAULTS,
     *MEMBER_FAULTS,
     *QUESTION_FAULTS,
+    *SESSION_FAULTS,
 ]

@@ -40,11 +40,13 @@ from synapse.protocol.commands import (
     WithdrawClaim,
 )
 from synapse.protocol.delivery_commands import DropDead, ResendDead
+from synapse.protocol.lane_commands import AcceptLane, CloseLane, DeclineLane, OfferLane, SendLane
 from synapse.protocol.member_commands import InviteMember, KickMember
 from synapse.protocol.notices import ClaimQueued
 from synapse.protocol.plan_commands import DeclareTask, DeclareTasks, NoteProgress, RemoveTask, UpdateTask
 from synapse.protocol.question_commands import AnswerQuestion, AskQuestion, DismissQuestion, WithdrawQuestion
 from synapse.protocol.resource_commands import OfferResource, WithdrawResource
+from synapse.protocol.role_commands import DeleteRole, JoinRole, LeaveRole
 from synapse.protocol.session_commands import EndSession, SaveSessionPoint, StartSession, UpdateSession
 from synapse.protocol.value_commands import ClearValues, DeleteValue, PutValue, TransferValue
 
@@ -86,6 +88,9 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
         UpdateTask,
         NoteProgress,
         RemoveTask,
+        JoinRole,
+        LeaveRole,
+        DeleteRole,
         StartSession,
         UpdateSession,
         SaveSessionPoint,
@@ -94,6 +99,11 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
         AnswerQuestion,
         DismissQuestion,
         WithdrawQuestion,
+        OfferLane,
+        AcceptLane,
+        DeclineLane,
+        CloseLane,
+        SendLane,
     }
 )
 """Commands that get an idempotency key. All others are simply repeated: they change nothing durable or, as renewals,

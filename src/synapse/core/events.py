@@ -25,6 +25,7 @@ from synapse.core.delivery_events import MessagesAcked as MessagesAcked
 from synapse.core.delivery_events import MessagesDisowned as MessagesDisowned
 from synapse.core.delivery_events import MessagesDropped as MessagesDropped
 from synapse.core.idem import Idem as Idem
+from synapse.core.lane_events import LaneAccepted, LaneEnded, LaneEvent, LaneMessaged, LaneOffered
 from synapse.core.mail import Delivery as Delivery
 from synapse.core.plan_events import PlanEvent, TaskDeclared, TaskMoved, TaskNoted, TaskRemoved, TasksReady
 from synapse.core.question_events import (
@@ -394,6 +395,7 @@ Event: TypeAlias = (
     | ResourceEvent
     | RoleEvent
     | SessionEvent
+    | LaneEvent
     | ValueEvent
 )
 
@@ -474,6 +476,10 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return (f"se/{event.session}",)
         case SessionCheckpointed():
             return (f"se/{event.session}", *(() if event.lane is None else (f"la/{event.lane}",)))
+        case LaneOffered():
+            return (f"la/{seq}", f"se/{event.session}", *(f"in/{d.agent}" for d in event.deliveries))
+        case LaneAccepted() | LaneEnded() | LaneMessaged():
+            return (f"la/{event.lane}", *(f"in/{d.agent}" for d in event.deliveries))
         case SessionOffered():
             return (f"se/{event.session}", *(f"in/{d.agent}" for d in event.deliveries))
         case QuestionAsked():

@@ -16,6 +16,7 @@ from synapse.protocol.event_replies import EVENT_REPLY_TO, EventReply
 from synapse.protocol.journal_replies import Compaction
 from synapse.protocol.journal_replies import JournalBackedUp as JournalBackedUp
 from synapse.protocol.journal_replies import JournalVerified as JournalVerified
+from synapse.protocol.lane_replies import LANE_REPLY_TO, LaneReply
 from synapse.protocol.limits import Limits
 from synapse.protocol.member_replies import MEMBER_REPLY_TO, MemberReply
 from synapse.protocol.notices import Message
@@ -23,7 +24,7 @@ from synapse.protocol.plan_replies import PLAN_REPLY_TO, PlanReply
 from synapse.protocol.question_replies import QUESTION_REPLY_TO, QuestionReply
 from synapse.protocol.resource_replies import RESOURCE_REPLY_TO, ResourceReply
 from synapse.protocol.role_replies import ROLE_REPLY_TO, RoleReply
-from synapse.protocol.session_replies import SESSION_REPLY_TO, SessionReply
+from synapse.protocol.session_replies import SESSION_REPLY_TO, Resume, SessionReply
 from synapse.protocol.value_replies import VALUE_REPLY_TO, ValueReply
 
 
@@ -347,6 +348,7 @@ class Lease(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     waiters: tuple[LeaseWaiter, ...] | UnsetType = UNSET
     waiting: int | UnsetType = UNSET
     plan: TaskBrief | UnsetType = UNSET
+    resume: Resume | UnsetType = UNSET
     idle_ms: int | UnsetType = UNSET
     stalled: bool | UnsetType = UNSET
     cursor: str | UnsetType = UNSET
@@ -523,6 +525,7 @@ Reply: TypeAlias = (
     | ResourceReply
     | RoleReply
     | SessionReply
+    | LaneReply
     | ValueReply
 )
 
@@ -582,6 +585,7 @@ REPLY_TO: Final[dict[type[msgspec.Struct], type[Reply]]] = {
     **RESOURCE_REPLY_TO,
     **ROLE_REPLY_TO,
     **SESSION_REPLY_TO,
+    **LANE_REPLY_TO,
     **VALUE_REPLY_TO,
 }
 """The reply each command gets when it is not refused."""
