@@ -74,3 +74,11 @@ class LaneMessaged(Mail, frozen=True, kw_only=True, omit_defaults=True):
 LaneEvent: TypeAlias = LaneOffered | LaneAccepted | LaneEnded | LaneMessaged
 
 LANE_EVENTS: Final = frozenset(get_args(LaneEvent))
+
+
+def lane_keys(seq: int, event: LaneEvent) -> tuple[str, ...]:
+    """The index keys of an event of a lane, its own first."""
+    arrivals = tuple(f"in/{delivery.agent}" for delivery in event.deliveries)
+    if isinstance(event, LaneOffered):
+        return (f"la/{seq}", f"se/{event.session}", *arrivals)
+    return (f"la/{event.lane}", *arrivals)
