@@ -477,6 +477,10 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return session_keys(seq, event)
         case LaneOffered() | LaneAccepted() | LaneEnded() | LaneMessaged():
             return lane_keys(seq, event)
+        case QuestionAsked():
+            return (f"qu/{event.room}",)
+        case QuestionAnswered() | QuestionDismissed() | QuestionExpired() | QuestionWithdrawn():
+            return (f"qu/{event.room}", *(f"in/{d.agent}" for d in event.deliveries))
         case JournalStarted() | JournalAdopted() | JournalWritable() | HubStarted():
             return ("hub",)
         case JournalCompacted():
