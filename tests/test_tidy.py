@@ -118,6 +118,7 @@ FAST_PATH = (
     "src/synapse/faces/cli/declare.py",
     "src/synapse/faces/cli/board.py",
     "src/synapse/faces/cli/session.py",
+    "src/synapse/faces/cli/lane.py",
     "src/synapse/faces/cli/session_verbs.py",
     "src/synapse/faces/cli/signal_verbs.py",
     "src/synapse/faces/cli/plan_view.py",

@@ -9,6 +9,7 @@ from tests.core.conftest import World, text
 from synapse.core.retention_events import JournalCompacted
 from synapse.core.state import FORMAT, FORMAT_OF_BASES, decode_state, digest, encode_state, lift_state, new_state
 from synapse.protocol.commands import ClaimLease, JoinChannel, SaveCheckpoint, SetPool, TakeInbox
+from synapse.protocol.lane_commands import OfferLane
 from synapse.protocol.plan_commands import DeclareTask
 from synapse.protocol.question_commands import AnswerQuestion, AskQuestion
 from synapse.protocol.role_commands import JoinRole
@@ -33,6 +34,7 @@ def busy_world() -> World:
     world.do(ClaimLease(task="T2", worktree="w", paths=("**/x",), wait_ms=None), "bob", key="w")
     world.do(DeclareTask(task="T1", title="first", depends_on=("T0",)), "ada")
     world.do(StartSession(task="T1"), "ada")
+    world.do(OfferLane(to="bob"), "ada")
     world.do(PutValue(key="k", value=msgspec.Raw(b'{"v":1}'), ttl_ms=60_000), "ada")
     world.do(AskQuestion(title="Which?", task="T1", context=msgspec.Raw(b'{"a":1}'), deadline_ms=60_000), "ada")
     asked = world.do(AskQuestion(title="Now?"), "ada")[0]

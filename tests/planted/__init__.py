@@ -8,6 +8,7 @@ from tests.planted.plan import PLAN_FAULTS
 from tests.planted.questions import QUESTION_FAULTS
 from tests.planted.roles import ROLE_FAULTS
 from tests.planted.signals import SIGNAL_FAULTS
+from tests.planted.sessions import SESSION_FAULTS
 from tests.planted.spine import SPINE_FAULTS
 from tests.planted.values import VALUE_FAULTS
 
@@ -20,6 +21,7 @@ FAULTS = [
     *QUESTION_FAULTS,
     *ROLE_FAULTS,
     *SIGNAL_FAULTS,
+    *SESSION_FAULTS,
     *SPINE_FAULTS,
     *VALUE_FAULTS,
 ]

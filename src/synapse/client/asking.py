@@ -9,6 +9,7 @@ from synapse.errors import Disconnected
 from synapse.protocol import (
     card_replies,
     commands,
+    lane_replies,
     plan_replies,
     question_replies,
     replies,
@@ -39,6 +40,7 @@ _Page = TypeVar(
     role_replies.RoleInfo,
     session_replies.SessionsPage,
     question_replies.QuestionsPage,
+    lane_replies.LanesPage,
 )
 _PAGE: Final = 200
 

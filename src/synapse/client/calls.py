@@ -40,6 +40,7 @@ from synapse.protocol.commands import (
     WithdrawClaim,
 )
 from synapse.protocol.delivery_commands import DropDead, ResendDead
+from synapse.protocol.lane_commands import AcceptLane, CloseLane, DeclineLane, OfferLane, SendLane
 from synapse.protocol.member_commands import InviteMember, KickMember
 from synapse.protocol.notices import ClaimQueued
 from synapse.protocol.plan_commands import DeclareTask, DeclareTasks, NoteProgress, RemoveTask, UpdateTask
@@ -87,6 +88,9 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
         UpdateTask,
         NoteProgress,
         RemoveTask,
+        JoinRole,
+        LeaveRole,
+        DeleteRole,
         StartSession,
         UpdateSession,
         SaveSessionPoint,
@@ -98,6 +102,11 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
         JoinRole,
         LeaveRole,
         DeleteRole,
+        OfferLane,
+        AcceptLane,
+        DeclineLane,
+        CloseLane,
+        SendLane,
     }
 )
 """Commands that get an idempotency key. All others are simply repeated: they change nothing durable or, as renewals,

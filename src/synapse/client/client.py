@@ -28,6 +28,7 @@ from synapse.client.events import Happening, Happenings, happening_of
 from synapse.client.files import FileRefused, file_in, receive, refer_to
 from synapse.client.home import Surroundings
 from synapse.client.identity import Card, Identity, own_name
+from synapse.client.lanes import WorkLanes
 from synapse.client.leases import PLAIN, HeldLease, Mode, Terms, claim, claim_command, milliseconds, texts
 from synapse.client.lifeline import Lifeline, Wiring
 from synapse.client.places import Places
@@ -109,6 +110,7 @@ class Client(
     Happenings,
     WorkSessions,
     Signalling,
+    WorkLanes,
 ):
     """One agent's connection to a hub. Use it as `async with Client(...) as client`, in one event loop.
 

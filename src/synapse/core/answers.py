@@ -23,6 +23,8 @@ from synapse.core.events import (
     RoleCreated,
     RoomCreated,
 )
+from synapse.core.lane_answers import answer_lane, lanes_to_list, listed_lane
+from synapse.core.lanes import LaneMutation
 from synapse.core.lease_answers import (
     LeaseMutation,
     LeaseQuery,
@@ -83,6 +85,8 @@ from synapse.protocol.commands import (
     ShowRoom,
 )
 from synapse.protocol.cursor import cursor_of, message_id, seq_of_message
+from synapse.protocol.lane_commands import ListLanes
+from synapse.protocol.lane_replies import LanesPage
 from synapse.protocol.notices import PresenceEntry
 from synapse.protocol.plan_commands import (
     ListTasks,
@@ -138,6 +142,7 @@ Answerable: TypeAlias = (
     | ValueMutation
     | ResourceMutation
     | SessionMutation
+    | LaneMutation
     | SetCard
     | MemberMutation
     | PlanMutation
@@ -160,6 +165,7 @@ _RestQuery: TypeAlias = (
     | ListSessions
     | ShowQuestion
     | ListQuestions
+    | ListLanes
 )
 
 Query: TypeAlias = (
@@ -192,6 +198,7 @@ _Paged: TypeAlias = (
     | ShowRole
     | ListSessions
     | ListQuestions
+    | ListLanes
 )
 
 QUERIES = frozenset(get_args(Query))
@@ -240,6 +247,7 @@ def _answer_rest(
     | RoleMutation
     | SessionMutation
     | QuestionMutation
+    | LaneMutation
     | ValueMutation
     | MemberMutation
     | DeliveryMutation,
@@ -254,6 +262,8 @@ def _answer_rest(
         return answer_value(state, command, by, events, cursor)
     if isinstance(command, MemberMutation):
         return answer_members(state, command, events, cursor)
+    if isinstance(command, LaneMutation):
+        return answer_lane(command, events, cursor)
     if isinstance(command, SessionMutation):
         return answer_session(state, command, by, events, cursor)
     if isinstance(command, QuestionMutation):
@@ -409,6 +419,11 @@ def _look_rest(state: "State", rules: Rules, query: _RestQuery, by: By, cursor: 
             return SessionsPage(seq=state.seq, sessions=sessions, next=following, cursor=cursor)
         case ShowQuestion() | ListQuestions():
             return _look_questions(state, rules, query, by, cursor)
+        case ListLanes():
+            lanes, following = _listed(
+                lanes_to_list(state, query, by), query, rules, lambda name: listed_lane(state, name, by)
+            )
+            return LanesPage(seq=state.seq, lanes=lanes, next=following, cursor=cursor)
         case _:
             return look_lease(state, rules, query, by, cursor)
 

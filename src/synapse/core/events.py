@@ -25,6 +25,7 @@ from synapse.core.delivery_events import MessagesAcked as MessagesAcked
 from synapse.core.delivery_events import MessagesDisowned as MessagesDisowned
 from synapse.core.delivery_events import MessagesDropped as MessagesDropped
 from synapse.core.idem import Idem as Idem
+from synapse.core.lane_events import LaneAccepted, LaneEnded, LaneEvent, LaneMessaged, LaneOffered, lane_keys
 from synapse.core.mail import Delivery as Delivery
 from synapse.core.plan_events import PlanEvent, TaskDeclared, TaskMoved, TaskNoted, TaskRemoved, TasksReady
 from synapse.core.question_events import (
@@ -57,6 +58,7 @@ from synapse.core.session_events import (
     SessionResumed,
     SessionStarted,
     SessionUpdated,
+    session_keys,
 )
 from synapse.core.value_events import ValueDeleted, ValueEvent, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
 from synapse.protocol.terms import Artefact
@@ -394,6 +396,7 @@ Event: TypeAlias = (
     | ResourceEvent
     | RoleEvent
     | SessionEvent
+    | LaneEvent
     | ValueEvent
 )
 
@@ -468,14 +471,12 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return (f"pt/{event.room}/{event.task}", f"pl/{event.room}")
         case TasksReady():
             return (f"pl/{event.room}",)
-        case SessionStarted():
-            return (f"se/{seq}",)
-        case SessionUpdated() | SessionEnded() | SessionResumed():
-            return (f"se/{event.session}",)
-        case SessionCheckpointed():
-            return (f"se/{event.session}", *(() if event.lane is None else (f"la/{event.lane}",)))
-        case SessionOffered():
-            return (f"se/{event.session}", *(f"in/{d.agent}" for d in event.deliveries))
+        case SessionStarted() | SessionUpdated() | SessionEnded() | SessionResumed():
+            return session_keys(seq, event)
+        case SessionCheckpointed() | SessionOffered():
+            return session_keys(seq, event)
+        case LaneOffered() | LaneAccepted() | LaneEnded() | LaneMessaged():
+            return lane_keys(seq, event)
         case QuestionAsked():
             return (f"qu/{event.room}",)
         case QuestionAnswered() | QuestionDismissed() | QuestionExpired() | QuestionWithdrawn():

@@ -55,6 +55,7 @@ from synapse.core.events import (
     RoomJoined,
     RoomLeft,
 )
+from synapse.core.lane_events import LaneAccepted, LaneEnded, LaneMessaged, LaneOffered
 from synapse.core.lease_events import shown_change
 from synapse.core.messages import shown_posted, shown_sent
 from synapse.core.plan import shown_plan_change
@@ -353,6 +354,15 @@ def _session(kind: str, *names: str) -> Line:
     return Line((kind,), _in_room, show)
 
 
+def _lane(recorded: Recorded, eyes: Eyes) -> Told | None:
+    """A step of a lane; what is said in it is for its two sides."""
+    event = recorded.event
+    lane = recorded.seq if isinstance(event, LaneOffered) else cast("LaneAccepted", event).lane
+    picked = _picked(event, ("room_name=room", "sender", "receiver", "task", "note", "reason", "epoch"))
+    kind = {LaneOffered: "lane.offered", LaneAccepted: "lane.accepted"}.get(type(event))
+    return kind or f"lane.{cast('LaneEnded', event).state}", {"lane": f"l{lane}", **picked}
+
+
 LINES: Final[dict[type[Event], Line | None]] = {
     JournalStarted: _fields("journal.started"),
     JournalAdopted: _fields("journal.adopted", "reason", "previous_id", "previous_seq", "dropped"),
@@ -439,6 +449,10 @@ LINES: Final[dict[type[Event], Line | None]] = {
     SessionEnded: _session("session.ended", "state", "task", "reason"),
     SessionOffered: _session("session.offered", "task", "reason"),
     SessionResumed: _session("session.resumed", "task", "by=resumed_by", "epoch"),
+    LaneOffered: Line(("lane.offered",), _in_room, _lane),
+    LaneAccepted: Line(("lane.accepted",), _in_room, _lane),
+    LaneEnded: Line(("lane.declined", "lane.timed_out", "lane.closed"), _in_room, _lane),
+    LaneMessaged: NEVER,
     ValuePut: Line(("value.put",), _in_room, _value),
     ValueDeleted: Line(("value.deleted",), _in_room, _value),
     ValueExpired: Line(("value.expired",), _in_room, _value),

@@ -395,6 +395,14 @@ def _require_nothing_open(state: "State", room: Room) -> None:
             f"first (synapse session end --session s{running[0].id})",
             {"name": room.name, "sessions": len(running)},
         )
+    lanes = [lane for lane in state.lanes.by_id.values() if lane.room == room.id and lane.is_open]
+    if lanes:
+        raise Rejected(
+            "not_empty",
+            f"{room.name} has {len(lanes)} open lanes, such as l{lanes[0].id} of {lanes[0].sender_name}: they end "
+            f"first (synapse lane close l{lanes[0].id})",
+            {"name": room.name, "lanes": len(lanes)},
+        )
     leases = [lease for lease in state.leases.live.values() if lease.ask.room == room.id]
     places = [place for place in state.leases.places.values() if place.ask.room == room.id]
     if leases or places:

@@ -12,6 +12,7 @@ import msgspec
 from synapse.core.agents import Agent, Agents
 from synapse.core.idempotency import Idempotency, Remembered
 from synapse.core.inboxes import Entry, Inbox, Lending, enlist
+from synapse.core.lanes import Lane, Lanes
 from synapse.core.lease_events import enqueue
 from synapse.core.leases import Kept, Lease, Leases, Offer, Place, Pool
 from synapse.core.leasing import Leasing
@@ -56,6 +57,7 @@ class State:
     plan: Plan = field(default_factory=Plan)
     sessions: Sessions = field(default_factory=Sessions)
     questions: Questions = field(default_factory=Questions)
+    lanes: Lanes = field(default_factory=Lanes)
     idempotency: Idempotency = field(default_factory=Idempotency)
     retention: Retained = field(default_factory=Retained)
     soft: Soft = field(default_factory=Soft)
@@ -85,6 +87,7 @@ class _Dump(msgspec.Struct, frozen=True, kw_only=True):
     sessions: list[Session] = []
     questions: list[Question] = []
     closed_questions: list[Question] = []
+    lanes: list[Lane] = []
     remembered: list[Remembered]
     retention: Retained = msgspec.field(default_factory=Retained)
 
@@ -144,6 +147,7 @@ def encode_state(state: State) -> bytes:
             sessions=sorted(state.sessions.by_id.values(), key=lambda session: session.id),
             questions=sorted(state.questions.open.values(), key=lambda question: question.id),
             closed_questions=list(state.questions.closed.values()),
+            lanes=sorted(state.lanes.by_id.values(), key=lambda lane: lane.id),
             remembered=list(state.idempotency.in_order()),
             retention=state.retention,
         )
@@ -223,6 +227,9 @@ def _state_of(plain: _Dump) -> State:
         state.questions.add(question)
     for question in plain.closed_questions:
         state.questions.keep(question)
+    for lane in plain.lanes:
+        state.lanes.put(lane)
+    state.lanes.sort_ends()
     for remembered in plain.remembered:
         state.idempotency.remember(remembered)
     return state

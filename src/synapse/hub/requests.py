@@ -37,7 +37,7 @@ from synapse.hub.ledger import explanation, ledger_scan, read_ledger
 from synapse.hub.letters import Traces
 from synapse.hub.paging import recorded_of
 from synapse.hub.reads import HistoryQuery, listed, read_ackers, read_history, read_inbox, read_message
-from synapse.hub.session_reads import points_scan, read_points
+from synapse.hub.session_reads import lane_query, points_scan, read_lane, read_points
 from synapse.hub.threads import Keeper
 from synapse.hub.work import Waiter
 from synapse.protocol.codec import Request, RequestId, encode_notice
@@ -64,6 +64,7 @@ from synapse.protocol.cursor import cursor_of, message_id, seq_of, seq_of_messag
 from synapse.protocol.delivery_commands import GetReceipt, ListDead
 from synapse.protocol.digest_commands import ReadDigest
 from synapse.protocol.event_commands import ReadEvents
+from synapse.protocol.lane_commands import ShowLane
 from synapse.protocol.names import GENERAL, split_address, split_topic
 from synapse.protocol.notices import PresenceChanged, PresenceSnapshot
 from synapse.protocol.plan_commands import ReadProgress
@@ -103,6 +104,7 @@ Local: TypeAlias = (
     | ReadDigest
     | ReadEvents
     | ReadSessionPoints
+    | ShowLane
     | ShowStatus
     | VerifyJournal
     | BackUpJournal
@@ -168,6 +170,9 @@ class Requests:
             case ReadSessionPoints():
                 points = points_scan(state, command, connection.by, self._limits.page_items_max)
                 turns.disk.defer(connection, request_id, lambda: read_points(turns.pages, points))
+            case ShowLane():
+                lane = lane_query(state, command, connection.by, self._limits.page_items_max)
+                turns.disk.defer(connection, request_id, lambda: read_lane(turns.pages, lane))
             case ShowStatus():
                 turns.reply(connection, request_id, self.status())
             case IdentifyHub():

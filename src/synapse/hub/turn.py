@@ -27,6 +27,7 @@ from synapse.core.events import (
 )
 from synapse.core.idempotency import find
 from synapse.core.kernel import MUTATIONS, REPEATABLE, payload_hash, record, stamp
+from synapse.core.lane_events import LANE_EVENTS
 from synapse.core.lease_events import LEASE_EVENTS
 from synapse.core.plan_events import PLAN_EVENTS
 from synapse.core.question_events import QUESTION_EVENTS
@@ -68,6 +69,7 @@ TOLD: Final = (
     | QUESTION_EVENTS
     | MEMBER_EVENTS
     | SESSION_MAIL
+    | LANE_EVENTS
 )
 """Events of which followers are told."""
 TURN_REQUESTS_MAX: Final = 512
@@ -340,8 +342,10 @@ class Turns:
                 retry_after_ms=RETRY_SPACE_MS,
             )
         recorded = self.fold(events, actor)
-        if self.state.plan.count or self.state.questions.count:
+        if self.state.plan.count or self.state.questions.count or self.state.sessions.of_task:
             follow_up(self, recorded)
+        if self.leasing.granted:
+            self.leasing.say_granted()
         return recorded
 
     def fold(self, events: Sequence[Event], actor: str) -> list[Recorded]:

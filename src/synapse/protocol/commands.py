@@ -13,6 +13,7 @@ from synapse.protocol.codes import PROTOCOL_VERSION
 from synapse.protocol.delivery_commands import DELIVERY_COMMANDS, DeliveryCommand
 from synapse.protocol.digest_commands import DIGEST_COMMANDS, DigestCommand
 from synapse.protocol.event_commands import EVENT_COMMANDS, EventCommand
+from synapse.protocol.lane_commands import LANE_COMMANDS, LaneCommand
 from synapse.protocol.member_commands import MEMBER_COMMANDS, MemberCommand
 from synapse.protocol.plan_commands import PLAN_COMMANDS, PlanCommand
 from synapse.protocol.question_commands import QUESTION_COMMANDS, QuestionCommand
@@ -510,6 +511,7 @@ Command: TypeAlias = (
     | RoleCommand
     | SessionCommand
     | SignalCommand
+    | LaneCommand
     | ValueCommand
 )
 
@@ -567,6 +569,7 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     **EVENT_COMMANDS,
     **ROLE_COMMANDS,
     **SESSION_COMMANDS,
+    **LANE_COMMANDS,
     "hub.status": ShowStatus,
     "journal.verify": VerifyJournal,
     "journal.backup": BackUpJournal,

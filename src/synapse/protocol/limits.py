@@ -92,6 +92,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     signals_turn_bytes_max: int = 64 * 1024
     recent_signals_max: int = 100
     recent_signals_bytes_max: int = 128 * 1024
+    lanes_per_agent_max: int = 64
+    lanes_ended_max: int = 1_000
+    lane_bytes_max: int = 16 * 1024
+    lane_timeout_ms_min: int = 10_000
+    lane_timeout_ms_max: int = 24 * 3600 * 1000
     stalled_ms: int = 15 * 60 * 1000
     tie_grace_ms: int = 15_000
     reattach_ms: int = 10_000

@@ -16,6 +16,7 @@ from synapse.protocol.event_replies import EVENT_REPLY_TO, EventReply
 from synapse.protocol.journal_replies import Compaction
 from synapse.protocol.journal_replies import JournalBackedUp as JournalBackedUp
 from synapse.protocol.journal_replies import JournalVerified as JournalVerified
+from synapse.protocol.lane_replies import LANE_REPLY_TO, LaneReply
 from synapse.protocol.limits import Limits
 from synapse.protocol.member_replies import MEMBER_REPLY_TO, MemberReply
 from synapse.protocol.notices import Message
@@ -28,6 +29,7 @@ from synapse.protocol.resource_replies import RESOURCE_REPLY_TO, ResourceReply
 from synapse.protocol.role_replies import ROLE_REPLY_TO, RoleReply
 from synapse.protocol.session_replies import SESSION_REPLY_TO, SessionReply
 from synapse.protocol.signal_replies import SIGNAL_REPLY_TO, ChannelSignals, SignalCounts, SignalReply
+from synapse.protocol.session_replies import SESSION_REPLY_TO, Resume, SessionReply
 from synapse.protocol.value_replies import VALUE_REPLY_TO, ValueReply
 
 
@@ -362,6 +364,7 @@ class Lease(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     waiters: tuple[LeaseWaiter, ...] | UnsetType = UNSET
     waiting: int | UnsetType = UNSET
     plan: TaskBrief | UnsetType = UNSET
+    resume: Resume | UnsetType = UNSET
     idle_ms: int | UnsetType = UNSET
     stalled: bool | UnsetType = UNSET
     cursor: str | UnsetType = UNSET
@@ -512,6 +515,7 @@ Reply: TypeAlias = (
     | RoleReply
     | SessionReply
     | SignalReply
+    | LaneReply
     | ValueReply
 )
 
@@ -572,6 +576,7 @@ REPLY_TO: Final[dict[type[msgspec.Struct], type[Reply]]] = {
     **ROLE_REPLY_TO,
     **SESSION_REPLY_TO,
     **SIGNAL_REPLY_TO,
+    **LANE_REPLY_TO,
     **VALUE_REPLY_TO,
 }
 """The reply each command gets when it is not refused."""

@@ -560,7 +560,12 @@ VERBS = {
             "",
             (0, 0),
             "Drop what is older than is kept, also while the hub runs; what is not named is kept as config.toml says.",
-            Option("keep", MANY, "KIND=AGE", "How long: messages=30d, leases=7d, values=90d, plan=90d, or =all."),
+            Option(
+                "keep",
+                MANY,
+                "KIND=AGE",
+                "How long: messages=30d; also leases, values, plan, sessions; =all.",
+            ),
             Option("channel", MANY, "CHANNEL=AGE", "Another age for one channel: main:general=90d."),
             Option("dry-run", FLAG, "", "Only say what would go."),
         ),
