@@ -8,6 +8,7 @@ from tests.planted.plan import PLAN_FAULTS
 from tests.planted.questions import QUESTION_FAULTS
 from tests.planted.roles import ROLE_FAULTS
 from tests.planted.spine import SPINE_FAULTS
+from tests.planted.tokens import TOKEN_FAULTS
 from tests.planted.values import VALUE_FAULTS
 
 FAULTS = [
@@ -28,3 +29,6 @@ FAULTS = [
     *MEMBER_FAULTS,
     *QUESTION_FAULTS,
 ]
+FAULTS = [*SPINE_FAULTS, *LEASE_FAULTS, *VALUE_FAULTS, *LENDING_FAULTS, *PLAN_FAULTS, *ROLE_FAULTS]
+FAULTS = [*SPINE_FAULTS, *LEASE_FAULTS, *VALUE_FAULTS, *LENDING_FAULTS, *PLAN_FAULTS, *MEMBER_FAULTS]
+FAULTS = [*SPINE_FAULTS, *LEASE_FAULTS, *VALUE_FAULTS, *LENDING_FAULTS, *PLAN_FAULTS, *TOKEN_FAULTS]

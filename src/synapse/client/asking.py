@@ -15,6 +15,7 @@ from synapse.protocol import (
     resource_replies,
     role_replies,
     session_replies,
+    token_replies,
     value_replies,
 )
 from synapse.protocol.codes import CLOSE_NORMAL
@@ -39,6 +40,7 @@ _Page = TypeVar(
     role_replies.RoleInfo,
     session_replies.SessionsPage,
     question_replies.QuestionsPage,
+    token_replies.TokensPage,
 )
 _PAGE: Final = 200
 

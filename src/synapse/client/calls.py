@@ -46,6 +46,7 @@ from synapse.protocol.plan_commands import DeclareTask, DeclareTasks, NoteProgre
 from synapse.protocol.question_commands import AnswerQuestion, AskQuestion, DismissQuestion, WithdrawQuestion
 from synapse.protocol.resource_commands import OfferResource, WithdrawResource
 from synapse.protocol.session_commands import EndSession, SaveSessionPoint, StartSession, UpdateSession
+from synapse.protocol.token_commands import CreateToken, RevokeToken
 from synapse.protocol.value_commands import ClearValues, DeleteValue, PutValue, TransferValue
 
 KEYED: Final[frozenset[type[Command]]] = frozenset(
@@ -54,6 +55,8 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
         AckInbox,
         ResendDead,
         DropDead,
+        CreateToken,
+        RevokeToken,
         RebindAgent,
         ForgetAgent,
         CreateRoom,

@@ -47,6 +47,7 @@ from synapse.client.subscriptions import (
     ValueFeed,
 )
 from synapse.client.takes import Takes, wait_receipt
+from synapse.client.tokens import NewToken, Tokens
 from synapse.client.transport import Dial, HubDialer, Transport
 from synapse.client.values import SharedValues
 from synapse.client.worktree import files_of
@@ -69,6 +70,7 @@ __all__ = [
     "LeaseLost",
     "Message",
     "MessageFeed",
+    "NewToken",
     "OutcomeUnknown",
     "PlanFeed",
     "PresenceFeed",
@@ -104,6 +106,7 @@ class Client(
     Digests,
     Happenings,
     WorkSessions,
+    Tokens,
 ):
     """One agent's connection to a hub. Use it as `async with Client(...) as client`, in one event loop.
 
@@ -130,7 +133,8 @@ class Client(
         uri: `unix:/path`, `ws://…`, `wss://…`; else the hub of `home`. name: the agent; else SYNAPSE_NAME,
         SYN_IDENTITY, `user@host`. card: what others see of it. room: `room` or `room:channel` for messages that name
         none. secret: else the one that `home` keeps for this hub and name. operator: no agent, for the hub's own user
-        on its Unix socket. timeout: seconds for one request, reconnects and repeats included.
+        on its Unix socket, or with a token of the role admin. timeout: seconds for one request, reconnects and repeats
+        included.
         Raises `HomeRefused` for a broken config.toml.
         """
         flags = {"home": home, "uri": uri, "name": name, "room": room}

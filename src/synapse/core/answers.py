@@ -53,6 +53,8 @@ from synapse.core.role_queues import RoleMutation, require_role
 from synapse.core.rooms import Channel, Room, channel_known, knows, require_room, room_known
 from synapse.core.session_answers import answer_session, listed_session, look_session, sessions_to_list
 from synapse.core.session_changes import SessionMutation
+from synapse.core.token_answers import answer_token, listed_token, tokens_to_list
+from synapse.core.tokens import TokenMutation
 from synapse.core.value_answers import answer_value, look_value, value_info, values_to_list
 from synapse.core.values import ValueMutation
 from synapse.protocol.card_commands import ListCards, SetCard, ShowCard
@@ -113,6 +115,8 @@ from synapse.protocol.role_commands import ListRoles, ShowRole
 from synapse.protocol.role_replies import RolesPage
 from synapse.protocol.session_commands import ListSessions, ShowSession
 from synapse.protocol.session_replies import SessionsPage
+from synapse.protocol.token_commands import ListTokens
+from synapse.protocol.token_replies import TokensPage
 from synapse.protocol.value_commands import GetValue, ListValues
 from synapse.protocol.value_replies import ValuesPage
 
@@ -137,6 +141,7 @@ Answerable: TypeAlias = (
     | ValueMutation
     | ResourceMutation
     | SessionMutation
+    | TokenMutation
     | SetCard
     | MemberMutation
     | PlanMutation
@@ -159,6 +164,7 @@ _RestQuery: TypeAlias = (
     | ListSessions
     | ShowQuestion
     | ListQuestions
+    | ListTokens
 )
 
 Query: TypeAlias = (
@@ -191,6 +197,7 @@ _Paged: TypeAlias = (
     | ShowRole
     | ListSessions
     | ListQuestions
+    | ListTokens
 )
 
 QUERIES = frozenset(get_args(Query))
@@ -239,6 +246,7 @@ def _answer_rest(
     | RoleMutation
     | SessionMutation
     | QuestionMutation
+    | TokenMutation
     | ValueMutation
     | MemberMutation
     | DeliveryMutation,
@@ -263,6 +271,8 @@ def _answer_rest(
         return answer_role(command, events, cursor)
     if isinstance(command, DeliveryMutation):
         return answer_delivery(command, events, cursor)
+    if isinstance(command, TokenMutation):
+        return answer_token(command, events, cursor)
     return answer_lease(state, command, by, events, cursor)
 
 
@@ -367,12 +377,7 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
         case GetValue():
             return look_value(state, query, by, cursor)
         case ListValues():
-            place, keys = values_to_list(state, query, by)
-            there = state.values.by_room.get(require_room(state, place, by).id, {})
-            values, following = _listed(
-                keys, query, rules, lambda key: value_info(place, there[key], has_value=query.values)
-            )
-            return ValuesPage(seq=state.seq, values=values, next=following, cursor=cursor)
+            return _values_page(state, rules, query, by, cursor)
         case _:
             return _look_rest(state, rules, query, by, cursor)
 
@@ -408,6 +413,8 @@ def _look_rest(state: "State", rules: Rules, query: _RestQuery, by: By, cursor: 
             return SessionsPage(seq=state.seq, sessions=sessions, next=following, cursor=cursor)
         case ShowQuestion() | ListQuestions():
             return _look_questions(state, rules, query, by, cursor)
+        case ListTokens():
+            return _tokens_page(state, rules, query, by, cursor)
         case _:
             return look_lease(state, rules, query, by, cursor)
 
@@ -444,6 +451,18 @@ def _plan_page(state: "State", rules: Rules, query: ListTasks, by: By, cursor: s
         next=following,
         cursor=cursor,
     )
+
+
+def _values_page(state: "State", rules: Rules, query: ListValues, by: By, cursor: str) -> ValuesPage:
+    place, keys = values_to_list(state, query, by)
+    there = state.values.by_room.get(require_room(state, place, by).id, {})
+    values, following = _listed(keys, query, rules, lambda key: value_info(place, there[key], has_value=query.values))
+    return ValuesPage(seq=state.seq, values=values, next=following, cursor=cursor)
+
+
+def _tokens_page(state: "State", rules: Rules, query: ListTokens, by: By, cursor: str) -> TokensPage:
+    tokens, following = _listed(tokens_to_list(state, by), query, rules, lambda name: listed_token(state, name, by))
+    return TokensPage(tokens=tokens, next=following, cursor=cursor)
 
 
 def _listed(

@@ -33,6 +33,7 @@ from synapse.core import (
     rooms,
     session_changes,
     sessions,
+    tokens,
     values,
 )
 from synapse.core.agents import Agent
@@ -110,6 +111,8 @@ from synapse.core.rooms import Channel, Room
 from synapse.core.session_changes import SessionMutation
 from synapse.core.session_events import SessionEvent
 from synapse.core.state import State
+from synapse.core.token_events import TokenEvent
+from synapse.core.tokens import TokenMutation
 from synapse.core.value_events import ValueEvent
 from synapse.core.values import ValueMutation
 from synapse.errors import Rejected
@@ -152,8 +155,20 @@ _Rest: TypeAlias = (
     | ResourceMutation
     | RoleMutation
     | SessionMutation
+    | TokenMutation
     | ValueMutation
     | MemberMutation
+)
+_RestEvent: TypeAlias = (
+    PlanEvent
+    | QuestionEvent
+    | ResourceEvent
+    | RoleEvent
+    | SessionEvent
+    | TokenEvent
+    | ValueEvent
+    | RareLeaseEvent
+    | MemberEvent
 )
 
 Mutation: TypeAlias = (
@@ -277,6 +292,8 @@ def _decide_rest(state: State, rules: Rules, command: _Rest, by: By) -> list[Eve
         return role_queues.decide_role(state, rules, command, by)
     if isinstance(command, DeliveryMutation):
         return dead_letters.decide_delivery(state, rules, command, by)
+    if isinstance(command, TokenMutation):
+        return tokens.decide_token(state, rules, command, by)
     assert_never(command)
 
 
@@ -381,18 +398,7 @@ def apply(state: State, recorded: Recorded) -> None:
             _apply_rest(state, recorded, event)
 
 
-def _apply_rest(
-    state: State,
-    recorded: Recorded,
-    event: PlanEvent
-    | QuestionEvent
-    | ResourceEvent
-    | RoleEvent
-    | SessionEvent
-    | ValueEvent
-    | RareLeaseEvent
-    | MemberEvent,
-) -> None:
+def _apply_rest(state: State, recorded: Recorded, event: _RestEvent) -> None:
     """The areas of `_decide_rest`, and what seldom happens to leases."""
     if isinstance(event, Mail):
         inboxes.arrive(state, recorded.seq, event.deliveries, DIRECT)
@@ -410,6 +416,8 @@ def _apply_rest(
         resources.apply_resource(state, recorded, event)
     elif isinstance(event, RoleEvent):
         role_queues.apply_role(state, recorded, event)
+    elif isinstance(event, TokenEvent):
+        tokens.apply_token(state, recorded, event)
     else:
         apply_lease(state, recorded, event)
 

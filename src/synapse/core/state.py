@@ -23,6 +23,7 @@ from synapse.core.retention import Retained
 from synapse.core.role_queues import Role, Roles
 from synapse.core.rooms import Channel, Room, Rooms
 from synapse.core.sessions import Session, Sessions
+from synapse.core.tokens import Token, Tokens, TokenUse
 from synapse.core.values import Value, Values
 
 
@@ -35,6 +36,7 @@ class Soft:
     leasing: Leasing = field(default_factory=Leasing)
     beats: dict[int, int] = field(default_factory=dict)
     """When each session was last heard of, on the lease clock."""
+    tokens: dict[int, TokenUse] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -54,6 +56,7 @@ class State:
     plan: Plan = field(default_factory=Plan)
     sessions: Sessions = field(default_factory=Sessions)
     questions: Questions = field(default_factory=Questions)
+    tokens: Tokens = field(default_factory=Tokens)
     idempotency: Idempotency = field(default_factory=Idempotency)
     retention: Retained = field(default_factory=Retained)
     soft: Soft = field(default_factory=Soft)
@@ -83,6 +86,7 @@ class _Dump(msgspec.Struct, frozen=True, kw_only=True):
     sessions: list[Session] = []
     questions: list[Question] = []
     closed_questions: list[Question] = []
+    tokens: list[Token] = []
     remembered: list[Remembered]
     retention: Retained = msgspec.field(default_factory=Retained)
 
@@ -142,6 +146,7 @@ def encode_state(state: State) -> bytes:
             sessions=sorted(state.sessions.by_id.values(), key=lambda session: session.id),
             questions=sorted(state.questions.open.values(), key=lambda question: question.id),
             closed_questions=list(state.questions.closed.values()),
+            tokens=sorted(state.tokens.by_id.values(), key=lambda token: token.id),
             remembered=list(state.idempotency.in_order()),
             retention=state.retention,
         )
@@ -221,6 +226,8 @@ def _state_of(plain: _Dump) -> State:
         state.questions.add(question)
     for question in plain.closed_questions:
         state.questions.keep(question)
+    for token in plain.tokens:
+        state.tokens.add(token)
     for remembered in plain.remembered:
         state.idempotency.remember(remembered)
     return state

@@ -18,6 +18,7 @@ from synapse.hub.http import Gate, Page
 from synapse.hub.metrics import CONTENT_TYPE, render
 from synapse.hub.settings import Settings
 from synapse.hub.supervision import Doors, require_private
+from synapse.hub.tokens import opens
 from synapse.hub.turn import Turns
 from synapse.hub.wire import LinePeer, Peer, WebPeer
 from synapse.protocol.codes import CLOSE_RESTART
@@ -48,9 +49,8 @@ class Listeners:
         self.limits = settings.limits
         self.peers: set[Peer] = set()
         self.uris: list[str] = []
-        self.gate = Gate(settings.port, token, settings.allowed_hosts, settings.allowed_origins)
+        self.gate = Gate(settings.port, settings.allowed_hosts, settings.allowed_origins, self._opens)
         self._settings = settings
-        self._token = token
         self._per_host: Counter[str] = Counter()
         self._next_id = 1
         self._servers: list[asyncio.Server] = []
@@ -59,6 +59,14 @@ class Listeners:
         self._socket_path: str | None = None
         self._is_draining = False
         self._all_gone = asyncio.Event()
+
+    def _opens(self, secret: str) -> bool:
+        """True for a token that a hello would be welcomed with."""
+        try:
+            opens(self.turns.state, self.turns.token, secret, self.turns.clock.wall_ms())
+        except Rejected:
+            return False
+        return True
 
     def bind(self) -> None:
         """Take the addresses; nobody is let in yet. Raises `AddressInUse`, `SettingsRefused`."""
@@ -70,7 +78,7 @@ class Listeners:
             require_private(doors.tcp, is_forced=settings.insecure_bind)
             self._tcp, host = doors.tcp, str(doors.tcp.getsockname()[0])
         port = int(self._tcp.getsockname()[1])
-        self.gate = Gate(port, self._token, settings.allowed_hosts, settings.allowed_origins)
+        self.gate = Gate(port, settings.allowed_hosts, settings.allowed_origins, self._opens)
         shown = f"[{host}]" if ":" in host else host
         self.uris.append(f"ws://{shown}:{port}")
         if doors.unix is not None:
@@ -111,7 +119,7 @@ class Listeners:
         """How many sockets are open without a welcome, those without a complete request head among them."""
         return len(self.peers) - len(self.turns.peers.connections) + len(self.turns.peers.unwelcomed)
 
-    def admit(self, peer: Peer, *, host: str, uid: int | None, has_token: bool) -> Connection:
+    def admit(self, peer: Peer, *, host: str, uid: int | None, bearer: str | None = None) -> Connection:
         """A peer with a complete handshake becomes a connection of the turn."""
         now_ms = self.turns.clock.monotonic_ms()
         connection = Connection(
@@ -123,7 +131,7 @@ class Listeners:
             host_bucket=self.turns.peers.host_buckets.of(host, now_ms),
             opened_ms=now_ms,
             is_owner=uid is not None and uid == os.getuid(),
-            has_token=has_token,
+            bearer=bearer,
         )
         self._next_id += 1
         self._per_host[host] += 1

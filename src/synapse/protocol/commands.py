@@ -20,6 +20,7 @@ from synapse.protocol.resource_commands import RESOURCE_COMMANDS, ResourceComman
 from synapse.protocol.role_commands import ROLE_COMMANDS, RoleCommand
 from synapse.protocol.session_commands import SESSION_COMMANDS, SessionCommand
 from synapse.protocol.terms import Artefact, Int
+from synapse.protocol.token_commands import TOKEN_COMMANDS, TokenCommand
 from synapse.protocol.value_commands import VALUE_COMMANDS, ValueCommand
 
 
@@ -502,6 +503,7 @@ Command: TypeAlias = (
     | ResourceCommand
     | RoleCommand
     | SessionCommand
+    | TokenCommand
     | ValueCommand
 )
 
@@ -558,6 +560,7 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     **EVENT_COMMANDS,
     **ROLE_COMMANDS,
     **SESSION_COMMANDS,
+    **TOKEN_COMMANDS,
     "hub.status": ShowStatus,
     "journal.verify": VerifyJournal,
     "journal.backup": BackUpJournal,

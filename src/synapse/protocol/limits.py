@@ -87,6 +87,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     question_options_max: int = 32
     question_deadline_ms_max: int = 365 * 24 * 3600 * 1000
     answer_chars_max: int = 8 * 1024
+    tokens_max: int = 1_000
+    token_rooms_max: int = 64
+    token_label_chars_max: int = 128
+    token_ttl_ms_max: int = 10 * 365 * 24 * 3600 * 1000
     stalled_ms: int = 15 * 60 * 1000
     tie_grace_ms: int = 15_000
     reattach_ms: int = 10_000

@@ -5,6 +5,7 @@ from synapse.faces.cli.observe_verbs import OBSERVE_VERBS
 from synapse.faces.cli.options import FLAG, MANY, NUMBER, SECONDS, TEXT, WAIT, Option, Verb
 from synapse.faces.cli.question_verbs import QUESTION_VERBS
 from synapse.faces.cli.session_verbs import SESSION_VERBS
+from synapse.faces.cli.token_verbs import TOKEN_VERBS
 
 COMMON = {
     option.name: option
@@ -486,6 +487,7 @@ VERBS = {
         ),
         Verb("kv snapshot", "kv", "FILE", (1, 1), "Write all values into a new file, with owners and times left."),
         Verb("kv restore", "kv", "FILE", (1, 1), "Put the values of such a file, each for its owner (operator)."),
+        *TOKEN_VERBS,
         Verb("status", "health", "", (0, 0), "Say in one line how the hub is."),
         Verb("health", "health", "", (0, 0), "Exit 0 when the hub is green, 1 when it is red, 69 when there is none."),
         Verb(
