@@ -8,13 +8,15 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from tests.core.conftest import World
+from tests.core.conftest import SECRET, World
 
 from synapse.core.by import By
 from synapse.core.state import decode_state, encode_state
 from synapse.core.tokens import decide_expired_tokens
 from synapse.errors import Rejected
+from synapse.protocol.commands import ClaimLease, Hello
 from synapse.protocol.limits import Limits
+from synapse.protocol.replies import Lease
 from synapse.protocol.terms import ROLES
 from synapse.protocol.token_commands import CreateToken, ListTokens, RevokeToken
 from synapse.protocol.token_replies import TokenGone, TokenInfo, TokensPage
@@ -155,6 +157,32 @@ def test_what_has_expired_stays_so_wherever_the_clock_goes() -> None:
     assert [item.expired for item in listed(world)] == [True]
     world.restart()
     assert [item.expired for item in listed(world)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("kind", "token", "role", "may"),
+    [
+        ("human", None, "agent", True),
+        ("agent", None, "agent", False),
+        ("human", 1, "agent", False),
+        ("agent", 1, "human", True),
+        ("agent", 1, "admin", True),
+    ],
+)
+def test_who_may_preempt_is_said_by_the_token_where_there_is_one(
+    kind: str, token: int | None, role: str, may: bool
+) -> None:
+    world = World()
+    world.join("bob")
+    world.do(Hello(name="ada", secret=SECRET, kind=kind), By("", None, 1, "main:general", world.at_ms, 0))
+    world.do(ClaimLease(task="T"), "bob")
+    by = world.by("ada")
+    by.token, by.role = token, role
+    command = ClaimLease(task="T", preempt=True)
+    if may:
+        assert world.reply(Lease, command, by).owner == "ada"
+    else:
+        assert world.refusal(command, by).code == "not_permitted"
 
 
 class TokenMachine(RuleBasedStateMachine):

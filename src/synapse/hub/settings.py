@@ -213,7 +213,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         env="SYNAPSE_HOME",
         flag="--home",
     ),
-    _row("host", "text", "127.0.0.1", "Address to listen on; not a loopback one only with --insecure-bind."),
+    _row("host", "text", "127.0.0.1", "Address to listen on; one that other machines reach needs TLS."),
     _row("port", "integer", 8876, "Port to listen on; 0 takes a free one.", least=0, most=65_535),
     _row("unix_socket", "boolean", True, "Listen on a Unix socket too."),
     _row("auto_create", "boolean", True, "Joining a room or channel that does not exist creates it."),
@@ -242,6 +242,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     ),
     _row("allowed_hosts", "texts", (), "Further values of the Host header to answer; separated by commas."),
     _row("allowed_origins", "texts", (), "Web origins that may connect; separated by commas."),
+    _row("tls_cert", "path", None, "Certificate chain (PEM); the port then speaks TLS: wss:// and https://."),
+    _row("tls_key", "path", None, "Its private key (PEM, without a password)."),
     _row("insecure_bind", "boolean", False, "Listen where other machines can read along, without TLS."),
     _row(
         "token_file",
@@ -289,6 +291,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retention: dict[str, int] = msgspec.field(default_factory=dict)
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     insecure_bind: bool = False
     token_file: Path | None = None
     log_level: str = "info"
@@ -528,10 +532,13 @@ def _require_that_fits(settings: Settings) -> None:
             f"limits.message_bytes_max {limits.message_bytes_max} does not fit limits.frame_bytes_max "
             f"{limits.frame_bytes_max}: leave {FRAME_OVERHEAD_BYTES} bytes for the envelope"
         )
-    if not settings.insecure_bind and not is_loopback(settings.host):
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        missing = "tls_key" if settings.tls_key is None else "tls_cert"
+        raise SettingsRefused(f"{missing} is missing: tls_cert and tls_key go together")
+    if settings.tls_cert is None and not settings.insecure_bind and not is_loopback(settings.host):
         raise SettingsRefused(
-            f"host {settings.host}: other machines could read along, because no TLS is there; listen on 127.0.0.1, "
-            "and forward the port over SSH, or force it with --insecure-bind"
+            f"host {settings.host}: other machines could read along, because no TLS is there; set --tls-cert and "
+            "--tls-key, or listen on 127.0.0.1 and forward the port over SSH, or force it with --insecure-bind"
         )
 
 
