@@ -123,7 +123,6 @@ class Client(
         room: str | None = None,
         home: str | os.PathLike[str] | None = None,
         token: str | None = None,
-        tls_ca: str | os.PathLike[str] | None = None,
         secret: str | None = None,
         operator: bool = False,
         timeout: float = 10.0,
@@ -133,12 +132,12 @@ class Client(
 
         uri: `unix:/path`, `ws://…`, `wss://…`; else the hub of `home`. name: the agent; else SYNAPSE_NAME,
         SYN_IDENTITY, `user@host`. card: what others see of it. room: `room` or `room:channel` for messages that name
-        none. tls_ca: file with the CA of a `wss://` hub, instead of the system's. secret: else the one that `home`
-        keeps for this hub and name. operator: no agent, for the hub's own user on its Unix socket, or with a token of
-        the role admin. timeout: seconds for one request, reconnects and repeats included.
+        none. secret: else the one that `home` keeps for this hub and name. operator: no agent, for the hub's own user
+        on its Unix socket, or with a token of the role admin. timeout: seconds for one request, reconnects and repeats
+        included.
         Raises `HomeRefused` for a broken config.toml.
         """
-        flags = {"home": home, "uri": uri, "name": name, "room": room, "tls_ca": tls_ca}
+        flags = {"home": home, "uri": uri, "name": name, "room": room}
         around = Surroundings({key: os.fspath(text) for key, text in flags.items() if text is not None}, os.environ)
         wiring = Wiring() if wiring is None else wiring
         card = Card() if card is None else card
