@@ -85,6 +85,8 @@ FAST_PATH = (
     "src/synapse/faces/cli/main.py",
     "src/synapse/faces/cli/options.py",
     "src/synapse/faces/cli/verbs.py",
+    "src/synapse/faces/cli/token_verbs.py",
+    "src/synapse/faces/cli/tokens.py",
     "src/synapse/faces/cli/guide.py",
     "src/synapse/faces/cli/call.py",
     "src/synapse/faces/cli/identity.py",

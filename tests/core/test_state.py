@@ -15,6 +15,7 @@ from synapse.protocol.question_commands import AnswerQuestion, AskQuestion
 from synapse.protocol.role_commands import JoinRole
 from synapse.protocol.session_commands import StartSession
 from synapse.protocol.terms import Artefact
+from synapse.protocol.token_commands import CreateToken
 from synapse.protocol.value_commands import PutValue
 
 
@@ -39,6 +40,7 @@ def busy_world() -> World:
     world.do(AskQuestion(title="Which?", task="T1", context=msgspec.Raw(b'{"a":1}'), deadline_ms=60_000), "ada")
     asked = world.do(AskQuestion(title="Now?"), "ada")[0]
     world.do(AnswerQuestion(id=f"q{asked[0].seq}", answer="yes"), "operator")
+    world.do(CreateToken(hash="ab" * 32, role="human", rooms=("lab",), ttl_ms=60_000, label="guest"), "operator")
     world.record([JournalCompacted(upto=9, base_hash="ab", cuts={"messages": 7}, floors={"ch/5": 6})], "hub")
     return world
 

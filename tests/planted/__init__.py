@@ -10,6 +10,7 @@ from tests.planted.roles import ROLE_FAULTS
 from tests.planted.signals import SIGNAL_FAULTS
 from tests.planted.sessions import SESSION_FAULTS
 from tests.planted.spine import SPINE_FAULTS
+from tests.planted.tokens import TOKEN_FAULTS
 from tests.planted.values import VALUE_FAULTS
 
 FAULTS = [
@@ -25,3 +26,6 @@ FAULTS = [
     *SPINE_FAULTS,
     *VALUE_FAULTS,
 ]
+FAULTS = [*SPINE_FAULTS, *LEASE_FAULTS, *VALUE_FAULTS, *LENDING_FAULTS, *PLAN_FAULTS, *ROLE_FAULTS]
+FAULTS = [*SPINE_FAULTS, *LEASE_FAULTS, *VALUE_FAULTS, *LENDING_FAULTS, *PLAN_FAULTS, *MEMBER_FAULTS]
+FAULTS = [*SPINE_FAULTS, *LEASE_FAULTS, *VALUE_FAULTS, *LENDING_FAULTS, *PLAN_FAULTS, *TOKEN_FAULTS]

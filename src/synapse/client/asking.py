@@ -16,6 +16,7 @@ from synapse.protocol import (
     resource_replies,
     role_replies,
     session_replies,
+    token_replies,
     value_replies,
 )
 from synapse.protocol.codes import CLOSE_NORMAL
@@ -41,6 +42,7 @@ _Page = TypeVar(
     session_replies.SessionsPage,
     question_replies.QuestionsPage,
     lane_replies.LanesPage,
+    token_replies.TokensPage,
 )
 _PAGE: Final = 200
 

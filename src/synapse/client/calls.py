@@ -48,6 +48,7 @@ from synapse.protocol.question_commands import AnswerQuestion, AskQuestion, Dism
 from synapse.protocol.resource_commands import OfferResource, WithdrawResource
 from synapse.protocol.role_commands import DeleteRole, JoinRole, LeaveRole
 from synapse.protocol.session_commands import EndSession, SaveSessionPoint, StartSession, UpdateSession
+from synapse.protocol.token_commands import CreateToken, RevokeToken
 from synapse.protocol.value_commands import ClearValues, DeleteValue, PutValue, TransferValue
 
 KEYED: Final[frozenset[type[Command]]] = frozenset(
@@ -56,6 +57,8 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
         AckInbox,
         ResendDead,
         DropDead,
+        CreateToken,
+        RevokeToken,
         RebindAgent,
         ForgetAgent,
         CreateRoom,

@@ -50,6 +50,7 @@ from synapse.client.subscriptions import (
     ValueFeed,
 )
 from synapse.client.takes import Takes, wait_receipt
+from synapse.client.tokens import NewToken, Tokens
 from synapse.client.transport import Dial, HubDialer, Transport
 from synapse.client.values import SharedValues
 from synapse.client.worktree import files_of
@@ -73,6 +74,7 @@ __all__ = [
     "LeaseLost",
     "Message",
     "MessageFeed",
+    "NewToken",
     "OutcomeUnknown",
     "PlanFeed",
     "PresenceFeed",
@@ -111,6 +113,7 @@ class Client(
     WorkSessions,
     Signalling,
     WorkLanes,
+    Tokens,
 ):
     """One agent's connection to a hub. Use it as `async with Client(...) as client`, in one event loop.
 
@@ -137,7 +140,8 @@ class Client(
         uri: `unix:/path`, `ws://…`, `wss://…`; else the hub of `home`. name: the agent; else SYNAPSE_NAME,
         SYN_IDENTITY, `user@host`. card: what others see of it. room: `room` or `room:channel` for messages that name
         none. secret: else the one that `home` keeps for this hub and name. operator: no agent, for the hub's own user
-        on its Unix socket. timeout: seconds for one request, reconnects and repeats included.
+        on its Unix socket, or with a token of the role admin. timeout: seconds for one request, reconnects and repeats
+        included.
         Raises `HomeRefused` for a broken config.toml.
         """
         flags = {"home": home, "uri": uri, "name": name, "room": room}

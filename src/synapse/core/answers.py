@@ -56,6 +56,8 @@ from synapse.core.rooms import Channel, Room, channel_known, knows, require_room
 from synapse.core.session_answers import answer_session, listed_session, look_session, sessions_to_list
 from synapse.core.session_changes import SessionMutation
 from synapse.core.signals import channel_signals, last_number
+from synapse.core.token_answers import answer_token, listed_token, tokens_to_list
+from synapse.core.tokens import TokenMutation
 from synapse.core.value_answers import answer_value, look_value, value_info, values_to_list
 from synapse.core.values import ValueMutation
 from synapse.protocol.card_commands import ListCards, SetCard, ShowCard
@@ -118,6 +120,8 @@ from synapse.protocol.role_commands import ListRoles, ShowRole
 from synapse.protocol.role_replies import RolesPage
 from synapse.protocol.session_commands import ListSessions, ShowSession
 from synapse.protocol.session_replies import SessionsPage
+from synapse.protocol.token_commands import ListTokens
+from synapse.protocol.token_replies import TokensPage
 from synapse.protocol.value_commands import GetValue, ListValues
 from synapse.protocol.value_replies import ValuesPage
 
@@ -143,6 +147,7 @@ Answerable: TypeAlias = (
     | ResourceMutation
     | SessionMutation
     | LaneMutation
+    | TokenMutation
     | SetCard
     | MemberMutation
     | PlanMutation
@@ -166,6 +171,7 @@ _RestQuery: TypeAlias = (
     | ShowQuestion
     | ListQuestions
     | ListLanes
+    | ListTokens
 )
 
 Query: TypeAlias = (
@@ -199,6 +205,7 @@ _Paged: TypeAlias = (
     | ListSessions
     | ListQuestions
     | ListLanes
+    | ListTokens
 )
 
 QUERIES = frozenset(get_args(Query))
@@ -248,6 +255,7 @@ def _answer_rest(
     | SessionMutation
     | QuestionMutation
     | LaneMutation
+    | TokenMutation
     | ValueMutation
     | MemberMutation
     | DeliveryMutation,
@@ -274,6 +282,8 @@ def _answer_rest(
         return answer_role(command, events, cursor)
     if isinstance(command, DeliveryMutation):
         return answer_delivery(command, events, cursor)
+    if isinstance(command, TokenMutation):
+        return answer_token(command, events, cursor)
     return answer_lease(state, command, by, events, cursor)
 
 
@@ -378,12 +388,7 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
         case GetValue():
             return look_value(state, query, by, cursor)
         case ListValues():
-            place, keys = values_to_list(state, query, by)
-            there = state.values.by_room.get(require_room(state, place, by).id, {})
-            values, following = _listed(
-                keys, query, rules, lambda key: value_info(place, there[key], has_value=query.values)
-            )
-            return ValuesPage(seq=state.seq, values=values, next=following, cursor=cursor)
+            return _values_page(state, rules, query, by, cursor)
         case _:
             return _look_rest(state, rules, query, by, cursor)
 
@@ -424,6 +429,8 @@ def _look_rest(state: "State", rules: Rules, query: _RestQuery, by: By, cursor: 
                 lanes_to_list(state, query, by), query, rules, lambda name: listed_lane(state, name, by)
             )
             return LanesPage(seq=state.seq, lanes=lanes, next=following, cursor=cursor)
+        case ListTokens():
+            return _tokens_page(state, rules, query, by, cursor)
         case _:
             return look_lease(state, rules, query, by, cursor)
 
@@ -460,6 +467,18 @@ def _plan_page(state: "State", rules: Rules, query: ListTasks, by: By, cursor: s
         next=following,
         cursor=cursor,
     )
+
+
+def _values_page(state: "State", rules: Rules, query: ListValues, by: By, cursor: str) -> ValuesPage:
+    place, keys = values_to_list(state, query, by)
+    there = state.values.by_room.get(require_room(state, place, by).id, {})
+    values, following = _listed(keys, query, rules, lambda key: value_info(place, there[key], has_value=query.values))
+    return ValuesPage(seq=state.seq, values=values, next=following, cursor=cursor)
+
+
+def _tokens_page(state: "State", rules: Rules, query: ListTokens, by: By, cursor: str) -> TokensPage:
+    tokens, following = _listed(tokens_to_list(state, by), query, rules, lambda name: listed_token(state, name, by))
+    return TokensPage(tokens=tokens, next=following, cursor=cursor)
 
 
 def _listed(

@@ -60,6 +60,7 @@ from synapse.core.session_events import (
     SessionUpdated,
     session_keys,
 )
+from synapse.core.token_events import TokenCreated, TokenEvent, TokenExpired, TokenRevoked
 from synapse.core.value_events import ValueDeleted, ValueEvent, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
 from synapse.protocol.terms import Artefact
 
@@ -397,6 +398,7 @@ Event: TypeAlias = (
     | RoleEvent
     | SessionEvent
     | LaneEvent
+    | TokenEvent
     | ValueEvent
 )
 
@@ -463,7 +465,7 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return (f"ta/{event.ask.room}/{event.ask.task}", LEASES, *arrival)
         case LeaseOffered():
             return (f"ta/{event.ask.room}/{event.ask.task}", LEASES, f"in/{event.to.agent}")
-        case PoolSet() | PoolDeleted() | ResourceOffered() | ResourceWithdrawn() | ResourceExpired():
+        case PoolSet() | PoolDeleted() | ResourceOffered() | ResourceWithdrawn() | ResourceExpired() | TokenCreated():
             return ("hub",)
         case ValuePut() | ValueDeleted() | ValueExpired() | ValueTransferred() | ValuesCleared():
             return (f"kv/{event.room}",)
@@ -481,7 +483,7 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return (f"qu/{event.room}",)
         case QuestionAnswered() | QuestionDismissed() | QuestionExpired() | QuestionWithdrawn():
             return (f"qu/{event.room}", *(f"in/{d.agent}" for d in event.deliveries))
-        case JournalStarted() | JournalAdopted() | JournalWritable() | HubStarted():
+        case JournalStarted() | JournalAdopted() | JournalWritable() | HubStarted() | TokenRevoked() | TokenExpired():
             return ("hub",)
         case JournalCompacted():
             return ("hub", COMPACTIONS)

@@ -80,6 +80,7 @@ from synapse.core.session_events import (
     SessionStarted,
     SessionUpdated,
 )
+from synapse.core.token_events import TokenCreated, TokenExpired, TokenRevoked
 from synapse.core.value_events import (
     ValueDeleted,
     ValueEvent,
@@ -149,7 +150,8 @@ FROM_THE_START: Final = 1 << 62
 """As a seq: who may read the channel at all is told, whenever it came."""
 
 NEVER: Final = None
-"""The line of an event that nobody is told of: what goes on in inboxes is their owners' business."""
+"""The line of an event that nobody is told of: what goes on in inboxes is their owners' business, and
+tokens are an admin's."""
 
 
 def _nowhere(event: Event, eyes: Eyes) -> int | None:
@@ -458,6 +460,9 @@ LINES: Final[dict[type[Event], Line | None]] = {
     ValueExpired: Line(("value.expired",), _in_room, _value),
     ValueTransferred: Line(("value.transferred",), _in_room, _value),
     ValuesCleared: Line(("value.cleared",), _in_room, _value),
+    TokenCreated: NEVER,
+    TokenExpired: NEVER,
+    TokenRevoked: NEVER,
 }
 """The line of every event type. A new one has a row here, or `NEVER`; the tests and the next line say so."""
 

@@ -35,6 +35,7 @@ from synapse.core import (
     rooms,
     session_changes,
     sessions,
+    tokens,
     values,
 )
 from synapse.core.agents import Agent
@@ -114,6 +115,8 @@ from synapse.core.rooms import Channel, Room
 from synapse.core.session_changes import SessionMutation
 from synapse.core.session_events import SessionEvent, SessionOffered
 from synapse.core.state import State
+from synapse.core.token_events import TokenEvent
+from synapse.core.tokens import TokenMutation
 from synapse.core.value_events import ValueEvent
 from synapse.core.values import ValueMutation
 from synapse.errors import Rejected
@@ -157,8 +160,21 @@ _Rest: TypeAlias = (
     | ResourceMutation
     | RoleMutation
     | SessionMutation
+    | TokenMutation
     | ValueMutation
     | MemberMutation
+)
+_RestEvent: TypeAlias = (
+    PlanEvent
+    | QuestionEvent
+    | ResourceEvent
+    | RoleEvent
+    | SessionEvent
+    | TokenEvent
+    | ValueEvent
+    | RareLeaseEvent
+    | MemberEvent
+    | LaneEvent
 )
 
 Mutation: TypeAlias = (
@@ -294,6 +310,8 @@ def _decide_rest(state: State, rules: Rules, command: _Rest, by: By) -> list[Eve
         return role_queues.decide_role(state, rules, command, by)
     if isinstance(command, DeliveryMutation):
         return dead_letters.decide_delivery(state, rules, command, by)
+    if isinstance(command, TokenMutation):
+        return tokens.decide_token(state, rules, command, by)
     assert_never(command)
 
 
@@ -398,19 +416,7 @@ def apply(state: State, recorded: Recorded) -> None:
             _apply_rest(state, recorded, event)
 
 
-def _apply_rest(
-    state: State,
-    recorded: Recorded,
-    event: PlanEvent
-    | QuestionEvent
-    | ResourceEvent
-    | RoleEvent
-    | SessionEvent
-    | ValueEvent
-    | RareLeaseEvent
-    | MemberEvent
-    | LaneEvent,
-) -> None:
+def _apply_rest(state: State, recorded: Recorded, event: _RestEvent) -> None:
     """The areas of `_decide_rest`, and what seldom happens to leases."""
     if isinstance(event, Mail):
         inboxes.arrive(state, recorded.seq, event.deliveries, DIRECT)
@@ -430,6 +436,8 @@ def _apply_rest(
         resources.apply_resource(state, recorded, event)
     elif isinstance(event, RoleEvent):
         role_queues.apply_role(state, recorded, event)
+    elif isinstance(event, TokenEvent):
+        tokens.apply_token(state, recorded, event)
     else:
         apply_lease(state, recorded, event)
 

@@ -216,12 +216,23 @@ def require_room(state: "State", name: str, by: By) -> Room:
     room = state.rooms.by_name.get(name)
     if room is None or not may_see(room, by):
         require_segment(name, "room")
-        raise Rejected(
-            "not_found",
-            f"no room {name}: synapse room list shows them, synapse room join {name} may create it",
-            {"room": name},
-        )
+        raise Rejected("not_found", f"no room {name}: {_elsewhere(by, f'room join {name}')}", {"room": name})
     return room
+
+
+def require_granted(name: str, by: By) -> str:
+    """The name of a room that is, or would be, there for who asks. Raises `Rejected`: `bad_name` or `not_found`."""
+    require_segment(name, "room")
+    if by.rooms is not None and name not in by.rooms:
+        raise Rejected("not_found", f"no room {name}: {_elsewhere(by, f'room join {name}')}", {"room": name})
+    return name
+
+
+def _elsewhere(by: By, joining: str) -> str:
+    """What to do instead of naming what is not there, or is hidden: the same words for both."""
+    if by.rooms is None:
+        return f"synapse {joining.split()[0]} list shows them, synapse {joining} may create it"
+    return f"this token is for {', '.join(sorted(by.rooms))} (--room, or SYNAPSE_ROOM)"
 
 
 def require_channel(state: "State", address: str, by: By) -> Channel:
@@ -234,8 +245,7 @@ def require_channel(state: "State", address: str, by: By) -> Channel:
         room, name = split_address(address)
         raise Rejected(
             "not_found",
-            f"no channel {room}:{name}: synapse channel list shows them, "
-            f"synapse channel join {room}:{name} may create it",
+            f"no channel {room}:{name}: {_elsewhere(by, f'channel join {room}:{name}')}",
             {"room": room, "channel": name},
         )
     return channel
@@ -292,7 +302,7 @@ def _new_channel(room_id: int, room: str, channel: str, *, bootstrap: bool = Fal
 
 def decide_create_room(state: "State", rules: Rules, command: CreateRoom, by: By) -> list[Event]:
     """A new room with its general channel."""
-    name = require_segment(command.room, "room")
+    name = require_granted(command.room, by)
     _require_type(command.type)
     _require_may_create(rules, by)
     known = state.rooms.by_name.get(name)
@@ -438,7 +448,7 @@ def _require_member_space(rules: Rules, members: set[int], what: str) -> None:
 def decide_join_room(state: "State", rules: Rules, command: JoinRoom, by: By) -> list[Event]:
     """Membership of a room, creating it where the hub allows."""
     agent = by.require_agent()
-    room = state.rooms.by_name.get(require_segment(command.room, "room"))
+    room = state.rooms.by_name.get(require_granted(command.room, by))
     if room is None:
         if not rules.auto_create:
             require_room(state, command.room, by)
@@ -458,6 +468,7 @@ def decide_join_channel(state: "State", rules: Rules, command: JoinChannel, by: 
     """Membership of a channel and its room, creating what is missing where the hub allows."""
     agent = by.require_agent()
     room_name, name = split_address(command.channel)
+    require_granted(room_name, by)
     channel = state.rooms.by_address.get(command.channel)
     events: list[Event] = []
     if channel is None:

@@ -25,6 +25,7 @@ from synapse.core.role_queues import Role, Roles
 from synapse.core.rooms import Channel, Room, Rooms
 from synapse.core.sessions import Session, Sessions
 from synapse.core.signals import Signalling
+from synapse.core.tokens import Token, Tokens, TokenUse
 from synapse.core.values import Value, Values
 
 
@@ -38,6 +39,7 @@ class Soft:
     beats: dict[int, int] = field(default_factory=dict)
     """When each session was last heard of, on the lease clock."""
     signals: Signalling = field(default_factory=Signalling)
+    tokens: dict[int, TokenUse] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -58,6 +60,7 @@ class State:
     sessions: Sessions = field(default_factory=Sessions)
     questions: Questions = field(default_factory=Questions)
     lanes: Lanes = field(default_factory=Lanes)
+    tokens: Tokens = field(default_factory=Tokens)
     idempotency: Idempotency = field(default_factory=Idempotency)
     retention: Retained = field(default_factory=Retained)
     soft: Soft = field(default_factory=Soft)
@@ -88,6 +91,7 @@ class _Dump(msgspec.Struct, frozen=True, kw_only=True):
     questions: list[Question] = []
     closed_questions: list[Question] = []
     lanes: list[Lane] = []
+    tokens: list[Token] = []
     remembered: list[Remembered]
     retention: Retained = msgspec.field(default_factory=Retained)
 
@@ -148,6 +152,7 @@ def encode_state(state: State) -> bytes:
             questions=sorted(state.questions.open.values(), key=lambda question: question.id),
             closed_questions=list(state.questions.closed.values()),
             lanes=sorted(state.lanes.by_id.values(), key=lambda lane: lane.id),
+            tokens=sorted(state.tokens.by_id.values(), key=lambda token: token.id),
             remembered=list(state.idempotency.in_order()),
             retention=state.retention,
         )
@@ -230,6 +235,8 @@ def _state_of(plain: _Dump) -> State:
     for lane in plain.lanes:
         state.lanes.put(lane)
     state.lanes.sort_ends()
+    for token in plain.tokens:
+        state.tokens.add(token)
     for remembered in plain.remembered:
         state.idempotency.remember(remembered)
     return state

@@ -39,6 +39,7 @@ from synapse.hub.paging import recorded_of
 from synapse.hub.reads import HistoryQuery, listed, read_ackers, read_history, read_inbox, read_message
 from synapse.hub.session_reads import lane_query, points_scan, read_lane, read_points
 from synapse.hub.threads import Keeper
+from synapse.hub.tokens import end_tokens
 from synapse.hub.work import Waiter
 from synapse.protocol.codec import Request, RequestId, encode_notice
 from synapse.protocol.codes import PROTOCOL_VERSION
@@ -84,6 +85,7 @@ from synapse.protocol.replies import (
 from synapse.protocol.role_commands import JoinRole, LeaveRole
 from synapse.protocol.session_commands import ReadSessionPoints
 from synapse.protocol.signal_commands import ListRecent, SayTyping, SignalCommand
+from synapse.protocol.token_commands import RevokeToken
 
 if TYPE_CHECKING:
     from synapse.hub.turn import Turns
@@ -467,7 +469,9 @@ class Requests:
         if isinstance(command, DeclareStatus):
             self._state.soft.presence.declare(connection.by.require_agent(), command.status)
         elif isinstance(command, RebindAgent | ForgetAgent):
-            self._turns.revoke(command.name)
+            self._turns.revoke(self._turns.of_agent.get(command.name, ()))
+        elif isinstance(command, RevokeToken):
+            end_tokens(self._turns, {int(command.token[1:])})
         elif isinstance(command, JoinRole):
             self._turns.arrived([connection.by.require_agent()])  # what waits in the queue is there for it
         elif isinstance(command, LeaveRole):

@@ -134,6 +134,10 @@ _LIMIT_ROWS: Final[dict[str, tuple[str, int, int]]] = {
     "lane_bytes_max": ("The context of a lane, or one message in it.", 64, 64 * 1024),
     "lane_timeout_ms_min": ("The shortest time to accept a lane.", 100, 3_600_000),
     "lane_timeout_ms_max": ("The longest time to accept a lane.", 60_000, 365 * _DAY_MS),
+    "tokens_max": ("Tokens, those that have expired among them.", 0, 10_000),
+    "token_rooms_max": ("Rooms that one token grants.", 1, 256),
+    "token_label_chars_max": ("Characters of a token's label.", 1, 1_024),
+    "token_ttl_ms_max": ("The longest life of a token that has an end.", 1_000, 100 * 365 * _DAY_MS),
     "stalled_ms": ("A lease whose holder shows no progress for so long counts as stalled.", 1_000, 365 * _DAY_MS),
     "tie_grace_ms": ("How long a tied lease outlives its connection.", 0, _DAY_MS),
     "reattach_ms": ("How long a place in the queue outlives its connection.", 0, _DAY_MS),
@@ -191,7 +195,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         env="SYNAPSE_HOME",
         flag="--home",
     ),
-    _row("host", "text", "127.0.0.1", "Address to listen on; not a loopback one only with --insecure-bind."),
+    _row("host", "text", "127.0.0.1", "Address to listen on; one that other machines reach needs TLS."),
     _row("port", "integer", 8876, "Port to listen on; 0 takes a free one.", least=0, most=65_535),
     _row("unix_socket", "boolean", True, "Listen on a Unix socket too."),
     _row("auto_create", "boolean", True, "Joining a room or channel that does not exist creates it."),
@@ -228,6 +232,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     ),
     _row("allowed_hosts", "texts", (), "Further values of the Host header to answer; separated by commas."),
     _row("allowed_origins", "texts", (), "Web origins that may connect; separated by commas."),
+    _row("tls_cert", "path", None, "Certificate chain (PEM); the port then speaks TLS: wss:// and https://."),
+    _row("tls_key", "path", None, "Its private key (PEM, without a password)."),
     _row("insecure_bind", "boolean", False, "Listen where other machines can read along, without TLS."),
     _row(
         "token_file",
@@ -276,6 +282,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retention: dict[str, int] = msgspec.field(default_factory=dict)
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     insecure_bind: bool = False
     token_file: Path | None = None
     log_level: str = "info"
@@ -405,10 +413,13 @@ def _require_that_fits(settings: Settings) -> None:
             f"limits.message_bytes_max {limits.message_bytes_max} does not fit limits.frame_bytes_max "
             f"{limits.frame_bytes_max}: leave {FRAME_OVERHEAD_BYTES} bytes for the envelope"
         )
-    if not settings.insecure_bind and not is_loopback(settings.host):
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        missing = "tls_key" if settings.tls_key is None else "tls_cert"
+        raise SettingsRefused(f"{missing} is missing: tls_cert and tls_key go together")
+    if settings.tls_cert is None and not settings.insecure_bind and not is_loopback(settings.host):
         raise SettingsRefused(
-            f"host {settings.host}: other machines could read along, because no TLS is there; listen on 127.0.0.1, "
-            "and forward the port over SSH, or force it with --insecure-bind"
+            f"host {settings.host}: other machines could read along, because no TLS is there; set --tls-cert and "
+            "--tls-key, or listen on 127.0.0.1 and forward the port over SSH, or force it with --insecure-bind"
         )
 
 

@@ -259,8 +259,7 @@ class Turns:
         command = request.command
         kind = type(command)
         try:
-            if kind not in connection.allowed:
-                connection.require_allowed(kind)
+            kind in connection.allowed or connection.refuse(kind)
             if kind in MUTATIONS:
                 self.mutate(connection, request)
             elif kind in QUERIES:
@@ -370,9 +369,9 @@ class Turns:
             take_effect(self, entry)
         return recorded
 
-    def revoke(self, name: str) -> None:
-        """Close every connection of an agent whose secret is void."""
-        for connection in self.of_agent.get(name, ()):
+    def revoke(self, connections: Iterable[Connection]) -> None:
+        """Close connections whose secret or token is void."""
+        for connection in connections:
             connection.session.close()
             self._turn.closings.append((connection, CLOSE_REVOKED, "revoked"))
 
@@ -380,7 +379,7 @@ class Turns:
 
     def reply(self, connection: Connection, request_id: RequestId, body: Reply, *, replayed: bool = False) -> None:
         """Queue a reply for the end of this turn."""
-        seq = self.state.seq if connection.by.actor else 0
+        seq = connection.told(self.state.seq)
         connection.in_flight -= 1
         payload = encode_reply(request_id, seq, body, replayed=replayed)
         if len(payload) > WEIGHED_BYTES:
@@ -394,7 +393,7 @@ class Turns:
 
     def refuse(self, connection: Connection, request_id: RequestId, error: Rejected) -> None:
         """Queue an error for the end of this turn."""
-        seq = self.state.seq if connection.by.actor else 0
+        seq = connection.told(self.state.seq)
         connection.in_flight -= 1
         payload = encode_error(request_id, seq, error)
         self.totals.refused[error.code] += 1

@@ -22,6 +22,7 @@ from synapse.protocol.role_commands import ROLE_COMMANDS, RoleCommand
 from synapse.protocol.session_commands import SESSION_COMMANDS, SessionCommand
 from synapse.protocol.signal_commands import SIGNAL_COMMANDS, SignalCommand
 from synapse.protocol.terms import Artefact, Int
+from synapse.protocol.token_commands import TOKEN_COMMANDS, TokenCommand
 from synapse.protocol.value_commands import VALUE_COMMANDS, ValueCommand
 
 
@@ -512,6 +513,7 @@ Command: TypeAlias = (
     | SessionCommand
     | SignalCommand
     | LaneCommand
+    | TokenCommand
     | ValueCommand
 )
 
@@ -570,6 +572,7 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     **ROLE_COMMANDS,
     **SESSION_COMMANDS,
     **LANE_COMMANDS,
+    **TOKEN_COMMANDS,
     "hub.status": ShowStatus,
     "journal.verify": VerifyJournal,
     "journal.backup": BackUpJournal,

@@ -97,6 +97,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     lane_bytes_max: int = 16 * 1024
     lane_timeout_ms_min: int = 10_000
     lane_timeout_ms_max: int = 24 * 3600 * 1000
+    tokens_max: int = 1_000
+    token_rooms_max: int = 64
+    token_label_chars_max: int = 128
+    token_ttl_ms_max: int = 10 * 365 * 24 * 3600 * 1000
     stalled_ms: int = 15 * 60 * 1000
     tie_grace_ms: int = 15_000
     reattach_ms: int = 10_000

@@ -30,6 +30,7 @@ from synapse.protocol.role_replies import ROLE_REPLY_TO, RoleReply
 from synapse.protocol.session_replies import SESSION_REPLY_TO, SessionReply
 from synapse.protocol.signal_replies import SIGNAL_REPLY_TO, ChannelSignals, SignalCounts, SignalReply
 from synapse.protocol.session_replies import SESSION_REPLY_TO, Resume, SessionReply
+from synapse.protocol.token_replies import TOKEN_REPLY_TO, TokenReply
 from synapse.protocol.value_replies import VALUE_REPLY_TO, ValueReply
 
 
@@ -50,7 +51,8 @@ class Pong(msgspec.Struct, frozen=True, kw_only=True):
 class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     """The hello was accepted. protocol: the version in force. name: null on an operator connection.
 
-    bound: true when this hello bound the name to its secret.
+    bound: true when this hello bound the name to its secret. role, rooms: what its token allows, where it has one of
+    `token.create`; rooms null for all.
     """
 
     protocol: int
@@ -63,6 +65,8 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     bound: bool
     home: str
     limits: Limits
+    role: str | UnsetType = UNSET
+    rooms: tuple[str, ...] | UnsetType | None = UNSET
 
 
 class Sent(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -516,6 +520,7 @@ Reply: TypeAlias = (
     | SessionReply
     | SignalReply
     | LaneReply
+    | TokenReply
     | ValueReply
 )
 
@@ -577,6 +582,7 @@ REPLY_TO: Final[dict[type[msgspec.Struct], type[Reply]]] = {
     **SESSION_REPLY_TO,
     **SIGNAL_REPLY_TO,
     **LANE_REPLY_TO,
+    **TOKEN_REPLY_TO,
     **VALUE_REPLY_TO,
 }
 """The reply each command gets when it is not refused."""

@@ -6,6 +6,7 @@ from synapse.faces.cli.options import FLAG, MANY, NUMBER, SECONDS, TEXT, WAIT, O
 from synapse.faces.cli.question_verbs import QUESTION_VERBS
 from synapse.faces.cli.session_verbs import SESSION_VERBS
 from synapse.faces.cli.signal_verbs import EPHEMERAL_OPTIONS, LISTEN_OPTIONS, SIGNAL_VERBS
+from synapse.faces.cli.token_verbs import TOKEN_VERBS
 
 COMMON = {
     option.name: option
@@ -15,7 +16,8 @@ COMMON = {
         Option("uri", TEXT, "URI", "The hub's address: unix:/path, ws://host:port, wss://host:port (SYNAPSE_URI)."),
         Option("name", TEXT, "NAME", "Who I am (SYNAPSE_NAME, SYN_IDENTITY); without one, user@host."),
         Option("room", TEXT, "ROOM", "The room for what names none (SYNAPSE_ROOM); without one, main."),
-        Option("token-file", TEXT, "FILE", "The hub's token (SYNAPSE_TOKEN_FILE)."),
+        Option("token-file", TEXT, "FILE", "The hub's token, or another of its tokens (SYNAPSE_TOKEN_FILE)."),
+        Option("tls-ca", TEXT, "FILE", "The CA of a wss:// hub, instead of the system's CAs (SYNAPSE_TLS_CA)."),
         Option("timeout", SECONDS, "S", "Bound of one request; 10 s without it (SYNAPSE_TIMEOUT)."),
         Option("help", FLAG, "", "Say what there is, or how a verb is used."),
         Option("version", FLAG, "", "Say which version this is."),
@@ -499,6 +501,7 @@ VERBS = {
         ),
         Verb("kv snapshot", "kv", "FILE", (1, 1), "Write all values into a new file, with owners and times left."),
         Verb("kv restore", "kv", "FILE", (1, 1), "Put the values of such a file, each for its owner (operator)."),
+        *TOKEN_VERBS,
         Verb("status", "health", "", (0, 0), "Say in one line how the hub is."),
         Verb("health", "health", "", (0, 0), "Exit 0 when the hub is green, 1 when it is red, 69 when there is none."),
         Verb(
