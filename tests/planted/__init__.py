@@ -7,8 +7,8 @@ from tests.planted.observing import OBSERVING_FAULTS
 from tests.planted.plan import PLAN_FAULTS
 from tests.planted.questions import QUESTION_FAULTS
 from tests.planted.roles import ROLE_FAULTS
-from tests.planted.signals import SIGNAL_FAULTS
 from tests.planted.sessions import SESSION_FAULTS
+from tests.planted.signals import SIGNAL_FAULTS
 from tests.planted.spine import SPINE_FAULTS
 from tests.planted.tokens import TOKEN_FAULTS
 from tests.planted.values import VALUE_FAULTS

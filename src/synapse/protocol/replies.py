@@ -27,9 +27,8 @@ from synapse.protocol.pool_replies import Pools as Pools
 from synapse.protocol.question_replies import QUESTION_REPLY_TO, QuestionReply
 from synapse.protocol.resource_replies import RESOURCE_REPLY_TO, ResourceReply
 from synapse.protocol.role_replies import ROLE_REPLY_TO, RoleReply
-from synapse.protocol.session_replies import SESSION_REPLY_TO, SessionReply
-from synapse.protocol.signal_replies import SIGNAL_REPLY_TO, ChannelSignals, SignalCounts, SignalReply
 from synapse.protocol.session_replies import SESSION_REPLY_TO, Resume, SessionReply
+from synapse.protocol.signal_replies import SIGNAL_REPLY_TO, ChannelSignals, SignalCounts, SignalReply
 from synapse.protocol.token_replies import TOKEN_REPLY_TO, TokenReply
 from synapse.protocol.value_replies import VALUE_REPLY_TO, ValueReply
 
