@@ -1,5 +1,6 @@
 """One-line faults, each of which a test must notice: shown by `make prove-planted`."""
 
+from tests.planted.delivery import DELIVERY_FAULTS
 from tests.planted.leases import LEASE_FAULTS
 from tests.planted.lending import LENDING_FAULTS
 from tests.planted.members import MEMBER_FAULTS
@@ -27,4 +28,5 @@ FAULTS = [
     *ROLE_FAULTS,
     *MEMBER_FAULTS,
     *QUESTION_FAULTS,
+    *DELIVERY_FAULTS,
 ]
