@@ -247,7 +247,7 @@ def test_each_change_is_told_to_the_sender_once_and_to_nobody_else() -> None:
     told = [
         (key, notice.state, notice.ids, notice.recipient)
         for item in world.read(begin + 2, 1 << 60)
-        for key, notice in shown_receipts(world.state.journal_id, item, item.event, _All())  # type: ignore[arg-type]
+        for key, notice in shown_receipts(world.state.journal_id, item, item.event, _All())  # type: ignore[arg-type]  # what is none of them gives none
     ]
     mine = f"re/{world.agent('bob')}"
     assert told == [(mine, state, (f"m{one}",), "ada") for state in ("delivered", "dead", "acked")]

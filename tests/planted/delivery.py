@@ -4,7 +4,7 @@ from tests.planted.fault import Fault
 
 INBOXES, DEAD, LETTERS = "core/inboxes.py", "core/dead_letters.py", "hub/letters.py"
 _DEAD = ("tests/core/test_dead_letters.py",)
-_MACHINE = ("tests/core/test_delivery_machine.py",)
+_MACHINE = ("tests/core/test_inboxes_machine.py",)
 _HUB = ("tests/hub/test_letters.py",)
 
 DELIVERY_FAULTS = [

@@ -88,7 +88,7 @@ class Delivering(RuleBasedStateMachine):
         for item in recorded:
             if type(item.event) not in RECEIPTS:
                 continue
-            for _, told in shown_receipts(self.world.state.journal_id, item, item.event, EveryKey()):  # type: ignore[arg-type]
+            for _, told in shown_receipts(self.world.state.journal_id, item, item.event, EveryKey()):  # type: ignore[arg-type]  # RECEIPTS holds members of it
                 for message in told.ids:
                     before = self.told.get((message, told.recipient))
                     assert told.state in AFTER[before], f"{message} at {told.recipient}: {before}, then {told.state}"
