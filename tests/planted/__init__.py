@@ -12,21 +12,14 @@ from tests.planted.spine import SPINE_FAULTS
 from tests.planted.values import VALUE_FAULTS
 
 FAULTS = [
+    *DELIVERY_FAULTS,
     *LEASE_FAULTS,
     *LENDING_FAULTS,
     *MEMBER_FAULTS,
     *OBSERVING_FAULTS,
     *PLAN_FAULTS,
-    *ROLE_FAULTS,
-    *SPINE_FAULTS,
-    *VALUE_FAULTS,
-    *SPINE_FAULTS,
-    *LEASE_FAULTS,
-    *VALUE_FAULTS,
-    *LENDING_FAULTS,
-    *PLAN_FAULTS,
-    *ROLE_FAULTS,
-    *MEMBER_FAULTS,
     *QUESTION_FAULTS,
-    *DELIVERY_FAULTS,
+    *ROLE_FAULTS,
+    *SPINE_FAULTS,
+    *VALUE_FAULTS,
 ]
