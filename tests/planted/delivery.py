@@ -27,7 +27,7 @@ DELIVERY_FAULTS = [
         INBOXES,
         "        self._put(agent, lend.lane, seq)\n        return True\n",
         "        return True\n",
-        (*_MACHINE, "tests/core/test_inboxes.py"),
+        ("tests/core/test_inboxes.py", *_MACHINE),
     ),
     Fault(
         "what is dead is offered again when its lend ends",
