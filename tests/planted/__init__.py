@@ -1,5 +1,6 @@
 """One-line faults, each of which a test must notice: shown by `make prove-planted`."""
 
+from tests.planted.delivery import DELIVERY_FAULTS
 from tests.planted.leases import LEASE_FAULTS
 from tests.planted.lending import LENDING_FAULTS
 from tests.planted.members import MEMBER_FAULTS
@@ -14,6 +15,7 @@ from tests.planted.tokens import TOKEN_FAULTS
 from tests.planted.values import VALUE_FAULTS
 
 FAULTS = [
+    *DELIVERY_FAULTS,
     *LEASE_FAULTS,
     *LENDING_FAULTS,
     *MEMBER_FAULTS,
