@@ -9,6 +9,8 @@ from synapse.errors import Disconnected
 from synapse.protocol import (
     card_replies,
     commands,
+    file_replies,
+    held_replies,
     plan_replies,
     question_replies,
     replies,
@@ -39,6 +41,8 @@ _Page = TypeVar(
     role_replies.RoleInfo,
     session_replies.SessionsPage,
     question_replies.QuestionsPage,
+    file_replies.FilesPage,
+    held_replies.HeldPage,
 )
 _PAGE: Final = 200
 

@@ -22,8 +22,10 @@ from synapse.core import (
     cards,
     claims,
     dead_letters,
+    files,
     holding,
     inboxes,
+    loops,
     members,
     messages,
     planning,
@@ -63,6 +65,7 @@ from synapse.core.events import (
     LeaseQueued,
     LeaseReleased,
     MessageDied,
+    MessageHeld,
     MessageLent,
     MessagePosted,
     MessageRevived,
@@ -79,6 +82,9 @@ from synapse.core.events import (
     keys_of,
     new_tuple,
 )
+from synapse.core.file_events import FileEvent
+from synapse.core.files import FileMutation
+from synapse.core.held_events import HeldDropped
 from synapse.core.idempotency import Remembered
 from synapse.core.inboxes import ALL, DIRECT, MENTION
 from synapse.core.lease_events import (
@@ -91,6 +97,7 @@ from synapse.core.lease_events import (
     shown_change,
     shown_usual,
 )
+from synapse.core.loops import HeldMutation
 from synapse.core.mail import Letter, Mail, shown_letter
 from synapse.core.members import MemberMutation
 from synapse.core.plan import apply_plan, shown_plan_change
@@ -147,6 +154,8 @@ from synapse.protocol.terms import STATUSES
 
 _Rest: TypeAlias = (
     DeliveryMutation
+    | FileMutation
+    | HeldMutation
     | PlanMutation
     | QuestionMutation
     | ResourceMutation
@@ -194,7 +203,11 @@ REPEATABLE = MUTATIONS - {Hello, TakeInbox, DeclareStatus, BeatSession}
 def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]:
     """The events this command becomes; none when it is so already. Raises `Rejected` and changes nothing."""
     if type(command) is SendMessage:
-        return messages.decide_send(state, rules, command, by)
+        events = messages.decide_send(state, rules, command, by)
+        sent = events[-1]
+        if type(sent) is MessagePosted and not sent.mentions and sent.reply_to is None:  # nearly all
+            return events
+        return loops.guarded(state, rules, events, command, by)
     if type(command) is ClaimLease:
         return claims.decide_claim(state, rules, command, by)
     if type(command) is ReleaseLease:
@@ -277,6 +290,10 @@ def _decide_rest(state: State, rules: Rules, command: _Rest, by: By) -> list[Eve
         return role_queues.decide_role(state, rules, command, by)
     if isinstance(command, DeliveryMutation):
         return dead_letters.decide_delivery(state, rules, command, by)
+    if isinstance(command, HeldMutation):
+        return loops.decide_held(state, command, by)
+    if isinstance(command, FileMutation):
+        return files.decide_file(state, rules, command, by)
     assert_never(command)
 
 
@@ -331,6 +348,8 @@ def apply(state: State, recorded: Recorded) -> None:
         assert event.n == channel.last_n + 1, "a channel's numbers have no gap"
         channel.last_n = event.n
         state.messages += 1
+        if event.link is not None:
+            loops.apply_link(state, recorded, event.link)
         if event.mentions:
             inboxes.arrive(
                 state, seq, event.mentions, MENTION, priority=event.priority, expires_at_ms=event.expires_at_ms
@@ -339,7 +358,9 @@ def apply(state: State, recorded: Recorded) -> None:
     match event:
         case MessageSent():
             state.messages += 1
-            sender = state.agents.by_name.get(actor)
+            sender = state.agents.by_name.get(loops.sender_of(event.link, actor))
+            if event.link is not None:
+                loops.apply_link(state, recorded, event.link)
             inboxes.arrive(
                 state,
                 seq,
@@ -351,6 +372,8 @@ def apply(state: State, recorded: Recorded) -> None:
             )
         case MessageLent() | MessagesAcked():
             inboxes.apply_delivery(state, at_ms, event)
+            if type(event) is MessagesAcked:
+                loops.note_acked(state, recorded, event)
         case MessageDied() | MessageRevived() | MessagesDropped() | MessagesDisowned():
             inboxes.apply_delivery(state, at_ms, event)
         case AgentCreated():
@@ -384,7 +407,10 @@ def apply(state: State, recorded: Recorded) -> None:
 def _apply_rest(
     state: State,
     recorded: Recorded,
-    event: PlanEvent
+    event: MessageHeld
+    | HeldDropped
+    | FileEvent
+    | PlanEvent
     | QuestionEvent
     | ResourceEvent
     | RoleEvent
@@ -410,6 +436,10 @@ def _apply_rest(
         resources.apply_resource(state, recorded, event)
     elif isinstance(event, RoleEvent):
         role_queues.apply_role(state, recorded, event)
+    elif isinstance(event, MessageHeld | HeldDropped):
+        loops.apply_held(state, event=event, recorded=recorded)
+    elif isinstance(event, FileEvent):
+        files.apply_file(state, recorded, event)
     else:
         apply_lease(state, recorded, event)
 
@@ -460,6 +490,7 @@ def _forget(state: State, agent: int) -> None:
     for channel in state.rooms.channels.values():
         rooms.put_out(channel, agent)
     state.roles.forget(agent)
+    state.loops.forget_agent(agent)
     state.idempotency.forget_actor(state.agents.by_id[agent].name)
     state.agents.remove(agent)
     state.soft.presence.forget(agent)
@@ -523,12 +554,14 @@ def _tell_apart(
     told += [(key, change) for key in (LEASES, f"{LEASES}/{room}") if key in keys and not (is_only and key == LEASES)]
 
 
-def _letter(event: Mail, by: str) -> Letter:
-    """What an event that is mail says, by the area it is of. by: who caused it."""
+def _letter(event: Mail, by: str, seq: int) -> Letter:
+    """What an event that is mail says, by the area it is of. by, seq: who caused it, and where."""
     if isinstance(event, MemberEvent):
         return members.member_letter(event)
     if isinstance(event, QuestionClosing):
         return question_letter(event, by)
+    if isinstance(event, MessageHeld | HeldDropped):
+        return loops.held_letter(event, seq, by)
     raise AssertionError(f"{type(event).__name__} is mail of no area")
 
 
@@ -538,7 +571,7 @@ def _shown_mail(journal_id: str, recorded: Recorded, agent: int) -> Message | No
     if isinstance(event, Mail):
         for delivery in event.deliveries:
             if delivery.agent == agent:
-                return shown_letter(journal_id, recorded, delivery, _letter(event, recorded.actor))
+                return shown_letter(journal_id, recorded, delivery, _letter(event, recorded.actor, recorded.seq))
         return None
     return shown_arrival(journal_id, recorded, agent)
 

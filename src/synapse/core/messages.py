@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from synapse.core.agents import near_names, require_room_for_agents
 from synapse.core.by import By, Rules
@@ -288,7 +288,7 @@ def shown_posted(journal_id: str, recorded: "Recorded", event: MessagePosted) ->
         expires_at_ms=event.expires_at_ms,
         sent_at_ms=recorded.at_ms,
     )
-    return message if event.traceparent is UNSET else _traced(message, event.traceparent)
+    return message if event.traceparent is UNSET and event.link is None else _with_more(message, event)
 
 
 def shown_sent(journal_id: str, recorded: "Recorded", event: MessageSent, delivery: Delivery) -> Message:
@@ -310,12 +310,21 @@ def shown_sent(journal_id: str, recorded: "Recorded", event: MessageSent, delive
         expires_at_ms=event.expires_at_ms,
         sent_at_ms=recorded.at_ms,
     )
-    return message if event.traceparent is UNSET else _traced(message, event.traceparent)
+    return message if event.traceparent is UNSET and event.link is None else _with_more(message, event)
 
 
-def _traced(message: Message, traceparent: str | UnsetType) -> Message:
-    """Apart, because a call with more than 15 names builds a dictionary first, and few messages have one."""
-    return msgspec.structs.replace(message, traceparent=traceparent)
+def _with_more(message: Message, event: MessagePosted | MessageSent) -> Message:
+    """Apart, because a call with more than 15 names builds a dictionary first, and few messages have any of these."""
+    link = event.link
+    if link is None:
+        return msgspec.structs.replace(message, traceparent=event.traceparent)
+    return msgspec.structs.replace(
+        message,
+        traceparent=event.traceparent,
+        causation=message_id(link.cause),
+        hops=link.hops,
+        sender=message.sender if link.sender is None else link.sender,
+    )
 
 
 def shown_to(journal_id: str, recorded: "Recorded", agent: int | None) -> Message | None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from synapse.core import asking, values
+from synapse.core import asking, files, values
 from synapse.core.events import AgentForgotten, Recorded
 from synapse.core.plan import follow, openings
 from synapse.core.plan_events import TaskMoved
@@ -41,9 +41,10 @@ def _withdraw(turns: "Turns", recorded: Sequence[Recorded]) -> Sequence[Recorded
 
 
 def end_what_is_due(turns: "Turns") -> None:
-    """The time of some values and questions has passed."""
+    """The time of some values, files and questions has passed."""
     state, at_ms = turns.state, turns.clock.wall_ms()
     turns.record(values.decide_expired(state, at_ms, values.EXPIRED_MAX), "hub")
+    turns.record(files.decide_expired(state, at_ms, files.EXPIRED_MAX), "hub")
     for question in asking.due(state, at_ms, asking.EXPIRED_MAX):
         if not turns.has_room:
             break

@@ -9,6 +9,7 @@ from msgspec import UNSET
 from synapse.core.answers import Answerable, answer, presence_entry
 from synapse.core.by import By
 from synapse.core.events import LEASES, MessageLent, Recorded
+from synapse.core.file_answers import chunk_to_read
 from synapse.core.inboxes import Lend, in_order
 from synapse.core.kernel import shown_to
 from synapse.core.questions import STILL_OPEN, require_question
@@ -35,7 +36,15 @@ from synapse.hub.happenings import events_query, read_events
 from synapse.hub.ledger import explanation, ledger_scan, read_ledger
 from synapse.hub.letters import Traces
 from synapse.hub.paging import recorded_of
-from synapse.hub.reads import HistoryQuery, listed, read_ackers, read_history, read_inbox, read_message
+from synapse.hub.reads import (
+    HistoryQuery,
+    listed,
+    read_ackers,
+    read_chunk,
+    read_history,
+    read_inbox,
+    read_message,
+)
 from synapse.hub.session_reads import points_scan, read_points
 from synapse.hub.threads import Keeper
 from synapse.hub.work import Waiter
@@ -63,6 +72,7 @@ from synapse.protocol.cursor import cursor_of, message_id, seq_of, seq_of_messag
 from synapse.protocol.delivery_commands import GetReceipt, ListDead
 from synapse.protocol.digest_commands import ReadDigest
 from synapse.protocol.event_commands import ReadEvents
+from synapse.protocol.file_commands import ReadChunk
 from synapse.protocol.names import GENERAL, split_address, split_topic
 from synapse.protocol.notices import PresenceChanged, PresenceSnapshot
 from synapse.protocol.plan_commands import ReadProgress
@@ -101,6 +111,7 @@ Local: TypeAlias = (
     | ReadDigest
     | ReadEvents
     | ReadSessionPoints
+    | ReadChunk
     | ShowStatus
     | VerifyJournal
     | BackUpJournal
@@ -165,6 +176,9 @@ class Requests:
             case ReadSessionPoints():
                 points = points_scan(state, command, connection.by, self._limits.page_items_max)
                 turns.disk.defer(connection, request_id, lambda: read_points(turns.pages, points))
+            case ReadChunk():
+                seq = chunk_to_read(state, command, connection.by)
+                turns.disk.defer(connection, request_id, lambda: read_chunk(turns.pages, state.journal_id, seq))
             case ShowStatus():
                 turns.reply(connection, request_id, self.status())
             case IdentifyHub():

@@ -19,11 +19,13 @@ from synapse.core.delivery_events import RECEIPTS
 from synapse.core.events import (
     Event,
     LeaseQueued,
+    MessageHeld,
     MessagePosted,
     MessageSent,
     Recorded,
     to_row,
 )
+from synapse.core.held_events import HeldDropped
 from synapse.core.idempotency import find
 from synapse.core.kernel import MUTATIONS, REPEATABLE, payload_hash, record, stamp
 from synapse.core.lease_events import LEASE_EVENTS
@@ -58,7 +60,7 @@ from synapse.protocol.replies import Reply, Status
 from synapse.protocol.session import Phase, Refusal
 
 TOLD: Final = (
-    frozenset({MessagePosted, MessageSent})
+    frozenset({MessagePosted, MessageSent, MessageHeld, HeldDropped})
     | RECEIPTS
     | LEASE_EVENTS
     | VALUE_EVENTS

@@ -13,6 +13,8 @@ from synapse.protocol.card_replies import CARD_REPLY_TO, CardReply
 from synapse.protocol.delivery_replies import DELIVERY_REPLY_TO, DeliveryReply
 from synapse.protocol.digest_replies import DIGEST_REPLY_TO, DigestReply
 from synapse.protocol.event_replies import EVENT_REPLY_TO, EventReply
+from synapse.protocol.file_replies import FILE_REPLY_TO, FileReply
+from synapse.protocol.held_replies import HELD_REPLY_TO, HeldNote, HeldReply
 from synapse.protocol.journal_replies import Compaction
 from synapse.protocol.journal_replies import JournalBackedUp as JournalBackedUp
 from synapse.protocol.journal_replies import JournalVerified as JournalVerified
@@ -62,7 +64,8 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
 class Sent(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The message is durable. Channel messages carry room, channel and n, direct ones the recipients.
 
-    skipped: members or mentioned agents whose inbox was full. created: recipients that this message created.
+    skipped: members or mentioned agents whose inbox was full. created: recipients that this message created. held: why
+    it is not delivered.
     """  # not kw_only: the answer to each post is made by place
 
     id: str
@@ -74,6 +77,7 @@ class Sent(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     mentions: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     created: tuple[str, ...] = ()
+    held: HeldNote | UnsetType = UNSET
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
@@ -518,6 +522,8 @@ Reply: TypeAlias = (
     | DeliveryReply
     | DigestReply
     | EventReply
+    | FileReply
+    | HeldReply
     | PlanReply
     | QuestionReply
     | ResourceReply
@@ -577,6 +583,8 @@ REPLY_TO: Final[dict[type[msgspec.Struct], type[Reply]]] = {
     **DELIVERY_REPLY_TO,
     **DIGEST_REPLY_TO,
     **EVENT_REPLY_TO,
+    **FILE_REPLY_TO,
+    **HELD_REPLY_TO,
     **PLAN_REPLY_TO,
     **QUESTION_REPLY_TO,
     **RESOURCE_REPLY_TO,
