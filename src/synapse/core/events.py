@@ -458,10 +458,8 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return (f"rl/{event.role}",)
         case RoleJoined() | RoleLeft():
             return (f"rl/{event.role}", f"ag/{event.agent}")
-        case RoomCreated():
-            return (f"ro/{seq}",)
-        case RoomDeleted():
-            return (f"ro/{event.room}",)
+        case RoomCreated() | RoomDeleted():
+            return (f"ro/{seq if isinstance(event, RoomCreated) else event.room}",)
         case MemberInvited() | MemberRemoved():
             first = f"ro/{event.room}" if event.channel is None else f"cl/{event.channel}"
             return (first, *(f"in/{delivery.agent}" for delivery in event.deliveries))
@@ -493,10 +491,8 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return (f"pt/{event.room}/{event.task}", f"pl/{event.room}")
         case TasksReady():
             return (f"pl/{event.room}",)
-        case SessionStarted():
-            return (f"se/{seq}",)
-        case SessionUpdated() | SessionEnded() | SessionResumed():
-            return (f"se/{event.session}",)
+        case SessionStarted() | SessionUpdated() | SessionEnded() | SessionResumed():
+            return (f"se/{seq if isinstance(event, SessionStarted) else event.session}",)
         case SessionCheckpointed():
             return (f"se/{event.session}", *(() if event.lane is None else (f"la/{event.lane}",)))
         case SessionOffered():

@@ -10,17 +10,12 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from synapse.core.events import MessagePosted, Recorded
-from synapse.core.file_events import FileChunked
-from synapse.core.files import file_id
 from synapse.core.inboxes import Entry
 from synapse.core.kernel import shown_to
-from synapse.errors import Rejected
 from synapse.hub.paging import REPLY_BYTES_MAX, Scan, cursors, read_page, recorded_of
 from synapse.journal.interface import Pages
-from synapse.journal.upcast import decode
 from synapse.protocol.commands import ReadHistory
 from synapse.protocol.cursor import cursor_of
-from synapse.protocol.file_replies import ChunkData
 from synapse.protocol.notices import Message
 from synapse.protocol.replies import History, Inbox
 
@@ -137,23 +132,6 @@ class Listed:
 def listed(inbox: int, entry: Entry) -> Listed:
     """An entry of an inbox, or of a role's queue, as it is listed."""
     return Listed(inbox, entry.seq, entry.delivery, entry.lends, entry.died_at_ms, entry.died)
-
-
-def read_chunk(pages: Pages, journal_id: str, seq: int) -> ChunkData:
-    """The chunk that lies at `seq`. Raises `Rejected(not_found)` when its file ended, and it was dropped, meanwhile."""
-    row = pages.row(seq)
-    assert row is not None, "a chunk of a file is in the journal"
-    if not row.body:
-        raise Rejected("not_found", "the file ended while it was read; ask its sender to send it again")
-    event = decode(row)
-    assert isinstance(event, FileChunked), "where a chunk lies, there is one"
-    return ChunkData(
-        file=file_id(event.file),
-        index=event.index,
-        data=event.data,
-        sha256=event.sha256,
-        cursor=cursor_of(journal_id, seq),
-    )
 
 
 def read_inbox(

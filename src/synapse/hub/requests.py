@@ -9,7 +9,6 @@ from msgspec import UNSET
 from synapse.core.answers import Answerable, answer, presence_entry
 from synapse.core.by import By
 from synapse.core.events import LEASES, MessageLent, Recorded
-from synapse.core.file_answers import chunk_to_read
 from synapse.core.inboxes import Lend, in_order
 from synapse.core.kernel import shown_to
 from synapse.core.questions import STILL_OPEN, require_question
@@ -29,6 +28,7 @@ from synapse.core.topics import (
     topic_key,
 )
 from synapse.errors import Rejected
+from synapse.hub.chunks import serve_chunk
 from synapse.hub.connection import Connection
 from synapse.hub.digest import digest_query, read_digest
 from synapse.hub.feeds import Subscription
@@ -40,7 +40,6 @@ from synapse.hub.reads import (
     HistoryQuery,
     listed,
     read_ackers,
-    read_chunk,
     read_history,
     read_inbox,
     read_message,
@@ -119,7 +118,6 @@ Local: TypeAlias = (
 )
 """Commands that core has no part in."""
 
-
 COMMIT_STALL_MS: Final = 5_000
 """Health is red while one commit takes longer than this."""
 PRESENCE_ENTRIES_MAX: Final = 200
@@ -177,8 +175,7 @@ class Requests:
                 points = points_scan(state, command, connection.by, self._limits.page_items_max)
                 turns.disk.defer(connection, request_id, lambda: read_points(turns.pages, points))
             case ReadChunk():
-                seq = chunk_to_read(state, command, connection.by)
-                turns.disk.defer(connection, request_id, lambda: read_chunk(turns.pages, state.journal_id, seq))
+                serve_chunk(turns, connection, request_id, command)
             case ShowStatus():
                 turns.reply(connection, request_id, self.status())
             case IdentifyHub():
