@@ -172,10 +172,13 @@ def test_a_tree_is_never_held_however_deep_and_wide() -> None:
         take(world, f"a{parent}")
         for _ in range(REPEATS + 3):
             assert not is_held(send(world, f"a{parent}", (f"a{2 * parent + 1}", f"a{2 * parent + 2}")))
-    for at in range(20, 39):  # and a line, many hops long, with many messages on each
-        take(world, f"a{at}")
+    line = a_world(40)  # many hops long, with many messages on each
+    send(line, "a0", "a1")
+    for at in range(1, 39):
+        take(line, f"a{at}")
         for _ in range(REPEATS + 3):
-            assert not is_held(send(world, f"a{at}", f"a{at + 1}"))
+            assert not is_held(sent := send(line, f"a{at}", f"a{at + 1}"))
+    assert shown(line, sent.id, "a39").hops == 38
 
 
 def test_budgets_hold_what_is_too_much_and_end_with_the_hour() -> None:

@@ -1,7 +1,9 @@
 """One-line faults, each of which a test must notice: shown by `make prove-planted`."""
 
+from tests.planted.files import FILE_FAULTS
 from tests.planted.leases import LEASE_FAULTS
 from tests.planted.lending import LENDING_FAULTS
+from tests.planted.loops import LOOP_FAULTS
 from tests.planted.members import MEMBER_FAULTS
 from tests.planted.observing import OBSERVING_FAULTS
 from tests.planted.plan import PLAN_FAULTS
@@ -11,20 +13,15 @@ from tests.planted.spine import SPINE_FAULTS
 from tests.planted.values import VALUE_FAULTS
 
 FAULTS = [
+    *FILE_FAULTS,
     *LEASE_FAULTS,
     *LENDING_FAULTS,
+    *LOOP_FAULTS,
     *MEMBER_FAULTS,
     *OBSERVING_FAULTS,
     *PLAN_FAULTS,
-    *ROLE_FAULTS,
-    *SPINE_FAULTS,
-    *VALUE_FAULTS,
-    *SPINE_FAULTS,
-    *LEASE_FAULTS,
-    *VALUE_FAULTS,
-    *LENDING_FAULTS,
-    *PLAN_FAULTS,
-    *ROLE_FAULTS,
-    *MEMBER_FAULTS,
     *QUESTION_FAULTS,
+    *ROLE_FAULTS,
+    *SPINE_FAULTS,
+    *VALUE_FAULTS,
 ]
