@@ -203,7 +203,7 @@ REPEATABLE = MUTATIONS - {Hello, TakeInbox, DeclareStatus, BeatSession}
 def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]:
     """The events this command becomes; none when it is so already. Raises `Rejected` and changes nothing."""
     if type(command) is SendMessage:
-        return loops.guarded(state, rules, messages.decide_send(state, rules, command, by), command, by)
+        return messages.decide_send(state, rules, command, by)
     if type(command) is ClaimLease:
         return claims.decide_claim(state, rules, command, by)
     if type(command) is ReleaseLease:

@@ -154,16 +154,14 @@ def size_of(message: MessageSent | MessagePosted) -> int:
 
 def guarded(state: "State", rules: Rules, events: list[Event], command: "SendMessage", by: By) -> list[Event]:
     """What a send becomes once the guard has looked at it: as it was, with its link, or held."""
-    event = events[-1]
-    if type(event) is MessagePosted:
-        if not event.mentions and event.reply_to is None:
-            return events
-    elif type(event) is not MessageSent:
+    agent, event = by.require_agent(), events[-1]
+    if command.reply_to is None and agent not in state.loops.acked and not state.soft.lending.lends:
+        return events  # nothing can have caused it
+    if not isinstance(event, MessagePosted | MessageSent):
         return events
     cause = _cause(state, rules, command, by)
     if cause is None or _is_person(state, by):
         return events
-    agent = by.require_agent()
     trace = state.loops.traces.get(cause)
     link = Link(cause, cause, 1, agent) if trace is None else Link(cause, trace.origin, trace.hops + 1, agent)
     why = _why(state, rules, link, event, by)

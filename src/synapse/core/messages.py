@@ -9,6 +9,7 @@ from synapse.core.agents import near_names, require_room_for_agents
 from synapse.core.by import By, Rules
 from synapse.core.events import AgentCreated, Card, Delivery, Event, MessagePosted, MessageSent
 from synapse.core.inboxes import ALL
+from synapse.core.loops import guarded
 from synapse.core.role_queues import arrival_for, is_role
 from synapse.core.rooms import Channel, Room, reads, require_channel, room_of
 from synapse.errors import Rejected
@@ -31,12 +32,15 @@ def decide_send(state: "State", rules: Rules, command: SendMessage, by: By) -> l
     _require_plain_fields(command, rules, by)
     address, names = _destination(command, by)
     if address is not None:
-        return [_post(state, rules, address, command, by)]
+        post = _post(state, rules, address, command, by)
+        if not post.mentions and post.reply_to is None:  # nearly all
+            return [post]
+        return guarded(state, rules, [post], command, by)
     if is_role(names[0]):
-        return _send_role(state, rules, names[0], command)
+        return guarded(state, rules, _send_role(state, rules, names[0], command), command, by)
     if names == [ALL]:
-        return [_send_all(state, rules, command, by)]
-    return _send(state, rules, names, command, by)
+        return guarded(state, rules, [_send_all(state, rules, command, by)], command, by)
+    return guarded(state, rules, _send(state, rules, names, command, by), command, by)
 
 
 def _require_plain_fields(command: SendMessage, rules: Rules, by: By) -> None:
