@@ -35,6 +35,7 @@ FORMS = {
     "cursor": r"[0-9a-f]{16}:\d+",
     "seq": r"\d+",
     "id": r"m\d+",
+    "file": r"f\d+",
     "journal": r"[0-9a-f]{16}",
     "hub": r"[0-9a-f]{16}",
     "version": r"[\w.+-]+",

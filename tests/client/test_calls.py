@@ -6,6 +6,7 @@ import pytest
 from synapse.client.calls import KEYED, Call, Calls, Overdue
 from synapse.core.kernel import REPEATABLE
 from synapse.protocol.commands import AckInbox, ClaimLease, Ping, RenewLease, SendMessage, TakeInbox
+from synapse.protocol.file_commands import PutChunk
 from synapse.protocol.notices import ClaimQueued
 
 HAS_VIRTUAL_TIME = True
@@ -14,7 +15,7 @@ QUEUED = ClaimQueued(request=1, task="T1", room="main", place=7, position=1, dea
 
 def test_keys_go_to_exactly_the_commands_for_which_the_hub_keeps_them() -> None:
     # renewals come too often to spend keys on, and are the same twice as once
-    assert KEYED | {RenewLease} == REPEATABLE
+    assert KEYED | {RenewLease, PutChunk} == REPEATABLE
 
 
 def test_what_may_be_sent_twice() -> None:

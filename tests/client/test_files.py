@@ -74,7 +74,7 @@ def test_a_file_that_grows_while_it_is_read_is_not_sent(tmp_path: Path, monkeypa
     path = tmp_path / "file"
     path.write_bytes(b"x" * 100)
     monkeypatch.setattr(files, "_CHUNK_BYTES", 10)
-    opened = files._opened
+    opened = files.opened
 
     def grow(name: str, reference: FileReference | None = None) -> object:
         file = opened(name, reference)
@@ -83,7 +83,7 @@ def test_a_file_that_grows_while_it_is_read_is_not_sent(tmp_path: Path, monkeypa
             more.write(b"y")
         return file
 
-    monkeypatch.setattr(files, "_opened", grow)
+    monkeypatch.setattr(files, "opened", grow)
     with pytest.raises(FileRefused, match="changed while it was read"):
         refer_to(path)
 

@@ -6,9 +6,13 @@ import msgspec
 import pytest
 from tests.core.conftest import World, text
 
+from synapse.core.events import MessageHeld, MessageSent
+from synapse.core.link import Link
 from synapse.core.retention_events import JournalCompacted
 from synapse.core.state import FORMAT, FORMAT_OF_BASES, decode_state, digest, encode_state, lift_state, new_state
-from synapse.protocol.commands import ClaimLease, JoinChannel, SaveCheckpoint, SetPool, TakeInbox
+from synapse.protocol.commands import AckInbox, ClaimLease, JoinChannel, SaveCheckpoint, SetPool, TakeInbox
+from synapse.protocol.cursor import message_id
+from synapse.protocol.file_commands import BeginFile
 from synapse.protocol.lane_commands import OfferLane
 from synapse.protocol.plan_commands import DeclareTask
 from synapse.protocol.question_commands import AnswerQuestion, AskQuestion
@@ -41,6 +45,15 @@ def busy_world() -> World:
     asked = world.do(AskQuestion(title="Now?"), "ada")[0]
     world.do(AnswerQuestion(id=f"q{asked[0].seq}", answer="yes"), "operator")
     world.do(CreateToken(hash="ab" * 32, role="human", rooms=("lab",), ttl_ms=60_000, label="guest"), "operator")
+    world.do(text("one", to=("bob",)), "ada")
+    world.do(text("two", to=("ada",), reply_to=message_id(world.state.seq)), "bob")
+    world.do(AckInbox(ids=(message_id(world.state.seq),)), "ada")
+    state = world.state
+    cause = max(state.loops.traces)
+    link = Link(cause, cause, 9, world.agent("ada"))
+    sent = MessageSent(to=(), body=msgspec.Raw(b'"three"'))
+    world.record([MessageHeld(link=link, why="loop", sent=sent)], "ada")
+    world.do(BeginFile(name="x", bytes=3, sha256="0" * 64, to=("cy",)), "ada")
     world.record([JournalCompacted(upto=9, base_hash="ab", cuts={"messages": 7}, floors={"ch/5": 6})], "hub")
     return world
 

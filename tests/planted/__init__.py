@@ -1,8 +1,10 @@
 """One-line faults, each of which a test must notice: shown by `make prove-planted`."""
 
 from tests.planted.delivery import DELIVERY_FAULTS
+from tests.planted.files import FILE_FAULTS
 from tests.planted.leases import LEASE_FAULTS
 from tests.planted.lending import LENDING_FAULTS
+from tests.planted.loops import LOOP_FAULTS
 from tests.planted.members import MEMBER_FAULTS
 from tests.planted.observing import OBSERVING_FAULTS
 from tests.planted.plan import PLAN_FAULTS
@@ -16,8 +18,10 @@ from tests.planted.values import VALUE_FAULTS
 
 FAULTS = [
     *DELIVERY_FAULTS,
+    *FILE_FAULTS,
     *LEASE_FAULTS,
     *LENDING_FAULTS,
+    *LOOP_FAULTS,
     *MEMBER_FAULTS,
     *OBSERVING_FAULTS,
     *PLAN_FAULTS,

@@ -21,6 +21,7 @@ _SIMPLE: dict[object, st.SearchStrategy[Any]] = {
     str: text,
     int: integers,
     bool: st.booleans(),
+    bytes: st.binary(max_size=12),
     NoneType: st.none(),
     object: leaves,
     msgspec.Raw: raws,

@@ -9,6 +9,8 @@ from synapse.errors import Disconnected
 from synapse.protocol import (
     card_replies,
     commands,
+    file_replies,
+    held_replies,
     lane_replies,
     plan_replies,
     question_replies,
@@ -43,6 +45,8 @@ _Page = TypeVar(
     question_replies.QuestionsPage,
     lane_replies.LanesPage,
     token_replies.TokensPage,
+    file_replies.FilesPage,
+    held_replies.HeldPage,
 )
 _PAGE: Final = 200
 

@@ -40,6 +40,8 @@ from synapse.protocol.commands import (
     WithdrawClaim,
 )
 from synapse.protocol.delivery_commands import DropDead, ResendDead
+from synapse.protocol.file_commands import BeginFile, CompleteFile, ReceiveFile, WithdrawFile
+from synapse.protocol.held_commands import DropHeld, ReleaseHeld
 from synapse.protocol.lane_commands import AcceptLane, CloseLane, DeclineLane, OfferLane, SendLane
 from synapse.protocol.member_commands import InviteMember, KickMember
 from synapse.protocol.notices import ClaimQueued
@@ -110,10 +112,16 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
         DeclineLane,
         CloseLane,
         SendLane,
+        BeginFile,
+        CompleteFile,
+        ReceiveFile,
+        WithdrawFile,
+        ReleaseHeld,
+        DropHeld,
     }
 )
-"""Commands that get an idempotency key. All others are simply repeated: they change nothing durable or, as renewals,
-are the same twice as once and come too often to spend keys on."""
+"""Commands that get an idempotency key. All others are simply repeated: they change nothing durable or, as renewals
+and chunks, are the same twice as once and come too often to spend keys on."""
 
 
 class RequestTimeout(SynapseError, TimeoutError):

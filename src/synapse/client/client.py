@@ -10,7 +10,6 @@ cut off (what changes something under an idempotency key, so that it happens at 
 where it was. See docs/reference/client.md.
 """
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from pathlib import Path
@@ -25,7 +24,8 @@ from synapse.client.cards import Cards
 from synapse.client.delivery import Delivery
 from synapse.client.digest import Digests, digest_text
 from synapse.client.events import Happening, Happenings, happening_of
-from synapse.client.files import FileRefused, file_in, receive, refer_to
+from synapse.client.files import FileRefused
+from synapse.client.held import HeldMessages
 from synapse.client.home import Surroundings
 from synapse.client.identity import Card, Identity, own_name
 from synapse.client.lanes import WorkLanes
@@ -36,6 +36,7 @@ from synapse.client.plan import SharedPlan
 from synapse.client.questions import QuestionDetails, Questions
 from synapse.client.resources import LentResources
 from synapse.client.role_queues import RoleQueues
+from synapse.client.sent_files import SentFiles
 from synapse.client.sessions import WorkSessions
 from synapse.client.signals import Signalling, is_about_key
 from synapse.client.soft_feeds import ActivityFeed, SignalFeed
@@ -103,6 +104,8 @@ class Client(
     Delivery,
     Places,
     RoleQueues,
+    SentFiles,
+    HeldMessages,
     SharedValues,
     LentResources,
     Cards,
@@ -220,34 +223,6 @@ class Client(
             if idem_key is not None or not is_about_key(refusal):
                 raise
         return await self._lifeline.ask(command, replies.Sent)
-
-    async def send_file(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        to: str | tuple[str, ...] | list[str] = (),
-        channel: str | None = None,
-        target: str | None = None,
-        subject: str | None = None,
-        create: bool = False,
-    ) -> replies.Sent:
-        """Send a reference to a file: its path, size and SHA-256. The content stays where it is.
-
-        Raises as `send`, and `FileRefused` for what is no plain file.
-        """
-        reference = await asyncio.to_thread(refer_to, path)
-        return await self.send(reference.body(), to=to, channel=channel, target=target, subject=subject, create=create)
-
-    async def receive_file(self, message: Message, save: str | os.PathLike[str] | None = None) -> Path:
-        """The path of the file that a message refers to, once size and SHA-256 are found to be as they were sent.
-
-        save: a new file that gets the checked content, so that nothing can change between the check and the use.
-        Raises `FileRefused` when it refers to none, or the file is not there any more or not the same.
-        """
-        reference = file_in(body_of(message))
-        if reference is None:
-            raise FileRefused(f"message {message.id} refers to no file")
-        return Path(await asyncio.to_thread(receive, reference, save))
 
     def subscribe(self, *channels: str, inbox: bool = False, since: str | None = None) -> MessageFeed:
         """Follow channels (`room:channel`, or `room:deploy-*` for all whose names begin so, those to come included) and

@@ -45,7 +45,7 @@ def refer_to(path: "str | os.PathLike[str]") -> FileReference:
 
     real = os.path.realpath(path)
     digest, size = sha256(), 0
-    with _opened(real) as file:
+    with opened(real) as file:
         before = os.fstat(file.fileno())
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
@@ -76,7 +76,7 @@ def receive(reference: FileReference, copy_to: "str | os.PathLike[str] | None" =
     from hashlib import sha256
 
     digest, size = sha256(), 0
-    with _opened(reference.path, reference) as file, ExitStack() as undo:
+    with opened(reference.path, reference) as file, ExitStack() as undo:
         copy: BinaryIO | None = None
         if copy_to is not None:
             copy = undo.enter_context(_new(os.fspath(copy_to)))
@@ -103,7 +103,8 @@ def receive(reference: FileReference, copy_to: "str | os.PathLike[str] | None" =
     return os.path.abspath(copy_to)
 
 
-def _opened(path: str, reference: FileReference | None = None) -> "BinaryIO":
+def opened(path: str, reference: FileReference | None = None) -> "BinaryIO":
+    """A plain file to read. Raises `FileRefused` for anything else. reference: by which it was looked for."""
     from stat import S_ISREG
 
     try:

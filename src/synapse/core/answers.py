@@ -16,6 +16,7 @@ from synapse.core.dead_letters import DeliveryMutation, answer_delivery
 from synapse.core.events import (
     AgentCreated,
     ChannelCreated,
+    MessageHeld,
     MessagePosted,
     MessagesAcked,
     MessageSent,
@@ -23,6 +24,9 @@ from synapse.core.events import (
     RoleCreated,
     RoomCreated,
 )
+from synapse.core.file_answers import answer_file, look_file, look_files
+from synapse.core.files import FileMutation
+from synapse.core.held_answers import answer_held, look_held, sent_held
 from synapse.core.lane_answers import answer_lane, lanes_to_list, listed_lane
 from synapse.core.lanes import LaneMutation
 from synapse.core.lease_answers import (
@@ -37,6 +41,7 @@ from synapse.core.lease_answers import (
     look_lease,
     pool_info,
 )
+from synapse.core.loops import HeldMutation
 from synapse.core.members import MemberMutation, answer_members
 from synapse.core.plan_answers import answer_plan, look_task, task_info, tasks_to_list
 from synapse.core.planning import PlanMutation
@@ -87,6 +92,8 @@ from synapse.protocol.commands import (
     ShowRoom,
 )
 from synapse.protocol.cursor import cursor_of, message_id, seq_of_message
+from synapse.protocol.file_commands import ListFiles, ShowFile
+from synapse.protocol.held_commands import ListHeld
 from synapse.protocol.lane_commands import ListLanes
 from synapse.protocol.lane_replies import LanesPage
 from synapse.protocol.notices import PresenceEntry
@@ -150,6 +157,8 @@ Answerable: TypeAlias = (
     | TokenMutation
     | SetCard
     | MemberMutation
+    | FileMutation
+    | HeldMutation
     | PlanMutation
     | RoleMutation
     | DeliveryMutation
@@ -172,6 +181,9 @@ _RestQuery: TypeAlias = (
     | ListQuestions
     | ListLanes
     | ListTokens
+    | ShowFile
+    | ListFiles
+    | ListHeld
 )
 
 Query: TypeAlias = (
@@ -249,6 +261,8 @@ def answer(state: "State", command: Answerable, by: By, events: Sequence[Recorde
 def _answer_rest(
     state: "State",
     command: RareLeaseMutation
+    | FileMutation
+    | HeldMutation
     | PlanMutation
     | ResourceMutation
     | RoleMutation
@@ -276,6 +290,10 @@ def _answer_rest(
         return answer_session(state, command, by, events, cursor)
     if isinstance(command, QuestionMutation):
         return answer_question(state, command, by, events, cursor)
+    if isinstance(command, HeldMutation):
+        return answer_held(state, events, cursor)
+    if isinstance(command, FileMutation):
+        return answer_file(state, command, by, events, cursor)
     if isinstance(command, ResourceMutation):
         return answer_resource(state, command, events, cursor)
     if isinstance(command, RoleMutation):
@@ -303,6 +321,8 @@ def _sent(events: Sequence[Recorded], cursor: str) -> Sent:
             mentions=tuple(delivery.name for delivery in event.mentions) if event.mentions else (),
             skipped=event.skipped,
         )
+    if isinstance(event, MessageHeld):
+        return sent_held(last, event, cursor)
     assert isinstance(event, MessageSent), "a send becomes one message"
     to = tuple(delivery.name for delivery in event.to)
     created = tuple(
@@ -431,6 +451,12 @@ def _look_rest(state: "State", rules: Rules, query: _RestQuery, by: By, cursor: 
             return LanesPage(seq=state.seq, lanes=lanes, next=following, cursor=cursor)
         case ListTokens():
             return _tokens_page(state, rules, query, by, cursor)
+        case ShowFile():
+            return look_file(state, rules, query, by, cursor)
+        case ListFiles():
+            return look_files(state, rules, query, by, cursor)
+        case ListHeld():
+            return look_held(state, rules, query, by, cursor)
         case _:
             return look_lease(state, rules, query, by, cursor)
 

@@ -24,9 +24,13 @@ from synapse.core.delivery_events import MessageRevived as MessageRevived
 from synapse.core.delivery_events import MessagesAcked as MessagesAcked
 from synapse.core.delivery_events import MessagesDisowned as MessagesDisowned
 from synapse.core.delivery_events import MessagesDropped as MessagesDropped
+from synapse.core.file_events import FileBegun, FileChunked, FileCompleted, FileEnded, FileEvent, FileReceived
+from synapse.core.held_events import HeldDropped
 from synapse.core.idem import Idem as Idem
 from synapse.core.lane_events import LaneAccepted, LaneEnded, LaneEvent, LaneMessaged, LaneOffered, lane_keys
+from synapse.core.link import Link
 from synapse.core.mail import Delivery as Delivery
+from synapse.core.mail import Mail
 from synapse.core.plan_events import PlanEvent, TaskDeclared, TaskMoved, TaskNoted, TaskRemoved, TasksReady
 from synapse.core.question_events import (
     QuestionAnswered,
@@ -174,6 +178,7 @@ class MessagePosted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     mentions: tuple[Delivery, ...] = ()
     skipped: tuple[str, ...] = ()
     traceparent: str | UnsetType = UNSET
+    link: Link | None = None
     idem: Idem | None = None
 
 
@@ -190,6 +195,19 @@ class MessageSent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     priority: str = "normal"
     expires_at_ms: int | None = None
     traceparent: str | UnsetType = UNSET
+    link: Link | None = None
+    idem: Idem | None = None
+
+
+class MessageHeld(Mail, frozen=True, kw_only=True, omit_defaults=True):
+    """A message was not delivered, because its chain runs in a circle or a budget is used up; a person decides, and the
+    first of a chain is told to people. why: loop, chain_budget, agent_budget, or chain_held (others of its chain are
+    held). sent or posted: what it would have been."""
+
+    link: Link
+    why: str
+    sent: MessageSent | None = None
+    posted: MessagePosted | None = None
     idem: Idem | None = None
 
 
@@ -375,6 +393,8 @@ Event: TypeAlias = (
     | AgentForgotten
     | MessagePosted
     | MessageSent
+    | MessageHeld
+    | HeldDropped
     | DeliveryEvent
     | LeaseGranted
     | LeaseRenewed
@@ -392,6 +412,7 @@ Event: TypeAlias = (
     | PoolDeleted
     | RoomEvent
     | MemberEvent
+    | FileEvent
     | PlanEvent
     | QuestionEvent
     | ResourceEvent
@@ -423,6 +444,8 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return (f"ch/{event.channel}", *(f"in/{d.agent}" for d in event.mentions))
         case MessageSent():
             return tuple(f"in/{d.agent}" for d in event.to)
+        case MessageHeld() | HeldDropped():
+            return ("hub", *(f"in/{d.agent}" for d in event.deliveries))
         case MessagesAcked():
             found = (f"ak/{message}" for message in event.messages) if event.by_member else ()
             return (f"ag/{event.agent}", *receipt_keys(event), *found)
@@ -440,10 +463,8 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return (f"rl/{event.role}",)
         case RoleJoined() | RoleLeft():
             return (f"rl/{event.role}", f"ag/{event.agent}")
-        case RoomCreated():
-            return (f"ro/{seq}",)
-        case RoomDeleted():
-            return (f"ro/{event.room}",)
+        case RoomCreated() | RoomDeleted():
+            return (f"ro/{seq if isinstance(event, RoomCreated) else event.room}",)
         case MemberInvited() | MemberRemoved():
             first = f"ro/{event.room}" if event.channel is None else f"cl/{event.channel}"
             return (first, *(f"in/{delivery.agent}" for delivery in event.deliveries))
@@ -469,6 +490,8 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return ("hub",)
         case ValuePut() | ValueDeleted() | ValueExpired() | ValueTransferred() | ValuesCleared():
             return (f"kv/{event.room}",)
+        case FileBegun() | FileChunked() | FileCompleted() | FileReceived() | FileEnded():
+            return (f"fi/{seq if isinstance(event, FileBegun) else event.file}",)
         case TaskDeclared() | TaskMoved() | TaskNoted() | TaskRemoved():
             return (f"pt/{event.room}/{event.task}", f"pl/{event.room}")
         case TasksReady():

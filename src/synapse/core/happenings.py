@@ -40,6 +40,7 @@ from synapse.core.events import (
     LeaseRevoked,
     LeaseUnqueued,
     MessageDied,
+    MessageHeld,
     MessageLent,
     MessagePosted,
     MessageRevived,
@@ -55,6 +56,8 @@ from synapse.core.events import (
     RoomJoined,
     RoomLeft,
 )
+from synapse.core.file_events import FileBegun, FileChunked, FileCompleted, FileEnded, FileReceived
+from synapse.core.held_events import HeldDropped
 from synapse.core.lane_events import LaneAccepted, LaneEnded, LaneMessaged, LaneOffered
 from synapse.core.lease_events import shown_change
 from synapse.core.messages import shown_posted, shown_sent
@@ -150,8 +153,8 @@ FROM_THE_START: Final = 1 << 62
 """As a seq: who may read the channel at all is told, whenever it came."""
 
 NEVER: Final = None
-"""The line of an event that nobody is told of: what goes on in inboxes is their owners' business, and
-tokens are an admin's."""
+"""The line of an event that nobody is told of: what goes on in inboxes, and with files, is the business of those whose they
+are, and tokens are an admin's."""
 
 
 def _nowhere(event: Event, eyes: Eyes) -> int | None:
@@ -378,6 +381,13 @@ LINES: Final[dict[type[Event], Line | None]] = {
     AgentForgotten: _agent_change("agent.forgotten"),
     MessagePosted: Line(("message.posted",), _of_channel, _posted),
     MessageSent: Line(("message.sent",), _nowhere, _sent),
+    MessageHeld: NEVER,
+    HeldDropped: NEVER,
+    FileBegun: NEVER,
+    FileChunked: NEVER,
+    FileCompleted: NEVER,
+    FileReceived: NEVER,
+    FileEnded: NEVER,
     MessageLent: NEVER,
     MessagesAcked: NEVER,
     MessageDied: NEVER,

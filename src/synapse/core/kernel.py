@@ -22,9 +22,11 @@ from synapse.core import (
     cards,
     claims,
     dead_letters,
+    files,
     holding,
     inboxes,
     lanes,
+    loops,
     members,
     messages,
     planning,
@@ -66,6 +68,7 @@ from synapse.core.events import (
     LeaseQueued,
     LeaseReleased,
     MessageDied,
+    MessageHeld,
     MessageLent,
     MessagePosted,
     MessageRevived,
@@ -82,6 +85,9 @@ from synapse.core.events import (
     keys_of,
     new_tuple,
 )
+from synapse.core.file_events import FileEvent
+from synapse.core.files import FileMutation
+from synapse.core.held_events import HeldDropped
 from synapse.core.idempotency import Remembered
 from synapse.core.inboxes import ALL, DIRECT, MENTION
 from synapse.core.lane_events import LaneEvent
@@ -96,6 +102,7 @@ from synapse.core.lease_events import (
     shown_change,
     shown_usual,
 )
+from synapse.core.loops import HeldMutation
 from synapse.core.mail import Letter, Mail, numbered, shown_letter
 from synapse.core.members import MemberMutation
 from synapse.core.plan import apply_plan, shown_plan_change
@@ -155,6 +162,8 @@ from synapse.protocol.terms import STATUSES
 _Rest: TypeAlias = (
     DeliveryMutation
     | LaneMutation
+    | FileMutation
+    | HeldMutation
     | PlanMutation
     | QuestionMutation
     | ResourceMutation
@@ -175,6 +184,9 @@ _RestEvent: TypeAlias = (
     | RareLeaseEvent
     | MemberEvent
     | LaneEvent
+    | MessageHeld
+    | HeldDropped
+    | FileEvent
 )
 
 Mutation: TypeAlias = (
@@ -312,6 +324,10 @@ def _decide_rest(state: State, rules: Rules, command: _Rest, by: By) -> list[Eve
         return dead_letters.decide_delivery(state, rules, command, by)
     if isinstance(command, TokenMutation):
         return tokens.decide_token(state, rules, command, by)
+    if isinstance(command, HeldMutation):
+        return loops.decide_held(state, command, by)
+    if isinstance(command, FileMutation):
+        return files.decide_file(state, rules, command, by)
     assert_never(command)
 
 
@@ -366,6 +382,8 @@ def apply(state: State, recorded: Recorded) -> None:
         assert event.n == channel.last_n + 1, "a channel's numbers have no gap"
         channel.last_n = event.n
         state.messages += 1
+        if event.link is not None:
+            loops.apply_link(state, recorded, event.link)
         if event.mentions:
             inboxes.arrive(
                 state, seq, event.mentions, MENTION, priority=event.priority, expires_at_ms=event.expires_at_ms
@@ -374,7 +392,9 @@ def apply(state: State, recorded: Recorded) -> None:
     match event:
         case MessageSent():
             state.messages += 1
-            sender = state.agents.by_name.get(actor)
+            sender = state.agents.by_name.get(loops.sender_of(event.link, actor))
+            if event.link is not None:
+                loops.apply_link(state, recorded, event.link)
             inboxes.arrive(
                 state,
                 seq,
@@ -386,6 +406,8 @@ def apply(state: State, recorded: Recorded) -> None:
             )
         case MessageLent() | MessagesAcked():
             inboxes.apply_delivery(state, at_ms, event)
+            if type(event) is MessagesAcked:
+                loops.note_acked(state, recorded, event)
         case MessageDied() | MessageRevived() | MessagesDropped() | MessagesDisowned():
             inboxes.apply_delivery(state, at_ms, event)
         case AgentCreated():
@@ -438,6 +460,10 @@ def _apply_rest(state: State, recorded: Recorded, event: _RestEvent) -> None:
         role_queues.apply_role(state, recorded, event)
     elif isinstance(event, TokenEvent):
         tokens.apply_token(state, recorded, event)
+    elif isinstance(event, MessageHeld | HeldDropped):
+        loops.apply_held(state, event=event, recorded=recorded)
+    elif isinstance(event, FileEvent):
+        files.apply_file(state, recorded, event)
     else:
         apply_lease(state, recorded, event)
 
@@ -489,6 +515,7 @@ def _forget(state: State, agent: int) -> None:
     for channel in state.rooms.channels.values():
         rooms.put_out(channel, agent)
     state.roles.forget(agent)
+    state.loops.forget_agent(agent)
     state.idempotency.forget_actor(state.agents.by_id[agent].name)
     state.agents.remove(agent)
     state.soft.presence.forget(agent)
@@ -562,6 +589,8 @@ def _letter(recorded: Recorded, event: Mail) -> Letter:
         return lanes.lane_letter(recorded, event)
     if isinstance(event, SessionOffered):
         return resuming.offer_letter(event)
+    if isinstance(event, MessageHeld | HeldDropped):
+        return loops.held_letter(event, recorded.seq, recorded.actor)
     raise AssertionError(f"{type(event).__name__} is mail of no area")
 
 

@@ -3,12 +3,13 @@
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from synapse.core.agents import near_names, require_room_for_agents
 from synapse.core.by import By, Rules
 from synapse.core.events import AgentCreated, Card, Delivery, Event, MessagePosted, MessageSent
 from synapse.core.inboxes import ALL
+from synapse.core.loops import guarded
 from synapse.core.role_queues import arrival_for, is_role
 from synapse.core.rooms import Channel, Room, decide_telemetry, reads, require_channel, room_of
 from synapse.core.signals import TELEMETRY, TELEMETRY_ADDRESS, require_signal
@@ -36,13 +37,17 @@ def decide_send(state: "State", rules: Rules, command: SendMessage, by: By) -> l
         if address == TELEMETRY_ADDRESS and (made := decide_telemetry(state, rules, address, by)):
             require_signal(rules, address, TELEMETRY, command)
             return made
-        posted = _post(state, rules, address, command, by)
-        return [] if posted is None else [posted]
+        post = _post(state, rules, address, command, by)
+        if post is None:
+            return []
+        if not post.mentions and post.reply_to is None:  # nearly all
+            return [post]
+        return guarded(state, rules, [post], command, by)
     if is_role(names[0]):
-        return _send_role(state, rules, names[0], command)
+        return guarded(state, rules, _send_role(state, rules, names[0], command), command, by)
     if names == [ALL]:
-        return [_send_all(state, rules, command, by)]
-    return _send(state, rules, names, command, by)
+        return guarded(state, rules, [_send_all(state, rules, command, by)], command, by)
+    return guarded(state, rules, _send(state, rules, names, command, by), command, by)
 
 
 def _require_plain_fields(command: SendMessage, rules: Rules, by: By) -> None:
@@ -303,7 +308,7 @@ def shown_posted(journal_id: str, recorded: "Recorded", event: MessagePosted) ->
         expires_at_ms=event.expires_at_ms,
         sent_at_ms=recorded.at_ms,
     )
-    return message if event.traceparent is UNSET else _traced(message, event.traceparent)
+    return message if event.traceparent is UNSET and event.link is None else _with_more(message, event)
 
 
 def shown_sent(journal_id: str, recorded: "Recorded", event: MessageSent, delivery: Delivery) -> Message:
@@ -325,12 +330,21 @@ def shown_sent(journal_id: str, recorded: "Recorded", event: MessageSent, delive
         expires_at_ms=event.expires_at_ms,
         sent_at_ms=recorded.at_ms,
     )
-    return message if event.traceparent is UNSET else _traced(message, event.traceparent)
+    return message if event.traceparent is UNSET and event.link is None else _with_more(message, event)
 
 
-def _traced(message: Message, traceparent: str | UnsetType) -> Message:
-    """Apart, because a call with more than 15 names builds a dictionary first, and few messages have one."""
-    return msgspec.structs.replace(message, traceparent=traceparent)
+def _with_more(message: Message, event: MessagePosted | MessageSent) -> Message:
+    """Apart, because a call with more than 15 names builds a dictionary first, and few messages have any of these."""
+    link = event.link
+    if link is None:
+        return msgspec.structs.replace(message, traceparent=event.traceparent)
+    return msgspec.structs.replace(
+        message,
+        traceparent=event.traceparent,
+        causation=message_id(link.cause),
+        hops=link.hops,
+        sender=message.sender if link.sender is None else link.sender,
+    )
 
 
 def shown_to(journal_id: str, recorded: "Recorded", agent: int | None) -> Message | None:

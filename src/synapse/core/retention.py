@@ -4,7 +4,8 @@
              keys allows it: a message that mentions somebody is kept for the inbox for as long as for the channel
     floor    up to which seq a key really lost rows: behind it everything is there, before it nothing is told
     pinned   rows that stay whatever their age, because an answer still needs them: messages that are in an inbox, dead
-             ones too, last checkpoints of sessions, offers of lanes, and the events behind a live idempotency key
+             ones too, last checkpoints of sessions, offers of lanes, chunks of files that have not ended, and the
+             events behind a live idempotency key
 
 What no kind names is never dropped: events of the hub, of agents, rooms, channels and pools. Cuts and floors only rise.
 A row that is not pinned will never be: only a new event pins, and only itself.
@@ -28,7 +29,8 @@ VALUES: Final = "values"
 PLAN: Final = "plan"
 SESSIONS: Final = "sessions"
 QUESTIONS: Final = "questions"
-KINDS: Final = (MESSAGES, LEASES, VALUES, PLAN, SESSIONS, QUESTIONS)
+FILES: Final = "files"
+KINDS: Final = (MESSAGES, LEASES, VALUES, PLAN, SESSIONS, QUESTIONS, FILES)
 """What a retention can be given for, besides single channels."""
 
 KEEP_MS_MIN: Final = 24 * 3600 * 1000
@@ -47,6 +49,7 @@ _KIND_OF_NOUN: Final = {
     "session": SESSIONS,
     "lane": SESSIONS,
     "question": QUESTIONS,
+    "file": FILES,
 }
 _KIND_OF_PREFIX: Final = {
     **dict.fromkeys(("ch", "in", "re", "ag", "ak"), MESSAGES),
@@ -55,6 +58,7 @@ _KIND_OF_PREFIX: Final = {
     **dict.fromkeys(("pl", "pt"), PLAN),
     **dict.fromkeys(("se", "la"), SESSIONS),
     "qu": QUESTIONS,
+    "fi": FILES,
 }
 
 
@@ -126,6 +130,7 @@ def pinned(state: "State") -> Iterator[int]:
     for session in state.sessions.by_id.values():
         if session.last is not None:
             yield session.last.seq
+    yield from state.files.pinned()
     for remembered in state.idempotency.in_order():
         yield from range(remembered.seq, remembered.seq + remembered.count)
 
@@ -170,7 +175,7 @@ class Planning:
         self.rows += 1
         self.bytes += size
         for key in keys:
-            if not key.startswith(("ag/", "ak/")):  # nobody reads a page by it
+            if not key.startswith(("ag/", "ak/", "fi/")):  # nobody reads a page by it
                 name = _floor_name(key)
                 self.floors[name] = max(seq, self.floors.get(name, 0))
 

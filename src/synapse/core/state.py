@@ -4,18 +4,20 @@ The durable half is the fold of the journal: it has a canonical dump and a diges
 The soft half (presence, lends, deadlines of leases) is empty at start, never journalled and outside the digest.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 import msgspec
 
 from synapse.core.agents import Agent, Agents
+from synapse.core.files import Chunk, File, Files
 from synapse.core.idempotency import Idempotency, Remembered
 from synapse.core.inboxes import Entry, Inbox, Lending, enlist
 from synapse.core.lanes import Lane, Lanes
 from synapse.core.lease_events import enqueue
 from synapse.core.leases import Kept, Lease, Leases, Offer, Place, Pool
 from synapse.core.leasing import Leasing
+from synapse.core.loops import Held, Loops, Trace
 from synapse.core.plan import Plan, Task
 from synapse.core.presence import Presence
 from synapse.core.questions import Question, Questions
@@ -61,6 +63,8 @@ class State:
     questions: Questions = field(default_factory=Questions)
     lanes: Lanes = field(default_factory=Lanes)
     tokens: Tokens = field(default_factory=Tokens)
+    files: Files = field(default_factory=Files)
+    loops: Loops = field(default_factory=Loops)
     idempotency: Idempotency = field(default_factory=Idempotency)
     retention: Retained = field(default_factory=Retained)
     soft: Soft = field(default_factory=Soft)
@@ -92,6 +96,11 @@ class _Dump(msgspec.Struct, frozen=True, kw_only=True):
     closed_questions: list[Question] = []
     lanes: list[Lane] = []
     tokens: list[Token] = []
+    files: list[tuple[File, list[tuple[int, Chunk]]]] = []
+    traces: list[tuple[int, int, int, int, int]] = []
+    causes: list[tuple[int, int, int]] = []
+    hours: list[tuple[int, int, int]] = []
+    held: list[Held] = []
     remembered: list[Remembered]
     retention: Retained = msgspec.field(default_factory=Retained)
 
@@ -153,6 +162,11 @@ def encode_state(state: State) -> bytes:
             closed_questions=list(state.questions.closed.values()),
             lanes=sorted(state.lanes.by_id.values(), key=lambda lane: lane.id),
             tokens=sorted(state.tokens.by_id.values(), key=lambda token: token.id),
+            files=[(replace(file, chunks={}), sorted(file.chunks.items())) for file in state.files.by_id.values()],
+            traces=[(seq, one.cause, one.origin, one.hops, one.agent) for seq, one in state.loops.traces.items()],
+            causes=[(agent, *last) for agent, last in sorted(state.loops.acked.items())],
+            hours=[(agent, *sent) for agent, sent in sorted(state.loops.hours.items())],
+            held=list(state.loops.held.values()),
             remembered=list(state.idempotency.in_order()),
             retention=state.retention,
         )
@@ -237,6 +251,16 @@ def _state_of(plain: _Dump) -> State:
     state.lanes.sort_ends()
     for token in plain.tokens:
         state.tokens.add(token)
+    for seq, *trace in plain.traces:
+        state.loops.add(seq, Trace(*trace))
+    state.loops.acked = {agent: (seq, at_ms) for agent, seq, at_ms in plain.causes}
+    state.loops.hours = {agent: (hour, sent) for agent, hour, sent in plain.hours}
+    for held in plain.held:
+        held.detach()
+        state.loops.hold(held)
+    for file, chunks in plain.files:
+        file.chunks = dict(chunks)
+        state.files.add(file)
     for remembered in plain.remembered:
         state.idempotency.remember(remembered)
     return state

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from synapse.core import asking, values
+from synapse.core import asking, files, values
 from synapse.core.events import AgentForgotten, Recorded
 from synapse.core.lanes import decide_timed_out
 from synapse.core.mail import numbered
@@ -46,9 +46,10 @@ def _withdraw(turns: "Turns", recorded: Sequence[Recorded]) -> Sequence[Recorded
 
 
 def end_what_is_due(turns: "Turns") -> None:
-    """The time of some values, lanes and questions has passed; the date of some sessions has come."""
+    """The time of some values, files, lanes and questions has passed; the date of some sessions has come."""
     state, at_ms = turns.state, turns.clock.wall_ms()
     turns.record(values.decide_expired(state, at_ms, values.EXPIRED_MAX), "hub")
+    turns.record(files.decide_expired(state, at_ms, files.EXPIRED_MAX), "hub")
     turns.record(numbered(state, decide_timed_out(state, turns.rules, at_ms)), "hub")
     turns.record(numbered(state, due_resumptions(state, at_ms)), "hub")
     for question in asking.due(state, at_ms, asking.EXPIRED_MAX):

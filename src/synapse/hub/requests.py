@@ -29,6 +29,7 @@ from synapse.core.topics import (
     topic_key,
 )
 from synapse.errors import Rejected
+from synapse.hub.chunks import serve_chunk
 from synapse.hub.connection import Connection
 from synapse.hub.digest import digest_query, read_digest
 from synapse.hub.feeds import Subscription
@@ -65,6 +66,7 @@ from synapse.protocol.cursor import cursor_of, message_id, seq_of, seq_of_messag
 from synapse.protocol.delivery_commands import GetReceipt, ListDead
 from synapse.protocol.digest_commands import ReadDigest
 from synapse.protocol.event_commands import ReadEvents
+from synapse.protocol.file_commands import ReadChunk
 from synapse.protocol.lane_commands import ShowLane
 from synapse.protocol.names import GENERAL, split_address, split_topic
 from synapse.protocol.notices import PresenceChanged, PresenceSnapshot
@@ -107,6 +109,7 @@ Local: TypeAlias = (
     | ReadEvents
     | ReadSessionPoints
     | ShowLane
+    | ReadChunk
     | ShowStatus
     | VerifyJournal
     | BackUpJournal
@@ -114,7 +117,6 @@ Local: TypeAlias = (
     | SignalCommand
 )
 """Commands that core has no part in."""
-
 
 COMMIT_STALL_MS: Final = 5_000
 """Health is red while one commit takes longer than this."""
@@ -175,6 +177,8 @@ class Requests:
             case ShowLane():
                 lane = lane_query(state, command, connection.by, self._limits.page_items_max)
                 turns.disk.defer(connection, request_id, lambda: read_lane(turns.pages, lane))
+            case ReadChunk():
+                serve_chunk(turns, connection, request_id, command)
             case ShowStatus():
                 turns.reply(connection, request_id, self.status())
             case IdentifyHub():

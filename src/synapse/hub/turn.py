@@ -20,11 +20,13 @@ from synapse.core.events import (
     ChannelCreated,
     Event,
     LeaseQueued,
+    MessageHeld,
     MessagePosted,
     MessageSent,
     Recorded,
     to_row,
 )
+from synapse.core.held_events import HeldDropped
 from synapse.core.idempotency import find
 from synapse.core.kernel import MUTATIONS, REPEATABLE, payload_hash, record, stamp
 from synapse.core.lane_events import LANE_EVENTS
@@ -61,7 +63,7 @@ from synapse.protocol.replies import Reply, Status
 from synapse.protocol.session import Phase, Refusal
 
 TOLD: Final = (
-    frozenset({MessagePosted, MessageSent})
+    frozenset({MessagePosted, MessageSent, MessageHeld, HeldDropped})
     | RECEIPTS
     | LEASE_EVENTS
     | VALUE_EVENTS

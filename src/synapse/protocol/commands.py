@@ -13,6 +13,8 @@ from synapse.protocol.codes import PROTOCOL_VERSION
 from synapse.protocol.delivery_commands import DELIVERY_COMMANDS, DeliveryCommand
 from synapse.protocol.digest_commands import DIGEST_COMMANDS, DigestCommand
 from synapse.protocol.event_commands import EVENT_COMMANDS, EventCommand
+from synapse.protocol.file_commands import FILE_COMMANDS, FileCommand
+from synapse.protocol.held_commands import HELD_COMMANDS, HeldCommand
 from synapse.protocol.lane_commands import LANE_COMMANDS, LaneCommand
 from synapse.protocol.member_commands import MEMBER_COMMANDS, MemberCommand
 from synapse.protocol.plan_commands import PLAN_COMMANDS, PlanCommand
@@ -506,6 +508,8 @@ Command: TypeAlias = (
     | DeliveryCommand
     | DigestCommand
     | EventCommand
+    | FileCommand
+    | HeldCommand
     | PlanCommand
     | QuestionCommand
     | ResourceCommand
@@ -573,6 +577,8 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     **SESSION_COMMANDS,
     **LANE_COMMANDS,
     **TOKEN_COMMANDS,
+    **FILE_COMMANDS,
+    **HELD_COMMANDS,
     "hub.status": ShowStatus,
     "journal.verify": VerifyJournal,
     "journal.backup": BackUpJournal,

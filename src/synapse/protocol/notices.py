@@ -36,6 +36,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     expires_at_ms: int | None
     sent_at_ms: int
     traceparent: str | UnsetType = UNSET
+    causation: str | UnsetType = UNSET
+    hops: int | UnsetType = UNSET
     delivery: str | UnsetType = UNSET
     lends: int | UnsetType = UNSET
     died_at_ms: int | UnsetType = UNSET

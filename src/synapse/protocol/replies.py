@@ -13,6 +13,8 @@ from synapse.protocol.card_replies import CARD_REPLY_TO, CardReply
 from synapse.protocol.delivery_replies import DELIVERY_REPLY_TO, DeliveryReply
 from synapse.protocol.digest_replies import DIGEST_REPLY_TO, DigestReply
 from synapse.protocol.event_replies import EVENT_REPLY_TO, EventReply
+from synapse.protocol.file_replies import FILE_REPLY_TO, FileReply
+from synapse.protocol.held_replies import HELD_REPLY_TO, HeldNote, HeldReply
 from synapse.protocol.journal_replies import Compaction
 from synapse.protocol.journal_replies import JournalBackedUp as JournalBackedUp
 from synapse.protocol.journal_replies import JournalVerified as JournalVerified
@@ -74,6 +76,8 @@ class Sent(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     skipped: members or mentioned agents whose inbox was full. created: recipients that this message created.
     ephemeral: it went to an ephemeral channel, is not durable and has no id. receivers: the subscriptions that follow
     that one. dropped: it was not sent, because this connection sent too many at once; then it has no n either.
+    skipped: members or mentioned agents whose inbox was full. created: recipients that this message created. held: why
+    it is not delivered.
     """  # not kw_only: the answer to each post is made by place
 
     id: str = ""
@@ -88,6 +92,7 @@ class Sent(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     ephemeral: bool = False
     receivers: int | UnsetType = UNSET
     dropped: bool = False
+    held: HeldNote | UnsetType = UNSET
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -512,6 +517,8 @@ Reply: TypeAlias = (
     | DeliveryReply
     | DigestReply
     | EventReply
+    | FileReply
+    | HeldReply
     | PlanReply
     | QuestionReply
     | ResourceReply
@@ -574,6 +581,8 @@ REPLY_TO: Final[dict[type[msgspec.Struct], type[Reply]]] = {
     **DELIVERY_REPLY_TO,
     **DIGEST_REPLY_TO,
     **EVENT_REPLY_TO,
+    **FILE_REPLY_TO,
+    **HELD_REPLY_TO,
     **PLAN_REPLY_TO,
     **QUESTION_REPLY_TO,
     **RESOURCE_REPLY_TO,

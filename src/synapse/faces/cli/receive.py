@@ -1,6 +1,7 @@
 """`receive`: the file that a message refers to, checked against what its sender said."""
 
 from synapse.client import files
+from synapse.client.chunks import Manifest, manifest_in
 from synapse.client.files import FileRefused, file_in
 from synapse.errors import EXIT_OK, Rejected
 from synapse.faces.cli.call import Call
@@ -17,6 +18,9 @@ def receive(call: Call) -> int:
     """Look the message up, check the file, print its path. Raises `Rejected(not_found)`, `FileRefused`."""
     arguments = call.parsed.arguments
     message = _message(call, arguments[0], None if len(arguments) == 1 else call.address(arguments[1]))
+    manifest = manifest_in(message.get("body"))
+    if manifest is not None:
+        return _fetch(call, arguments[0], message, manifest)
     reference = file_in(message.get("body"))
     if reference is None:
         raise FileRefused(f"message {arguments[0]} refers to no file")
@@ -26,6 +30,27 @@ def receive(call: Call) -> int:
         "path": path,
         "bytes": reference.bytes,
         "sha256": reference.sha256,
+        "verified": True,
+        "cursor": message.get("cursor"),
+    }
+    call.show(answer, path)
+    return EXIT_OK
+
+
+def _fetch(call: Call, name: str, message: "Json", manifest: Manifest) -> int:
+    """The content itself, from the hub."""
+    from synapse.client.chunks import carry_out, received
+    from synapse.faces.cli.files import Asked
+
+    save = call.parsed.text("save")
+    if save is None:
+        raise UsageError(f"the content of {manifest.name!a} is at the hub: say where it goes with --save PATH")
+    path = carry_out(received(manifest, save), Asked(call, call.open()))
+    answer: Json = {
+        "id": name,
+        "path": path,
+        "bytes": manifest.bytes,
+        "sha256": manifest.sha256,
         "verified": True,
         "cursor": message.get("cursor"),
     }

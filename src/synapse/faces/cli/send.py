@@ -24,8 +24,14 @@ def send(call: Call) -> int:
     """Send; with --wait, wait for the first acked receipt."""
     parsed = call.parsed
     body = _message(call)
-    key = parsed.text("idem_key") or os.urandom(12).hex()
     link = call.open()
+    key = parsed.text("idem_key")
+    if parsed.has("chunked"):
+        from synapse.faces.cli.files import bring
+
+        link, body["body"], own_key = bring(call, link, body)
+        key = key or own_key
+    key = key or os.urandom(12).hex()
     link, reply = _send(call, link, body, key)
     wait_s = parsed.seconds("wait")
     if wait_s is None:
@@ -50,6 +56,8 @@ def _message(call: Call) -> "Json":
     if parsed.has("wait") and not to and (target is None or (":" in target and not target.startswith("role:"))):
         raise UsageError("only direct messages have receipts: --wait needs --to, or a --target that is no channel")
     message: Json = {"body": _content(call)}
+    if parsed.has("chunked") and (target is not None or parsed.text("file") is None):
+        raise UsageError("--chunked sends a file: give --file PATH, and --to or --channel")
     if to:
         message["to"] = to
     if channel is not None:
@@ -76,6 +84,8 @@ def _content(call: Call) -> object:
 
         if arguments or call.parsed.has("body_json"):
             raise UsageError("give TEXT or --file: a message refers to a file, or says something")
+        if call.parsed.has("chunked"):
+            return path  # its place is taken by what the hub was brought
         return refer_to(path).body()
     if not arguments:
         raise UsageError("send needs TEXT, or - for stdin, or --file PATH")
@@ -166,6 +176,9 @@ def is_signal(error: Exception) -> bool:
 def _said(reply: "Json") -> str:
     if reply.get("ephemeral"):
         return said_signal(reply)
+    held = reply.get("held")
+    if isinstance(held, dict):
+        return f"{safe(str(held.get('detail')))}: {safe(str(held.get('next')))}"
     if reply.get("to") is not None:
         to = reply["to"]
         names = ", ".join(safe(str(name)) for name in to) if isinstance(to, list) else ""

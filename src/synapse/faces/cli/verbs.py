@@ -1,6 +1,7 @@
 """Every verb with its options: the parser, `--help` and docs/reference/cli.md all speak from this table."""
 
 from synapse.faces.cli.delivery_verbs import DELIVERY_VERBS
+from synapse.faces.cli.files_verbs import FILE_VERBS, HELD_VERBS
 from synapse.faces.cli.observe_verbs import OBSERVE_VERBS
 from synapse.faces.cli.options import FLAG, MANY, NUMBER, SECONDS, TEXT, WAIT, Option, Verb
 from synapse.faces.cli.question_verbs import QUESTION_VERBS
@@ -70,6 +71,7 @@ VERBS = {
             Option("priority", TEXT, "P", "low, normal, high or urgent."),
             Option("expires", SECONDS, "S", "It is dead for whoever has not acked it by then."),
             Option("file", TEXT, "PATH", "Instead of TEXT, refer to this file by path, size and SHA-256."),
+            Option("chunked", FLAG, "", "Bring the content of --file to the hub, in chunks; again, it goes on."),
             Option("body-json", FLAG, "", "TEXT is JSON, and is sent as that."),
             Option("idem-key", TEXT, "K", "Send once, however often this key is used; without it, a fresh one."),
             Option("wait", WAIT, "S", "Then wait until one recipient has acked it; 5 at the deadline."),
@@ -126,9 +128,11 @@ VERBS = {
             "ID [ROOM:CHANNEL]",
             (1, 2),
             "Check the file that a message refers to, and print its path; of my inbox, unless a channel is named.",
-            Option("save", TEXT, "PATH", "Copy the checked content into this new file."),
+            Option("save", TEXT, "PATH", "Copy the checked content into this new file; again, it goes on."),
         ),
         *OBSERVE_VERBS,
+        *FILE_VERBS,
+        *HELD_VERBS,
         Verb("who", "people", "", (0, 0), "List the agents and whether they are there; --room: only its members."),
         Verb("room list", "places", "", (0, 0), "List the rooms."),
         Verb(

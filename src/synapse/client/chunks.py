@@ -1,0 +1,316 @@
+"""Files that go through the hub in chunks: what is asked, step by step, and what is done with the answers.
+
+    {"type":"chunked","file":"f812","name":"model.bin","bytes":5242880,"sha256":"…","chunks":40}
+
+is the body of the message that makes such a file known. `sent` and `received` are generators: they yield requests (wire
+type and body) and are sent the answers, over whatever connection; each request is the same twice as once. So both go on
+where they were interrupted: the sender asks which chunks the hub has, the receiver compares what is on its disk with
+the digests that the hub tells. On the fast path: standard library only.
+"""
+
+import os
+
+from synapse.client.files import FileRefused, opened, refer_to
+from synapse.errors import Rejected
+
+TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from typing import BinaryIO, TypeAlias, TypeVar
+
+    Json: TypeAlias = dict[str, object]
+    Step: TypeAlias = tuple[str, Json]
+    Result = TypeVar("Result")
+    Steps: TypeAlias = Generator[Step, Json, Result]
+
+CHUNKED_TYPE = "chunked"
+PAGE = 200
+_READ_BYTES = 1 << 20
+
+
+class Manifest:
+    """A file that lies at the hub. file: its id there. sha256: of the whole, hex."""
+
+    __slots__ = ("bytes", "chunks", "file", "name", "sha256")
+
+    def __init__(self, *, file: str, name: str, bytes: int, sha256: str, chunks: int) -> None:
+        self.file = file
+        self.name = name
+        self.bytes = bytes
+        self.sha256 = sha256
+        self.chunks = chunks
+
+    def body(self) -> "Json":
+        """As a message carries it."""
+        return {
+            "type": CHUNKED_TYPE,
+            **{name: getattr(self, name) for name in ("file", "name", "bytes", "sha256", "chunks")},
+        }
+
+    @property
+    def idem_key(self) -> str:
+        """Under which the message that makes it known is sent, so that it is there once."""
+        return f"file-{self.file}"
+
+
+def manifest_in(body: object) -> Manifest | None:
+    """The file at the hub that a message's body speaks of; None when it speaks of none."""
+    if not isinstance(body, dict) or body.get("type") != CHUNKED_TYPE:
+        return None
+    file, name, size, digest, chunks = (body.get(key) for key in ("file", "name", "bytes", "sha256", "chunks"))
+    if not (isinstance(file, str) and isinstance(name, str) and isinstance(digest, str)):
+        return None
+    if not (isinstance(size, int) and isinstance(chunks, int)):
+        return None
+    return Manifest(file=file, name=name, bytes=size, sha256=digest, chunks=chunks)
+
+
+def carry_out(steps: "Steps[Result]", ask: "Callable[[str, Json], Json]") -> "Result":
+    """Do all steps over a connection that blocks. ask: one request and its answer."""
+    answer: Json | None = None
+    try:
+        while True:
+            kind, body = steps.send(answer) if answer is not None else next(steps)
+            try:
+                answer = ask(kind, body)
+            except Rejected as error:
+                kind, body = steps.throw(error)
+                answer = ask(kind, body)
+    except StopIteration as end:
+        result: Result = end.value
+        return result
+    finally:
+        steps.close()
+
+
+def sent(
+    path: "str | os.PathLike[str]", *, to: tuple[str, ...] = (), channel: str | None = None, create: bool = False
+) -> "Steps[Manifest]":
+    """Bring a file to the hub, for agents or for a channel; what is there already is not sent again.
+
+    Raises `FileRefused` for what is no plain file, or changes meanwhile.
+    """
+    reference = refer_to(path)
+    about: Json = {"name": _name_of(reference.path), "bytes": reference.bytes, "sha256": reference.sha256}
+    place: Json = {"to": list(to), "create": create} if to else {"channel": channel}
+    began = yield "file.begin", {**about, **place}
+    file, size, count = _text(began, "file"), _number(began, "chunk_bytes"), _number(began, "chunks")
+    shown, digests = yield from _digests(file)
+    if not shown.get("complete"):
+        with opened(reference.path) as content:
+            yield from _put_all(content, file, size, reference.bytes, reference.sha256, digests)
+        yield "file.complete", {"file": file}
+    name = _text(shown, "name")
+    return Manifest(file=file, name=name, bytes=reference.bytes, sha256=reference.sha256, chunks=count)
+
+
+def _put_all(
+    content: "BinaryIO", file: str, size: int, left: int, whole: str, digests: dict[int, str]
+) -> "Generator[Step, Json, None]":
+    """The chunks that the hub does not have, read once; and the whole is still what was announced, or it is withdrawn.
+
+    size: of a chunk. left: bytes of the file.
+    """
+    from base64 import b64encode
+    from hashlib import sha256
+
+    digest, index = sha256(), 0
+    while left:
+        data = content.read(min(size, left))
+        if not data:
+            break
+        digest.update(data)
+        its = sha256(data).hexdigest()
+        left -= len(data)
+        if digests.get(index) != its and (len(data) == size or not left):
+            yield "file.put", {"file": file, "index": index, "data": b64encode(data).decode(), "sha256": its}
+        index += 1
+    if left or content.read(1) or digest.hexdigest() != whole:
+        yield "file.withdraw", {"file": file}
+        raise FileRefused(f"{content.name}: changed while it was sent; send it again when it is finished")
+
+
+def _digests(file: str) -> "Generator[Step, Json, tuple[Json, dict[int, str]]]":
+    """What the hub tells of a file, and the SHA-256 of each chunk that is there, by index."""
+    digests: dict[int, str] = {}
+    after: object = None
+    while True:
+        shown = yield "file.show", {"file": file, "limit": PAGE, "after": after}
+        page = shown.get("digests")
+        for chunk in page if isinstance(page, list) else ():
+            digests[chunk["index"]] = chunk["sha256"]
+        after = shown.get("next")
+        if after is None:
+            return shown, digests
+
+
+def received(manifest: Manifest, save: "str | os.PathLike[str]") -> "Steps[str]":
+    """Fetch a file into a new one, whose path is given back. What is fetched gathers beside it, in a file of its own
+    that is linked into place when all of it is verified; run again, it goes on with the chunks that are right there.
+
+    Raises `FileRefused` when something is already there, or the content is not what was sent.
+    """
+    target = os.path.abspath(os.fspath(save))
+    if os.path.lexists(target):
+        if not _is_same(target, manifest):
+            raise FileRefused(f"{target}: File exists")
+        yield from _received(manifest.file)  # an earlier run put it there, and died before it could say so
+        return target
+    partial = _partial_of(target, manifest)
+    with _gathered(partial) as gathered:
+        try:
+            shown, digests = yield from _digests(manifest.file)
+            _require_same(manifest, shown, digests)
+            size = _number(shown, "chunk_bytes")
+            for index in range(manifest.chunks):
+                yield from _fetch(gathered, manifest, index, size, digests[index])
+        except Rejected as error:
+            if error.code == "not_found":  # it will never be fetched
+                os.unlink(partial)
+            raise
+        _require_whole(gathered, manifest, partial)
+        _put_in_place(gathered, partial, target)
+    yield from _received(manifest.file)
+    return target
+
+
+def _received(file: str) -> "Generator[Step, Json, None]":
+    """Tell the hub that it is here; who cannot tell, because it has ended, has it all the same."""
+    try:
+        yield "file.receive", {"file": file}
+    except Rejected:
+        return
+
+
+def _fetch(
+    gathered: "BinaryIO", manifest: Manifest, index: int, size: int, digest: str
+) -> "Generator[Step, Json, None]":
+    """One chunk, unless the right one is on disk."""
+    from base64 import b64decode
+    from hashlib import sha256
+
+    length = min(size, manifest.bytes - index * size)
+    gathered.seek(index * size)
+    if sha256(gathered.read(length)).hexdigest() == digest:
+        return
+    answer = yield "file.read", {"file": manifest.file, "index": index}
+    try:
+        data = b64decode(_text(answer, "data"), validate=True)
+    except ValueError:
+        data = b""
+    if len(data) != length or sha256(data).hexdigest() != digest:
+        raise FileRefused(
+            f"chunk {index} of {manifest.file} ({manifest.name}) is not what its sender sent (SHA-256 differs); "
+            "receive it again, or ask for it again"
+        )
+    gathered.seek(index * size)
+    gathered.write(data)
+    gathered.flush()
+
+
+def _require_same(manifest: Manifest, shown: "Json", digests: dict[int, str]) -> None:
+    """The message and the hub speak of the same file, and all of it is there. Raises `FileRefused`."""
+    told = tuple(shown.get(name) for name in ("bytes", "sha256", "chunks"))
+    if told != (manifest.bytes, manifest.sha256, manifest.chunks):
+        raise FileRefused(f"{manifest.file}: the message and the hub say different things of it; ask for it again")
+    missing = next((index for index in range(manifest.chunks) if index not in digests), None)
+    if missing is not None:
+        raise FileRefused(f"chunk {missing} of {manifest.file} ({manifest.name}) is missing at the hub")
+
+
+def _require_whole(gathered: "BinaryIO", manifest: Manifest, partial: str) -> None:
+    """All chunks together are what was announced; if not, nothing is left. Raises `FileRefused`."""
+    gathered.truncate(manifest.bytes)
+    if _digest_of(gathered) != manifest.sha256:
+        os.unlink(partial)
+        raise FileRefused(
+            f"{manifest.file} ({manifest.name}): each chunk is what was sent, and the whole is not what was announced "
+            "(SHA-256 differs); ask for it again"
+        )
+
+
+def _digest_of(content: "BinaryIO") -> str:
+    from hashlib import sha256
+
+    digest = sha256()
+    content.seek(0)
+    while data := content.read(_READ_BYTES):
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def _is_same(target: str, manifest: Manifest) -> bool:
+    """True when a plain file of exactly this content is there."""
+    from stat import S_ISREG
+
+    status = os.lstat(target)
+    if not S_ISREG(status.st_mode) or status.st_size != manifest.bytes:
+        return False
+    with open(target, "rb") as content:
+        return _digest_of(content) == manifest.sha256
+
+
+def _partial_of(target: str, manifest: Manifest) -> str:
+    """Where the chunks of this file for this target gather."""
+    from hashlib import sha256
+
+    name = sha256(f"{os.path.basename(target)}\0{manifest.sha256}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return os.path.join(os.path.dirname(target), f".synapse-{manifest.file}-{name}.part")
+
+
+def _gathered(partial: str) -> "BinaryIO":
+    """The partial file, ours alone. Raises `FileRefused` while another process fills it."""
+    import fcntl
+
+    while True:
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            file = os.fdopen(os.open(partial, flags, 0o600), "r+b")
+        except OSError as error:
+            raise FileRefused(f"{partial}: {error.strerror}") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(partial)):
+                return file
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            file.close()
+            raise FileRefused(f"{partial}: another process receives this file here; let it end") from error
+        file.close()  # another process has just put it in place
+
+
+def _put_in_place(gathered: "BinaryIO", partial: str, target: str) -> None:
+    """Durable, then under its name, which nothing may have. Raises `FileRefused`."""
+    gathered.flush()
+    os.fsync(gathered.fileno())
+    try:
+        os.link(partial, target)
+    except OSError as error:
+        raise FileRefused(f"{target}: {error.strerror}") from error
+    os.unlink(partial)
+    directory = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _name_of(path: str) -> str:
+    """The name of a file as others are told it."""
+    name = "".join(letter if letter.isprintable() else "_" for letter in os.path.basename(path))
+    return name[:255] or "_"
+
+
+def _text(answer: "Json", name: str) -> str:
+    value = answer.get(name)
+    if not isinstance(value, str):
+        raise FileRefused(f"the hub did not say `{name}`; it speaks another protocol")
+    return value
+
+
+def _number(answer: "Json", name: str) -> int:
+    value = answer.get(name)
+    if not isinstance(value, int):
+        raise FileRefused(f"the hub did not say `{name}`; it speaks another protocol")
+    return value

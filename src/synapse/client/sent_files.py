@@ -1,0 +1,121 @@
+"""The client's half of files: by reference, or through the hub in chunks."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from synapse.client import chunks
+from synapse.client.asking import Asking
+from synapse.client.bodies import body_of, raw_of
+from synapse.client.chunks import manifest_in
+from synapse.client.files import FileRefused, file_in, receive, refer_to
+from synapse.errors import Rejected
+from synapse.protocol import commands, file_commands, replies
+from synapse.protocol.file_replies import FILE_REPLY_TO, FileInfo, FileLetGo, FilesPage
+from synapse.protocol.notices import Message
+
+if TYPE_CHECKING:
+    from synapse.client.chunks import Json, Step, Steps
+
+_Result = TypeVar("_Result")
+
+
+class _Done(Exception):
+    """The steps are at their end; a StopIteration cannot cross into a future. result: of theirs."""
+
+    def __init__(self, result: object) -> None:
+        self.result = result
+
+
+class SentFiles(Asking):
+    """Files in messages: a part of `Client`."""
+
+    async def send_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        to: str | tuple[str, ...] | list[str] = (),
+        channel: str | None = None,
+        target: str | None = None,
+        subject: str | None = None,
+        create: bool = False,
+        chunked: bool = False,
+        idem_key: str | None = None,
+    ) -> replies.Sent:
+        """Send a file: a reference, with path, size and SHA-256, while the content stays where it is; or `chunked`,
+        the content itself through the hub, to agents or a channel, and as the last thing the message that says so.
+        Interrupted, it goes on when it is sent again: only what is missing goes out, and the message is there once.
+
+        Raises as `send`, `FileRefused` for what is no plain file, and `Rejected`: `too_large`, `limit`.
+        """
+        names = (to,) if isinstance(to, str) else tuple(to)
+        if chunked:
+            if target is not None:
+                raise ValueError("a chunked file needs to, or channel: a target may be either")
+            place = channel if names or channel is not None else self.welcome.home
+            steps = chunks.sent(path, to=names, channel=place, create=create)
+            manifest = await self._carry_out(steps)
+            body, idem_key = manifest.body(), manifest.idem_key if idem_key is None else idem_key
+        else:
+            body = (await asyncio.to_thread(refer_to, path)).body()
+        command = commands.SendMessage(
+            body=raw_of(body), to=names, channel=channel, target=target, subject=subject, create=create
+        )
+        return await self.request(command, replies.Sent, idem_key=idem_key)
+
+    async def receive_file(self, message: Message, save: str | os.PathLike[str] | None = None) -> Path:
+        """The path of the file that a message refers to, once size and SHA-256 are found to be as they were sent.
+
+        save: a new file that gets the checked content, so that nothing can change between the check and the use; a
+        file that comes through the hub needs it, and is fetched into it; interrupted, it goes on when it is received
+        again. Raises `FileRefused` when the message refers to none, or the content is not there any more or not the
+        same; then nothing is left at `save`.
+        """
+        body = body_of(message)
+        manifest = manifest_in(body)
+        if manifest is not None:
+            if save is None:
+                raise ValueError("the content is at the hub: say where it goes with save")
+            return Path(await self._carry_out(chunks.received(manifest, save)))
+        reference = file_in(body)
+        if reference is None:
+            raise FileRefused(f"message {message.id} refers to no file")
+        return Path(await asyncio.to_thread(receive, reference, save))
+
+    async def files(self) -> tuple[FileInfo, ...]:
+        """The files at the hub that are mine, or for me and complete, oldest first; for an operator all. All pages."""
+        pages = self._pages(lambda at: file_commands.ListFiles(limit=self._page, after=at), FilesPage)
+        return tuple([file async for page in pages for file in page.files])
+
+    async def withdraw_file(self, file: str) -> FileLetGo:
+        """Let the hub forget a file of mine, by its id; an operator any. Raises `Rejected(not_found)`."""
+        return await self.request(file_commands.WithdrawFile(file=file), FileLetGo)
+
+    async def _carry_out(self, steps: "Steps[_Result]") -> _Result:
+        """As `chunks.carry_out`; what reads and hashes runs on other threads."""
+
+        def go_on(answer: "Json | Rejected | None") -> "Step":
+            try:
+                if isinstance(answer, Rejected):
+                    return steps.throw(answer)
+                return next(steps) if answer is None else steps.send(answer)
+            except StopIteration as end:
+                raise _Done(end.value) from None
+
+        answer: Json | Rejected | None = None
+        try:
+            while True:
+                kind, body = await asyncio.to_thread(go_on, answer)
+                command = msgspec.convert(body, file_commands.FILE_COMMANDS[kind])
+                try:
+                    reply = await self.request(command, FILE_REPLY_TO[type(command)])
+                    answer = msgspec.json.decode(msgspec.json.encode(reply))
+                except Rejected as error:
+                    answer = error
+        except _Done as done:
+            return done.result  # type: ignore[return-value]  # what the steps returned
+        finally:
+            steps.close()

@@ -1,0 +1,89 @@
+"""What is answered about messages that the loop guard holds."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET
+
+from synapse.core.by import By, Rules
+from synapse.core.events import MessageHeld, MessagePosted, Recorded
+from synapse.core.held_events import HeldDropped
+from synapse.core.loops import Held, explained, names_of
+from synapse.core.refusals import require_limit
+from synapse.protocol.cursor import message_id, seq_of_message
+from synapse.protocol.held_commands import ListHeld
+from synapse.protocol.held_replies import HeldEnded, HeldInfo, HeldNote, HeldPage
+from synapse.protocol.replies import Sent
+from synapse.protocol.terms import HUMAN
+
+if TYPE_CHECKING:
+    from synapse.core.state import State
+
+LIST_BYTES_MAX = 160 * 1024
+
+
+def answer_held(state: "State", events: Sequence[Recorded], cursor: str) -> HeldEnded:
+    """What became of some held messages. left: as it is now."""
+    ids: list[str] = []
+    origin: int | None = None
+    for recorded in events:
+        event = recorded.event
+        if isinstance(event, HeldDropped):
+            ids.append(message_id(event.held))
+            origin = event.origin
+        else:
+            ids.append(message_id(recorded.seq))
+            link = getattr(event, "link", None)
+            origin = None if link is None else link.origin
+    left = 0 if origin is None else state.loops.chains.get(origin, 0)
+    return HeldEnded(ids=tuple(ids), left=left, cursor=cursor)
+
+
+def sent_held(recorded: Recorded, event: MessageHeld, cursor: str) -> Sent:
+    """What the sender of a held message is told."""
+    name = message_id(recorded.seq)
+    note = HeldNote(
+        why=event.why,
+        detail=f"{name} is held: {explained(event.why)}; a person releases or drops it, and you are told",
+        chain=message_id(event.link.origin),
+        hops=event.link.hops,
+        next=f"synapse held release {name}",
+    )
+    return Sent(id=name, cursor=cursor, held=note)
+
+
+def look_held(state: "State", rules: Rules, query: ListHeld, by: By, cursor: str) -> HeldPage:
+    """A page of held messages. Raises `Rejected(bad_request)`."""
+    require_limit(query.limit, rules.limits.page_items_max)
+    after = 0 if query.after is None else seq_of_message(query.after)
+    has_all = by.has_role(HUMAN)
+    page: list[HeldInfo] = []
+    size, following = 0, None
+    for seq, held in state.loops.held.items():
+        if seq <= after or not (has_all or held.link.agent == by.agent):
+            continue
+        info = _info(held)
+        size += len(bytes(info.body)) + 512
+        if len(page) == query.limit or (page and size > LIST_BYTES_MAX):
+            following = page[-1].id
+            break
+        page.append(info)
+    return HeldPage(held=tuple(page), next=following, cursor=cursor)
+
+
+def _info(held: Held) -> HeldInfo:
+    message = held.message
+    is_post = type(message) is MessagePosted
+    return HeldInfo(
+        id=message_id(held.seq),
+        sender=held.sender,
+        to=UNSET if is_post else names_of(message),
+        channel=names_of(message)[0] if is_post else UNSET,
+        subject=message.subject,
+        body=message.body,
+        why=held.why,
+        chain=message_id(held.link.origin),
+        causation=message_id(held.link.cause),
+        hops=held.link.hops,
+        held_at_ms=held.at_ms,
+    )

@@ -1,0 +1,402 @@
+"""The loop guard: which message caused which, when a chain of causes runs in a circle, and what is held for a person.
+
+The cause of a message is what it answers, else what its sender has in hand, else what it acked last, not long ago. A
+person's message has none. A chain is in a circle when it is long, and on the line of causes that leads to the new
+message its sender has sent to the same one many times before: so agents that play ping-pong are found, and circles over
+any number of agents, and a tree never is, however deep. Nothing is dropped: what is held waits for a person.
+
+What has no cause costs nothing. What has one is kept, the newest `TRACES_MAX` of them.
+"""
+
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
+
+import msgspec
+
+from synapse.core.by import By, Rules
+from synapse.core.events import Event, MessageHeld, MessagePosted, MessagesAcked, MessageSent, Recorded
+from synapse.core.held_events import HeldDropped
+from synapse.core.link import Link
+from synapse.core.mail import Delivery, Letter, deliveries_to
+from synapse.errors import Rejected
+from synapse.protocol.cursor import message_id, seq_of_message
+from synapse.protocol.held_commands import DropHeld, ReleaseHeld
+from synapse.protocol.terms import HUMAN
+
+if TYPE_CHECKING:
+    from synapse.core.state import State
+    from synapse.protocol.commands import SendMessage
+
+TRACES_MAX: Final = 32_768
+"""Messages whose cause is remembered."""
+LENDS_LOOKED_AT: Final = 256
+"""With more lends in all, only those of the sender's own connection are looked at."""
+BATCH_BYTES: Final = 256 * 1024
+"""A release or a drop stops here, so that a turn keeps its bound; what is left goes with the next one."""
+PEOPLE_MAX: Final = 16
+"""So many people are told of a held message."""
+HOUR_MS: Final = 3_600_000
+
+LOOP: Final = "loop"
+CHAIN_BUDGET: Final = "chain_budget"
+AGENT_BUDGET: Final = "agent_budget"
+CHAIN_HELD: Final = "chain_held"
+
+_WHY: Final = {
+    LOOP: "its chain of causes runs in a circle",
+    CHAIN_BUDGET: "its sender has used up what it may send in one chain of causes",
+    AGENT_BUDGET: "its sender has used up what it may send in an hour because of others' messages",
+    CHAIN_HELD: "other messages of its chain are held",
+}
+
+HeldMutation: TypeAlias = ReleaseHeld | DropHeld
+
+
+@dataclass(slots=True)
+class Trace:
+    """A message that another caused. agent: its sender."""
+
+    cause: int
+    origin: int
+    hops: int
+    agent: int
+
+
+@dataclass(slots=True)
+class Held:
+    """A message that waits for a person."""
+
+    seq: int
+    sender: str
+    at_ms: int
+    why: str
+    link: Link
+    sent: MessageSent | None = None
+    posted: MessagePosted | None = None
+
+    @property
+    def message(self) -> MessageSent | MessagePosted:
+        """What it would have been."""
+        message = self.posted if self.sent is None else self.sent
+        assert message is not None, "a message is held"
+        return message
+
+    def detach(self) -> None:
+        """Keep a body of its own, not a view of a whole dump."""
+        if self.sent is not None:
+            self.sent = msgspec.structs.replace(self.sent, body=self.sent.body.copy())
+        if self.posted is not None:
+            self.posted = msgspec.structs.replace(self.posted, body=self.posted.body.copy())
+
+
+@dataclass(slots=True)
+class Loops:
+    """The durable memory of the guard. acked: agent → what it acked last, and when. hours: agent → hour, and how many
+    caused messages it sent in it. sends: origin → agent → how many traces it has."""
+
+    traces: dict[int, Trace] = field(default_factory=dict)
+    acked: dict[int, tuple[int, int]] = field(default_factory=dict)
+    hours: dict[int, tuple[int, int]] = field(default_factory=dict)
+    held: dict[int, Held] = field(default_factory=dict)
+    sends: dict[int, dict[int, int]] = field(default_factory=dict)
+    chains: dict[int, int] = field(default_factory=dict)
+    bytes: int = 0
+
+    def add(self, seq: int, trace: Trace) -> None:
+        """One more message with a cause; the oldest is forgotten when there are too many."""
+        self.traces[seq] = trace
+        of_chain = self.sends.setdefault(trace.origin, {})
+        of_chain[trace.agent] = of_chain.get(trace.agent, 0) + 1
+        if len(self.traces) > TRACES_MAX:
+            self._forget(next(iter(self.traces)))
+
+    def _forget(self, seq: int) -> None:
+        trace = self.traces.pop(seq)
+        of_chain = self.sends[trace.origin]
+        of_chain[trace.agent] -= 1
+        if not of_chain[trace.agent]:
+            del of_chain[trace.agent]
+            if not of_chain:
+                del self.sends[trace.origin]
+
+    def forget_chain(self, origin: int) -> None:
+        """A person reset it."""
+        for seq in [seq for seq, trace in self.traces.items() if trace.origin == origin]:
+            self._forget(seq)
+
+    def hold(self, held: Held) -> None:
+        """A message waits."""
+        self.held[held.seq] = held
+        self.chains[held.link.origin] = self.chains.get(held.link.origin, 0) + 1
+        self.bytes += size_of(held.message)
+
+    def let_go(self, seq: int) -> None:
+        """It waits no more."""
+        held = self.held.pop(seq, None)
+        if held is None:
+            return
+        self.bytes -= size_of(held.message)
+        left = self.chains.pop(held.link.origin) - 1
+        if left:
+            self.chains[held.link.origin] = left
+
+    def forget_agent(self, agent: int) -> None:
+        """An agent is no more; what it sent and is held stays, for its recipients."""
+        self.acked.pop(agent, None)
+        self.hours.pop(agent, None)
+
+
+def size_of(message: MessageSent | MessagePosted) -> int:
+    """What a held message counts for, in bytes."""
+    return len(bytes(message.body)) + 512
+
+
+def guarded(state: "State", rules: Rules, events: list[Event], command: "SendMessage", by: By) -> list[Event]:
+    """What a send becomes once the guard has looked at it: as it was, with its link, or held."""
+    agent, event = by.require_agent(), events[-1]
+    if command.reply_to is None and agent not in state.loops.acked and not state.soft.lending.lends:
+        return events  # nothing can have caused it
+    if not isinstance(event, MessagePosted | MessageSent):
+        return events
+    cause = _cause(state, rules, command, by)
+    if cause is None or _is_person(state, by):
+        return events
+    trace = state.loops.traces.get(cause)
+    link = Link(cause, cause, 1, agent) if trace is None else Link(cause, trace.origin, trace.hops + 1, agent)
+    why = _why(state, rules, link, event, by)
+    if why is None:
+        return [*events[:-1], msgspec.structs.replace(event, link=link)]
+    _require_room_to_hold(state, rules, event, link)
+    sent = event if isinstance(event, MessageSent) else None
+    posted = event if isinstance(event, MessagePosted) else None
+    people = () if why == CHAIN_HELD else _people(state)
+    held = MessageHeld(deliveries=people, link=link, why=why, sent=sent, posted=posted)
+    return [*events[:-1], held]
+
+
+def _people(state: "State") -> tuple[Delivery, ...]:
+    """Who is asked: the first agents of the kind human."""
+    people = (agent.id for agent in state.agents.by_id.values() if agent.card.kind == "human")
+    return deliveries_to(state, tuple(islice(people, PEOPLE_MAX)))
+
+
+def _is_person(state: "State", by: By) -> bool:
+    assert by.agent is not None
+    return by.has_role(HUMAN) or state.agents.by_id[by.agent].card.kind == "human"
+
+
+def _cause(state: "State", rules: Rules, command: "SendMessage", by: By) -> int | None:
+    """The seq of the message that caused this one, as far as the hub can know."""
+    agent, loops = by.require_agent(), state.loops
+    last = loops.acked.get(agent)
+    entries = state.agents.inboxes[agent].entries
+    if command.reply_to is not None:
+        seq = seq_of_message(command.reply_to)
+        trace = loops.traces.get(seq)
+        if seq in entries or (last is not None and last[0] == seq) or (trace is not None and trace.agent != agent):
+            return seq
+    lending = state.soft.lending
+    if lending.lends:
+        in_hand = [seq for _, seq in lending.of_connection.get(by.connection, ())]  # of an inbox, or of a role's queue
+        if not in_hand and len(lending.lends) <= LENDS_LOOKED_AT:
+            in_hand = [seq for owner, seq in lending.lends if owner == agent]
+        if in_hand:
+            return max(in_hand, key=lambda seq: (loops.traces[seq].hops if seq in loops.traces else 0, seq))
+    if last is not None and 0 <= by.at_ms - last[1] <= rules.limits.cause_ms:
+        return last[0]
+    return None
+
+
+def _why(state: "State", rules: Rules, link: Link, event: MessagePosted | MessageSent, by: By) -> str | None:
+    """Why a message is held; None when it is not."""
+    loops, limits = state.loops, rules.limits
+    if link.origin in loops.chains:
+        return CHAIN_HELD
+    if loops.sends.get(link.origin, {}).get(link.agent, 0) >= limits.sends_per_chain_max:
+        return CHAIN_BUDGET
+    hour, sent = loops.hours.get(link.agent, (0, 0))
+    if hour == by.at_ms // HOUR_MS and sent >= limits.agent_budget_per_hour:
+        return AGENT_BUDGET
+    if link.hops > limits.hops_max and _repeats(state, link, event) > limits.loop_repeats_max:
+        return LOOP
+    return None
+
+
+def _repeats(state: "State", link: Link, event: MessagePosted | MessageSent) -> int:
+    """How often, with this message, the line of causes that leads to it has its sender send to the same one. Where it
+    is not known who will go on (a channel, a role), how often its sender is on that line."""
+    deliveries = event.mentions if type(event) is MessagePosted else event.to
+    to = {delivery.agent for delivery in deliveries}
+    is_open = not to or any(agent not in state.agents.by_id for agent in to)
+    times = dict.fromkeys(to, 1)
+    any_time, follower = 1, link.agent
+    trace = state.loops.traces.get(link.cause)
+    while trace is not None:
+        if trace.agent == link.agent:
+            any_time += 1
+            if follower in times:
+                times[follower] += 1
+        follower = trace.agent
+        trace = state.loops.traces.get(trace.cause)
+    return any_time if is_open else max(times.values())
+
+
+def _require_room_to_hold(state: "State", rules: Rules, event: MessageSent | MessagePosted, link: Link) -> None:
+    loops, limits = state.loops, rules.limits
+    for have, more, most, name in (
+        (len(loops.held), 1, limits.held_max, "held_max"),
+        (loops.bytes, size_of(event), limits.held_bytes_max, "held_bytes_max"),
+    ):
+        if have + more > most:
+            raise Rejected(
+                "limit",
+                f"this message would be held, because its chain runs in a circle or a budget is used up, and {have} of "
+                f"{most} are already ({name}): a person decides about those first, with synapse held list",
+                {"limit": name, "value": most, "chain": message_id(link.origin)},
+            )
+
+
+def explained(why: str) -> str:
+    """Why a message is held, in words."""
+    return _WHY[why]
+
+
+def decide_held(state: "State", command: HeldMutation, by: By) -> list[Event]:
+    """The guard's part of `kernel.decide`."""
+    if isinstance(command, ReleaseHeld):
+        by.require_human("releasing a held message")
+        return _batch(state, command.id, chain=command.chain, reset=command.reset, by=by, is_drop=False)
+    if isinstance(command, DropHeld):
+        by.require_human("dropping a held message")
+        return _batch(state, command.id, chain=command.chain, reset=False, by=by, is_drop=True)
+    assert_never(command)
+
+
+def _batch(state: "State", text: str, *, chain: bool, reset: bool, by: By, is_drop: bool) -> list[Event]:
+    held = state.loops.held.get(seq_of_message(text))
+    if held is None:
+        raise Rejected("not_found", f"{text} is not held (any more): synapse held list shows what is", {"id": text})
+    batch = [held]
+    if chain:
+        batch = [other for other in state.loops.held.values() if other.link.origin == held.link.origin]
+    events: list[Event] = []
+    ahead: dict[int, int] = {}
+    size = 0
+    for one in batch:
+        size += size_of(one.message)
+        if events and size > BATCH_BYTES:
+            break
+        events.append(_dropped(state, one, by, ahead) if is_drop else _released(state, one, ahead, reset=reset))
+    return events
+
+
+def _next(state: "State", deliveries: tuple[Delivery, ...], ahead: dict[int, int]) -> tuple[Delivery, ...]:
+    """The next arrivals of these; those who are no more are left out. ahead: what this batch has put there already."""
+    found: list[Delivery] = []
+    for delivery in deliveries:
+        inbox = state.agents.inboxes.get(delivery.agent)
+        if inbox is not None:
+            ahead[delivery.agent] = ahead.get(delivery.agent, 0) + 1
+            found.append(Delivery(delivery.name, delivery.agent, inbox.last_n + ahead[delivery.agent]))
+    return tuple(found)
+
+
+def _released(state: "State", held: Held, ahead: dict[int, int], *, reset: bool) -> Event:
+    link, message = held.link, held.message
+    link = Link(link.cause, link.origin, 0 if reset else link.hops, link.agent, held.sender, held.seq)
+    if type(message) is MessageSent:
+        return msgspec.structs.replace(message, to=_next(state, message.to, ahead), link=link)
+    assert type(message) is MessagePosted, "only messages are held"
+    channel = state.rooms.channels.get(message.channel)
+    if channel is None:
+        raise Rejected(
+            "not_found",
+            f"the channel {message.address} of {message_id(held.seq)} is gone: drop it with synapse held drop",
+            {"id": message_id(held.seq)},
+        )
+    ahead[-channel.id] = ahead.get(-channel.id, 0) + 1
+    mentions = _next(state, message.mentions, ahead)
+    return msgspec.structs.replace(message, n=channel.last_n + ahead[-channel.id], mentions=mentions, link=link)
+
+
+def names_of(message: MessageSent | MessagePosted) -> tuple[str, ...]:
+    """To whom or where a message goes."""
+    return (message.address,) if type(message) is MessagePosted else tuple(to.name for to in message.to)
+
+
+def _dropped(state: "State", held: Held, by: By, ahead: dict[int, int]) -> HeldDropped:
+    agent = held.link.agent
+    deliveries = _next(state, (Delivery(held.sender, agent, 0),), ahead)
+    return HeldDropped(
+        deliveries=deliveries, held=held.seq, origin=held.link.origin, names=names_of(held.message), by=by.actor
+    )
+
+
+def held_letter(event: MessageHeld | HeldDropped, seq: int, actor: str) -> Letter:
+    """What people are told of a held message, and the sender of a dropped one. seq, actor: of the event."""
+    if isinstance(event, MessageHeld):
+        message = event.posted if event.sent is None else event.sent
+        assert message is not None, "a message is held"
+        name, to = message_id(seq), list(names_of(message))
+        body: dict[str, object] = {
+            "type": "message.held",
+            "id": name,
+            "from": actor,
+            "to": to,
+            "why": event.why,
+            "chain": message_id(event.link.origin),
+            "hops": event.link.hops,
+            "next": f"synapse held release {name}, or synapse held drop {name}; with --chain all of its chain",
+        }
+        subject = f"{name} of {actor} to {', '.join(to)} is held: {explained(event.why)}"
+        return Letter(subject=subject, body=body, priority="urgent")
+    return Letter(
+        subject=f"{message_id(event.held)} to {', '.join(event.names)} was dropped",
+        body={
+            "type": "message.dropped",
+            "id": message_id(event.held),
+            "to": list(event.names),
+            "by": event.by,
+            "next": "ask a person before you send it again",
+        },
+    )
+
+
+def sender_of(link: Link | None, actor: str) -> str:
+    """Who a message is from: of a released one not the person who released it."""
+    return actor if link is None or link.sender is None else link.sender
+
+
+def note_acked(state: "State", recorded: Recorded, event: MessagesAcked) -> None:
+    """An agent is done with messages: the newest may be the cause of what it sends next."""
+    agent = state.agents.by_name.get(recorded.actor)
+    if agent is not None and event.messages:
+        state.loops.acked[agent.id] = (max(event.messages), recorded.at_ms)
+
+
+def apply_link(state: "State", recorded: Recorded, link: Link) -> None:
+    """A message with a cause was delivered; a part of `kernel.apply`."""
+    loops = state.loops
+    if link.held is not None:
+        loops.let_go(link.held)
+    if not link.hops:
+        loops.forget_chain(link.origin)
+        loops.hours.pop(link.agent, None)
+        return
+    loops.add(recorded.seq, Trace(link.cause, link.origin, link.hops, link.agent))
+    hour, sent = loops.hours.get(link.agent, (0, 0))
+    now = recorded.at_ms // HOUR_MS
+    loops.hours[link.agent] = (now, sent + 1 if hour == now else 1)
+
+
+def apply_held(state: "State", recorded: Recorded, event: MessageHeld | HeldDropped) -> None:
+    """The guard's part of `kernel.apply`."""
+    match event:
+        case MessageHeld():
+            seq, at_ms, actor, _ = recorded
+            state.loops.hold(Held(seq, actor, at_ms, event.why, event.link, event.sent, event.posted))
+        case HeldDropped():
+            state.loops.let_go(event.held)
+        case _:
+            assert_never(event)

@@ -1,0 +1,73 @@
+"""`send_file` and `receive_file` against the hub in memory."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from synapse.client.client import body_of
+from synapse.client.files import FileRefused
+from synapse.errors import Rejected
+from synapse.protocol.limits import Limits
+from synapse.testing import MemoryHub
+
+if TYPE_CHECKING:
+    from tests.client.conftest import People
+
+LIMITS = Limits(chunk_bytes_max=1_000)
+
+
+async def test_a_chunked_file_is_one_message_and_is_there_once_however_often_it_is_sent(
+    people: "type[People]", tmp_path: Path
+) -> None:
+    (tmp_path / "model.bin").write_bytes(bytes(range(256)) * 30)
+    async with MemoryHub(limits=LIMITS) as hub, people(hub).client("ada") as ada, people(hub).client("bob") as bob:
+        sent = await ada.send_file(tmp_path / "model.bin", to="bob", chunked=True)
+        assert (await ada.send_file(tmp_path / "model.bin", to="bob", chunked=True)).id == sent.id
+        (file,) = await bob.files()
+        assert (file.name, file.bytes, file.chunks, file.sender) == ("model.bin", 7_680, 8, "ada")
+        (message,) = (await bob.inbox()).messages
+        with pytest.raises(ValueError, match="save"):
+            await bob.receive_file(message)
+        await hub.restart()
+        assert await bob.receive_file(message, tmp_path / "copy") == tmp_path / "copy"
+        assert (tmp_path / "copy").read_bytes() == (tmp_path / "model.bin").read_bytes()
+        assert await ada.files() == ()
+        with pytest.raises(Rejected, match="there is no file"):
+            await bob.receive_file(message, tmp_path / "again")
+        second = await ada.send_file(tmp_path / "model.bin", to="bob", chunked=True)
+        assert second.id != sent.id, "the first one has ended"
+
+
+async def test_a_file_goes_to_a_channel_and_is_withdrawn(people: "type[People]", tmp_path: Path) -> None:
+    (tmp_path / "empty").write_bytes(b"")
+    async with MemoryHub(limits=LIMITS) as hub, people(hub).client("ada") as ada, people(hub).client("bob") as bob:
+        await ada.send_file(tmp_path / "empty", chunked=True)
+        (message,) = (await bob.history()).messages
+        assert body_of(message) == {
+            "type": "chunked",
+            "file": (await bob.files())[0].file,
+            "name": "empty",
+            "bytes": 0,
+            "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            "chunks": 0,
+        }
+        await bob.receive_file(message, tmp_path / "copy")
+        assert (tmp_path / "copy").read_bytes() == b""
+        assert (await ada.withdraw_file((await ada.files())[0].file)).ended
+        assert await bob.files() == ()
+        with pytest.raises(ValueError, match="target"):
+            await ada.send_file(tmp_path / "empty", target="bob", chunked=True)
+        with pytest.raises(FileRefused, match="not a plain file"):
+            await ada.send_file(tmp_path, chunked=True)
+
+
+async def test_a_file_ends_at_its_date(people: "type[People]", tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"x")
+    async with MemoryHub(limits=Limits(file_ttl_ms=5_000)) as hub, people(hub).client("ada") as ada:
+        await ada.send_file(tmp_path / "x", to="ada", chunked=True)
+        await hub.advance(4_000)
+        assert len(await ada.files()) == 1
+        await hub.advance(2_000)
+        assert await ada.files() == ()
+        assert hub.state.files.bytes == 0

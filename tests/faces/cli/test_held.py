@@ -1,0 +1,67 @@
+"""`held …`, with a hub whose guard is quick: what goes round is held, over restarts, until somebody decides."""
+
+import signal
+
+import pytest
+from tests.faces.conftest import RealHub
+
+QUICK = {"SYNAPSE_LIMIT_HOPS_MAX": "3", "SYNAPSE_LIMIT_LOOP_REPEATS_MAX": "1"}
+
+
+@pytest.mark.bad_input("BI-114")
+def test_a_ping_pong_is_held_and_a_person_releases_or_drops_it(hub: RealHub) -> None:
+    hub.end()
+    hub.start(**QUICK)
+    for name in ("ada", "bob"):
+        hub.json("who", "--name", name)
+    hub.json("send", "hello", "--to", "bob", "--name", "ada")
+    for hop in range(1, 20):
+        me, other = ("bob", "ada") if hop % 2 else ("ada", "bob")
+        taken = hub.json("wait", "--wait=5", "--name", me)
+        assert taken.get("hops") == (hop - 1 or None)
+        sent = hub.json("send", f"answer {hop}", "--to", other, "--name", me)
+        if "held" in sent:
+            break
+    assert (hop, sent["held"]["why"]) == (4, "loop")
+    later = hub.run("send", "once more", "--to", other, "--name", me)
+    assert (later.returncode, "is held: other messages of its chain are held" in later.stdout) == (0, True)
+
+    hub.end(signal.SIGKILL)
+    hub.start(**QUICK)
+    held = hub.json("held", "list", "--operator")["held"]
+    assert [(one["from"], one["body"], one["why"]) for one in held] == [
+        (me, "answer 4", "loop"),
+        (me, "once more", "chain_held"),
+    ]
+    assert hub.json("held", "list", "--name", other)["held"] == []
+    assert hub.run("held", "release", sent["id"], "--name", me).returncode == 77
+    assert hub.run("held", "drop", "m1", "--operator").returncode == 4
+    assert hub.run("held", "drop", "x", "--operator").returncode == 3
+    assert hub.run("held", "release", sent["id"], "--operator").returncode == 0
+    message = hub.json("wait", "--wait=5", "--name", other)
+    assert (message["body"], message["from"], message["hops"]) == ("answer 4", me, 4)
+    assert hub.run("held", "drop", held[1]["id"], "--operator").returncode == 0
+    letter = hub.json("wait", "--wait=5", "--name", me)
+    assert (letter["from"], letter["body"]["type"], letter["body"]["id"]) == ("hub", "message.dropped", held[1]["id"])
+    assert hub.run("held", "list", "--operator").stdout.strip() == "nothing is held"
+
+
+def test_people_are_asked_and_talk_without_end(hub: RealHub) -> None:
+    hub.end()
+    hub.start(**QUICK)
+    for name in ("ada", "bob"):
+        hub.json("who", "--name", name)
+    hub.json("who")  # the local user is a person
+    hub.json("send", "hello", "--to", "bob", "--name", "ada")
+    for hop in range(1, 5):
+        name, other = ("bob", "ada") if hop % 2 else ("ada", "bob")
+        hub.json("wait", "--wait=5", "--name", name)
+        sent = hub.json("send", "x", "--to", other, "--name", name)
+    letter = hub.json("wait", "--wait=5")
+    assert (letter["body"]["type"], letter["body"]["id"]) == ("message.held", sent["id"])
+    for _ in range(5):
+        hub.json("send", "still here", "--to", "ada")
+        hub.run("inbox", "--ack-all", "--name", "ada")
+        sent = hub.json("send", "yes", "--to", "bob", "--name", "ada")
+        hub.run("inbox", "--ack-all", "--name", "bob")
+        assert "held" not in sent

@@ -1,0 +1,73 @@
+"""One-line faults in files that go through the hub."""
+
+from tests.planted.fault import Fault
+
+FILES, CHUNKS = "core/files.py", "client/chunks.py"
+_CORE = ("tests/core/test_files.py",)
+_CLIENT = ("tests/client/test_chunks.py",)
+
+FILE_FAULTS = [
+    Fault(
+        "a chunk is not compared with its SHA-256",
+        FILES,
+        "    if sha256(command.data).hexdigest() != command.sha256:",
+        "    if len(command.sha256) != 64:",
+        _CORE,
+    ),
+    Fault(
+        "a file is read before it is complete",
+        FILES,
+        "    if not file.is_complete:\n        return False",
+        "    if file.is_gone(0):\n        return False",
+        _CORE,
+    ),
+    Fault(
+        "a file with a missing chunk is complete",
+        FILES,
+        "    left = file.count - len(file.chunks)\n",
+        "    left = 0\n",
+        _CORE,
+    ),
+    Fault(
+        "what an ended file took is not given back",
+        FILES,
+        "        self.bytes -= file.bytes\n",
+        "        pass\n",
+        _CORE,
+    ),
+    Fault(
+        "chunks of files on their way may be dropped",
+        "core/retention.py",
+        "    yield from state.files.pinned()\n",
+        "",
+        _CORE,
+    ),
+    Fault(
+        "what is fetched is not compared",
+        CHUNKS,
+        "    if len(data) != length or sha256(data).hexdigest() != digest:",
+        "    if len(data) != length:",
+        _CLIENT,
+    ),
+    Fault(
+        "the whole is not compared",
+        CHUNKS,
+        "    if _digest_of(gathered) != manifest.sha256:",
+        "    if _digest_of(gathered) is None:",
+        _CLIENT,
+    ),
+    Fault(
+        "a file that changed while it was sent is completed",
+        CHUNKS,
+        "    if left or content.read(1) or digest.hexdigest() != whole:",
+        "    if left or content.read(1):",
+        _CLIENT,
+    ),
+    Fault(
+        "what is at the target is replaced",
+        CHUNKS,
+        "        os.link(partial, target)",
+        "        os.rename(partial, target)",
+        _CLIENT,
+    ),
+]

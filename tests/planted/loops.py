@@ -1,0 +1,58 @@
+"""One-line faults in the loop guard."""
+
+from tests.planted.fault import Fault
+
+LOOPS = "core/loops.py"
+_TESTS = ("tests/core/test_loops.py",)
+
+LOOP_FAULTS = [
+    Fault(
+        "a circle is never found",
+        LOOPS,
+        "            if follower in times:\n                times[follower] += 1",
+        "            if follower in times:\n                times[follower] += 0",
+        _TESTS,
+    ),
+    Fault(
+        "a deep tree is a circle",
+        LOOPS,
+        "    return any_time if is_open else max(times.values())",
+        "    return link.hops",
+        _TESTS,
+    ),
+    Fault(
+        "hops are not counted on",
+        LOOPS,
+        "Link(cause, trace.origin, trace.hops + 1, agent)",
+        "Link(cause, trace.origin, 1, agent)",
+        _TESTS,
+    ),
+    Fault(
+        "what comes of a held chain is delivered",
+        LOOPS,
+        "    if link.origin in loops.chains:\n        return CHAIN_HELD\n",
+        "",
+        _TESTS,
+    ),
+    Fault(
+        "anybody releases what is held",
+        LOOPS,
+        '        by.require_human("releasing a held message")\n',
+        "",
+        _TESTS,
+    ),
+    Fault(
+        "who drops a message tells nobody",
+        LOOPS,
+        "    deliveries = _next(state, (Delivery(held.sender, agent, 0),), ahead)",
+        "    deliveries = _next(state, (), ahead)",
+        _TESTS,
+    ),
+    Fault(
+        "a start forgets the chains",
+        "core/state.py",
+        "        state.loops.add(seq, Trace(*trace))",
+        "        state.loops.add(seq, Trace(trace[0], trace[1], 0, trace[3]))",
+        _TESTS,
+    ),
+]
