@@ -32,8 +32,9 @@ def listen(call: Call) -> int:
         "channels": [call.home_channel] if is_bare else channels,
         "inbox": parsed.has("inbox") or is_bare,
         "presence": parsed.has("presence"),
-        "activity": parsed.has("activity"),
     }
+    if parsed.has("activity"):
+        subscription["activity"] = True
     what = channels or ([] if parsed.has("activity") else [call.home_channel, "inbox"])
     words = f"listening as {call.me.name}: {', '.join(what + ['activity'] * parsed.has('activity'))}"
     return stay(call, subscription, words, lambda link, notice: _show(call, link, notice))
