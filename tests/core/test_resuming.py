@@ -99,6 +99,19 @@ def test_the_agent_itself_may_come_back_to_it_and_later_checkpoints_are_offered_
     assert resume_of(world.do("bob", ClaimLease(task="T1"))) is None
 
 
+def test_what_was_resumed_is_not_left_again_without_a_newer_checkpoint(world: World) -> None:
+    world.expire("T1")
+    world.do("bob", ClaimLease(task="T1"))
+    world.do("bob", ReleaseLease(task="T1"))
+    world.do("ada", ClaimLease(task="T1"))
+    world.expire("T1")
+    assert offers(world) == [], "bob has gone on from it, and gave the task back"
+    world.do("ada", ClaimLease(task="T1"))
+    world.do("ada", SaveSessionPoint(data=raw({"step": 9})))
+    world.expire("T1")
+    assert msgspec.json.decode(resume_of(world.do("bob", ClaimLease(task="T1"))).data) == {"step": 9}
+
+
 def test_preemption_and_a_forgotten_agent_are_ends_without_the_holders_doing(world: World) -> None:
     taken = world.do("operator", ClaimLease(task="T1", preempt=True, claimant="bob"))
     assert resume_of(taken).agent == "ada", "offered and taken up in one decision"

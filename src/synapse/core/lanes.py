@@ -292,10 +292,10 @@ def _require_step(lane: Lane, to: str, at_ms: int) -> None:
         return
     since_ms = lane.expires_at_ms if now != lane.state else lane.moved_at_ms
     who = "hub" if now != lane.state else lane.moved_by
-    what = "its time passed" if now == TIMED_OUT else f"it is {now}"
+    what = "its time passed at" if now == TIMED_OUT else f"it is {now} since"
     raise Rejected(
         "illegal_transition",
-        f"{lane_id(lane.id)} cannot become {to}: {what} at {since_ms} ms, by {who}",
+        f"{lane_id(lane.id)} cannot become {to}: {what} {since_ms} ms, by {who}",
         {"lane": lane_id(lane.id), "state": now, "at_ms": since_ms, "by": who, "legal": list(TRANSITIONS[now])},
     )
 
