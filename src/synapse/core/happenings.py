@@ -153,8 +153,8 @@ FROM_THE_START: Final = 1 << 62
 """As a seq: who may read the channel at all is told, whenever it came."""
 
 NEVER: Final = None
-"""The line of an event that nobody is told of: what goes on in inboxes, and with files, is the business of those whose they
-are, and tokens are an admin's."""
+"""The line of an event that nobody is told of: what goes on in inboxes, and with files, is the business of those whose
+they are, and tokens are an admin's."""
 
 
 def _nowhere(event: Event, eyes: Eyes) -> int | None:
