@@ -242,7 +242,8 @@ def test_a_question_parks_the_lease_of_its_asker_until_the_last_one_is_closed(wo
     assert (first.parks, world.status("T1")) == (epoch, "waiting_for_input")
     second = world.ask("ada", task="T1")
     assert world.lease(epoch).is_parked
-    world.close(first.id)
+    first_closed = world.do(AnswerQuestion(id=first.id, answer="yes"), "operator")[0]
+    assert LeaseResumed not in kinds(first_closed), "its time would run on"
     assert world.lease(epoch).is_parked
     assert world.status("T1") == "waiting_for_input"
     closed = world.do(AnswerQuestion(id=second, answer="yes"), "operator")[0]

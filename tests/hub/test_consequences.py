@@ -82,6 +82,7 @@ async def test_the_time_of_a_lease_stands_still_while_its_question_is_open_up_to
         shown = (await ada.ask(ListLeases(), Leases)).leases[0]
         assert (shown.status, shown.questions, shown.remaining_ms) == ("parked", (first, second), None)
         await close(pat, first)
+        await hub.advance(8_000)
         await close(pat, second)
         assert (await ada.ask(ListLeases(), Leases)).leases[0].remaining_ms == 6_000
         third = await ask(ada, task="T1")
