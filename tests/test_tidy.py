@@ -96,6 +96,7 @@ FAST_PATH = (
     "src/synapse/faces/cli/mail.py",
     "src/synapse/faces/cli/people.py",
     "src/synapse/faces/cli/places.py",
+    "src/synapse/faces/cli/place_verbs.py",
     "src/synapse/faces/cli/telemetry.py",
     "src/synapse/faces/cli/health.py",
     "src/synapse/faces/cli/given.py",

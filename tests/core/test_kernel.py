@@ -14,8 +14,9 @@ from synapse.core.events import TYPES, MessageLent, MessagePosted, MessageSent, 
 from synapse.core.happenings import LINES
 from synapse.core.idempotency import KEEP_MS
 from synapse.core.inboxes import Lend, decide_return
-from synapse.core.kernel import Mutation, announce
+from synapse.core.kernel import Mutation
 from synapse.core.state import decode_state, digest, encode_state
+from synapse.core.telling import announce
 from synapse.protocol.commands import (
     AckInbox,
     CreateChannel,

@@ -9,9 +9,9 @@ from tests.core.lease_world import TREE, LeaseWorld, claim
 
 from synapse.core.events import LEASES, Recorded
 from synapse.core.holding import decide_expiry, decide_unqueue
-from synapse.core.kernel import announce, arrivals, shown_to
 from synapse.core.lease_events import LEASE_EVENTS, in_a_sentence, shown_arrival, shown_change
 from synapse.core.leases import Place
+from synapse.core.telling import announce, arrivals, shown_to
 from synapse.protocol.commands import (
     ForgetAgent,
     ParkLease,

@@ -10,9 +10,9 @@ from tests.core.conftest import World, text
 
 from synapse.core.answers import look
 from synapse.core.events import MessageHeld, MessageSent
-from synapse.core.kernel import shown_to
 from synapse.core.loops import TRACES_MAX
 from synapse.core.state import decode_state, digest, encode_state
+from synapse.core.telling import shown_to
 from synapse.errors import Rejected
 from synapse.protocol.commands import AckInbox, ForgetAgent, SendMessage
 from synapse.protocol.cursor import message_id

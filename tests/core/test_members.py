@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from tests.core.conftest import World
 
 from synapse.core.events import LEASES, LeaseRevoked, MessagePosted, RoomJoined
-from synapse.core.kernel import Mutation, announce
+from synapse.core.kernel import Mutation
 from synapse.core.room_events import MemberInvited, MemberRemoved
 from synapse.core.state import decode_state, encode_state
+from synapse.core.telling import announce
 from synapse.core.topics import floors_of, keys_told, lease_keys
 from synapse.errors import Rejected
 from synapse.protocol.commands import (

@@ -5,8 +5,8 @@ import pytest
 from tests.core.conftest import EveryKey, World, text
 
 from synapse.core.events import AgentCreated, Card, Delivery, MessagePosted, MessageSent
-from synapse.core.kernel import announce
 from synapse.core.messages import shown_to
+from synapse.core.telling import announce
 from synapse.protocol.commands import CreateRoom, DeleteRoom, ForgetAgent, JoinChannel, JoinRoom, SendMessage
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import Message

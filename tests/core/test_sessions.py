@@ -14,12 +14,12 @@ from synapse.core.answers import answer, look
 from synapse.core.by import By, Rules
 from synapse.core.events import Recorded
 from synapse.core.holding import decide_expiry
-from synapse.core.kernel import shown_to
 from synapse.core.mail import numbered
 from synapse.core.resuming import resumptions
 from synapse.core.retention import pinned
 from synapse.core.session_changes import hear_of
 from synapse.core.state import State, decode_state, digest, encode_state, new_state
+from synapse.core.telling import shown_to
 from synapse.errors import Rejected
 from synapse.protocol.commands import ClaimLease, CreateRoom, DeleteRoom, ForgetAgent, Hello, ReleaseLease
 from synapse.protocol.limits import Limits

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar, get_args
 
 import msgspec
-from msgspec import UNSET
 
 from synapse.core.agents import Agent
 from synapse.core.asking import QuestionMutation
@@ -57,10 +56,10 @@ from synapse.core.resource_answers import answer_resource, resource_info, resour
 from synapse.core.resources import ResourceMutation
 from synapse.core.role_answers import answer_role, role_info, role_shown
 from synapse.core.role_queues import RoleMutation, require_role
-from synapse.core.rooms import Channel, Room, channel_known, knows, require_room, room_known
+from synapse.core.room_answers import channel_info, room_info
+from synapse.core.rooms import channel_known, knows, require_room, room_known
 from synapse.core.session_answers import answer_session, listed_session, look_session, sessions_to_list
 from synapse.core.session_changes import SessionMutation
-from synapse.core.signals import channel_signals, last_number
 from synapse.core.token_answers import answer_token, listed_token, tokens_to_list
 from synapse.core.tokens import TokenMutation
 from synapse.core.value_answers import answer_value, look_value, value_info, values_to_list
@@ -110,13 +109,11 @@ from synapse.protocol.replies import (
     AgentRebound,
     AgentRemoved,
     Agents,
-    ChannelInfo,
     Channels,
     Leases,
     Place,
     Pools,
     Reply,
-    RoomInfo,
     Rooms,
     Sent,
     StatusDeclared,
@@ -370,13 +367,13 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
             return Agents(agents=infos, next=following, cursor=cursor)
         case ListRooms():
             rooms = sorted(name for name, room in state.rooms.by_name.items() if knows(state, room, by))
-            listed, following = _listed(rooms, query, rules, lambda name: _room_info(state, state.rooms.by_name[name]))
+            listed, following = _listed(rooms, query, rules, lambda name: room_info(state, state.rooms.by_name[name]))
             return Rooms(rooms=listed, next=following, cursor=cursor)
         case ShowRoom():
             room = room_known(state, query.room, by)
             participants, following = _members(state, room.members, query, rules)
             channels = sorted(name for name, there in state.rooms.in_room[room.id].items() if knows(state, there, by))
-            return _room_info(
+            return room_info(
                 state,
                 room,
                 channels=tuple(channels[: rules.limits.page_items_max]),
@@ -390,13 +387,13 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
                 every = list(state.rooms.in_room[room_known(state, query.room, by).id].values())
             addresses = sorted(state.rooms.address(channel) for channel in every if knows(state, channel, by))
             found, following = _listed(
-                addresses, query, rules, lambda address: _channel_info(state, state.rooms.by_address[address])
+                addresses, query, rules, lambda address: channel_info(state, state.rooms.by_address[address])
             )
             return Channels(channels=found, next=following, cursor=cursor)
         case ShowChannel():
             channel = channel_known(state, query.channel, by)
             participants, following = _members(state, channel.members, query, rules)
-            return _channel_info(state, channel, participants=participants, following=following, cursor=cursor)
+            return channel_info(state, channel, participants=participants, following=following, cursor=cursor)
         case ListLeases():
             shown, following = _listed(
                 leases_to_list(state, query, by), query, rules, lambda epoch: listed_lease(state, epoch, by)
@@ -530,58 +527,6 @@ def _listed(
 def _members(state: "State", members: Iterable[int], query: _Paged, rules: Rules) -> tuple[tuple[str, ...], str | None]:
     names = sorted(state.agents.by_id[member].name for member in members)
     return _listed(names, query, rules, lambda name: name)
-
-
-def _room_info(
-    state: "State",
-    room: Room,
-    *,
-    channels: tuple[str, ...] | None = None,
-    participants: tuple[str, ...] | None = None,
-    following: str | None = None,
-    cursor: str | None = None,
-) -> RoomInfo:
-    return RoomInfo(
-        room=room.name,
-        type=room.type,
-        bootstrap=room.bootstrap,
-        created_at_ms=room.created_at_ms,
-        created_by=room.created_by,
-        members=len(room.members),
-        private=room.private,
-        channels_count=len(state.rooms.in_room[room.id]),
-        channels=UNSET if channels is None else channels,
-        participants=UNSET if participants is None else participants,
-        next=UNSET if participants is None else following,
-        cursor=UNSET if cursor is None else cursor,
-    )
-
-
-def _channel_info(
-    state: "State",
-    channel: Channel,
-    *,
-    participants: tuple[str, ...] | None = None,
-    following: str | None = None,
-    cursor: str | None = None,
-) -> ChannelInfo:
-    return ChannelInfo(
-        room=state.rooms.by_id[channel.room].name,
-        channel=channel.name,
-        type=channel.type,
-        bootstrap=channel.bootstrap,
-        created_at_ms=channel.created_at_ms,
-        created_by=channel.created_by,
-        members=len(channel.members),
-        private=channel.private,
-        messages=last_number(state, channel),
-        ephemeral=channel.ephemeral,
-        schema=channel.schema,
-        signals=channel_signals(state, channel) if channel.ephemeral else UNSET,
-        participants=UNSET if participants is None else participants,
-        next=UNSET if participants is None else following,
-        cursor=UNSET if cursor is None else cursor,
-    )
 
 
 def _agent_info(state: "State", agent: Agent, lease_ms: int) -> AgentInfo:

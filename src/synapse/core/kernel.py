@@ -10,7 +10,7 @@ Rule 1: replay only applies; it never decides. Rule 2: `decide` reads time from 
 What is asked all day comes first, by `type(…) is`: a case of `match` that does not fit costs 0.07 µs for these classes.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Final, TypeAlias, assert_never, get_args
 
@@ -44,9 +44,7 @@ from synapse.core.agents import Agent
 from synapse.core.asking import QuestionMutation
 from synapse.core.by import By, Rules
 from synapse.core.dead_letters import DeliveryMutation
-from synapse.core.delivery_events import RECEIPTS
 from synapse.core.events import (
-    LEASES,
     AgentBound,
     AgentCreated,
     AgentDescribed,
@@ -82,7 +80,6 @@ from synapse.core.events import (
     RoomEvent,
     RoomJoined,
     RoomLeft,
-    keys_of,
     new_tuple,
 )
 from synapse.core.file_events import FileEvent
@@ -97,20 +94,14 @@ from synapse.core.lease_events import (
     apply_end,
     apply_grant,
     apply_lease,
-    room_of_lease,
-    shown_arrival,
-    shown_change,
-    shown_usual,
 )
 from synapse.core.loops import HeldMutation
-from synapse.core.mail import Letter, Mail, numbered, shown_letter
+from synapse.core.mail import Mail, numbered
 from synapse.core.members import MemberMutation
-from synapse.core.plan import apply_plan, shown_plan_change
+from synapse.core.plan import apply_plan
 from synapse.core.plan_events import PlanEvent
 from synapse.core.planning import PlanMutation
-from synapse.core.question_answers import question_letter, shown_question_change
-from synapse.core.question_events import QuestionClosing, QuestionEvent
-from synapse.core.receipts import shown_receipts
+from synapse.core.question_events import QuestionEvent
 from synapse.core.resource_events import ResourceEvent
 from synapse.core.resources import ResourceMutation
 from synapse.core.retention import apply_compacted
@@ -120,7 +111,7 @@ from synapse.core.role_queues import RoleMutation
 from synapse.core.room_events import MemberEvent
 from synapse.core.rooms import Channel, Room
 from synapse.core.session_changes import SessionMutation
-from synapse.core.session_events import SessionEvent, SessionOffered
+from synapse.core.session_events import SessionEvent
 from synapse.core.state import State
 from synapse.core.token_events import TokenEvent
 from synapse.core.tokens import TokenMutation
@@ -155,7 +146,6 @@ from synapse.protocol.commands import (
     WithdrawClaim,
 )
 from synapse.protocol.names import shown
-from synapse.protocol.notices import Message, Notice
 from synapse.protocol.session_commands import BeatSession
 from synapse.protocol.terms import STATUSES
 
@@ -519,112 +509,3 @@ def _forget(state: State, agent: int) -> None:
     state.idempotency.forget_actor(state.agents.by_id[agent].name)
     state.agents.remove(agent)
     state.soft.presence.forget(agent)
-
-
-def announce(
-    journal_id: str, recorded: Recorded, keys: Container[str], apart: Mapping[int, bool]
-) -> list[tuple[str, Notice]]:
-    """What followers of these index keys are told of an event: the key, and a notice. apart: ids of rooms whose leases
-    are followed under a key of their own; True where that is the only one, because the room is private."""
-    event = recorded.event
-    told: list[tuple[str, Notice]] = []
-    if type(event) is LeaseGranted or type(event) is LeaseReleased:
-        room = event.room if type(event) is LeaseReleased else event.ask.room
-        if room in apart:
-            _tell_apart(told, keys, room, shown_usual(journal_id, recorded, event), is_only=apart[room])
-        elif LEASES in keys:
-            told.append((LEASES, shown_usual(journal_id, recorded, event)))
-    elif type(event) is MessagePosted:
-        message: Message | None = None
-        for key in keys_of(recorded.seq, event) if event.mentions else (f"ch/{event.channel}",):
-            if key in keys:
-                message = messages.shown_posted(journal_id, recorded, event) if message is None else message
-                told.append((key, message))
-    elif isinstance(event, MessageSent):
-        for delivery in event.to:
-            key = f"in/{delivery.agent}"
-            if key in keys:
-                told.append((key, messages.shown_sent(journal_id, recorded, event, delivery)))
-    elif type(event) in RECEIPTS:
-        told += shown_receipts(journal_id, recorded, event, keys)  # type: ignore[arg-type]  # RECEIPTS holds members of it
-    elif isinstance(event, ValueEvent):
-        key = f"kv/{event.room}"
-        if key in keys:
-            told.append((key, values.shown_value_change(journal_id, recorded, event)))
-    elif isinstance(event, PlanEvent):
-        key = f"pl/{event.room}"
-        if key in keys:
-            told.append((key, shown_plan_change(journal_id, recorded, event)))
-    else:
-        place = room_of_lease(event)
-        change = None if place is None else shown_change(journal_id, recorded)
-        if place is not None and change is not None:
-            if place in apart:
-                _tell_apart(told, keys, place, change, is_only=apart[place])
-            elif LEASES in keys:
-                told.append((LEASES, change))
-        if isinstance(event, QuestionEvent) and f"qu/{event.room}" in keys:
-            told.append((f"qu/{event.room}", shown_question_change(journal_id, recorded, event)))
-        for agent in arrivals(event):
-            key = f"in/{agent}"
-            arrival = _shown_mail(journal_id, recorded, agent) if key in keys else None
-            if arrival is not None:
-                told.append((key, arrival))
-    return told
-
-
-def _tell_apart(
-    told: list[tuple[str, Notice]], keys: Container[str], room: int, change: Notice, *, is_only: bool
-) -> None:
-    told += [(key, change) for key in (LEASES, f"{LEASES}/{room}") if key in keys and not (is_only and key == LEASES)]
-
-
-def _letter(recorded: Recorded, event: Mail) -> Letter:
-    """What an event that is mail says, by the area it is of."""
-    if isinstance(event, MemberEvent):
-        return members.member_letter(event)
-    if isinstance(event, QuestionClosing):
-        return question_letter(event, recorded.actor)
-    if isinstance(event, LaneEvent):
-        return lanes.lane_letter(recorded, event)
-    if isinstance(event, SessionOffered):
-        return resuming.offer_letter(event)
-    if isinstance(event, MessageHeld | HeldDropped):
-        return loops.held_letter(event, recorded.seq, recorded.actor)
-    raise AssertionError(f"{type(event).__name__} is mail of no area")
-
-
-def _shown_mail(journal_id: str, recorded: Recorded, agent: int) -> Message | None:
-    """What is in an agent's inbox of an event that is no message; None for any other event."""
-    event = recorded.event
-    if isinstance(event, Mail):
-        for delivery in event.deliveries:
-            if delivery.agent == agent:
-                return shown_letter(journal_id, recorded, delivery, _letter(recorded, event))
-        return None
-    return shown_arrival(journal_id, recorded, agent)
-
-
-def shown_to(journal_id: str, recorded: Recorded, agent: int | None) -> Message | None:
-    """An event as `agent` may see it as a message; None when it is none, or not for it."""
-    message = messages.shown_to(journal_id, recorded, agent)
-    if message is None and agent is not None:
-        return _shown_mail(journal_id, recorded, agent)
-    return message
-
-
-def arrivals(event: Event) -> list[int]:
-    """The agents into whose inbox an event put something."""
-    match event:
-        case MessagePosted():
-            return [delivery.agent for delivery in event.mentions]
-        case MessageSent():
-            return [delivery.agent for delivery in event.to]
-        case LeaseHandedOff():
-            return [] if event.delivery is None else [event.delivery.agent]
-        case LeaseOffered():
-            return [event.to.agent]
-        case Mail():
-            return [delivery.agent for delivery in event.deliveries]
-        case _:
-            return []

@@ -13,13 +13,13 @@ import msgspec
 from synapse.core.by import By
 from synapse.core.digest import Picture, came_after, channel_keys, counted, first, picture
 from synapse.core.events import LEASES, Row
-from synapse.core.kernel import shown_to
 from synapse.core.leases import RANK
 from synapse.core.plan_events import TaskMoved
 from synapse.core.refusals import require_limit
 from synapse.core.retention import floor_of
 from synapse.core.rooms import room_of
 from synapse.core.state import State
+from synapse.core.telling import shown_to
 from synapse.hub.paging import recorded_of
 from synapse.journal.interface import Pages
 from synapse.protocol.cursor import cursor_of, seq_of

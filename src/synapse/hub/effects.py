@@ -5,7 +5,7 @@ Both run inside a turn. What usually happens (a message without mentions, leases
 
 from typing import TYPE_CHECKING
 
-from synapse.core import kernel
+from synapse.core import telling
 from synapse.core.events import (
     ChannelDeleted,
     ChannelLeft,
@@ -32,7 +32,7 @@ def take_effect(turns: "Turns", entry: Recorded) -> None:
     """An event was folded in that is not about a lease."""
     event = entry.event
     if isinstance(event, MessagePosted | MessageSent | Mail):
-        turns.arrived(kernel.arrivals(event))
+        turns.arrived(telling.arrivals(event))
     match event:
         case TaskNoted() | TaskMoved():
             turns.leasing.on_progress(event)

@@ -15,10 +15,10 @@ from itertools import accumulate
 from typing import Final
 
 from synapse.core.events import MessagePosted, Recorded
-from synapse.core.kernel import announce
 from synapse.core.messages import shown_posted
 from synapse.core.retention import floor_of, too_old
 from synapse.core.state import State
+from synapse.core.telling import announce
 from synapse.core.topics import LEASES_OF, Topics, floors_of, is_topic, keys_on_disk, keys_told
 from synapse.errors import JournalError
 from synapse.hub.connection import Connection

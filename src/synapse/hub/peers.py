@@ -9,6 +9,7 @@ from synapse.hub.clock import Clock
 from synapse.hub.connection import Connection
 from synapse.hub.pacing import Pacer
 from synapse.hub.tokens import note_end
+from synapse.hub.whereabouts import say_presence
 from synapse.protocol.codec import Request
 from synapse.protocol.codes import CLOSE_FLOOD, CLOSE_NO_HELLO, CLOSE_SLOW
 from synapse.protocol.commands import Hello
@@ -182,7 +183,7 @@ class Peers:
         self.unhold(connection)
         for subscription in list(connection.subscriptions.values()):
             if subscription.has_stale_presence:
-                self._turns.requests.say_presence(subscription)
+                say_presence(self._turns, subscription)
         self._turns.feeds.resume(connection)
         self._turns.disk.go_on(connection)
 

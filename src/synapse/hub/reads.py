@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from synapse.core.events import MessagePosted, Recorded
 from synapse.core.inboxes import Entry
-from synapse.core.kernel import shown_to
+from synapse.core.telling import shown_to
 from synapse.hub.paging import REPLY_BYTES_MAX, Scan, cursors, read_page, recorded_of
 from synapse.journal.interface import Pages
 from synapse.protocol.commands import ReadHistory

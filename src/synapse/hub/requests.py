@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
 from msgspec import UNSET
 
-from synapse.core.answers import Answerable, answer, presence_entry
+from synapse.core.answers import Answerable, answer
 from synapse.core.by import By
 from synapse.core.events import LEASES, MessageLent, Recorded
 from synapse.core.inboxes import Lend, in_order
-from synapse.core.kernel import shown_to
 from synapse.core.questions import STILL_OPEN, require_question
 from synapse.core.refusals import require_limit
 from synapse.core.retention import floor_of, require_kept
@@ -18,6 +17,7 @@ from synapse.core.rooms import require_channel, require_room
 from synapse.core.session_changes import SessionMutation, hear_of
 from synapse.core.signals import last_number, require_durable, signal_counts
 from synapse.core.state import State
+from synapse.core.telling import shown_to
 from synapse.core.topics import (
     LEASES_OF,
     channels_in,
@@ -32,7 +32,6 @@ from synapse.errors import Rejected
 from synapse.hub.chunks import serve_chunk
 from synapse.hub.connection import Connection
 from synapse.hub.digest import digest_query, read_digest
-from synapse.hub.feeds import Subscription
 from synapse.hub.happenings import events_query, read_events
 from synapse.hub.ledger import explanation, ledger_scan, read_ledger
 from synapse.hub.letters import Traces
@@ -41,8 +40,9 @@ from synapse.hub.reads import HistoryQuery, listed, read_ackers, read_history, r
 from synapse.hub.session_reads import lane_query, points_scan, read_lane, read_points
 from synapse.hub.threads import Keeper
 from synapse.hub.tokens import end_tokens
+from synapse.hub.whereabouts import say_presence
 from synapse.hub.work import Waiter
-from synapse.protocol.codec import Request, RequestId, encode_notice
+from synapse.protocol.codec import Request, RequestId
 from synapse.protocol.codes import PROTOCOL_VERSION
 from synapse.protocol.commands import (
     BackUpJournal,
@@ -69,7 +69,6 @@ from synapse.protocol.event_commands import ReadEvents
 from synapse.protocol.file_commands import ReadChunk
 from synapse.protocol.lane_commands import ShowLane
 from synapse.protocol.names import GENERAL, split_address, split_topic
-from synapse.protocol.notices import PresenceChanged, PresenceSnapshot
 from synapse.protocol.plan_commands import ReadProgress
 from synapse.protocol.question_commands import WaitQuestion
 from synapse.protocol.replies import (
@@ -120,8 +119,6 @@ Local: TypeAlias = (
 
 COMMIT_STALL_MS: Final = 5_000
 """Health is red while one commit takes longer than this."""
-PRESENCE_ENTRIES_MAX: Final = 200
-"""Agents in one presence notice: with the longest names and kinds it stays below the largest frame."""
 
 
 class Requests:
@@ -309,7 +306,7 @@ class Requests:
         def begin() -> None:
             if subscription.has_presence and not subscription.is_ended:
                 feeds.presence[subscription] = None  # from here on: the diff of this very turn is in the snapshot
-                self.say_presence(subscription)
+                say_presence(self._turns, subscription)
             feeds.start(subscription)
 
         self._turns.after_release(begin)
@@ -500,45 +497,7 @@ class Requests:
 
         turns.disk.read(connection, lambda: [recorded_of(row) for row in turns.pages.rows(seq, seq + count - 1)], again)
 
-    # Presence and status.
-
-    def tell_presence(self) -> None:
-        """What changed, to everybody who follows presence."""
-        durable, changed = self._turns.feeds.durable, self._state.soft.presence.changed
-        payloads = [encode_notice(durable, notice) for notice in self._presence_diff(changed)]
-        changed.clear()
-        for subscription in self._turns.feeds.presence:
-            connection = subscription.connection
-            if connection.is_stuck:
-                subscription.has_stale_presence = True
-            else:
-                connection.wire.write(b"".join([connection.wire.frame(payload) for payload in payloads]))
-
-    def _presence_diff(self, changed: set[int]) -> list[PresenceChanged]:
-        """The changed agents that still exist, in notices that fit into a frame."""
-        state, lease_ms = self._state, self._turns.lease_clock.now_ms
-        agents = [state.agents.by_id[agent] for agent in sorted(changed) if agent in state.agents.by_id]
-        for agent in agents:
-            state.soft.presence.note_said(agent.id, lease_ms)
-        entries = [presence_entry(state, agent, lease_ms) for agent in agents]
-        pages = range(0, len(entries), PRESENCE_ENTRIES_MAX)
-        return [PresenceChanged(agents=tuple(entries[start : start + PRESENCE_ENTRIES_MAX])) for start in pages]
-
-    def say_presence(self, subscription: Subscription) -> None:
-        """Everybody online or recent, in pages."""
-        state, lease_ms = self._state, self._turns.lease_clock.now_ms
-        connection, most = subscription.connection, min(self._limits.page_items_max, PRESENCE_ENTRIES_MAX)
-        present = [
-            presence_entry(state, agent, lease_ms)
-            for agent in sorted(state.agents.by_id.values(), key=lambda agent: agent.name)
-            if state.soft.presence.of(agent.id, lease_ms) != "offline"
-        ]
-        pages = [present[start : start + most] for start in range(0, len(present), most)] or [[]]
-        for index, page in enumerate(pages):
-            notice = PresenceSnapshot(agents=tuple(page), complete=index == len(pages) - 1)
-            payload = encode_notice(self._turns.feeds.durable, notice)
-            connection.wire.write(connection.wire.frame(payload))
-        subscription.has_stale_presence = False
+    # Status.
 
     def complaints(self) -> list[str]:
         """Why the hub is not well; empty when it is."""

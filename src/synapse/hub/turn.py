@@ -55,6 +55,7 @@ from synapse.hub.signals import OK, Signals
 from synapse.hub.space import Space
 from synapse.hub.threads import Store, commit
 from synapse.hub.waiting import Waiting
+from synapse.hub.whereabouts import tell_presence
 from synapse.hub.work import Totals, Turn, Work
 from synapse.protocol.codec import Request, RequestId, encode_error, encode_reply
 from synapse.protocol.codes import CLOSE_REVOKED
@@ -513,7 +514,7 @@ class Turns:
             if not connection.is_closed:
                 self.feeds.hand_out(connection, told, keys, (), before)
         if self.state.soft.presence.changed:
-            self.requests.tell_presence()
+            tell_presence(self)
         for connection, payload in turn.notices:
             if not connection.is_closed and not connection.is_stuck:
                 connection.wire.write(connection.wire.frame(payload))

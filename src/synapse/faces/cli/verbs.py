@@ -4,9 +4,10 @@ from synapse.faces.cli.delivery_verbs import DELIVERY_VERBS
 from synapse.faces.cli.files_verbs import FILE_VERBS, HELD_VERBS
 from synapse.faces.cli.observe_verbs import OBSERVE_VERBS
 from synapse.faces.cli.options import FLAG, MANY, NUMBER, SECONDS, TEXT, WAIT, Option, Verb
+from synapse.faces.cli.place_verbs import PLACE_VERBS
 from synapse.faces.cli.question_verbs import QUESTION_VERBS
 from synapse.faces.cli.session_verbs import SESSION_VERBS
-from synapse.faces.cli.signal_verbs import EPHEMERAL_OPTIONS, LISTEN_OPTIONS, SIGNAL_VERBS
+from synapse.faces.cli.signal_verbs import LISTEN_OPTIONS, SIGNAL_VERBS
 from synapse.faces.cli.token_verbs import TOKEN_VERBS
 
 COMMON = {
@@ -43,13 +44,9 @@ _EPOCH = Option("epoch", NUMBER, "N", "Only under this grant (SYNAPSE_EPOCH, for
 
 _IF_VERSION = Option("if-version", TEXT, "N", "Only when that is its version; 0: only when there is none.")
 _SYSTEM = Option("system", FLAG, "", "The unit of the machine, not of this user (root).")
-_PRIVATE = Option("private", FLAG, "", "For its members only: nothing of it is there for others.")
-_HISTORY = Option("with-history", FLAG, "", "It will also read what was said before it came.")
 _AS_OPERATOR = Option("operator", FLAG, "", "As operator, whoever declared or holds it.")
 _IDEM_KEY = Option("idem-key", TEXT, "K", "Do it once, however often this key is used.")
 _NOTE = Option("note", TEXT, "S | -", "Why, as a line of its ledger.")
-_TYPE = Option("type", TEXT, "T", "A word that says what it is for.")
-_OPERATOR = Option("operator", FLAG, "", "Create as operator, where the hub wants one.")
 
 VERBS = {
     verb.name: verb
@@ -134,40 +131,7 @@ VERBS = {
         *FILE_VERBS,
         *HELD_VERBS,
         Verb("who", "people", "", (0, 0), "List the agents and whether they are there; --room: only its members."),
-        Verb("room list", "places", "", (0, 0), "List the rooms."),
-        Verb(
-            "room create",
-            "places",
-            "ROOM",
-            (1, 1),
-            "Create a room with its general channel.",
-            _TYPE,
-            _PRIVATE,
-            _OPERATOR,
-        ),
-        Verb("room delete", "places", "ROOM", (1, 1), "Delete a room that has no members (operator)."),
-        Verb("room info", "places", "ROOM", (1, 1), "Show a room, its channels and members."),
-        Verb("room join", "places", "ROOM", (1, 1), "Become a member of a room."),
-        Verb("room leave", "places", "ROOM", (1, 1), "Leave a room and its channels."),
-        Verb("room members", "places", "ROOM", (1, 1), "List the members of a room."),
-        Verb("room invite", "places", "ROOM AGENT", (2, 2), "Ask an agent into a private one.", _HISTORY, _AS_OPERATOR),
-        Verb("room kick", "places", "ROOM AGENT", (2, 2), "Put an agent out of a private room.", _AS_OPERATOR),
-        Verb("channel list", "places", "", (0, 0), "List the channels; --room: only its."),
-        Verb(
-            "channel create",
-            "places",
-            "ROOM:CHANNEL",
-            (1, 1),
-            "Create a channel.",
-            _TYPE,
-            _PRIVATE,
-            *EPHEMERAL_OPTIONS,
-            _OPERATOR,
-        ),
-        Verb("channel delete", "places", "ROOM:CHANNEL", (1, 1), "Delete a channel that has no members (operator)."),
-        Verb("channel info", "places", "ROOM:CHANNEL", (1, 1), "Show a channel and its members."),
-        Verb("channel join", "places", "ROOM:CHANNEL", (1, 1), "Become a member of a channel and its room."),
-        Verb("channel leave", "places", "ROOM:CHANNEL", (1, 1), "Leave a channel."),
+        *PLACE_VERBS,
         Verb("role list", "roles", "", (0, 0), "List the roles, whose messages one of several agents takes."),
         Verb("role info", "roles", "ROLE", (1, 1), "Show a role, its queue and its members."),
         Verb(
@@ -175,17 +139,6 @@ VERBS = {
         ),
         Verb("role leave", "roles", "ROLE", (1, 1), "Take no more of it; what I have lent goes back into its queue."),
         Verb("role delete", "roles", "ROLE", (1, 1), "Delete a role that has no members and no messages (operator)."),
-        Verb("channel members", "places", "ROOM:CHANNEL", (1, 1), "List the members of a channel."),
-        Verb(
-            "channel invite",
-            "places",
-            "ROOM:CHANNEL AGENT",
-            (2, 2),
-            "Ask an agent into a private channel.",
-            _HISTORY,
-            _AS_OPERATOR,
-        ),
-        Verb("channel kick", "places", "ROOM:CHANNEL AGENT", (2, 2), "Put an agent out of it.", _AS_OPERATOR),
         Verb("agent new", "people", "[PREFIX]", (0, 1), "Make an agent with a fresh name, and print it."),
         Verb("agent list", "people", "", (0, 0), "List the agents; the same as who."),
         Verb("agent status", "people", "STATUS", (1, 1), "Say what I am doing: idle, busy, waiting_for_input."),
