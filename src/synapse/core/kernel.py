@@ -234,10 +234,10 @@ def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]
             return []
         case RebindAgent():
             by.require_operator("rebinding an agent")
-            return agents.decide_rebind(state, command.name)
+            return agents.decide_rebind(state, command.name, by)
         case ForgetAgent():
             by.require_operator("forgetting an agent")
-            agent = agents.require_known(state, command.name)
+            agent = agents.require_known(state, command.name, by)
             ended = session_changes.decide_forget_sessions(state, rules, agent.id)
             return [*holding.decide_forget(state, agent.id), *ended, AgentForgotten(agent=agent.id)]
         case CreateRoom():
