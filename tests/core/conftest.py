@@ -52,6 +52,9 @@ class AnyEyes:
     def knows(self, agent: int) -> bool:
         return True
 
+    def knows_actor(self, name: str) -> bool:
+        return True
+
     def agent(self, agent: int) -> str:
         return f"agent {agent}"
 

@@ -46,7 +46,7 @@ TOKEN_FAULTS = [
         "no tick ends a token",
         "hub/effects.py",
         "    expire_tokens(turns)",
-        "        pass",
+        "    pass",
         _HUB,
     ),
     Fault(
@@ -83,5 +83,19 @@ TOKEN_FAULTS = [
         "        return seq if self.by.actor else 0",
         "        return seq",
         _HUB,
+    ),
+    Fault(
+        "who has a token for some rooms sees all agents",
+        "core/rooms.py",
+        "    if by.rooms is None or agent == by.agent:",
+        "    if True:",
+        ("tests/hub/test_tokens_grants.py",),
+    ),
+    Fault(
+        "a token for some rooms sees all rooms",
+        "core/rooms.py",
+        "    return (by.rooms is None or room.name in by.rooms) and (not room.private or by.agent in room.members)",
+        "    return not room.private or by.agent in room.members",
+        ("tests/hub/test_tokens_grants.py",),
     ),
 ]

@@ -273,7 +273,7 @@ def _destination(
         )
     missing = [name for name in names if name not in state.agents.by_name]
     if missing and not command.create:
-        near = {name: near_names(state, name) for name in missing}
+        near = {name: near_names(state, name, by) for name in missing}
         raise Rejected(
             "not_found",
             f"never seen: {', '.join(missing)}; --create sends to a name that has not come yet",

@@ -177,7 +177,7 @@ class Requests:
             case ReadChunk():
                 serve_chunk(turns, connection, request_id, command)
             case ShowStatus():
-                turns.reply(connection, request_id, self.status())
+                turns.reply(connection, request_id, self.status(connection.by))
             case IdentifyHub():
                 identity = HubIdentity(
                     hub_id=state.hub_id, version=turns.version, protocol=(PROTOCOL_VERSION, PROTOCOL_VERSION)
@@ -510,8 +510,8 @@ class Requests:
             reasons.append(f"a commit has been in flight for {turns.commit_in_flight_ms} ms")
         return reasons
 
-    def status(self) -> Status:
-        """The hub in one object."""
+    def status(self, by: By | None = None) -> Status:
+        """The hub in one object. by: who asks; one that is kept to some rooms is told of nobody by name."""
         turns, state = self._turns, self._state
         reasons = self.complaints()
         return Status(
@@ -531,7 +531,7 @@ class Requests:
             lease_clock_lag_ms=turns.lease_clock.lag_ms,
             clock_jumps=turns.wall_watch.jumps,
             clock_jumped_ms=turns.wall_watch.last_ms,
-            limited=turns.peers.limited()[:100],
+            limited=turns.peers.limited()[:100] if by is None or by.rooms is None else (),
             stuck=turns.peers.stuck,
             engine=turns.log.engine,
             counts=Counts(
