@@ -14,6 +14,7 @@ need strace strace
 need faketime faketime
 need eatmydata eatmydata
 need systemd-analyze systemd
+need openssl openssl
 need zsh zsh
 need fish fish
 need python3 python3

@@ -17,7 +17,21 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import against, board, claims, compaction, machine, memory, relay, servers, starting, traffic, values
+from benchmarks import (
+    against,
+    board,
+    claims,
+    compaction,
+    direct,
+    machine,
+    memory,
+    relay,
+    servers,
+    signals,
+    starting,
+    traffic,
+    values,
+)
 from benchmarks.bench import Bench
 from benchmarks.gates import table
 from benchmarks.generator import BUILD, Generator, LoadFailed, build
@@ -31,12 +45,14 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "board": board.board,
     "redis": against.redis,
     "announced": against.announced,
+    "direct": direct.direct,
     "fanout": traffic.fanout,
     "idle": traffic.idle,
     "flush": traffic.flush,
     "replay": starting.replay,
     "connections": memory.connections,
     "stuck": memory.stuck,
+    "signals": signals.signals,
     "compaction": compaction.compaction,
     "cli": starting.cli,
     "relay": relay.relay,

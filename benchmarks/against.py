@@ -33,7 +33,7 @@ def redis(bench: Bench) -> None:
     with bench.home() as home, bench.home() as redis_home:
         acknowledged = appended = 0
         with bench.hub(home) as hub, Redis(redis_home, bench.server_core) as peer:
-            _tell(bench, "Redis", peer)
+            tell(bench, "Redis", peer)
             hellos = hub.hellos(CONNECTIONS)
             people = ("--connections", str(CONNECTIONS))
             ours = partial(bench.python_client, sys.executable, "synapse")
@@ -84,7 +84,7 @@ def announced(bench: Bench) -> None:
     with bench.home() as home, bench.home() as peer_home:
         acknowledged = kept = 0
         with bench.hub(home) as hub, SynapseChannel(peer_home, bench.server_core) as peer:
-            _tell(bench, "synapse-channel", peer)
+            tell(bench, "synapse-channel", peer)
             for agents in (CONNECTIONS, 1):
                 options = ("--announced", *shape(bench, agents, 1))
                 rival = ("--announced", "--kind", "channel", "--path", "src/mod_#", "--connections", str(agents))
@@ -108,7 +108,7 @@ def announced(bench: Bench) -> None:
         require_leases(home, acknowledged)
 
 
-def _tell(bench: Bench, name: str, peer: Peer) -> None:
+def tell(bench: Bench, name: str, peer: Peer) -> None:
     """Say once how the other product was started, and keep it with the settings."""
     if name not in bench.settings:
         bench.settings[name] = peer.told()

@@ -60,10 +60,12 @@ class Bench:
         """The generator's options for how long it measures. share: less than 1 where less will do."""
         return ("--seconds", str(self.seconds * share), "--warmup", str(self.warmup_s))
 
-    def python_client(self, python: str | Path, *options: str, share: float = 1.0) -> Load:
-        """Run python_client.py under the Python of a product's environment."""
-        script = Path(__file__).with_name("python_client.py")
-        return load_of([str(python), str(script), *options, *self.timed(share)], self.client_core)
+    def python_client(
+        self, python: str | Path, *options: str, share: float = 1.0, script: str = "python_client.py"
+    ) -> Load:
+        """Run a client in Python under the Python of a product's environment. script: beside this file."""
+        script = str(Path(__file__).with_name(script))
+        return load_of([str(python), script, *options, *self.timed(share)], self.client_core)
 
     def check_client(self, what: str, load: Load) -> None:
         """Say so when the client was the limit: the figure then says little about the server."""

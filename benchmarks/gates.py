@@ -74,6 +74,8 @@ GATES: Final = (
         "announced 32", "announced", AT_LEAST, 25.0, "32 agents' claims, each told to all 32 ÷ synapse-channel", aim=50
     ),
     Gate("announced 1", "announced", AT_LEAST, 1.7, "one agent's claims, one in flight ÷ synapse-channel", aim=2.2),
+    Gate("direct 32x1", "direct", AT_LEAST, 3.0, "32 pairs' messages, sent, taken and acked ÷ NATS JetStream, 1 each"),
+    Gate("direct 32x8", "direct", AT_LEAST, 3.0, "the same, up to 8 on their way in each pair"),
     Gate("fan-out 4", "fanout", AT_LEAST, 1.4, "durable deliveries/s to 200 ÷ broadcast, 4 in flight", aim=2.0),
     Gate("fan-out 4 p99", "fanout", AT_MOST, 1.0, "p99 delivery ÷ that of broadcast, 4 in flight"),
     Gate("fan-out 32", "fanout", AT_LEAST, 8.0, "durable deliveries/s to 200 ÷ broadcast, 32 in flight"),
@@ -86,6 +88,9 @@ GATES: Final = (
         "stuck memory", "stuck", AT_MOST, 1024.0, "growth of the hub's peak RSS for each stuck subscriber", unit="KiB"
     ),
     Gate("stuck p99", "stuck", AT_MOST, 2.0, "p99 delivery to the others ÷ that without stuck subscribers"),
+    Gate("signals p99", "signals", AT_MOST, 2.0, "p99 of a message beside a flood of signals ÷ that without"),
+    Gate("signals rate", "signals", AT_LEAST, 0.8, "durable messages/s beside a flood of signals ÷ those without"),
+    Gate("signals fan-out", "signals", SHOWN, 0.0, "signals delivered by two senders to 20 who follow", unit="/s"),
     Gate("compaction p99", "compaction", AT_MOST, 2.0, "p99 of a message beside a compaction ÷ that without"),
     Gate("send", "cli", AT_MOST, 2.2, "`synapse send`, reply included ÷ `python -c pass`", aim=1.7),
     Gate("help", "cli", AT_MOST, 2.2, "`synapse --help` ÷ `python -c pass`", aim=1.7),

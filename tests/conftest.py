@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import settings
@@ -23,6 +26,30 @@ def require_tool(name: str, package: str) -> str:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+class Certificates(NamedTuple):
+    """A CA of the test's own, and what it signed for the names of a hub."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+
+def certificates(folder: Path, names: str = "DNS:localhost,IP:127.0.0.1,IP:127.0.0.2") -> Certificates:
+    """A new CA and a certificate for these names, made by openssl."""
+    openssl = require_tool("openssl", "openssl")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "names").write_text(f"subjectAltName={names}\n", encoding="utf-8")
+    days, signed = ("-days", "2"), ("-extfile", "names", "-out", "hub.pem")
+    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    for arguments in (
+        ("req", "-x509", *new_key, *days, "-subj", "/CN=a test's CA", "-keyout", "ca.key", "-out", "ca.pem"),
+        ("req", *new_key, "-subj", "/CN=hub", "-keyout", "hub.key", "-out", "hub.csr"),
+        ("x509", "-req", "-in", "hub.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", *days, *signed),
+    ):
+        subprocess.run([openssl, *arguments], cwd=folder, check=True, capture_output=True)
+    return Certificates(folder / "ca.pem", folder / "hub.pem", folder / "hub.key")
 
 
 def pytest_configure(config: pytest.Config) -> None:

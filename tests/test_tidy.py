@@ -85,6 +85,8 @@ FAST_PATH = (
     "src/synapse/faces/cli/main.py",
     "src/synapse/faces/cli/options.py",
     "src/synapse/faces/cli/verbs.py",
+    "src/synapse/faces/cli/token_verbs.py",
+    "src/synapse/faces/cli/tokens.py",
     "src/synapse/faces/cli/guide.py",
     "src/synapse/faces/cli/call.py",
     "src/synapse/faces/cli/identity.py",
@@ -94,6 +96,7 @@ FAST_PATH = (
     "src/synapse/faces/cli/mail.py",
     "src/synapse/faces/cli/people.py",
     "src/synapse/faces/cli/places.py",
+    "src/synapse/faces/cli/telemetry.py",
     "src/synapse/faces/cli/health.py",
     "src/synapse/faces/cli/given.py",
     "src/synapse/faces/cli/terms.py",
@@ -117,7 +120,9 @@ FAST_PATH = (
     "src/synapse/faces/cli/declare.py",
     "src/synapse/faces/cli/board.py",
     "src/synapse/faces/cli/session.py",
+    "src/synapse/faces/cli/lane.py",
     "src/synapse/faces/cli/session_verbs.py",
+    "src/synapse/faces/cli/signal_verbs.py",
     "src/synapse/faces/cli/plan_view.py",
     "src/synapse/client/chunks.py",
     "src/synapse/client/files.py",
@@ -136,7 +141,9 @@ FAST_PATH = (
 SLOW = frozenset({"argparse", "asyncio", "h11", "msgspec", "websockets"})
 
 # Outermost boundaries of tasks and processes; each such line also gives its reason in a comment.
-BROAD_EXCEPT_ALLOWED: frozenset[str] = frozenset({"src/synapse/hub/threads.py", "benchmarks/python_client.py"})
+BROAD_EXCEPT_ALLOWED: frozenset[str] = frozenset(
+    {"src/synapse/hub/threads.py", "benchmarks/python_client.py", "benchmarks/direct_client.py"}
+)
 
 # Structs of the hottest path that are made by place: a call with more than 15 names builds a dictionary first.
 BY_PLACE = frozenset(

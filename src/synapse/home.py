@@ -38,6 +38,7 @@ CLIENT_SETTINGS = {
     "name": ("SYNAPSE_NAME", "--name", "Who I am; without one, `user@host`."),
     "room": ("SYNAPSE_ROOM", "--room", "The room for what names none."),
     "token_file": ("SYNAPSE_TOKEN_FILE", "--token-file", "File with the hub's token."),
+    "tls_ca": ("SYNAPSE_TLS_CA", "--tls-ca", "File with the CA of a `wss://` hub (PEM), instead of the system's CAs."),
     "timeout": ("SYNAPSE_TIMEOUT", "--timeout", "Bound of one request, as a duration: `10`, `15m`."),
 }
 """What a client takes from flag, environment, or the [client] table of config.toml, in this order."""

@@ -148,7 +148,8 @@ class MemoryPeer:
 
     def close(self, code: int, reason: str) -> None:
         """The hub says goodbye."""
-        self.write(self.frame(encode_notice(self._hub.turns.feeds.durable, Closing(code=code, reason=reason))))
+        seq = 0 if self.connection is None else self.connection.told(self._hub.turns.feeds.durable)
+        self.write(self.frame(encode_notice(seq, Closing(code=code, reason=reason))))
         self._finish(Disconnected(code, reason))
 
     def abort(self) -> None:
@@ -228,7 +229,6 @@ class MemoryHub:
             host_bucket=self.turns.peers.host_buckets.of("memory", self.clock.monotonic_ms()),
             opened_ms=self.clock.monotonic_ms(),
             is_owner=owner,
-            has_token=False,
         )
         self._next_connection += 1
         peer.connection = connection

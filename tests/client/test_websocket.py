@@ -17,6 +17,7 @@ from synapse.client.websocket import WebSocketTransport, open_websocket
 from synapse.errors import Disconnected, PeerError
 from synapse.protocol.codes import CLOSE_NAME_TAKEN
 
+AROUND = Surroundings({}, {"HOME": "/nowhere"})
 Answer = Callable[[ServerConnection], Awaitable[None]]
 Say = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -71,7 +72,7 @@ async def received(frames: bytes) -> list[bytes]:
                 await reader.read()  # the client goes first
 
     async with raw(say) as uri, asyncio.timeout(10):
-        transport = await open_websocket(uri)
+        transport = await open_websocket(uri, AROUND)
         try:
             await transport.pump(heard.append, lambda: None)
         except Disconnected as lost:
@@ -139,7 +140,7 @@ async def test_what_is_asked_is_masked_and_pings_are_answered() -> None:
         await connection.wait_closed()
 
     async with served(ping) as uri, asyncio.timeout(10):  # a later ping of the client's would take the pong along
-        transport = await open_websocket(uri)
+        transport = await open_websocket(uri, AROUND)
         assert await transport.receive() == b"answered"
         assert transport.post(b"asked")
         assert await transport.receive() == b"told"
@@ -155,7 +156,7 @@ async def test_the_server_hears_a_goodbye() -> None:
         codes.append(connection.close_code)
 
     async with served(wait) as uri:
-        transport = await open_websocket(uri)
+        transport = await open_websocket(uri, AROUND)
         await transport.aclose()
         await transport.aclose()
     assert codes == [1000]
@@ -168,7 +169,7 @@ async def test_a_peer_that_never_reads_does_not_hold_up_the_close() -> None:
         await gone.wait()
 
     async with raw(deaf) as uri:
-        transport = await open_websocket(uri)
+        transport = await open_websocket(uri, AROUND)
         sending = asyncio.ensure_future(transport.send(b"x" * 20_000_000))
         await asyncio.wait({sending}, timeout=0.05)
         assert not sending.done()
@@ -188,7 +189,7 @@ async def test_silence_is_pinged_and_then_given_up(monkeypatch: pytest.MonkeyPat
             asked.append(data)
 
     async with raw(silent) as uri:
-        transport = await open_websocket(uri)
+        transport = await open_websocket(uri, AROUND)
         with pytest.raises(Disconnected, match=r"no answer to a ping within 0\.05 s"):
             await transport.receive()
         await transport.aclose()
@@ -204,7 +205,7 @@ async def test_a_quiet_hub_that_answers_pings_is_kept(monkeypatch: pytest.Monkey
         await connection.wait_closed()
 
     async with served(quiet) as uri:
-        transport = await open_websocket(uri)
+        transport = await open_websocket(uri, AROUND)
         assert await transport.receive() == b"still there"
         await transport.aclose()
 
@@ -224,7 +225,7 @@ async def test_a_handshake_that_fails_says_how(answer: bytes, error: type[Except
 
     async with raw(refuse, shakes_hands=False) as uri:
         with pytest.raises(error, match=says):
-            await open_websocket(uri)
+            await open_websocket(uri, AROUND)
 
 
 async def test_a_handshake_that_is_given_up_leaves_no_connection() -> None:
@@ -238,7 +239,7 @@ async def test_a_handshake_that_is_given_up_leaves_no_connection() -> None:
     async with raw(silent, shakes_hands=False) as uri:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
-                await open_websocket(uri)
+                await open_websocket(uri, AROUND)
         async with asyncio.timeout(10):
             await ended.wait()
 
@@ -251,7 +252,7 @@ async def test_what_is_told_is_never_logged(caplog: pytest.LogCaptureFixture) ->
         await connection.wait_closed()
 
     async with served(echo) as uri:
-        transport = await open_websocket(uri)
+        transport = await open_websocket(uri, AROUND)
         await transport.send(b"the token")
         assert await transport.receive() == b"the token"
         await transport.aclose()

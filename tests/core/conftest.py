@@ -7,7 +7,18 @@ import msgspec
 
 from synapse.core.answers import Query, answer, look
 from synapse.core.by import By, Rules
-from synapse.core.events import Event, HubStarted, JournalStarted, LeaseQueued, Recorded, Row, from_row, to_row
+from synapse.core.events import (
+    Event,
+    HubStarted,
+    JournalStarted,
+    LeaseQueued,
+    MessageSent,
+    Recorded,
+    Row,
+    from_row,
+    to_row,
+)
+from synapse.core.happenings import LINES, Place, kinds_named, line_of
 from synapse.core.idempotency import find
 from synapse.core.kernel import REPEATABLE, Mutation, apply, decide, payload_hash, record, stamp
 from synapse.core.rooms import decide_bootstrap
@@ -22,6 +33,36 @@ BASE = 1_000
 SECRET = "s" * 32
 
 _Reply = TypeVar("_Reply", bound=Reply)
+
+
+class AnyEyes:
+    """Eyes that see everything, whatever is gone."""
+
+    journal_id = JOURNAL
+
+    def __init__(self, by: By) -> None:
+        self.by = by
+
+    def sees(self, room: int) -> bool:
+        return True
+
+    def reads(self, channel: int, seq: int) -> bool:
+        return True
+
+    def knows(self, agent: int) -> bool:
+        return True
+
+    def agent(self, agent: int) -> str:
+        return f"agent {agent}"
+
+    def room(self, room: int) -> str:
+        return f"room {room}"
+
+    def channel(self, channel: int) -> Place:
+        return Place(0, f"channel {channel}")
+
+
+EVERY_KIND = kinds_named(())
 
 
 class World:
@@ -47,6 +88,10 @@ class World:
         """Fold events in and journal them."""
         recorded = [record(self.state, event, actor, self.at_ms) for event in events]
         self.rows += [to_row(item) for item in recorded]
+        operator = AnyEyes(By("operator", None, 1, "main:general", self.at_ms, self.lease_ms, operator=True))
+        for item in recorded:
+            line = line_of(item, operator, EVERY_KIND, None)
+            assert line is not None or LINES[type(item.event)] is None or isinstance(item.event, MessageSent)
         return recorded
 
     def read(self, seq: int, count: int) -> list[Recorded]:

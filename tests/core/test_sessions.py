@@ -13,6 +13,10 @@ from synapse.core import kernel
 from synapse.core.answers import answer, look
 from synapse.core.by import By, Rules
 from synapse.core.events import Recorded
+from synapse.core.holding import decide_expiry
+from synapse.core.kernel import shown_to
+from synapse.core.mail import numbered
+from synapse.core.resuming import resumptions
 from synapse.core.retention import pinned
 from synapse.core.session_changes import hear_of
 from synapse.core.state import State, decode_state, digest, encode_state, new_state
@@ -72,11 +76,33 @@ class World:
         finally:
             assert digest(self.state) == before, "a decision changes nothing"
         recorded = [self.record(event, name) for event in events]
+        self.follow(recorded)
         if isinstance(command, SILENT):
             return None
         said = answer(self.state, command, by, recorded, self.state.seq)
         assert answer(self.state, command, by, recorded, self.state.seq) == said, "a repeat is told the same"
         return said
+
+    def follow(self, recorded: list[Recorded]) -> list[Recorded]:
+        """What the hub adds in the same transaction."""
+        return [self.record(event, "hub") for event in numbered(self.state, resumptions(self.state, recorded))]
+
+    def expire(self, task: str, room: str = "main") -> list[Recorded]:
+        """The leases on a task are not renewed in time; what followed."""
+        key = (self.state.rooms.by_name[room].id, task)
+        events = [
+            event
+            for lease in list(self.state.leases.of_task[key].values())
+            for event in decide_expiry(self.state, lease, "ttl")
+        ]
+        return self.follow([self.record(event, "hub") for event in events])
+
+    def mail_of(self, name: str) -> list[Any]:
+        """The letters in an inbox, oldest first: their bodies."""
+        agent = self.state.agents.by_name[name].id
+        entries = self.state.agents.inboxes[agent].entries
+        letters = [shown_to("j", recorded, agent) for recorded in self.log if recorded.seq in entries]
+        return [msgspec.json.decode(letter.body) for letter in letters if letter is not None]
 
     def record(self, event: Any, name: str) -> Recorded:
         recorded = kernel.record(self.state, event, name, self.at_ms)

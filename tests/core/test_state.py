@@ -13,11 +13,13 @@ from synapse.core.state import FORMAT, FORMAT_OF_BASES, decode_state, digest, en
 from synapse.protocol.commands import AckInbox, ClaimLease, JoinChannel, SaveCheckpoint, SetPool, TakeInbox
 from synapse.protocol.cursor import message_id
 from synapse.protocol.file_commands import BeginFile
+from synapse.protocol.lane_commands import OfferLane
 from synapse.protocol.plan_commands import DeclareTask
 from synapse.protocol.question_commands import AnswerQuestion, AskQuestion
 from synapse.protocol.role_commands import JoinRole
 from synapse.protocol.session_commands import StartSession
 from synapse.protocol.terms import Artefact
+from synapse.protocol.token_commands import CreateToken
 from synapse.protocol.value_commands import PutValue
 
 
@@ -37,10 +39,12 @@ def busy_world() -> World:
     world.do(ClaimLease(task="T2", worktree="w", paths=("**/x",), wait_ms=None), "bob", key="w")
     world.do(DeclareTask(task="T1", title="first", depends_on=("T0",)), "ada")
     world.do(StartSession(task="T1"), "ada")
+    world.do(OfferLane(to="bob"), "ada")
     world.do(PutValue(key="k", value=msgspec.Raw(b'{"v":1}'), ttl_ms=60_000), "ada")
     world.do(AskQuestion(title="Which?", task="T1", context=msgspec.Raw(b'{"a":1}'), deadline_ms=60_000), "ada")
     asked = world.do(AskQuestion(title="Now?"), "ada")[0]
     world.do(AnswerQuestion(id=f"q{asked[0].seq}", answer="yes"), "operator")
+    world.do(CreateToken(hash="ab" * 32, role="human", rooms=("lab",), ttl_ms=60_000, label="guest"), "operator")
     world.do(text("one", to=("bob",)), "ada")
     world.do(text("two", to=("ada",), reply_to=message_id(world.state.seq)), "bob")
     world.do(AckInbox(ids=(message_id(world.state.seq),)), "ada")

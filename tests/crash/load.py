@@ -371,8 +371,9 @@ def read(run: Run) -> None:
                 cursor = frame["body"]["cursor"]
                 is_live = is_live or frame["type"] == "feed.live"
             if is_live and run.has("drain"):
-                _complete(run, line)
-                return
+                if _complete(run, line):
+                    return
+                break  # this connection was doomed before the calm: come back with the cursor
             if time.monotonic() > leave_at and not run.has("drain"):
                 line.leave()
                 break
@@ -380,13 +381,15 @@ def read(run: Run) -> None:
                 time.sleep(chance.uniform(0.2, 2.0))
 
 
-def _complete(run: Run, line: Line) -> None:
-    """The pong comes behind everything a live feed was told; then ack the inbox and go. Nothing is killed any more."""
+def _complete(run: Run, line: Line) -> bool:
+    """The pong comes behind everything a live feed was told; then ack the inbox and go. Nothing is killed any more.
+    False when the connection broke all the same."""
     line.answer_s_max = ANSWER_S_MAX
     pong = line.ask("ping", {})
     if pong is None or line.ask("inbox.ack", {"all": True}) is None:
-        raise SystemExit(f"{run.name}: the hub went away while the load ended")
+        return False
     run.record.note("end", upto=pong["seq"])
+    return True
 
 
 def work(run: Run) -> None:

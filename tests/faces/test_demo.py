@@ -16,6 +16,7 @@ from synapse.faces import demo
 from synapse.faces.demo import Seen, claims
 from synapse.faces.demo_cast import Cast
 from synapse.faces.demo_plan import OPENED
+from synapse.faces.demo_question import ANSWER, GREETING, Asked
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -59,11 +60,11 @@ def test_the_demo_tells_its_story_counts_and_leaves_nothing_behind(tmp_path: Pat
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAILED" not in done.stdout
     assert done.stdout.count("   ok ") == len(claims(Seen()))
-    assert done.stdout.count("$ kill -9 ") == 4
+    assert done.stdout.count("$ kill -9 ") == 5
     assert re.search(r"^   additions               24 by 4 agents; the number is 24$", done.stdout, re.MULTILINE)
     assert re.search(r"^   at it at once           0$", done.stdout, re.MULTILINE)
     assert re.search(r"^   messages acknowledged   24, heard 24, kept 24$", done.stdout, re.MULTILINE)
-    assert re.search(r"^   processes killed        3 times the hub, 1 agent$", done.stdout, re.MULTILINE)
+    assert re.search(r"^   processes killed        4 times the hub, 1 agent$", done.stdout, re.MULTILINE)
     assert "\x1b" not in done.stdout
     assert not list(tmp_path.glob("synapse-demo-*"))
     assert not processes_of(tmp_path)
@@ -166,6 +167,15 @@ def truthful() -> Seen:
         taken=16,
         left=demo.CHECKPOINT,
         overtaken=False,
+        asked=Asked(
+            held=((8, "held"), (8, "parked"), (8, "held")),
+            answer=ANSWER,
+            code=0,
+            left=0,
+            refused=77,
+            second=3,
+            received=GREETING,
+        ),
         steps=list(OPENED),
         unblocked_ms=80,
         kept=(17, 17),
@@ -184,6 +194,10 @@ def truthful() -> Seen:
 
 def test_every_claim_holds_for_a_truthful_run() -> None:
     assert [text for text, holds in claims(truthful()) if not holds] == []
+
+
+def _told(seen: Seen, **other: object) -> Seen:
+    return replace(seen, asked=replace(seen.asked, **other))  # type: ignore[arg-type]  # the fields of the caller
 
 
 LIES: list[tuple[str, Callable[[Seen], Seen], set[str]]] = [
@@ -213,6 +227,17 @@ LIES: list[tuple[str, Callable[[Seen], Seen], set[str]]] = [
     ("the history has one twice", lambda s: replace(s, kept_messages=[*s.kept_messages, "m1"]), {"the channel"}),
     ("the listener missed one", lambda s: replace(s, heard=s.heard[1:]), {"the channel"}),
     ("the listener heard another order", lambda s: replace(s, heard=s.heard[::-1]), {"the channel"}),
+    ("the lease was not parked", lambda s: _told(s, held=((8, "held"),) * 3), {"stood still"}),
+    (
+        "the lease got another epoch",
+        lambda s: _told(s, held=((8, "held"), (8, "parked"), (9, "held"))),
+        {"stood still"},
+    ),
+    ("another answer came", lambda s: _told(s, answer="no"), {"stood still"}),
+    ("the answer came twice", lambda s: _told(s, left=1), {"came once"}),
+    ("an agent could answer", lambda s: _told(s, refused=0), {"came once"}),
+    ("a second answer counted", lambda s: _told(s, second=0), {"came once"}),
+    ("the message was lost", lambda s: _told(s, received=""), {"found its agent"}),
     ("the hub did not come back", lambda s: replace(s, ready_ms=s.ready_ms[1:]), {"came back"}),
     ("the hub was not killed", lambda s: replace(s, hub_kills=0), {"came back"}),
     ("the journal is broken", lambda s: replace(s, verdict="journal_broken"), {"journal proves"}),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 import msgspec
+from tests.conftest import Certificates
 from websockets.frames import Frame, Opcode
 
 from synapse.core.events import Row
@@ -346,9 +347,17 @@ async def line(listeners: Listeners) -> tuple[asyncio.StreamReader, asyncio.Stre
 
 
 @asynccontextmanager
-async def doors(hub: MemoryHub, home: Path, *, limits: Limits | None = None) -> AsyncIterator[Listeners]:
+async def doors(
+    hub: MemoryHub, home: Path, *, limits: Limits | None = None, tls: Certificates | None = None
+) -> AsyncIterator[Listeners]:
     """Real sockets before a hub in memory. limits: those of the sockets; the hub's own by default."""
-    settings = Settings(home=home, port=0, limits=hub.rules.limits if limits is None else limits)
+    settings = Settings(
+        home=home,
+        port=0,
+        limits=hub.rules.limits if limits is None else limits,
+        tls_cert=None if tls is None else tls.cert,
+        tls_key=None if tls is None else tls.key,
+    )
     home.mkdir(mode=0o700, exist_ok=True)
     listeners = Listeners(hub.turns, settings, TOKEN, asyncio.get_running_loop())
     listeners._next_id = 1_000  # the hub in memory counts its own from 1

@@ -29,7 +29,8 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("send"), st.sampled_from((*ROLES, *ROLES, *AGENTS))),
         st.tuples(st.just("take"), agents, slots),
-        st.tuples(st.just("take"), agents, slots),
+        st.tuples(st.just("wait"), agents, slots),
+        st.tuples(st.just("wait"), agents, slots),
         st.tuples(st.just("wait"), agents, slots),
         st.tuples(st.just("ack"), agents, slots, st.integers(0, 8)),
         st.tuples(st.just("close"), agents, slots),
@@ -38,7 +39,7 @@ steps = st.lists(
         st.tuples(st.just("leave"), agents, roles),
         st.tuples(st.just("restart")),
     ),
-    max_size=40,
+    max_size=60,
 )
 
 
@@ -70,6 +71,7 @@ class Machine:
     hub: MemoryHub
     parcels: list[Parcel] = field(default_factory=list)
     members: dict[str, set[str]] = field(default_factory=lambda: {role: set() for role in ROLES})
+    made: set[str] = field(default_factory=set)
     voices: dict[tuple[str, int], Voice] = field(default_factory=dict)
     waiting: list[tuple[str, int, int]] = field(default_factory=list)
     now_ms: int = 0
@@ -154,6 +156,7 @@ class Machine:
         changed = (await found.ask(JoinRole(role=role.partition(":")[2]), RoleChanged)).changed
         assert changed == (agent not in self.members[role])
         self.members[role].add(agent)
+        self.made.add(role)
 
     async def leave(self, agent: str, role: str) -> None:
         found = await self.voice(agent, 0)
@@ -198,7 +201,7 @@ class Machine:
             found = await self.voice(agent, 0)
             listed = (await found.ask(ListInbox(limit=100), Inbox)).messages
             assert [item.id for item in listed] == [parcel.id for parcel in self.reach(agent) if not parcel.is_acked]
-        for role in ROLES:
+        for role in sorted(self.made):
             told = await self.voices["ann", 0].ask(ShowRole(role=role.partition(":")[2]), RoleInfo)
             queue = [parcel for parcel in self.parcels if parcel.queue == role]
             assert (told.messages, told.members) == (len(queue), len(self.members[role]))
@@ -214,12 +217,41 @@ async def carry_out(plan: list[tuple[object, ...]]) -> int:
             await machine.voice(agent, 0)
         for role in ROLES:
             await machine.join("ann", role)
-        await machine.join("bob", ROLES[0])
+            await machine.join("bob", role)
         for name, *arguments in plan:
             await getattr(machine, str(name))(*arguments)
             await machine.served()
         await machine.nothing_is_lost()
         return len(machine.parcels)
+
+
+async def test_members_are_served_in_the_order_in_which_they_came_and_not_by_name() -> None:
+    async with MemoryHub() as hub:
+        machine = Machine(hub)
+        for agent in ("cleo", "ann", "bob"):
+            await machine.join(agent, ROLES[0])
+        for agent in ("bob", "cleo", "ann"):
+            await machine.wait(agent, 1)
+        for agent in ("bob", "cleo", "ann"):
+            await machine.send(ROLES[0])
+            await machine.served()
+            assert machine.parcels[-1].holder == (agent, 1)
+        await machine.nothing_is_lost()
+
+
+async def test_who_joins_while_it_waits_gets_what_is_there_and_who_leaves_gives_it_back() -> None:
+    async with MemoryHub() as hub:
+        machine = Machine(hub)
+        await machine.join("ann", ROLES[0])
+        await machine.send(ROLES[0])
+        await machine.wait("bob", 1)
+        await machine.join("bob", ROLES[0])
+        await machine.served()
+        assert machine.parcels[0].holder == ("bob", 1)
+        await machine.wait("ann", 1)
+        await machine.leave("bob", ROLES[0])
+        await machine.served()
+        assert (machine.parcels[0].holder, machine.parcels[0].lends) == (("ann", 1), 2)
 
 
 @settings(max_examples=120, deadline=None)

@@ -1,5 +1,6 @@
 """One-line faults, each of which a test must notice: shown by `make prove-planted`."""
 
+from tests.planted.delivery import DELIVERY_FAULTS
 from tests.planted.files import FILE_FAULTS
 from tests.planted.leases import LEASE_FAULTS
 from tests.planted.lending import LENDING_FAULTS
@@ -9,10 +10,14 @@ from tests.planted.observing import OBSERVING_FAULTS
 from tests.planted.plan import PLAN_FAULTS
 from tests.planted.questions import QUESTION_FAULTS
 from tests.planted.roles import ROLE_FAULTS
+from tests.planted.sessions import SESSION_FAULTS
+from tests.planted.signals import SIGNAL_FAULTS
 from tests.planted.spine import SPINE_FAULTS
+from tests.planted.tokens import TOKEN_FAULTS
 from tests.planted.values import VALUE_FAULTS
 
 FAULTS = [
+    *DELIVERY_FAULTS,
     *FILE_FAULTS,
     *LEASE_FAULTS,
     *LENDING_FAULTS,
@@ -22,6 +27,11 @@ FAULTS = [
     *PLAN_FAULTS,
     *QUESTION_FAULTS,
     *ROLE_FAULTS,
+    *SIGNAL_FAULTS,
+    *SESSION_FAULTS,
     *SPINE_FAULTS,
     *VALUE_FAULTS,
 ]
+FAULTS = [*SPINE_FAULTS, *LEASE_FAULTS, *VALUE_FAULTS, *LENDING_FAULTS, *PLAN_FAULTS, *ROLE_FAULTS]
+FAULTS = [*SPINE_FAULTS, *LEASE_FAULTS, *VALUE_FAULTS, *LENDING_FAULTS, *PLAN_FAULTS, *MEMBER_FAULTS]
+FAULTS = [*SPINE_FAULTS, *LEASE_FAULTS, *VALUE_FAULTS, *LENDING_FAULTS, *PLAN_FAULTS, *TOKEN_FAULTS]

@@ -142,8 +142,8 @@ SPINE_FAULTS = [
     ),
     Fault(
         "a stuck peer's outbox has no bound",
-        TURN,
-        "if connection.is_stuck or wire.buffered() + len(data) > self.rules.limits.outbox_bytes_max * 3 // 4:",
+        FEEDS,
+        "if connection.is_stuck or wire.buffered() + len(data) > self._outbox_bytes_max * 3 // 4:",
         "if wire.buffered() < 0:",
         ("tests/hub/test_peers.py",),
     ),
@@ -164,16 +164,16 @@ SPINE_FAULTS = [
     ),
     Fault(
         "the hub's token is not compared",
-        "hub/greeting.py",
-        "if not compare_digest(given, turns.token):",
-        "if not given:",
+        "hub/tokens.py",
+        "if compare_digest(secret.encode(), own):",
+        "if secret:",
         ("tests/hub/test_greeting.py",),
     ),
     Fault(
         "everybody is an operator who asks for it",
-        "hub/greeting.py",
-        "if command.operator and not connection.is_owner:",
-        "if command.operator and not connection.has_token:",
+        "hub/tokens.py",
+        "if command.operator and not (connection.is_owner if token is None else token.role == ADMIN):",
+        "if command.operator and not (token is None or token.role == ADMIN):",
         ("tests/hub/test_greeting.py",),
     ),
     Fault(

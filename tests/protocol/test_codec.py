@@ -235,6 +235,8 @@ def test_free_json_is_known_where_it_is() -> None:
         "session.start",
         "session.update",
         "session.checkpoint",
+        "lane.offer",
+        "lane.send",
     }
 
 

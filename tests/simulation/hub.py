@@ -313,7 +313,6 @@ class SimulatedHub:
             host_bucket=turns.peers.host_buckets.of("simulated", now_ms),
             opened_ms=now_ms,
             is_owner=True,
-            has_token=False,
         )
         life.links[number] = link
         turns.peers.open(link.connection)

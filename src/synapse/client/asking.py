@@ -11,12 +11,14 @@ from synapse.protocol import (
     commands,
     file_replies,
     held_replies,
+    lane_replies,
     plan_replies,
     question_replies,
     replies,
     resource_replies,
     role_replies,
     session_replies,
+    token_replies,
     value_replies,
 )
 from synapse.protocol.codes import CLOSE_NORMAL
@@ -41,6 +43,8 @@ _Page = TypeVar(
     role_replies.RoleInfo,
     session_replies.SessionsPage,
     question_replies.QuestionsPage,
+    lane_replies.LanesPage,
+    token_replies.TokensPage,
     file_replies.FilesPage,
     held_replies.HeldPage,
 )

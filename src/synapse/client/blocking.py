@@ -26,7 +26,16 @@ from synapse.client.subscriptions import PresenceUpdate
 from synapse.errors import Disconnected, LeaseLost
 from synapse.protocol import replies
 from synapse.protocol.codes import CLOSE_NORMAL
-from synapse.protocol.notices import LeaseChanged, Message, PlanChanged, QuestionChanged, ReceiptChanged, ValueChanged
+from synapse.protocol.notices import (
+    Activity,
+    LeaseChanged,
+    Message,
+    PlanChanged,
+    QuestionChanged,
+    ReceiptChanged,
+    Signal,
+    ValueChanged,
+)
 
 _P = ParamSpec("_P")
 _Result = TypeVar("_Result")
@@ -403,6 +412,17 @@ class BlockingClient:
     session = _blocking(Client.session)
     sessions = _blocking(Client.sessions)
     end_session = _blocking(Client.end_session)
+    signal = _blocking(Client.signal)
+    telemetry = _blocking(Client.telemetry)
+    recent_signals = _blocking(Client.recent_signals)
+    say_typing = _blocking(Client.say_typing)
+    offer_lane = _blocking(Client.offer_lane)
+    accept_lane = _blocking(Client.accept_lane)
+    decline_lane = _blocking(Client.decline_lane)
+    close_lane = _blocking(Client.close_lane)
+    send_to_lane = _blocking(Client.send_to_lane)
+    lane = _blocking(Client.lane)
+    lanes = _blocking(Client.lanes)
     rooms = _blocking(Client.rooms)
     channels = _blocking(Client.channels)
     room_info = _blocking(Client.room_info)
@@ -419,6 +439,9 @@ class BlockingClient:
     delete_channel = _blocking(Client.delete_channel)
     set_pool = _blocking(Client.set_pool)
     delete_pool = _blocking(Client.delete_pool)
+    create_token = _blocking(Client.create_token)
+    tokens = _blocking(Client.tokens)
+    revoke_token = _blocking(Client.revoke_token)
     rebind_agent = _blocking(Client.rebind_agent)
     forget_agent = _blocking(Client.forget_agent)
     verify_journal = _blocking(Client.verify_journal)
@@ -454,6 +477,14 @@ class BlockingClient:
     def plan_changes(self, *, room: str | None = None, since: str | None = None) -> BlockingFeed[PlanChanged]:
         """What becomes of a room's plan."""
         return BlockingFeed(self._loop, lambda: self._client.plan_changes(room=room, since=since))
+
+    def signals(self, *channels: str) -> BlockingFeed[Signal]:
+        """Signals of ephemeral channels; without any, telemetry."""
+        return BlockingFeed(self._loop, lambda: self._client.signals(*channels))
+
+    def activity(self) -> BlockingFeed[Activity]:
+        """What agents do."""
+        return BlockingFeed(self._loop, self._client.activity)
 
     lease = _leased(Client.lease)
 

@@ -42,12 +42,15 @@ from synapse.protocol.commands import (
 from synapse.protocol.delivery_commands import DropDead, ResendDead
 from synapse.protocol.file_commands import BeginFile, CompleteFile, ReceiveFile, WithdrawFile
 from synapse.protocol.held_commands import DropHeld, ReleaseHeld
+from synapse.protocol.lane_commands import AcceptLane, CloseLane, DeclineLane, OfferLane, SendLane
 from synapse.protocol.member_commands import InviteMember, KickMember
 from synapse.protocol.notices import ClaimQueued
 from synapse.protocol.plan_commands import DeclareTask, DeclareTasks, NoteProgress, RemoveTask, UpdateTask
 from synapse.protocol.question_commands import AnswerQuestion, AskQuestion, DismissQuestion, WithdrawQuestion
 from synapse.protocol.resource_commands import OfferResource, WithdrawResource
+from synapse.protocol.role_commands import DeleteRole, JoinRole, LeaveRole
 from synapse.protocol.session_commands import EndSession, SaveSessionPoint, StartSession, UpdateSession
+from synapse.protocol.token_commands import CreateToken, RevokeToken
 from synapse.protocol.value_commands import ClearValues, DeleteValue, PutValue, TransferValue
 
 KEYED: Final[frozenset[type[Command]]] = frozenset(
@@ -56,6 +59,8 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
         AckInbox,
         ResendDead,
         DropDead,
+        CreateToken,
+        RevokeToken,
         RebindAgent,
         ForgetAgent,
         CreateRoom,
@@ -88,6 +93,9 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
         UpdateTask,
         NoteProgress,
         RemoveTask,
+        JoinRole,
+        LeaveRole,
+        DeleteRole,
         StartSession,
         UpdateSession,
         SaveSessionPoint,
@@ -96,6 +104,14 @@ KEYED: Final[frozenset[type[Command]]] = frozenset(
         AnswerQuestion,
         DismissQuestion,
         WithdrawQuestion,
+        JoinRole,
+        LeaveRole,
+        DeleteRole,
+        OfferLane,
+        AcceptLane,
+        DeclineLane,
+        CloseLane,
+        SendLane,
         BeginFile,
         CompleteFile,
         ReceiveFile,

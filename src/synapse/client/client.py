@@ -28,6 +28,7 @@ from synapse.client.files import FileRefused
 from synapse.client.held import HeldMessages
 from synapse.client.home import Surroundings
 from synapse.client.identity import Card, Identity, own_name
+from synapse.client.lanes import WorkLanes
 from synapse.client.leases import PLAIN, HeldLease, Mode, Terms, claim, claim_command, milliseconds, texts
 from synapse.client.lifeline import Lifeline, Wiring
 from synapse.client.places import Places
@@ -37,6 +38,8 @@ from synapse.client.resources import LentResources
 from synapse.client.role_queues import RoleQueues
 from synapse.client.sent_files import SentFiles
 from synapse.client.sessions import WorkSessions
+from synapse.client.signals import Signalling, is_about_key
+from synapse.client.soft_feeds import ActivityFeed, SignalFeed
 from synapse.client.subscriptions import (
     LeaseFeed,
     MessageFeed,
@@ -48,10 +51,11 @@ from synapse.client.subscriptions import (
     ValueFeed,
 )
 from synapse.client.takes import Takes, wait_receipt
+from synapse.client.tokens import NewToken, Tokens
 from synapse.client.transport import Dial, HubDialer, Transport
 from synapse.client.values import SharedValues
 from synapse.client.worktree import files_of
-from synapse.errors import LeaseLost
+from synapse.errors import LeaseLost, Rejected
 from synapse.protocol import commands, replies, terms
 from synapse.protocol.card_commands import Skill
 from synapse.protocol.cursor import cursor_of
@@ -60,6 +64,7 @@ from synapse.protocol.notices import Message
 from synapse.protocol.plan_commands import TaskSpec
 
 __all__ = [
+    "ActivityFeed",
     "Card",
     "Client",
     "Dial",
@@ -70,6 +75,7 @@ __all__ = [
     "LeaseLost",
     "Message",
     "MessageFeed",
+    "NewToken",
     "OutcomeUnknown",
     "PlanFeed",
     "PresenceFeed",
@@ -78,6 +84,7 @@ __all__ = [
     "QuestionFeed",
     "ReceiptFeed",
     "RequestTimeout",
+    "SignalFeed",
     "Skill",
     "TaskSpec",
     "Terms",
@@ -107,6 +114,9 @@ class Client(
     Digests,
     Happenings,
     WorkSessions,
+    Signalling,
+    WorkLanes,
+    Tokens,
 ):
     """One agent's connection to a hub. Use it as `async with Client(...) as client`, in one event loop.
 
@@ -133,7 +143,8 @@ class Client(
         uri: `unix:/path`, `ws://…`, `wss://…`; else the hub of `home`. name: the agent; else SYNAPSE_NAME,
         SYN_IDENTITY, `user@host`. card: what others see of it. room: `room` or `room:channel` for messages that name
         none. secret: else the one that `home` keeps for this hub and name. operator: no agent, for the hub's own user
-        on its Unix socket. timeout: seconds for one request, reconnects and repeats included.
+        on its Unix socket, or with a token of the role admin. timeout: seconds for one request, reconnects and repeats
+        included.
         Raises `HomeRefused` for a broken config.toml.
         """
         flags = {"home": home, "uri": uri, "name": name, "room": room}
@@ -191,7 +202,8 @@ class Client(
     ) -> replies.Sent:
         """Send anything that JSON can say: to agents, to a `room:channel`, to a target, or else to the client's room.
 
-        target: an agent, a comma list, `all`, `room:channel`. create: a recipient never seen is made, not refused.
+        target: an agent, a comma list, `all`, `room:channel`. create: a recipient never seen is made, not refused. To
+        an ephemeral channel it goes as `signal` does.
         Raises as `request`, TypeError for a body that is not JSON.
         """
         command = commands.SendMessage(
@@ -205,7 +217,12 @@ class Client(
             reply_to=reply_to,
             priority=priority,
         )
-        return await self.request(command, replies.Sent, idem_key=idem_key)
+        try:
+            return await self.request(command, replies.Sent, idem_key=idem_key)
+        except Rejected as refusal:
+            if idem_key is not None or not is_about_key(refusal):
+                raise
+        return await self._lifeline.ask(command, replies.Sent)
 
     def subscribe(self, *channels: str, inbox: bool = False, since: str | None = None) -> MessageFeed:
         """Follow channels (`room:channel`, or `room:deploy-*` for all whose names begin so, those to come included) and

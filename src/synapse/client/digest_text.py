@@ -23,6 +23,7 @@ SECTIONS = ("asked", "blocked", "mine", "rest")
 _HEADS = {"asked": "Asked of you", "blocked": "Blocks you", "mine": "Yours", "rest": "The rest, in counts"}
 _MORE = {"asked": "synapse inbox", "blocked": "synapse state, synapse board", "mine": "synapse board", "rest": ""}
 _GROUPS = {
+    "questions": "questions to people",
     "inbox": "to you",
     "messages": "messages",
     "plan": "plan",

@@ -39,6 +39,7 @@ from synapse.protocol.commands import (
     WithdrawClaim,
 )
 from synapse.protocol.notices import LeaseLost as LostNotice
+from synapse.protocol.session_replies import Resume
 from synapse.protocol.terms import Artefact
 
 BELIEF: Final = 0.9
@@ -255,6 +256,11 @@ class HeldLease:
     def checkpoint(self) -> replies.Checkpoint | None:
         """What the last holder of the task left, if anything. `data_of` decodes it."""
         return self.info.checkpoint or None
+
+    @property
+    def resume(self) -> Resume | None:
+        """What a run that broke off left for whoever claims its task, if anything."""
+        return self.info.resume or None
 
     @property
     def is_live(self) -> bool:

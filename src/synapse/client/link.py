@@ -364,6 +364,8 @@ def _connect_websocket(around: Surroundings, where: Whereabouts, timeout_s: floa
     from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
     from websockets.sync.client import connect
 
+    from synapse.client.tls import client_context, distrust
+
     opened = ExitStack()
     try:
         connection = opened.enter_context(
@@ -374,6 +376,7 @@ def _connect_websocket(around: Surroundings, where: Whereabouts, timeout_s: floa
                 compression=None,
                 max_size=FRAME_BYTES_MAX,
                 proxy=None,
+                ssl=client_context(around) if where.uri.startswith("wss:") else None,
                 user_agent_header=f"synapse-cli/{__version__}",
             )
         )
@@ -384,5 +387,5 @@ def _connect_websocket(around: Surroundings, where: Whereabouts, timeout_s: floa
     except (InvalidHandshake, EOFError) as error:
         raise unreachable(around, where, f"no WebSocket: {error}") from error
     except (OSError, TimeoutError) as error:
-        raise unreachable(around, where, error.strerror or str(error) or "no answer") from error
+        raise unreachable(around, where, distrust(error)) from error
     return Frames(connection, opened)

@@ -69,10 +69,25 @@ class Places(Asking):
         only, of which I am the first. Raises `Rejected`: `bad_name`, `already_exists`, `limit`."""
         return await self.request(commands.CreateRoom(room=room, type=kind, private=private), replies.Place)
 
-    async def create_channel(self, channel: str, *, kind: str = "channel", private: bool = False) -> replies.Place:
-        """Create a channel (`room:channel`) in a room that exists. private: for its own
-        members only. Raises `Rejected` as `create_room`, `not_found`."""
-        return await self.request(commands.CreateChannel(channel=channel, type=kind, private=private), replies.Place)
+    async def create_channel(
+        self,
+        channel: str,
+        *,
+        kind: str = "channel",
+        private: bool = False,
+        ephemeral: bool = False,
+        schema: str | None = None,
+    ) -> replies.Place:
+        """Create a channel (`room:channel`) in a room that exists. private: for its own members only.
+
+        ephemeral: what is sent to it is told to who follows it, and not kept; `signal` and `signals`. schema: of an
+        ephemeral one, `telemetry` or `typing`; other bodies are refused. Raises `Rejected` as `create_room`,
+        `not_found`.
+        """
+        command = commands.CreateChannel(
+            channel=channel, type=kind, private=private, ephemeral=ephemeral, schema=schema
+        )
+        return await self.request(command, replies.Place)
 
     async def delete_room(self, room: str) -> replies.Place:
         """Operator: delete a room without members, and its channels. Raises `Rejected`: `not_empty`, `protected`."""

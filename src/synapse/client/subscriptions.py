@@ -7,21 +7,19 @@ Rule 2: after a reconnect a feed with a position goes on from there; a presence 
 """
 
 import asyncio
-import math
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Generic, Self, TypeAlias, TypeVar, assert_never
+from typing import TYPE_CHECKING, Generic, Self, TypeAlias, TypeVar, assert_never
 
 import msgspec
 from msgspec import UNSET
 
-from synapse.client.calls import RequestTimeout
-from synapse.errors import Disconnected, PeerError, Rejected, SynapseError
-from synapse.protocol.codec import HubFrame
-from synapse.protocol.codes import CLOSE_NORMAL
-from synapse.protocol.commands import Subscribe, Unsubscribe
+from synapse.client.feed import QUEUE_BYTES_MAX as QUEUE_BYTES_MAX
+from synapse.client.feed import QUEUE_MESSAGES_MAX as QUEUE_MESSAGES_MAX
+from synapse.client.feed import Feed as Feed
+from synapse.client.soft_feeds import ActivityFeed, SignalFeed, Typists, follows
+from synapse.errors import Disconnected, PeerError, Rejected
+from synapse.protocol.commands import Subscribe
 from synapse.protocol.notices import (
     Broken,
     CaughtUp,
@@ -35,13 +33,11 @@ from synapse.protocol.notices import (
     ReceiptChanged,
     ValueChanged,
 )
-from synapse.protocol.replies import Subscribed, Unsubscribed
+from synapse.protocol.replies import Subscribed
+from synapse.protocol.signal_notices import Activity, Signal, SoftNotice, Typing
 
 if TYPE_CHECKING:
     from synapse.client.lifeline import Lifeline
-
-QUEUE_MESSAGES_MAX: Final = 1_000
-QUEUE_BYTES_MAX: Final = 4 * 1024 * 1024
 
 Told: TypeAlias = (
     Message
@@ -50,6 +46,7 @@ Told: TypeAlias = (
     | PlanChanged
     | ReceiptChanged
     | QuestionChanged
+    | SoftNotice
     | PresenceSnapshot
     | PresenceChanged
     | CaughtUp
@@ -58,119 +55,6 @@ Told: TypeAlias = (
 """Notices that belong to a subscription."""
 
 _Kept = TypeVar("_Kept", Message, LeaseChanged, ValueChanged, PlanChanged, QuestionChanged, ReceiptChanged)
-
-
-class Feed(ABC):
-    """What every subscription of the client has: its place with the hub, its end, and who waits for it."""
-
-    def __init__(self, lifeline: "Lifeline") -> None:
-        self.task: asyncio.Task[None] | None = None
-        self.subscription: int | None = None
-        self._lifeline = lifeline
-        self._confirmed: asyncio.Event = asyncio.Event()
-        self._has_room = asyncio.Event()
-        self._has_room.set()
-        self._stirred = asyncio.Event()
-        self._something = asyncio.Event()
-        self._is_open = False
-        self._is_left = False
-        self._is_deaf = False
-        self._end: SynapseError | None = None
-
-    async def __aenter__(self) -> Self:
-        """Subscribe. Raises `Rejected`, `RequestTimeout`, `Disconnected`."""
-        assert not self._is_open, "a feed is entered once"
-        self._is_open = True
-        await self._lifeline.follow(self)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._lifeline.unfollow(self)
-
-    @abstractmethod
-    def command(self) -> Subscribe:
-        """What to ask the hub for, from here on."""
-
-    @abstractmethod
-    def on_subscribed(self, reply: Subscribed) -> None:
-        """The hub has confirmed; what it says next is for this feed."""
-
-    async def confirmed(self) -> None:
-        """Wait for the first confirmation. Raises what the hub refused it with."""
-        await self._confirmed.wait()
-        if self._end is not None:
-            raise self._end
-        if self._is_left:
-            raise Disconnected(CLOSE_NORMAL, "the client was closed")
-
-    def fail(self, end: SynapseError | None) -> None:
-        """No more will come: for an error, or (None) because that was wished."""
-        if self._end is None and not self._is_left:
-            self._end = end
-            self.leave()
-
-    def leave(self) -> None:
-        """Ask `follow` to end the subscription; iterations end behind what is queued."""
-        self._is_left = True
-        for event in (self._confirmed, self._has_room, self._stirred, self._something):
-            event.set()
-
-    async def follow(self, lifeline: "Lifeline") -> None:
-        """Keep this subscription on one connection. Runs in the connection's task group and ends with it."""
-        self.subscription = None
-        if not self._is_left:
-            self._stirred.clear()
-        try:
-            while True:
-                await self._has_room.wait()
-                if self._is_left:
-                    return
-                await lifeline.ask(self.command(), Subscribed, timeout=math.inf, heard=self._stand)
-                await self._stirred.wait()
-                await self._part(lifeline)
-                if self._is_left:
-                    return
-                self._stirred.clear()
-        except (Rejected, PeerError, RequestTimeout) as error:
-            self.fail(error)
-
-    async def _part(self, lifeline: "Lifeline") -> None:
-        subscription, self.subscription = self.subscription, None
-        if subscription is None:
-            return
-        try:
-            await lifeline.ask(Unsubscribe(subscription=subscription), Unsubscribed, timeout=math.inf)
-        except Rejected as refusal:
-            if refusal.code != "not_found":  # a broken feed has ended by itself
-                raise
-
-    def _stand(self, frame: HubFrame) -> None:
-        """Told of the confirmation before any message behind it is looked at."""
-        try:
-            reply = msgspec.json.decode(frame.body, type=Subscribed)
-        except msgspec.MsgspecError:
-            return  # whoever asked finds the same and says so
-        self.subscription = reply.subscription
-        self._is_deaf = False
-        self.on_subscribed(reply)
-        self._confirmed.set()
-
-    @property
-    def is_listening(self) -> bool:
-        """True while what comes belongs to this feed."""
-        return self.subscription is not None and not self._is_deaf and not self._is_left
-
-    async def _more(self) -> None:
-        """Wait until there may be something. Raises the feed's end when there will be nothing any more."""
-        assert self._is_open, "enter the feed first: `async with client.subscribe(...) as feed`"
-        if self._end is not None:
-            raise self._end
-        if self._is_left:
-            raise StopAsyncIteration
-        self._something.clear()
-        await self._something.wait()
 
 
 class ResumingFeed(Feed, Generic[_Kept]):
@@ -243,11 +127,6 @@ class ResumingFeed(Feed, Generic[_Kept]):
         return notice
 
 
-def _follows(name: str, address: str) -> bool:
-    """True when `name`, an address or a topic such as `main:deploy-*`, is or has this address or topic in it."""
-    return name == address or (name.endswith("*") and address.startswith(name[:-1]))
-
-
 class MessageFeed(ResumingFeed[Message]):
     """Messages of some channels or topics, of my inbox, or both."""
 
@@ -267,20 +146,40 @@ class MessageFeed(ResumingFeed[Message]):
         self._topics = tuple(name for name in self.channels if name.endswith("*"))
         self.inbox = inbox
         self._numbers: dict[str, int] = {}
+        self._typing = Typists()
 
     def command(self) -> Subscribe:
         """Subscribe from the last message that was kept."""
         return Subscribe(channels=self.channels, inbox=self.inbox, since=self._position)
 
     def on_subscribed(self, reply: Subscribed) -> None:
-        """Without a position of its own the feed begins where the hub says, and so do the numbers of its channels."""
+        """Without a position of its own the feed begins where the hub says, and so do the numbers of its channels. Of a
+        channel that keeps nothing there would never be a message."""
+        ephemeral = [f"{at.room}:{at.channel}" for at in reply.positions if at.ephemeral]
+        if ephemeral:
+            why = f"{', '.join(ephemeral)}: what is sent there is no message that is kept; follow it with signals()"
+            self.fail(Rejected("unsupported", why, {"channels": ephemeral}))
         if self._position is None:
             self._numbers = {f"{at.room}:{at.channel}": at.n for at in reply.positions if at.room is not None}
         super().on_subscribed(reply)
 
     def has(self, address: str) -> bool:
         """True for the address of a channel that this feed follows."""
-        return address in self.channels or any(_follows(name, address) for name in self._topics)
+        return address in self.channels or any(follows(name, address) for name in self._topics)
+
+    @property
+    def typing(self) -> tuple[Typing, ...]:
+        """Who is writing something for the channels of this feed right now."""
+        return self._typing.now(asyncio.get_running_loop().time())
+
+    def hear_typing(self, notice: Typing) -> None:
+        """Somebody is."""
+        self._typing.note(notice, asyncio.get_running_loop().time())
+
+    def hear(self, notice: Message, seq: int, size: int) -> None:
+        """One message; who sent it is done with writing."""
+        self._typing.end(notice)
+        super().hear(notice, seq, size)
 
     def _is_next(self, message: Message) -> bool:
         """Check the gapless number of a channel of ours. It begins again at 1 when the channel was made anew."""
@@ -428,6 +327,8 @@ class Feeds:
         self._plans: dict[str, PlanFeed] = {}
         self._questions: dict[str, QuestionFeed] = {}
         self._presence: PresenceFeed | None = None
+        self._signals: list[SignalFeed] = []
+        self._activity: ActivityFeed | None = None
 
     def __iter__(self) -> Iterator[Feed]:
         return iter(tuple(self._all))
@@ -435,12 +336,14 @@ class Feeds:
     def add(self, feed: Feed) -> None:
         """Route to this feed from now on. Raises `Rejected(already_subscribed)` when another one has what it wants."""
         taken: list[str] = []
-        if isinstance(feed, MessageFeed):
+        if isinstance(feed, MessageFeed | SignalFeed):
+            followed = [*self._by_channel, *(name for other in self._signals for name in other.channels)]
             taken = [
                 address
                 for address in feed.channels
-                if any(_follows(name, address) or _follows(address, name) for name in self._by_channel)
+                if any(follows(name, address) or follows(address, name) for name in followed)
             ]
+        if isinstance(feed, MessageFeed):
             taken += ["my inbox"] if feed.inbox and self._inbox is not None else []
         elif isinstance(feed, LeaseFeed):
             taken = ["leases"] if self._leases is not None else []
@@ -454,6 +357,8 @@ class Feeds:
             taken = [f"the questions of {feed.room}"] if feed.room in self._questions else []
         elif isinstance(feed, PresenceFeed):
             taken = ["presence"] if self._presence is not None else []
+        elif isinstance(feed, ActivityFeed):
+            taken = ["activity"] if self._activity is not None else []
         if taken:
             raise Rejected(
                 "already_subscribed",
@@ -477,6 +382,10 @@ class Feeds:
             self._questions[feed.room] = feed
         elif isinstance(feed, PresenceFeed):
             self._presence = feed
+        elif isinstance(feed, SignalFeed):
+            self._signals.append(feed)
+        elif isinstance(feed, ActivityFeed):
+            self._activity = feed
 
     def remove(self, feed: Feed) -> None:
         """Forget a feed. Doing it twice is the same as once."""
@@ -497,6 +406,8 @@ class Feeds:
         self._leases = None if self._leases is feed else self._leases
         self._receipts = None if self._receipts is feed else self._receipts
         self._presence = None if self._presence is feed else self._presence
+        self._signals = [other for other in self._signals if other is not feed]
+        self._activity = None if self._activity is feed else self._activity
 
     def hear(self, notice: Told, seq: int, size: int) -> None:
         """Give a notice to the feed it is for; one that nobody follows any more is dropped."""
@@ -528,6 +439,19 @@ class Feeds:
             case PresenceSnapshot() | PresenceChanged():
                 if self._presence is not None:
                     self._presence.hear(notice)
+            case Signal():
+                address = f"{notice.room}:{notice.channel}"
+                for signals in self._signals:
+                    if signals.has(address):
+                        signals.hear(notice, size)
+            case Activity():
+                if self._activity is not None:
+                    self._activity.hear(notice, size)
+            case Typing():
+                address = f"{notice.room}:{notice.channel}"
+                typed = self._by_channel.get(address) or self._topic_of(address)
+                if typed is not None:
+                    typed.hear_typing(notice)
             case CaughtUp():
                 for other in self._all:
                     if other.subscription == notice.subscription and isinstance(other, ResumingFeed):
@@ -541,7 +465,7 @@ class Feeds:
                 assert_never(notice)
 
     def _topic_of(self, address: str) -> MessageFeed | None:
-        return next((self._by_channel[name] for name in self._topics if _follows(name, address)), None)
+        return next((self._by_channel[name] for name in self._topics if follows(name, address)), None)
 
     def finish(self, end: Disconnected | None) -> None:
         """The client has ended: with an error, or (None) because it was closed."""

@@ -301,10 +301,11 @@ class HubDialer:
     async def _dial_websocket(self, where: Whereabouts) -> Transport:
         from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
 
+        from synapse.client.tls import distrust
         from synapse.client.websocket import open_websocket
 
         try:
-            return await open_websocket(where.uri)
+            return await open_websocket(where.uri, self._around)
         except InvalidURI as error:
             raise ValueError(str(error)) from error
         except InvalidStatus as error:
@@ -312,4 +313,4 @@ class HubDialer:
         except InvalidHandshake as error:
             raise unreachable(self._around, where, f"no WebSocket: {error}") from error
         except OSError as error:
-            raise unreachable(self._around, where, error.strerror or str(error) or "no answer") from error
+            raise unreachable(self._around, where, distrust(error)) from error

@@ -15,6 +15,8 @@ from websockets.protocol import State
 from websockets.uri import WebSocketURI, parse_uri
 
 from synapse import __version__
+from synapse.client.home import Surroundings
+from synapse.client.tls import client_context
 from synapse.client.transport import FRAME_BYTES_MAX, LOST, Stream
 from synapse.errors import Disconnected, PeerError
 from synapse.protocol.codes import CLOSE_NORMAL
@@ -122,10 +124,10 @@ class WebSocketTransport(Stream):
             super()._begin_close()
 
 
-async def open_websocket(uri: str) -> WebSocketTransport:
-    """Connect and shake hands. Raises `InvalidURI`, OSError, `InvalidHandshake`."""
+async def open_websocket(uri: str, around: Surroundings) -> WebSocketTransport:
+    """Connect and shake hands. Raises `InvalidURI`, OSError, `InvalidHandshake`, `HomeRefused` for no CA."""
     where = parse_uri(uri)
-    ssl, name = (True, where.host) if where.secure else (None, None)
+    ssl, name = (client_context(around), where.host) if where.secure else (None, None)
     _, connection = await asyncio.get_running_loop().create_connection(
         lambda: WebSocketTransport(where), where.host, where.port, ssl=ssl, server_hostname=name
     )

@@ -27,6 +27,8 @@ from synapse.core.events import (
 from synapse.core.file_answers import answer_file, look_file, look_files
 from synapse.core.files import FileMutation
 from synapse.core.held_answers import answer_held, look_held, sent_held
+from synapse.core.lane_answers import answer_lane, lanes_to_list, listed_lane
+from synapse.core.lanes import LaneMutation
 from synapse.core.lease_answers import (
     LeaseMutation,
     LeaseQuery,
@@ -58,6 +60,9 @@ from synapse.core.role_queues import RoleMutation, require_role
 from synapse.core.rooms import Channel, Room, channel_known, knows, require_room, room_known
 from synapse.core.session_answers import answer_session, listed_session, look_session, sessions_to_list
 from synapse.core.session_changes import SessionMutation
+from synapse.core.signals import channel_signals, last_number
+from synapse.core.token_answers import answer_token, listed_token, tokens_to_list
+from synapse.core.tokens import TokenMutation
 from synapse.core.value_answers import answer_value, look_value, value_info, values_to_list
 from synapse.core.values import ValueMutation
 from synapse.protocol.card_commands import ListCards, SetCard, ShowCard
@@ -89,6 +94,8 @@ from synapse.protocol.commands import (
 from synapse.protocol.cursor import cursor_of, message_id, seq_of_message
 from synapse.protocol.file_commands import ListFiles, ShowFile
 from synapse.protocol.held_commands import ListHeld
+from synapse.protocol.lane_commands import ListLanes
+from synapse.protocol.lane_replies import LanesPage
 from synapse.protocol.notices import PresenceEntry
 from synapse.protocol.plan_commands import (
     ListTasks,
@@ -120,6 +127,8 @@ from synapse.protocol.role_commands import ListRoles, ShowRole
 from synapse.protocol.role_replies import RolesPage
 from synapse.protocol.session_commands import ListSessions, ShowSession
 from synapse.protocol.session_replies import SessionsPage
+from synapse.protocol.token_commands import ListTokens
+from synapse.protocol.token_replies import TokensPage
 from synapse.protocol.value_commands import GetValue, ListValues
 from synapse.protocol.value_replies import ValuesPage
 
@@ -144,6 +153,8 @@ Answerable: TypeAlias = (
     | ValueMutation
     | ResourceMutation
     | SessionMutation
+    | LaneMutation
+    | TokenMutation
     | SetCard
     | MemberMutation
     | FileMutation
@@ -168,6 +179,8 @@ _RestQuery: TypeAlias = (
     | ListSessions
     | ShowQuestion
     | ListQuestions
+    | ListLanes
+    | ListTokens
     | ShowFile
     | ListFiles
     | ListHeld
@@ -203,6 +216,8 @@ _Paged: TypeAlias = (
     | ShowRole
     | ListSessions
     | ListQuestions
+    | ListLanes
+    | ListTokens
 )
 
 QUERIES = frozenset(get_args(Query))
@@ -253,6 +268,8 @@ def _answer_rest(
     | RoleMutation
     | SessionMutation
     | QuestionMutation
+    | LaneMutation
+    | TokenMutation
     | ValueMutation
     | MemberMutation
     | DeliveryMutation,
@@ -267,6 +284,8 @@ def _answer_rest(
         return answer_value(state, command, by, events, cursor)
     if isinstance(command, MemberMutation):
         return answer_members(state, command, events, cursor)
+    if isinstance(command, LaneMutation):
+        return answer_lane(command, events, cursor)
     if isinstance(command, SessionMutation):
         return answer_session(state, command, by, events, cursor)
     if isinstance(command, QuestionMutation):
@@ -281,6 +300,8 @@ def _answer_rest(
         return answer_role(command, events, cursor)
     if isinstance(command, DeliveryMutation):
         return answer_delivery(command, events, cursor)
+    if isinstance(command, TokenMutation):
+        return answer_token(command, events, cursor)
     return answer_lease(state, command, by, events, cursor)
 
 
@@ -387,12 +408,7 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
         case GetValue():
             return look_value(state, query, by, cursor)
         case ListValues():
-            place, keys = values_to_list(state, query, by)
-            there = state.values.by_room.get(require_room(state, place, by).id, {})
-            values, following = _listed(
-                keys, query, rules, lambda key: value_info(place, there[key], has_value=query.values)
-            )
-            return ValuesPage(seq=state.seq, values=values, next=following, cursor=cursor)
+            return _values_page(state, rules, query, by, cursor)
         case _:
             return _look_rest(state, rules, query, by, cursor)
 
@@ -428,6 +444,13 @@ def _look_rest(state: "State", rules: Rules, query: _RestQuery, by: By, cursor: 
             return SessionsPage(seq=state.seq, sessions=sessions, next=following, cursor=cursor)
         case ShowQuestion() | ListQuestions():
             return _look_questions(state, rules, query, by, cursor)
+        case ListLanes():
+            lanes, following = _listed(
+                lanes_to_list(state, query, by), query, rules, lambda name: listed_lane(state, name, by)
+            )
+            return LanesPage(seq=state.seq, lanes=lanes, next=following, cursor=cursor)
+        case ListTokens():
+            return _tokens_page(state, rules, query, by, cursor)
         case ShowFile():
             return look_file(state, rules, query, by, cursor)
         case ListFiles():
@@ -470,6 +493,18 @@ def _plan_page(state: "State", rules: Rules, query: ListTasks, by: By, cursor: s
         next=following,
         cursor=cursor,
     )
+
+
+def _values_page(state: "State", rules: Rules, query: ListValues, by: By, cursor: str) -> ValuesPage:
+    place, keys = values_to_list(state, query, by)
+    there = state.values.by_room.get(require_room(state, place, by).id, {})
+    values, following = _listed(keys, query, rules, lambda key: value_info(place, there[key], has_value=query.values))
+    return ValuesPage(seq=state.seq, values=values, next=following, cursor=cursor)
+
+
+def _tokens_page(state: "State", rules: Rules, query: ListTokens, by: By, cursor: str) -> TokensPage:
+    tokens, following = _listed(tokens_to_list(state, by), query, rules, lambda name: listed_token(state, name, by))
+    return TokensPage(tokens=tokens, next=following, cursor=cursor)
 
 
 def _listed(
@@ -539,7 +574,10 @@ def _channel_info(
         created_by=channel.created_by,
         members=len(channel.members),
         private=channel.private,
-        messages=channel.last_n,
+        messages=last_number(state, channel),
+        ephemeral=channel.ephemeral,
+        schema=channel.schema,
+        signals=channel_signals(state, channel) if channel.ephemeral else UNSET,
         participants=UNSET if participants is None else participants,
         next=UNSET if participants is None else following,
         cursor=UNSET if cursor is None else cursor,

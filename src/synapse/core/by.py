@@ -31,7 +31,7 @@ class By:
 
     actor: agent name, `operator` or `hub`. agent: its id. home: address used when a message names none.
     at_ms: wall clock, recorded. lease_ms: lease clock, never recorded. role: what its token allows. rooms: the only
-    ones that its token grants, None for all.
+    ones that its token grants, None for all. token: its id, None for the hub's own and where none is needed.
     """
 
     actor: str
@@ -43,6 +43,7 @@ class By:
     operator: bool = False
     role: str = AGENT
     rooms: frozenset[str] | None = None
+    token: int | None = None
 
     def require_agent(self) -> int:
         """The agent's id. Raises `Rejected`: `not_permitted` for an observer, `anonymous` for an operator."""

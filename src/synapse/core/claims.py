@@ -32,7 +32,7 @@ from synapse.core.scopes import normal_path
 from synapse.errors import Rejected
 from synapse.protocol.commands import ClaimLease
 from synapse.protocol.names import require_task, shown
-from synapse.protocol.terms import MODES, PRIORITIES
+from synapse.protocol.terms import HUMAN, MODES, PRIORITIES
 
 if TYPE_CHECKING:
     from synapse.core.state import State
@@ -297,11 +297,11 @@ def _claimant(state: "State", command: ClaimLease, by: By) -> Agent:
     agent = state.agents.by_id[by.require_agent()]
     if command.claimant is not None and command.claimant != agent.name:
         raise Rejected("not_permitted", "only an operator claims for another agent - at `$.body.claimant`")
-    if command.preempt and agent.card.kind != "human":
+    if command.preempt and not (agent.card.kind == "human" if by.token is None else by.has_role(HUMAN)):
         raise Rejected(
             "not_permitted",
             f"preempting takes a lease away: an operator does it, or an agent of kind human; {agent.name} is of kind "
-            f"{shown(agent.card.kind)}",
+            f"{shown(agent.card.kind)}" + ("" if by.token is None else f", and its token of the role {by.role}"),
         )
     return agent
 

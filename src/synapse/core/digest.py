@@ -16,8 +16,9 @@ from synapse.core.inboxes import ALL, Entry
 from synapse.core.leases import NO_LEASES, NOTHING_YET, RANK, Lease, Place
 from synapse.core.lifecycle import ENDS
 from synapse.core.plan import RoomPlan, Task
-from synapse.core.rooms import Room
+from synapse.core.rooms import Room, may_see
 from synapse.protocol.digest_replies import DigestAsk, DigestBlock, DigestCounts, DigestNeed, DigestOwn
+from synapse.protocol.terms import HUMAN
 
 if TYPE_CHECKING:
     from synapse.core.state import State
@@ -64,7 +65,7 @@ def picture(state: "State", room: Room, by: By, since: int | None) -> Picture:
         offers=tuple(_offer(state, lease, since) for lease in offered),
         blocked=(*_waiting(state, agent, by), *_stuck(state, stuck, by)),
         mine=(*_held(state, agent, by), *_suggested(room, free)),
-        counts=_counts(state, room, plan, entries),
+        counts=_counts(state, room, plan, entries, by),
     )
 
 
@@ -211,7 +212,7 @@ def _suggested(room: Room, tasks: Iterable[Task]) -> Iterator[DigestOwn]:
 # The rest.
 
 
-def _counts(state: "State", room: Room, plan: RoomPlan, entries: Iterable[Entry]) -> tuple[DigestCounts, ...]:
+def _counts(state: "State", room: Room, plan: RoomPlan, entries: Iterable[Entry], by: By) -> tuple[DigestCounts, ...]:
     statuses: dict[str, int] = {}
     for task in plan.tasks.values():
         name = "ready" if task.is_ready else task.status
@@ -225,9 +226,13 @@ def _counts(state: "State", room: Room, plan: RoomPlan, entries: Iterable[Entry]
         if entry.dead or entry.reason == ALL:
             name = "dead" if entry.dead else "to all"
             unacked[name] = unacked.get(name, 0) + 1
+    questions = {"mine": len(state.questions.of_agent.get(by.require_agent(), ()))}
+    if by.has_role(HUMAN):
+        rooms = (other for other in state.questions.of_room if may_see(state.rooms.by_id[other], by))
+        questions = {"to answer": sum(len(state.questions.of_room[other]) for other in rooms), **questions}
     online = state.soft.presence.online()
     agents = {"online": online, "not online": len(state.agents.by_id) - online}
-    groups = (("unacked", unacked), ("tasks", statuses), ("held", owners), ("agents", agents))
+    groups = (("questions", questions), ("unacked", unacked), ("tasks", statuses), ("held", owners), ("agents", agents))
     return tuple(
         counted(of, {name: n for name, n in counts.items() if n}) for of, counts in groups if any(counts.values())
     )

@@ -27,6 +27,7 @@ from synapse.core.delivery_events import MessagesDropped as MessagesDropped
 from synapse.core.file_events import FileBegun, FileChunked, FileCompleted, FileEnded, FileEvent, FileReceived
 from synapse.core.held_events import HeldDropped
 from synapse.core.idem import Idem as Idem
+from synapse.core.lane_events import LaneAccepted, LaneEnded, LaneEvent, LaneMessaged, LaneOffered, lane_keys
 from synapse.core.link import Link
 from synapse.core.mail import Delivery as Delivery
 from synapse.core.mail import Mail
@@ -61,7 +62,9 @@ from synapse.core.session_events import (
     SessionResumed,
     SessionStarted,
     SessionUpdated,
+    session_keys,
 )
+from synapse.core.token_events import TokenCreated, TokenEvent, TokenExpired, TokenRevoked
 from synapse.core.value_events import ValueDeleted, ValueEvent, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
 from synapse.protocol.terms import Artefact
 
@@ -416,6 +419,8 @@ Event: TypeAlias = (
     | ResourceEvent
     | RoleEvent
     | SessionEvent
+    | LaneEvent
+    | TokenEvent
     | ValueEvent
 )
 
@@ -482,7 +487,7 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return (f"ta/{event.ask.room}/{event.ask.task}", LEASES, *arrival)
         case LeaseOffered():
             return (f"ta/{event.ask.room}/{event.ask.task}", LEASES, f"in/{event.to.agent}")
-        case PoolSet() | PoolDeleted() | ResourceOffered() | ResourceWithdrawn() | ResourceExpired():
+        case PoolSet() | PoolDeleted() | ResourceOffered() | ResourceWithdrawn() | ResourceExpired() | TokenCreated():
             return ("hub",)
         case ValuePut() | ValueDeleted() | ValueExpired() | ValueTransferred() | ValuesCleared():
             return (f"kv/{event.room}",)
@@ -493,16 +498,16 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
         case TasksReady():
             return (f"pl/{event.room}",)
         case SessionStarted() | SessionUpdated() | SessionEnded() | SessionResumed():
-            return (f"se/{seq if isinstance(event, SessionStarted) else event.session}",)
-        case SessionCheckpointed():
-            return (f"se/{event.session}", *(() if event.lane is None else (f"la/{event.lane}",)))
-        case SessionOffered():
-            return (f"se/{event.session}", *(f"in/{d.agent}" for d in event.deliveries))
+            return session_keys(seq, event)
+        case SessionCheckpointed() | SessionOffered():
+            return session_keys(seq, event)
+        case LaneOffered() | LaneAccepted() | LaneEnded() | LaneMessaged():
+            return lane_keys(seq, event)
         case QuestionAsked():
             return (f"qu/{event.room}",)
         case QuestionAnswered() | QuestionDismissed() | QuestionExpired() | QuestionWithdrawn():
             return (f"qu/{event.room}", *(f"in/{d.agent}" for d in event.deliveries))
-        case JournalStarted() | JournalAdopted() | JournalWritable() | HubStarted():
+        case JournalStarted() | JournalAdopted() | JournalWritable() | HubStarted() | TokenRevoked() | TokenExpired():
             return ("hub",)
         case JournalCompacted():
             return ("hub", COMPACTIONS)

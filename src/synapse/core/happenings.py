@@ -58,6 +58,7 @@ from synapse.core.events import (
 )
 from synapse.core.file_events import FileBegun, FileChunked, FileCompleted, FileEnded, FileReceived
 from synapse.core.held_events import HeldDropped
+from synapse.core.lane_events import LaneAccepted, LaneEnded, LaneMessaged, LaneOffered
 from synapse.core.lease_events import shown_change
 from synapse.core.messages import shown_posted, shown_sent
 from synapse.core.plan import shown_plan_change
@@ -82,6 +83,7 @@ from synapse.core.session_events import (
     SessionStarted,
     SessionUpdated,
 )
+from synapse.core.token_events import TokenCreated, TokenExpired, TokenRevoked
 from synapse.core.value_events import (
     ValueDeleted,
     ValueEvent,
@@ -151,8 +153,8 @@ FROM_THE_START: Final = 1 << 62
 """As a seq: who may read the channel at all is told, whenever it came."""
 
 NEVER: Final = None
-"""The line of an event that nobody is told of: what goes on in inboxes, and with files,
-is the business of those whose they are."""
+"""The line of an event that nobody is told of: what goes on in inboxes, and with files, is the business of those whose they
+are, and tokens are an admin's."""
 
 
 def _nowhere(event: Event, eyes: Eyes) -> int | None:
@@ -328,8 +330,8 @@ def _picked(event: Event, names: tuple[str, ...]) -> Fields:
 
 
 def _question(recorded: Recorded, eyes: Eyes) -> Told:
-    said = _said(shown_question_change(eyes.journal_id, recorded, cast("QuestionAsked", recorded.event)))
-    return f"question.{said.pop('change')}", said
+    change = shown_question_change(eyes.journal_id, recorded, cast("QuestionAsked", recorded.event))
+    return f"question.{change.change}", _said(change)
 
 
 def _fields(kind: str, *names: str) -> Line:
@@ -355,6 +357,15 @@ def _session(kind: str, *names: str) -> Line:
         return kind, {"session": f"s{session}", **said}
 
     return Line((kind,), _in_room, show)
+
+
+def _lane(recorded: Recorded, eyes: Eyes) -> Told | None:
+    """A step of a lane; what is said in it is for its two sides."""
+    event = recorded.event
+    lane = recorded.seq if isinstance(event, LaneOffered) else cast("LaneAccepted", event).lane
+    picked = _picked(event, ("room_name=room", "sender", "receiver", "task", "note", "reason", "epoch"))
+    kind = {LaneOffered: "lane.offered", LaneAccepted: "lane.accepted"}.get(type(event))
+    return kind or f"lane.{cast('LaneEnded', event).state}", {"lane": f"l{lane}", **picked}
 
 
 LINES: Final[dict[type[Event], Line | None]] = {
@@ -450,11 +461,18 @@ LINES: Final[dict[type[Event], Line | None]] = {
     SessionEnded: _session("session.ended", "state", "task", "reason"),
     SessionOffered: _session("session.offered", "task", "reason"),
     SessionResumed: _session("session.resumed", "task", "by=resumed_by", "epoch"),
+    LaneOffered: Line(("lane.offered",), _in_room, _lane),
+    LaneAccepted: Line(("lane.accepted",), _in_room, _lane),
+    LaneEnded: Line(("lane.declined", "lane.timed_out", "lane.closed"), _in_room, _lane),
+    LaneMessaged: NEVER,
     ValuePut: Line(("value.put",), _in_room, _value),
     ValueDeleted: Line(("value.deleted",), _in_room, _value),
     ValueExpired: Line(("value.expired",), _in_room, _value),
     ValueTransferred: Line(("value.transferred",), _in_room, _value),
     ValuesCleared: Line(("value.cleared",), _in_room, _value),
+    TokenCreated: NEVER,
+    TokenExpired: NEVER,
+    TokenRevoked: NEVER,
 }
 """The line of every event type. A new one has a row here, or `NEVER`; the tests and the next line say so."""
 

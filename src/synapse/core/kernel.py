@@ -25,16 +25,19 @@ from synapse.core import (
     files,
     holding,
     inboxes,
+    lanes,
     loops,
     members,
     messages,
     planning,
     questions,
     resources,
+    resuming,
     role_queues,
     rooms,
     session_changes,
     sessions,
+    tokens,
     values,
 )
 from synapse.core.agents import Agent
@@ -87,6 +90,8 @@ from synapse.core.files import FileMutation
 from synapse.core.held_events import HeldDropped
 from synapse.core.idempotency import Remembered
 from synapse.core.inboxes import ALL, DIRECT, MENTION
+from synapse.core.lane_events import LaneEvent
+from synapse.core.lanes import LaneMutation
 from synapse.core.lease_events import (
     RareLeaseEvent,
     apply_end,
@@ -98,7 +103,7 @@ from synapse.core.lease_events import (
     shown_usual,
 )
 from synapse.core.loops import HeldMutation
-from synapse.core.mail import Letter, Mail, shown_letter
+from synapse.core.mail import Letter, Mail, numbered, shown_letter
 from synapse.core.members import MemberMutation
 from synapse.core.plan import apply_plan, shown_plan_change
 from synapse.core.plan_events import PlanEvent
@@ -115,8 +120,10 @@ from synapse.core.role_queues import RoleMutation
 from synapse.core.room_events import MemberEvent
 from synapse.core.rooms import Channel, Room
 from synapse.core.session_changes import SessionMutation
-from synapse.core.session_events import SessionEvent
+from synapse.core.session_events import SessionEvent, SessionOffered
 from synapse.core.state import State
+from synapse.core.token_events import TokenEvent
+from synapse.core.tokens import TokenMutation
 from synapse.core.value_events import ValueEvent
 from synapse.core.values import ValueMutation
 from synapse.errors import Rejected
@@ -154,6 +161,7 @@ from synapse.protocol.terms import STATUSES
 
 _Rest: TypeAlias = (
     DeliveryMutation
+    | LaneMutation
     | FileMutation
     | HeldMutation
     | PlanMutation
@@ -161,8 +169,24 @@ _Rest: TypeAlias = (
     | ResourceMutation
     | RoleMutation
     | SessionMutation
+    | TokenMutation
     | ValueMutation
     | MemberMutation
+)
+_RestEvent: TypeAlias = (
+    PlanEvent
+    | QuestionEvent
+    | ResourceEvent
+    | RoleEvent
+    | SessionEvent
+    | TokenEvent
+    | ValueEvent
+    | RareLeaseEvent
+    | MemberEvent
+    | LaneEvent
+    | MessageHeld
+    | HeldDropped
+    | FileEvent
 )
 
 Mutation: TypeAlias = (
@@ -205,7 +229,8 @@ def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]
     if type(command) is SendMessage:
         return messages.decide_send(state, rules, command, by)
     if type(command) is ClaimLease:
-        return claims.decide_claim(state, rules, command, by)
+        claimed = claims.decide_claim(state, rules, command, by)
+        return resuming.taken_up(state, command, by, claimed) if state.sessions.offers else claimed
     if type(command) is ReleaseLease:
         return holding.decide_release(state, command, by)
     match command:
@@ -232,8 +257,7 @@ def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]
         case ForgetAgent():
             by.require_operator("forgetting an agent")
             agent = agents.require_known(state, command.name)
-            ended = session_changes.decide_forget_sessions(state, rules, agent.id)
-            return [*holding.decide_forget(state, agent.id), *ended, AgentForgotten(agent=agent.id)]
+            return numbered(state, _forgotten(state, rules, agent.id))
         case CreateRoom():
             return rooms.decide_create_room(state, rules, command, by)
         case DeleteRoom():
@@ -268,6 +292,16 @@ def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]
             return _decide_rest(state, rules, command, by)
 
 
+def _forgotten(state: State, rules: Rules, agent: int) -> list[Event]:
+    """All that goes with an agent, and the agent."""
+    return [
+        *holding.decide_forget(state, agent),
+        *session_changes.decide_forget_sessions(state, rules, agent),
+        *lanes.decide_forget_lanes(state, rules, agent),
+        AgentForgotten(agent=agent),
+    ]
+
+
 def _decide_rest(state: State, rules: Rules, command: _Rest, by: By) -> list[Event]:
     """The areas that are asked less often."""
     if isinstance(command, PlanMutation):
@@ -276,6 +310,8 @@ def _decide_rest(state: State, rules: Rules, command: _Rest, by: By) -> list[Eve
         return values.decide_value(state, rules, command, by)
     if isinstance(command, MemberMutation):
         return members.decide_members(state, command, by)
+    if isinstance(command, LaneMutation):
+        return lanes.decide_lane(state, rules, command, by)
     if isinstance(command, SessionMutation):
         return session_changes.decide_session(state, rules, command, by)
     if isinstance(command, QuestionMutation):
@@ -286,6 +322,8 @@ def _decide_rest(state: State, rules: Rules, command: _Rest, by: By) -> list[Eve
         return role_queues.decide_role(state, rules, command, by)
     if isinstance(command, DeliveryMutation):
         return dead_letters.decide_delivery(state, rules, command, by)
+    if isinstance(command, TokenMutation):
+        return tokens.decide_token(state, rules, command, by)
     if isinstance(command, HeldMutation):
         return loops.decide_held(state, command, by)
     if isinstance(command, FileMutation):
@@ -400,21 +438,7 @@ def apply(state: State, recorded: Recorded) -> None:
             _apply_rest(state, recorded, event)
 
 
-def _apply_rest(
-    state: State,
-    recorded: Recorded,
-    event: MessageHeld
-    | HeldDropped
-    | FileEvent
-    | PlanEvent
-    | QuestionEvent
-    | ResourceEvent
-    | RoleEvent
-    | SessionEvent
-    | ValueEvent
-    | RareLeaseEvent
-    | MemberEvent,
-) -> None:
+def _apply_rest(state: State, recorded: Recorded, event: _RestEvent) -> None:
     """The areas of `_decide_rest`, and what seldom happens to leases."""
     if isinstance(event, Mail):
         inboxes.arrive(state, recorded.seq, event.deliveries, DIRECT)
@@ -424,6 +448,8 @@ def _apply_rest(
         values.apply_value(state, recorded, event)
     elif isinstance(event, MemberEvent):
         members.apply_members(state, event)
+    elif isinstance(event, LaneEvent):
+        lanes.apply_lane(state, recorded, event)
     elif isinstance(event, SessionEvent):
         sessions.apply_session(state, recorded, event)
     elif isinstance(event, QuestionEvent):
@@ -432,6 +458,8 @@ def _apply_rest(
         resources.apply_resource(state, recorded, event)
     elif isinstance(event, RoleEvent):
         role_queues.apply_role(state, recorded, event)
+    elif isinstance(event, TokenEvent):
+        tokens.apply_token(state, recorded, event)
     elif isinstance(event, MessageHeld | HeldDropped):
         loops.apply_held(state, event=event, recorded=recorded)
     elif isinstance(event, FileEvent):
@@ -454,6 +482,7 @@ def _apply_room(state: State, seq: int, at_ms: int, actor: str, event: RoomEvent
             state.plan.drop_room(event.room)
             state.sessions.drop_room(event.room)
             state.questions.drop_room(event.room)
+            state.lanes.drop_room(event.room)
         case RoomJoined():
             rooms.take_in(state.rooms.by_id[event.room], event.agent, event.after)
         case RoomLeft():
@@ -462,7 +491,7 @@ def _apply_room(state: State, seq: int, at_ms: int, actor: str, event: RoomEvent
                 rooms.put_out(channel, event.agent)
         case ChannelCreated():
             made = Channel(seq, event.room, event.name, event.type, event.bootstrap, at_ms, actor)
-            made.private = event.private
+            made.private, made.ephemeral, made.schema = event.private, event.ephemeral, event.schema
             state.rooms.add_channel(made)
         case ChannelDeleted():
             state.rooms.remove_channel(event.channel)
@@ -550,14 +579,18 @@ def _tell_apart(
     told += [(key, change) for key in (LEASES, f"{LEASES}/{room}") if key in keys and not (is_only and key == LEASES)]
 
 
-def _letter(event: Mail, by: str, seq: int) -> Letter:
-    """What an event that is mail says, by the area it is of. by, seq: who caused it, and where."""
+def _letter(recorded: Recorded, event: Mail) -> Letter:
+    """What an event that is mail says, by the area it is of."""
     if isinstance(event, MemberEvent):
         return members.member_letter(event)
     if isinstance(event, QuestionClosing):
-        return question_letter(event, by)
+        return question_letter(event, recorded.actor)
+    if isinstance(event, LaneEvent):
+        return lanes.lane_letter(recorded, event)
+    if isinstance(event, SessionOffered):
+        return resuming.offer_letter(event)
     if isinstance(event, MessageHeld | HeldDropped):
-        return loops.held_letter(event, seq, by)
+        return loops.held_letter(event, recorded.seq, recorded.actor)
     raise AssertionError(f"{type(event).__name__} is mail of no area")
 
 
@@ -567,7 +600,7 @@ def _shown_mail(journal_id: str, recorded: Recorded, agent: int) -> Message | No
     if isinstance(event, Mail):
         for delivery in event.deliveries:
             if delivery.agent == agent:
-                return shown_letter(journal_id, recorded, delivery, _letter(event, recorded.actor, recorded.seq))
+                return shown_letter(journal_id, recorded, delivery, _letter(recorded, event))
         return None
     return shown_arrival(journal_id, recorded, agent)
 

@@ -24,8 +24,10 @@ from synapse.core.events import (
 from synapse.core.holding import lease_of
 from synapse.core.leases import SHARED, Lease, Place, TaskKey, View, conflicts, in_line, patterns_of
 from synapse.core.refusals import HOLDERS_MAX, holder_facts, in_words, masked, stale
+from synapse.core.resuming import with_resume
 from synapse.core.rooms import may_see, room_of
 from synapse.core.scopes import covers, normal_file
+from synapse.core.session_events import SessionResumed
 from synapse.errors import Rejected
 from synapse.protocol import replies
 from synapse.protocol.commands import (
@@ -114,11 +116,14 @@ def answer_claim(state: "State", command: ClaimLease, by: By, events: Sequence[R
     if len(events) == 1 and type(events[0].event) is LeaseGranted:
         live = state.leases.live.get(events[0].seq)
         if live is not None:
-            return lease_info(state, live, by, outcome="granted", cursor=cursor)
+            info = lease_info(state, live, by, outcome="granted", cursor=cursor)
+            return with_resume(state, info) if state.sessions.of_task else info
     epoch, ask, outcome, recorded = claimed_lease(state, command, by, events)
     live = state.leases.live.get(epoch)
     if live is not None:
-        return lease_info(state, live, by, outcome=outcome, cursor=cursor)
+        info = lease_info(state, live, by, outcome=outcome, cursor=cursor)
+        is_new = outcome != "renewed" or any(isinstance(item.event, SessionResumed) for item in events)
+        return with_resume(state, info) if is_new and state.sessions.of_task else info
     assert recorded is not None, "a lease that is not live any more is answered from its event"
     event = recorded.event
     return _ended(

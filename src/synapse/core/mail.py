@@ -4,6 +4,7 @@ An event that does so derives from `Mail`: it arrives with the event itself, so 
 What it says is made from the event whenever it is shown, by the area that the event is of.
 """
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -13,7 +14,7 @@ from synapse.protocol.cursor import cursor_of, message_id
 from synapse.protocol.notices import Message
 
 if TYPE_CHECKING:
-    from synapse.core.events import Recorded
+    from synapse.core.events import Event, Recorded
     from synapse.core.state import State
 
 HUB: Final = "hub"
@@ -55,6 +56,22 @@ def deliveries_to(state: "State", agents: tuple[int, ...]) -> tuple[Delivery, ..
         for agent in dict.fromkeys(agents)
         if agent in known
     )
+
+
+def numbered(state: "State", events: Iterable["Event"]) -> list["Event"]:
+    """Events of one decision that are not folded in between, with the arrivals in each inbox counted on."""
+    last: dict[int, int] = {}
+    found: list[Event] = []
+    for event in events:
+        if isinstance(event, Mail) and event.deliveries:
+            deliveries: list[Delivery] = []
+            for delivery in event.deliveries:
+                n = last.get(delivery.agent, state.agents.inboxes[delivery.agent].last_n) + 1
+                last[delivery.agent] = n
+                deliveries.append(Delivery(delivery.name, delivery.agent, n))
+            event = msgspec.structs.replace(event, deliveries=tuple(deliveries))
+        found.append(event)
+    return found
 
 
 def shown_letter(

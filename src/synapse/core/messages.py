@@ -11,7 +11,8 @@ from synapse.core.events import AgentCreated, Card, Delivery, Event, MessagePost
 from synapse.core.inboxes import ALL
 from synapse.core.loops import guarded
 from synapse.core.role_queues import arrival_for, is_role
-from synapse.core.rooms import Channel, Room, reads, require_channel, room_of
+from synapse.core.rooms import Channel, Room, decide_telemetry, reads, require_channel, room_of
+from synapse.core.signals import TELEMETRY, TELEMETRY_ADDRESS, require_signal
 from synapse.errors import Rejected
 from synapse.protocol.commands import SendMessage
 from synapse.protocol.cursor import cursor_of, message_id, seq_of_message
@@ -27,12 +28,18 @@ _decode_text: Final = msgspec.json.Decoder(str).decode
 
 
 def decide_send(state: "State", rules: Rules, command: SendMessage, by: By) -> list[Event]:
-    """One message to a channel, to inboxes or to a role; first of all, what `create` makes: agents, or the role."""
+    """One message to a channel, to inboxes or to a role; first of all, what `create` makes: agents, or the role. For a
+    signal, which is no event, only what makes its channel."""
     by.require_agent()
     _require_plain_fields(command, rules, by)
     address, names = _destination(command, by)
     if address is not None:
+        if address == TELEMETRY_ADDRESS and (made := decide_telemetry(state, rules, address, by)):
+            require_signal(rules, address, TELEMETRY, command)
+            return made
         post = _post(state, rules, address, command, by)
+        if post is None:
+            return []
         if not post.mentions and post.reply_to is None:  # nearly all
             return [post]
         return guarded(state, rules, [post], command, by)
@@ -96,6 +103,11 @@ def _destination(command: SendMessage, by: By) -> tuple[str | None, list[str]]:
     return None, _names(tuple(part.strip() for part in target.split(",")))
 
 
+def address_of(command: SendMessage, by: By) -> str | None:
+    """The channel that a message goes to, as `room:channel`; None when it goes to inboxes. Raises `Rejected`."""
+    return _destination(command, by)[0]
+
+
 def _address(room: str | None, channel: str | None) -> str:
     """Explicit room and channel, else `room:channel`, else the room's general channel."""
     if channel is not None and ":" in channel:
@@ -127,8 +139,12 @@ def _names(names: tuple[str, ...]) -> list[str]:
     return [require_agent_name(name) for name in unique]
 
 
-def _post(state: "State", rules: Rules, address: str, command: SendMessage, by: By) -> MessagePosted:
+def _post(state: "State", rules: Rules, address: str, command: SendMessage, by: By) -> MessagePosted | None:
+    """None for a signal."""
     channel = require_channel(state, address, by)
+    if channel.ephemeral:
+        require_signal(rules, address, channel.schema, command)
+        return None
     mentions, skipped = _mentions(state, rules, channel, command, by)
     return MessagePosted(
         channel=channel.id,

@@ -15,6 +15,7 @@ from synapse.core.plan import RoomPlan, Task, require_declared
 from synapse.core.plan_events import TaskDeclared, TaskMoved, TaskNoted
 from synapse.core.planning import PlanMutation, specs_of
 from synapse.core.rooms import room_of
+from synapse.protocol.cursor import question_id
 from synapse.protocol.names import require_agent_name, require_segment
 from synapse.protocol.plan_commands import (
     DeclareTask,
@@ -136,6 +137,7 @@ def task_info(
         UNSET if cursor is None else task.declared_at_ms,
         UNSET if changed is None else changed,
         UNSET if cursor is None else cursor,
+        tuple(map(question_id, state.questions.of_task.get((room, task.id), ()))) if state.questions.open else (),
     )
 
 

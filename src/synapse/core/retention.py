@@ -4,8 +4,8 @@
              keys allows it: a message that mentions somebody is kept for the inbox for as long as for the channel
     floor    up to which seq a key really lost rows: behind it everything is there, before it nothing is told
     pinned   rows that stay whatever their age, because an answer still needs them: messages that are in an inbox, dead
-             ones too, the last checkpoints of sessions, chunks of files that have not ended, and the events behind a
-             live idempotency key
+             ones too, last checkpoints of sessions, offers of lanes, chunks of files that have not ended, and the
+             events behind a live idempotency key
 
 What no kind names is never dropped: events of the hub, of agents, rooms, channels and pools. Cuts and floors only rise.
 A row that is not pinned will never be: only a new event pins, and only itself.
@@ -126,6 +126,7 @@ def pinned(state: "State") -> Iterator[int]:
     """The rows that answers still need."""
     for inbox in state.agents.inboxes.values():
         yield from inbox.entries
+    yield from state.lanes.by_id
     for session in state.sessions.by_id.values():
         if session.last is not None:
             yield session.last.seq
@@ -197,6 +198,7 @@ class Planning:
             "pl": state.rooms.by_id,
             "se": state.sessions.by_id,
             "qu": state.rooms.by_id,
+            "la": state.lanes.by_id,
         }
         floors: dict[str, int] = {}
         for name, floor in self.floors.items():
@@ -238,6 +240,8 @@ def kept_from(state: "State", floors: Mapping[str, int]) -> list[tuple[str, int]
             name = None if room is None else f"{what} of {room.name}"
         elif prefix == "se":
             name = f"session s{number}"
+        elif prefix == "la":
+            name = f"lane l{number}"
         if name is not None:
             named.append((name, floor))
     return sorted(named)

@@ -43,13 +43,16 @@ class RoomLeft(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ChannelCreated(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A channel exists in a room. private: for its own members only."""
+    """A channel exists in a room. private: for its own members only. ephemeral: nothing that is sent to it is
+    journalled. schema: of its bodies then."""
 
     room: int
     name: str
     type: str = "channel"
     bootstrap: bool = False
     private: bool = False
+    ephemeral: bool = False
+    schema: str | None = None
     idem: Idem | None = None
 
 

@@ -15,6 +15,7 @@ from synapse.core.events import (
     RoomJoined,
     RoomLeft,
 )
+from synapse.core.signals import PLAIN, TELEMETRY, TELEMETRY_ADDRESS, is_telemetry_by_name, require_schema
 from synapse.errors import Rejected
 from synapse.protocol.commands import (
     CreateChannel,
@@ -28,7 +29,7 @@ from synapse.protocol.commands import (
 )
 from synapse.protocol.cursor import question_id
 from synapse.protocol.names import GENERAL, require_segment, shown, split_address
-from synapse.protocol.terms import ADMIN
+from synapse.protocol.terms import ADMIN, AGENT
 
 if TYPE_CHECKING:
     from synapse.core.state import State
@@ -55,7 +56,7 @@ class Room:
 @dataclass(slots=True)
 class Channel:
     """A channel of a room. last_n: number of its last message. private, invited, shown_all, after: as of a
-    room."""
+    room. ephemeral: its messages are not kept."""
 
     id: int
     room: int
@@ -70,6 +71,8 @@ class Channel:
     invited: set[int] = field(default_factory=set)
     shown_all: set[int] = field(default_factory=set)
     after: dict[str, int] = field(default_factory=dict)
+    ephemeral: bool = False
+    schema: str | None = None
 
 
 def take_in(where: Room | Channel, agent: int, after: int) -> None:
@@ -213,12 +216,23 @@ def require_room(state: "State", name: str, by: By) -> Room:
     room = state.rooms.by_name.get(name)
     if room is None or not may_see(room, by):
         require_segment(name, "room")
-        raise Rejected(
-            "not_found",
-            f"no room {name}: synapse room list shows them, synapse room join {name} may create it",
-            {"room": name},
-        )
+        raise Rejected("not_found", f"no room {name}: {_elsewhere(by, f'room join {name}')}", {"room": name})
     return room
+
+
+def require_granted(name: str, by: By) -> str:
+    """The name of a room that is, or would be, there for who asks. Raises `Rejected`: `bad_name` or `not_found`."""
+    require_segment(name, "room")
+    if by.rooms is not None and name not in by.rooms:
+        raise Rejected("not_found", f"no room {name}: {_elsewhere(by, f'room join {name}')}", {"room": name})
+    return name
+
+
+def _elsewhere(by: By, joining: str) -> str:
+    """What to do instead of naming what is not there, or is hidden: the same words for both."""
+    if by.rooms is None:
+        return f"synapse {joining.split()[0]} list shows them, synapse {joining} may create it"
+    return f"this token is for {', '.join(sorted(by.rooms))} (--room, or SYNAPSE_ROOM)"
 
 
 def require_channel(state: "State", address: str, by: By) -> Channel:
@@ -231,8 +245,7 @@ def require_channel(state: "State", address: str, by: By) -> Channel:
         room, name = split_address(address)
         raise Rejected(
             "not_found",
-            f"no channel {room}:{name}: synapse channel list shows them, "
-            f"synapse channel join {room}:{name} may create it",
+            f"no channel {room}:{name}: {_elsewhere(by, f'channel join {room}:{name}')}",
             {"room": room, "channel": name},
         )
     return channel
@@ -276,13 +289,20 @@ def _new_room(
     _require_space(state, rules, None)
     room_id = state.seq + 1
     events: list[Event] = [RoomCreated(name=name, type=room_type, bootstrap=bootstrap, private=private)]
-    events += [ChannelCreated(room=room_id, name=channel, bootstrap=bootstrap) for channel in channels]
+    events += [_new_channel(room_id, name, channel, bootstrap=bootstrap) for channel in channels]
     return events
+
+
+def _new_channel(room_id: int, room: str, channel: str, *, bootstrap: bool = False) -> ChannelCreated:
+    """A channel of which nothing more is said than its name: all of the room `telemetry` but general are for that."""
+    if is_telemetry_by_name(room, channel):
+        return ChannelCreated(room=room_id, name=channel, bootstrap=bootstrap, ephemeral=True, schema=TELEMETRY)
+    return ChannelCreated(room=room_id, name=channel, bootstrap=bootstrap)
 
 
 def decide_create_room(state: "State", rules: Rules, command: CreateRoom, by: By) -> list[Event]:
     """A new room with its general channel."""
-    name = require_segment(command.room, "room")
+    name = require_granted(command.room, by)
     _require_type(command.type)
     _require_may_create(rules, by)
     known = state.rooms.by_name.get(name)
@@ -301,6 +321,7 @@ def decide_create_channel(state: "State", rules: Rules, command: CreateChannel, 
     """A new channel in a room that exists."""
     room_name, name = split_address(command.channel)
     _require_type(command.type)
+    require_schema(command.schema, ephemeral=command.ephemeral)
     _require_may_create(rules, by)
     room = require_room(state, room_name, by)
     known = state.rooms.by_address.get(command.channel)
@@ -309,11 +330,38 @@ def decide_create_channel(state: "State", rules: Rules, command: CreateChannel, 
         how = how if may_see_channel(state, known, by) else "take another name"
         raise Rejected("already_exists", f"the channel {command.channel} exists: {how}", {"channel": command.channel})
     _require_space(state, rules, room)
-    events: list[Event] = [ChannelCreated(room=room.id, name=name, type=command.type, private=command.private)]
+    events: list[Event] = [
+        ChannelCreated(
+            room=room.id,
+            name=name,
+            type=command.type,
+            private=command.private,
+            ephemeral=command.ephemeral,
+            schema=command.schema,
+        )
+    ]
     if command.private and by.agent is not None:
         _require_member_space(rules, room.members - {by.agent}, room_name)
         events.append(ChannelJoined(channel=state.seq + 1, agent=by.agent))
     return events
+
+
+def decide_telemetry(state: "State", rules: Rules, address: str, by: By) -> list[Event]:
+    """The default channel for telemetry, made when it is first used, where joining would make it too; else nothing."""
+    if address != TELEMETRY_ADDRESS or address in state.rooms.by_address or not rules.auto_create:
+        return []
+    room_name, _, name = address.partition(":")
+    room = state.rooms.by_name.get(room_name)
+    if not by.has_role(AGENT) or (by.rooms is not None and room_name not in by.rooms):
+        return []
+    if room is None:
+        _require_may_create(rules, by)
+        return _new_room(state, rules, room_name, "room", [GENERAL, name])
+    if not may_see(room, by):
+        return []
+    _require_may_create(rules, by)
+    _require_space(state, rules, room)
+    return [_new_channel(room.id, room_name, name)]
 
 
 def decide_delete_room(state: "State", command: DeleteRoom, by: By) -> list[Event]:
@@ -357,6 +405,14 @@ def _require_nothing_open(state: "State", room: Room) -> None:
             f"first (synapse session end --session s{running[0].id})",
             {"name": room.name, "sessions": len(running)},
         )
+    lanes = [lane for lane in state.lanes.by_id.values() if lane.room == room.id and lane.is_open]
+    if lanes:
+        raise Rejected(
+            "not_empty",
+            f"{room.name} has {len(lanes)} open lanes, such as l{lanes[0].id} of {lanes[0].sender_name}: they end "
+            f"first (synapse lane close l{lanes[0].id})",
+            {"name": room.name, "lanes": len(lanes)},
+        )
     leases = [lease for lease in state.leases.live.values() if lease.ask.room == room.id]
     places = [place for place in state.leases.places.values() if place.ask.room == room.id]
     if leases or places:
@@ -392,7 +448,7 @@ def _require_member_space(rules: Rules, members: set[int], what: str) -> None:
 def decide_join_room(state: "State", rules: Rules, command: JoinRoom, by: By) -> list[Event]:
     """Membership of a room, creating it where the hub allows."""
     agent = by.require_agent()
-    room = state.rooms.by_name.get(require_segment(command.room, "room"))
+    room = state.rooms.by_name.get(require_granted(command.room, by))
     if room is None:
         if not rules.auto_create:
             require_room(state, command.room, by)
@@ -412,6 +468,7 @@ def decide_join_channel(state: "State", rules: Rules, command: JoinChannel, by: 
     """Membership of a channel and its room, creating what is missing where the hub allows."""
     agent = by.require_agent()
     room_name, name = split_address(command.channel)
+    require_granted(room_name, by)
     channel = state.rooms.by_address.get(command.channel)
     events: list[Event] = []
     if channel is None:
@@ -426,7 +483,7 @@ def decide_join_channel(state: "State", rules: Rules, command: JoinChannel, by: 
             return [*events, ChannelJoined(channel=state.seq + len(events), agent=agent)]
         _require_space(state, rules, room)
         _require_member_space(rules, room.members - {agent}, room_name)
-        return [ChannelCreated(room=room.id, name=name), ChannelJoined(channel=state.seq + 1, agent=agent)]
+        return [_new_channel(room.id, room_name, name), ChannelJoined(channel=state.seq + 1, agent=agent)]
     room = state.rooms.by_id[channel.room]
     if agent not in channel.invited or not may_see(room, by):
         require_channel(state, command.channel, by)
@@ -483,8 +540,21 @@ def decide_leave_channel(state: "State", command: LeaveChannel, by: By) -> list[
     return [ChannelLeft(channel=channel.id, agent=agent)] if agent in channel.members else []
 
 
-def decide_bootstrap(state: "State", rules: Rules, wanted: dict[str, list[str]]) -> list[Event]:
-    """What the configuration asks for and is not there yet. At most one room's events at a time: call until empty."""
+def decide_bootstrap(
+    state: "State", rules: Rules, wanted: dict[str, list[str]], ephemeral: dict[str, str] | None = None
+) -> list[Event]:
+    """What the configuration asks for and is not there yet. At most one room's events at a time: call until empty.
+    ephemeral: channels by address, each with its schema or `plain`; their rooms are made too."""
+    for address, schema in (ephemeral or {}).items():
+        room_name, name = split_address(address)
+        found = state.rooms.by_address.get(address)
+        if found is not None:
+            continue
+        room = state.rooms.by_name.get(room_name)
+        if room is None:
+            return _new_room(state, rules, room_name, "room", [GENERAL], bootstrap=True)
+        held_to = None if schema == PLAIN else schema
+        return [ChannelCreated(room=room.id, name=name, bootstrap=True, ephemeral=True, schema=held_to)]
     for room_name, channels in wanted.items():
         require_segment(room_name, "room")
         for channel in channels:
@@ -494,5 +564,5 @@ def decide_bootstrap(state: "State", rules: Rules, wanted: dict[str, list[str]])
             return _new_room(state, rules, room_name, "room", channels or [GENERAL], bootstrap=True)
         missing = [name for name in channels if name not in state.rooms.in_room[room.id]]
         if missing:
-            return [ChannelCreated(room=room.id, name=name, bootstrap=True) for name in missing]
+            return [_new_channel(room.id, room_name, name, bootstrap=True) for name in missing]
     return []

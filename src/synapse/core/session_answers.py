@@ -9,6 +9,7 @@ from msgspec import UNSET
 from synapse.core.by import By
 from synapse.core.claims import none_of
 from synapse.core.events import Recorded
+from synapse.core.resuming import is_resumable
 from synapse.core.rooms import may_see, require_room
 from synapse.core.session_changes import SessionMutation
 from synapse.core.session_events import SessionCheckpointed, SessionEnded, SessionStarted, SessionUpdated
@@ -155,6 +156,7 @@ def session_info(state: "State", session: Session, by: By, *, cursor: str | None
     """A session as it is told: in a list, or with `cursor` as an answer of its own, with all its texts."""
     is_whole = cursor is not None
     decisions, files, todos = session.sizes
+    lanes = sum(lane.session == session.id for lane in state.lanes.open_of(session.agent))
     last = None if session.last is None else _point(session.last, session.id, session.owner, is_whole=True)
     return SessionInfo(
         session=session_id(session.id),
@@ -168,13 +170,13 @@ def session_info(state: "State", session: Session, by: By, *, cursor: str | None
         repo=session.repo,
         task=session.task,
         summary=session.summary,
-        counts={"decisions": decisions, "files": files, "todos": todos, "checkpoints": session.points},
+        counts={"decisions": decisions, "files": files, "todos": todos, "checkpoints": session.points, "lanes": lanes},
         started_at_ms=session.started_at_ms,
         updated_at_ms=session.updated_at_ms,
         ended_at_ms=session.ended_at_ms,
         reason=session.reason,
         resumable_at_ms=session.resumable_at_ms,
-        resumable=session.is_offered,
+        resumable=is_resumable(state, session),
         resumed_by=session.resumed_by,
         resumed_at_ms=session.resumed_at_ms,
         decisions=session.decisions if is_whole else UNSET,
@@ -199,7 +201,7 @@ def sessions_to_list(state: "State", query: ListSessions, by: By) -> list[str]:
         if may_see(state.rooms.by_id[session.room], by)
         and (room is None or session.room == room)
         and (query.agent is None or session.owner == query.agent)
-        and (query.resumable is None or session.is_offered == query.resumable)
+        and (query.resumable is None or is_resumable(state, session) == query.resumable)
         and (query.state is None or _is_in(state, session, query.state, by))
     )
 

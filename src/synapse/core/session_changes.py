@@ -11,6 +11,7 @@ from synapse.core.by import By, Rules
 from synapse.core.claims import none_of
 from synapse.core.events import Event
 from synapse.core.holding import lease_of
+from synapse.core.lanes import Lane, require_open, side_of
 from synapse.core.messages import require_chars
 from synapse.core.rooms import room_of
 from synapse.core.session_events import SessionCheckpointed, SessionEnded, SessionStarted, SessionUpdated
@@ -276,7 +277,10 @@ def decide_point(state: "State", rules: Rules, command: SaveSessionPoint, by: By
     """A snapshot. Raises `Rejected`: `not_found`, `not_permitted`, `illegal_transition`, `stale_epoch`, `not_holder`,
     `bad_request`, `too_large`, `limit`."""
     limits = rules.limits
-    session = own_session(state, command.session, by)
+    lane = None if command.lane is None else side_of(state, command.lane, by)
+    if lane is not None:
+        require_open(lane, by.at_ms, "takes no checkpoints")
+    session = own_session(state, _session_of(state, command, lane, by), by)
     if command.epoch is not None:
         if session.task is None:
             raise Rejected(
@@ -313,9 +317,18 @@ def decide_point(state: "State", rules: Rules, command: SaveSessionPoint, by: By
             data=command.data,
             artefacts=command.artefacts,
             task=session.task,
+            lane=None if lane is None else lane.id,
             epoch=command.epoch,
         )
     ]
+
+
+def _session_of(state: "State", command: SaveSessionPoint, lane: Lane | None, by: By) -> str | None:
+    """The session that a checkpoint is of: the one named, else the sender's own of the lane, else the latest open."""
+    if command.session is not None or lane is None or lane.sender != by.agent:
+        return command.session
+    session = state.sessions.by_id.get(lane.session)
+    return session_id(lane.session) if session is not None and session.is_open else None
 
 
 # Ending.

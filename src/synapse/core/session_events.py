@@ -114,3 +114,14 @@ SessionEvent: TypeAlias = (
 )
 
 SESSION_MAIL: Final = frozenset({SessionOffered})
+
+
+def session_keys(seq: int, event: SessionEvent) -> tuple[str, ...]:
+    """The index keys of an event of a session, its own first."""
+    if isinstance(event, SessionStarted):
+        return (f"se/{seq}",)
+    own = f"se/{event.session}"
+    if isinstance(event, SessionCheckpointed) and event.lane is not None:
+        return own, f"la/{event.lane}"
+    arrivals = event.deliveries if isinstance(event, SessionOffered) else ()
+    return (own, *(f"in/{delivery.agent}" for delivery in arrivals))

@@ -391,6 +391,8 @@ def apply_session(state: "State", recorded: Recorded, event: SessionEvent) -> No
                 epoch=event.epoch,
             )
             sessions.bytes += session.size
+            if event.lane in state.lanes.by_id:
+                state.lanes.by_id[event.lane].checkpoints += 1
         case SessionEnded():
             _end(sessions, recorded, event)
             state.soft.beats.pop(event.session, None)

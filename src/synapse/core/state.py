@@ -13,6 +13,7 @@ from synapse.core.agents import Agent, Agents
 from synapse.core.files import Chunk, File, Files
 from synapse.core.idempotency import Idempotency, Remembered
 from synapse.core.inboxes import Entry, Inbox, Lending, enlist
+from synapse.core.lanes import Lane, Lanes
 from synapse.core.lease_events import enqueue
 from synapse.core.leases import Kept, Lease, Leases, Offer, Place, Pool
 from synapse.core.leasing import Leasing
@@ -25,6 +26,8 @@ from synapse.core.retention import Retained
 from synapse.core.role_queues import Role, Roles
 from synapse.core.rooms import Channel, Room, Rooms
 from synapse.core.sessions import Session, Sessions
+from synapse.core.signals import Signalling
+from synapse.core.tokens import Token, Tokens, TokenUse
 from synapse.core.values import Value, Values
 
 
@@ -37,6 +40,8 @@ class Soft:
     leasing: Leasing = field(default_factory=Leasing)
     beats: dict[int, int] = field(default_factory=dict)
     """When each session was last heard of, on the lease clock."""
+    signals: Signalling = field(default_factory=Signalling)
+    tokens: dict[int, TokenUse] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -56,6 +61,8 @@ class State:
     plan: Plan = field(default_factory=Plan)
     sessions: Sessions = field(default_factory=Sessions)
     questions: Questions = field(default_factory=Questions)
+    lanes: Lanes = field(default_factory=Lanes)
+    tokens: Tokens = field(default_factory=Tokens)
     files: Files = field(default_factory=Files)
     loops: Loops = field(default_factory=Loops)
     idempotency: Idempotency = field(default_factory=Idempotency)
@@ -87,6 +94,8 @@ class _Dump(msgspec.Struct, frozen=True, kw_only=True):
     sessions: list[Session] = []
     questions: list[Question] = []
     closed_questions: list[Question] = []
+    lanes: list[Lane] = []
+    tokens: list[Token] = []
     files: list[tuple[File, list[tuple[int, Chunk]]]] = []
     traces: list[tuple[int, int, int, int, int]] = []
     causes: list[tuple[int, int, int]] = []
@@ -151,6 +160,8 @@ def encode_state(state: State) -> bytes:
             sessions=sorted(state.sessions.by_id.values(), key=lambda session: session.id),
             questions=sorted(state.questions.open.values(), key=lambda question: question.id),
             closed_questions=list(state.questions.closed.values()),
+            lanes=sorted(state.lanes.by_id.values(), key=lambda lane: lane.id),
+            tokens=sorted(state.tokens.by_id.values(), key=lambda token: token.id),
             files=[(replace(file, chunks={}), sorted(file.chunks.items())) for file in state.files.by_id.values()],
             traces=[(seq, one.cause, one.origin, one.hops, one.agent) for seq, one in state.loops.traces.items()],
             causes=[(agent, *last) for agent, last in sorted(state.loops.acked.items())],
@@ -235,6 +246,11 @@ def _state_of(plain: _Dump) -> State:
         state.questions.add(question)
     for question in plain.closed_questions:
         state.questions.keep(question)
+    for lane in plain.lanes:
+        state.lanes.put(lane)
+    state.lanes.sort_ends()
+    for token in plain.tokens:
+        state.tokens.add(token)
     for seq, *trace in plain.traces:
         state.loops.add(seq, Trace(*trace))
     state.loops.acked = {agent: (seq, at_ms) for agent, seq, at_ms in plain.causes}

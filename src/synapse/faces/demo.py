@@ -22,10 +22,19 @@ from time import monotonic, sleep
 from types import FrameType
 from typing import Final
 
-from synapse.errors import EXIT_FAILED, EXIT_LOCKED, EXIT_OK, EXIT_REFUSED, EXIT_UNREACHABLE, SynapseError
+from synapse.errors import (
+    EXIT_FAILED,
+    EXIT_LOCKED,
+    EXIT_NOT_PERMITTED,
+    EXIT_OK,
+    EXIT_REFUSED,
+    EXIT_UNREACHABLE,
+    SynapseError,
+)
 from synapse.faces.demo_cast import PATIENCE_S, Cast, Json, StoryBroken, output, say, shown
 from synapse.faces.demo_counter import Store
 from synapse.faces.demo_plan import OPENED, follow_a_plan
+from synapse.faces.demo_question import ANSWER, GREETING, Asked, ask_a_person
 
 CHANNEL: Final = "main:general"
 COUNTERS: Final = ("ada", "bob", "cleo", "dora")
@@ -46,11 +55,12 @@ class Seen:
     epochs: of every grant that was told, in order. refused: the code and the holder's epoch that bob was told.
     passed_on_ms, crashed_ms: until who waited had it, from a release and from the kill of a holder. fenced: the
     codes for the old epoch. handed, taken, left: the epochs of a hand-off, and what the receiver found; overtaken:
-    who waited was granted meanwhile. steps: what a board told while a plan was worked off; unblocked_ms: from a
-    command that ended a task until it told what had become ready. kept: the epoch of a lease before and after the
-    kills of the hub. counted: number and epoch of each addition; crowded: those that were not alone; unwritten:
-    those that the store refused; total: the number in the end. retries: calls that found no hub. acked, heard,
-    kept_messages: ids of messages, as senders, listener and history have them. verdict: `journal verify`.
+    who waited was granted meanwhile. asked: a person. steps: what a board told while a plan was worked off;
+    unblocked_ms: from a command that ended a task until it told what had become ready. kept: the epoch of a lease
+    before and after the kills of the hub. counted: number and epoch of each addition; crowded: those that were not
+    alone; unwritten: those that the store refused; total: the number in the end. retries: calls that found no hub.
+    acked, heard, kept_messages: ids of messages, as senders, listener and history have them. verdict: `journal
+    verify`.
     """
 
     epochs: list[int] = field(default_factory=list)
@@ -62,6 +72,7 @@ class Seen:
     taken: int = 0
     left: object = None
     overtaken: bool = True
+    asked: Asked = field(default_factory=Asked)
     steps: list[str] = field(default_factory=list)
     unblocked_ms: int = -1
     kept: tuple[int, int] = (0, -1)
@@ -97,6 +108,18 @@ def claims(seen: Seen) -> list[tuple[str, bool]]:
             0 < seen.handed < seen.taken and seen.left == CHECKPOINT and not seen.overtaken,
         ),
         ("each task of a plan was ready when all it depended on was done, and was told so once", seen.steps == OPENED),
+        (
+            "a lease stood still while a person was asked, over a killed hub, and went on with the answer",
+            seen.asked.answer == ANSWER
+            and [status for _, status in seen.asked.held] == ["held", "parked", "held"]
+            and len({epoch for epoch, _ in seen.asked.held}) == 1,
+        ),
+        (
+            "the answer came once, and only a person could give it, once",
+            (seen.asked.code, seen.asked.left) == (EXIT_OK, 0)
+            and (seen.asked.refused, seen.asked.second) == (EXIT_NOT_PERMITTED, EXIT_REFUSED),
+        ),
+        ("a message found its agent when that came", seen.asked.received == GREETING),
         (f"the hub was killed {HUB_KILLS} times and came back", seen.hub_kills == HUB_KILLS == len(seen.ready_ms) - 1),
         ("a lease that was held all the while kept its epoch", seen.kept[0] == seen.kept[1] > 0),
         (
@@ -134,6 +157,7 @@ class Story:
         self._come_back()
         self._hand_over()
         self.seen.steps, self.seen.unblocked_ms = follow_a_plan(self.cast, self._claim)
+        self.seen.asked = ask_a_person(self.cast, self._claim)
         self._kill_the_hub()
         self._count()
 
@@ -262,7 +286,7 @@ class Story:
 
     def _kill_the_hub(self) -> None:
         seen = self.seen
-        say(f"6  The hub is killed {HUB_KILLS} times while {len(COUNTERS)} agents add to one number")
+        say(f"7  The hub is killed {HUB_KILLS} times while {len(COUNTERS)} agents add to one number")
         say(
             f"   {COUNTS} times each: `lock counter --wait -- COMMAND`, which reads, thinks and writes, then a message."
         )
@@ -398,7 +422,7 @@ def read_history(cast: Cast) -> list[str]:
 
 def report(seen: Seen) -> bool:
     """Print the claims and the figures; True when every claim holds."""
-    say("7  Counted")
+    say("8  Counted")
     is_right = True
     for text, holds in claims(seen):
         print(f"   {'ok    ' if holds else 'FAILED'}  {text}")
@@ -414,7 +438,7 @@ def report(seen: Seen) -> bool:
     print(f"   passed on, ms           {seen.passed_on_ms} after a release, {seen.crashed_ms} after a crash")
     print(f"   unblocked, ms           {seen.unblocked_ms} after the command that ended what was waited for")
     print(f"   messages acknowledged   {len(seen.acked)}, heard {len(seen.heard)}, kept {len(seen.kept_messages)}")
-    print(f"   processes killed        {seen.hub_kills} times the hub, {seen.agent_kills} agent")
+    print(f"   processes killed        {seen.hub_kills + seen.asked.hub_kills} times the hub, {seen.agent_kills} agent")
     print(
         f"   start to ready, ms      {seen.ready_ms[0] if seen.ready_ms else '-'} first, then {restarts or '-'}",
         flush=True,

@@ -1,7 +1,7 @@
 """One peer as the turn sees it: its conversation, who it is, and what waits to be written to it."""
 
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from synapse.core.by import By
 from synapse.hub.buckets import Bucket
@@ -49,17 +49,18 @@ class Connection:
     """A peer. is_owner: it is the hub's own user on the Unix socket. kind: which framing, for shared frames.
 
     pace: the bucket that it asked too much of, and slice: how many tokens it may use until its next turn.
-    allowed: the commands of its role. bulk_bytes: of its requests in flight, what the large ones hold.
+    allowed: the commands of its role. bearer: the token of its handshake, until the hello. bulk_bytes: of its requests
+    in flight, what the large ones hold.
     """
 
     __slots__ = (
         "agent",
         "agent_bucket",
         "allowed",
+        "bearer",
         "bulk_bytes",
         "by",
         "deferred",
-        "has_token",
         "host",
         "host_bucket",
         "id",
@@ -93,7 +94,7 @@ class Connection:
         host_bucket: Bucket,
         opened_ms: int,
         is_owner: bool,
-        has_token: bool,
+        bearer: str | None = None,
     ) -> None:
         self.id = connection_id
         self.wire = wire
@@ -101,7 +102,7 @@ class Connection:
         self.kind = kind
         self.host = host
         self.is_owner = is_owner
-        self.has_token = has_token
+        self.bearer = bearer
         self.opened_ms = opened_ms
         self.allowed = ALLOWED[OBSERVER]  # until its hello
         self.by = By("", None, connection_id, "", 0, 0)
@@ -123,9 +124,12 @@ class Connection:
         self.postponed: deque[Request] = deque()
         self.subscriptions: dict[int, Subscription] = {}
 
-    def require_allowed(self, kind: type[Command]) -> None:
-        """Raises `Rejected(not_permitted)` for a command that its role does not allow."""
-        if kind not in self.allowed:
-            name = TYPE_OF[kind]
-            self.by.require_role(ROLE_OF[name][0], name)
-            raise AssertionError(f"{name} is allowed to the role {self.by.role}, and not to this connection")
+    def told(self, seq: int) -> int:
+        """A position as this peer may hear of it: before its welcome it is told nothing of the fleet."""
+        return seq if self.by.actor else 0
+
+    def refuse(self, kind: type[Command]) -> NoReturn:
+        """Raises `Rejected(not_permitted)` for a command that is not among those allowed."""
+        name = TYPE_OF[kind]
+        self.by.require_role(ROLE_OF[name][0], name)
+        raise AssertionError(f"{name} is allowed to the role {self.by.role}, and not to this connection")

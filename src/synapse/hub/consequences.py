@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Final
 from synapse.core import asking, files, held_questions, values
 from synapse.core.events import AgentForgotten, Recorded
 from synapse.core.held_events import HeldDropped
+from synapse.core.lanes import decide_timed_out
 from synapse.core.loops import is_release
+from synapse.core.mail import numbered
 from synapse.core.plan import follow, openings
 from synapse.core.plan_events import TaskMoved
 from synapse.core.question_events import QUESTION_CLOSINGS, QuestionAnswered, QuestionClosing
+from synapse.core.resuming import due_resumptions, resumptions
 
 if TYPE_CHECKING:
     from synapse.hub.turn import Turns
@@ -22,6 +25,8 @@ _TOUCHING: Final = QUESTION_CLOSINGS | {TaskMoved, AgentForgotten, HeldDropped}
 def follow_up(turns: "Turns", recorded: Sequence[Recorded]) -> None:
     """Fold in what these events, folded in already, bring about elsewhere."""
     state = turns.state
+    if state.sessions.of_task:  # what broke off is offered, and taken up by who is granted the task
+        turns.fold(numbered(state, resumptions(state, recorded)), "hub")
     recorded = _withdraw(turns, recorded)
     if state.plan.count:
         steps = turns.fold(follow(state, recorded), "hub")
@@ -58,10 +63,12 @@ def _decide_held(turns: "Turns", entry: Recorded) -> Sequence[Recorded]:
 
 
 def end_what_is_due(turns: "Turns") -> None:
-    """The time of some values, files and questions has passed."""
+    """The time of some values, files, lanes and questions has passed; the date of some sessions has come."""
     state, at_ms = turns.state, turns.clock.wall_ms()
     turns.record(values.decide_expired(state, at_ms, values.EXPIRED_MAX), "hub")
     turns.record(files.decide_expired(state, at_ms, files.EXPIRED_MAX), "hub")
+    turns.record(numbered(state, decide_timed_out(state, turns.rules, at_ms)), "hub")
+    turns.record(numbered(state, due_resumptions(state, at_ms)), "hub")
     for question in asking.due(state, at_ms, asking.EXPIRED_MAX):
         if not turns.has_room:
             break

@@ -22,6 +22,7 @@ from synapse.core.mail import Mail
 from synapse.core.plan_events import TaskMoved, TaskNoted
 from synapse.core.room_events import MemberRemoved
 from synapse.hub.consequences import end_what_is_due
+from synapse.hub.tokens import expire_tokens
 
 if TYPE_CHECKING:
     from synapse.hub.turn import Turns
@@ -41,6 +42,7 @@ def take_effect(turns: "Turns", entry: Recorded) -> None:
             _hide(turns, event)
         case ChannelDeleted() | RoomDeleted():
             turns.after_release(lambda: turns.feeds.end_gone(list(turns.peers.connections.values())))
+            turns.after_release(turns.signals.forget_gone)
         case _:
             pass
 
@@ -60,6 +62,7 @@ def _hide(turns: "Turns", event: RoomLeft | ChannelLeft | MemberRemoved) -> None
 def pass_time(turns: "Turns") -> None:
     """What time alone brings about, a few times a second."""
     now_ms = turns.clock.monotonic_ms()
+    expire_tokens(turns)
     if turns.is_read_only:  # perhaps only since the commit behind which this tick waited
         turns.waiting.end_late(now_ms)
         return

@@ -37,7 +37,8 @@ RECENT_BYTES_MAX: Final = 4 * 1024 * 1024
 @dataclass(slots=True, eq=False)
 class Subscription:
     """One feed of one connection. position: everything up to this seq was sent, while it is catching up. floors: by
-    key, the seq behind which its agent reads what is private."""
+    key, the seq behind which its agent reads what is private. missed, missed_activity: how many signals, or notices of
+    activity, it was not told since the last one."""
 
     id: int
     connection: Connection
@@ -50,6 +51,9 @@ class Subscription:
     is_ended: bool = False
     has_stale_presence: bool = False
     floors: dict[str, int] = field(default_factory=dict)
+    has_activity: bool = False
+    missed: int = 0
+    missed_activity: int = 0
 
 
 class Recent:
@@ -151,7 +155,8 @@ class Feeds:
         head: int,
         outbox_bytes_max: int,
         broken: Callable[[JournalError], None],
-        soon: Callable[[Callable[[Subscription], None], Subscription], object],
+        soon: Callable[[Callable[[], object]], object],
+        ended: Callable[[Subscription], None],
     ) -> None:
         self.durable = head
         """The seq of the last durable event."""
@@ -164,6 +169,7 @@ class Feeds:
         self._outbox_bytes_max = outbox_bytes_max
         self._broken = broken
         self._soon = soon
+        self._ended = ended
         self._live: dict[str, dict[Subscription, None]] = {}
         self._topics = Topics()
         self._lease_keys: dict[str, None] = {}
@@ -189,6 +195,7 @@ class Feeds:
         subscription.is_ended = True
         self.count -= 1
         self.presence.pop(subscription, None)
+        self._ended(subscription)
         subscription.connection.subscriptions.pop(subscription.id, None)
         if subscription.agent is not None and f"in/{subscription.agent}" in subscription.keys:
             self._state.soft.presence.unwake(subscription.agent, subscription.connection.id)
@@ -266,7 +273,7 @@ class Feeds:
             if connection.wire.buffered() + size > self._outbox_bytes_max // 2 and payloads:
                 self._say(subscription, payloads)
                 if not connection.is_stuck:
-                    self._soon(self.start, subscription)
+                    self._soon(lambda: self.start(subscription))
                 return
             payloads += found
             subscription.position = recorded.seq
@@ -411,6 +418,31 @@ class Feeds:
                         told.receivers.setdefault(subscription.connection, []).append(key)
                 frames.append((recorded.seq, last[1]))
         return told
+
+    def hand_out(
+        self,
+        connection: Connection,
+        told: Told,
+        keys: Sequence[str],
+        replies: Sequence[tuple[int, bytes]],
+        before: int,
+    ) -> None:
+        """One write with a turn's notices and replies; only the replies when the peer does not keep up. before: the
+        head that was durable before the turn."""
+        wire = connection.wire
+        if len(keys) == 1:
+            data = told.of_key(keys[0], replies, connection)
+        else:
+            data = told.merged(list(dict.fromkeys(keys)), replies, connection)
+        # A quarter is left for replies, and for what a growing bytearray takes beyond its length.
+        if connection.is_stuck or wire.buffered() + len(data) > self._outbox_bytes_max * 3 // 4:
+            self.fall_behind(connection, before)
+            if replies:
+                wire.write(b"".join([wire.frame(payload) for _, payload in replies]))
+            if not connection.is_stuck:
+                self._soon(lambda: self.resume(connection))
+            return
+        wire.write(data)
 
     def _of_topics(
         self, recorded: Recorded, event: MessagePosted, notices: Sequence[tuple[str, Notice]]

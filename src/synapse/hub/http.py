@@ -6,7 +6,6 @@ believed: a foreign Origin, an unknown Host, a doubled Authorization. Then webso
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from hmac import compare_digest
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -34,9 +33,9 @@ class Refused(NamedTuple):
 
 
 class Admitted(NamedTuple):
-    """The request may go on. has_token: it carried the hub's token."""
+    """The request may go on. token: the one that it carried."""
 
-    has_token: bool
+    token: str | None = None
 
 
 class Page(NamedTuple):
@@ -76,12 +75,13 @@ def read_head(head: bytes) -> Head | None:
 
 @dataclass(slots=True, frozen=True)
 class Gate:
-    """Who may talk to the port. port: ours. hosts: further names of this hub. origins: web pages that may connect."""
+    """Who may talk to the port. port: ours. hosts: further names of this hub. origins: web pages that may connect.
+    opens: whether a token is the hub's, or one that it knows."""
 
     port: int
-    token: str
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    opens: Callable[[str], bool] = lambda _: False
 
     def admit(self, head: Head) -> Admitted | Refused:
         """Check Host (DNS rebinding), Origin (foreign pages) and Authorization (given twice, or wrong)."""
@@ -96,11 +96,11 @@ class Gate:
         if len(head.authorizations) > 1:
             return Refused(400, "more than one Authorization header")
         if not head.authorizations:
-            return Admitted(False)
+            return Admitted()
         scheme, _, given = head.authorizations[0].partition(" ")
-        if scheme.lower() != "bearer" or not compare_digest(given.strip().encode(), self.token.encode()):
+        if scheme.lower() != "bearer" or not self.opens(given.strip()):
             return Refused(401, "wrong token")
-        return Admitted(True)
+        return Admitted(given.strip())
 
     def _is_our_host(self, host: str) -> bool:
         name, port = _split_host(host)

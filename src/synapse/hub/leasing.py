@@ -28,12 +28,14 @@ from synapse.core.leasing import HANDED_OFF, PARKED, PREEMPTED, TTL, arm_all
 from synapse.core.plan_events import TaskMoved, TaskNoted
 from synapse.core.refusals import holder_facts, in_words, masked
 from synapse.core.resources import OFFER_ENDED, decide_expired, due
+from synapse.core.resuming import with_resume
 from synapse.errors import Rejected
 from synapse.hub.connection import Connection
 from synapse.protocol.codec import Request, RequestId, encode_notice
 from synapse.protocol.commands import ClaimLease, RenewLease
 from synapse.protocol.cursor import cursor_of
 from synapse.protocol.notices import ClaimQueued, LeaseLost
+from synapse.protocol.replies import Lease as LeaseReply
 
 if TYPE_CHECKING:
     from synapse.hub.turn import Turns
@@ -60,6 +62,8 @@ class Leasing:
         self._soft = turns.state.soft.leasing
         self._soft.stalled_ms = self._limits.stalled_ms
         self._claimers: dict[int, Claimer] = {}
+        self.granted: list[tuple[Connection, RequestId, LeaseReply]] = []
+        """Answers to those who waited, until what follows from their grants is folded in."""
         self._has_more = False
         """A decision that granted places may have had to end early."""
 
@@ -261,7 +265,13 @@ class Leasing:
         by.at_ms, by.lease_ms = turns.now_at_ms, lease_ms
         cursor = cursor_of(self._state.journal_id, entry.seq)
         info = lease_info(self._state, self._state.leases.live[entry.seq], by, outcome="granted", cursor=cursor)
-        turns.reply(connection, claimer.request_id, info)
+        self.granted.append((connection, claimer.request_id, info))
+
+    def say_granted(self) -> None:
+        """Answer who waited, with what was taken up by the grant."""
+        granted, self.granted = self.granted, []
+        for connection, request_id, info in granted:
+            self._turns.reply(connection, request_id, with_resume(self._state, info))
 
     def _refuse_claimer(self, event: LeaseUnqueued) -> None:
         claimer = self._claimers.pop(event.place, None)
@@ -275,7 +285,7 @@ class Leasing:
                     by.at_ms, by.lease_ms = self._turns.now_at_ms, self._turns.lease_clock.now_ms
                     cursor = cursor_of(self._state.journal_id, self._state.seq)
                     info = lease_info(self._state, lease, by, outcome="granted", cursor=cursor)
-                    self._turns.reply(claimer.connection, claimer.request_id, info)
+                    self.granted.append((claimer.connection, claimer.request_id, info))
                     return
         if event.reason == "deadline":
             refusal = Rejected(

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import socket
+import ssl
 from collections import Counter
 from pathlib import Path
 from typing import Final
@@ -15,9 +17,12 @@ from synapse import home as rendezvous
 from synapse.errors import EXIT_ADDRESS_IN_USE, Rejected, SynapseError
 from synapse.hub.connection import Connection
 from synapse.hub.http import Gate, Page
+from synapse.hub.log import log
 from synapse.hub.metrics import CONTENT_TYPE, render
-from synapse.hub.settings import Settings
+from synapse.hub.settings import Settings, is_loopback
 from synapse.hub.supervision import Doors, require_private
+from synapse.hub.tls import server_context
+from synapse.hub.tokens import opens
 from synapse.hub.turn import Turns
 from synapse.hub.wire import LinePeer, Peer, WebPeer
 from synapse.protocol.codes import CLOSE_RESTART
@@ -25,6 +30,7 @@ from synapse.protocol.session import Session
 
 BACKLOG: Final = 1024
 NO_DOORS: Final = Doors()
+WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104  # not to listen there, but not to take it for a name
 DRAIN_S: Final = 2.0
 """How long peers have to take their last answers and say goodbye."""
 
@@ -48,31 +54,43 @@ class Listeners:
         self.limits = settings.limits
         self.peers: set[Peer] = set()
         self.uris: list[str] = []
-        self.gate = Gate(settings.port, token, settings.allowed_hosts, settings.allowed_origins)
+        self.gate = Gate(settings.port, settings.allowed_hosts, settings.allowed_origins, self._opens)
         self._settings = settings
-        self._token = token
         self._per_host: Counter[str] = Counter()
         self._next_id = 1
         self._servers: list[asyncio.Server] = []
+        self._tls: ssl.SSLContext | None = None
         self._tcp: socket.socket | None = None
         self._unix: socket.socket | None = None
         self._socket_path: str | None = None
         self._is_draining = False
         self._all_gone = asyncio.Event()
 
+    def _opens(self, secret: str) -> bool:
+        """True for a token that a hello would be welcomed with."""
+        try:
+            opens(self.turns.state, self.turns.token, secret, self.turns.clock.wall_ms())
+        except Rejected:
+            return False
+        return True
+
     def bind(self) -> None:
         """Take the addresses; nobody is let in yet. Raises `AddressInUse`, `SettingsRefused`."""
         settings, doors = self._settings, self._doors
+        self._tls = server_context(settings.tls_cert, settings.tls_key)
         host = settings.host
         if doors.tcp is None:
             self._tcp = _bind_tcp(host, settings.port)
         else:
-            require_private(doors.tcp, is_forced=settings.insecure_bind)
+            require_private(doors.tcp, is_forced=settings.insecure_bind or self._tls is not None)
             self._tcp, host = doors.tcp, str(doors.tcp.getsockname()[0])
         port = int(self._tcp.getsockname()[1])
-        self.gate = Gate(port, self._token, settings.allowed_hosts, settings.allowed_origins)
         shown = f"[{host}]" if ":" in host else host
-        self.uris.append(f"ws://{shown}:{port}")
+        own = () if host in WILDCARDS else (shown.lower(),)
+        self.gate = Gate(port, (*own, *settings.allowed_hosts), settings.allowed_origins, self._opens)
+        if self._tls is None and not is_loopback(host):
+            log("network.open", "other machines can read along: no TLS", level=logging.WARNING, host=host)
+        self.uris.append(f"{'ws' if self._tls is None else 'wss'}://{shown}:{port}")
         if doors.unix is not None:
             self._unix = doors.unix  # whoever made it takes its name away
             self.uris.append(f"unix:{self._unix.getsockname()}")
@@ -85,7 +103,16 @@ class Listeners:
         """Open the doors that `bind` took."""
         assert self._tcp is not None
         create, backlog = self.loop.create_server, BACKLOG
-        self._servers.append(await create(lambda: WebPeer(self), sock=self._tcp, backlog=backlog))
+        tls, within_s = self._tls, self.limits.hello_ms / 1000
+        tcp = create(
+            lambda: WebPeer(self),
+            sock=self._tcp,
+            backlog=backlog,
+            ssl=tls,
+            ssl_handshake_timeout=None if tls is None else within_s,
+            ssl_shutdown_timeout=None if tls is None else DRAIN_S / 2,
+        )
+        self._servers.append(await tcp)
         if self._unix is not None:
             # not create_unix_server, which from Python 3.13 on takes the name away when it closes
             self._servers.append(await create(lambda: LinePeer(self), sock=self._unix, backlog=backlog))
@@ -111,7 +138,7 @@ class Listeners:
         """How many sockets are open without a welcome, those without a complete request head among them."""
         return len(self.peers) - len(self.turns.peers.connections) + len(self.turns.peers.unwelcomed)
 
-    def admit(self, peer: Peer, *, host: str, uid: int | None, has_token: bool) -> Connection:
+    def admit(self, peer: Peer, *, host: str, uid: int | None, bearer: str | None = None) -> Connection:
         """A peer with a complete handshake becomes a connection of the turn."""
         now_ms = self.turns.clock.monotonic_ms()
         connection = Connection(
@@ -123,7 +150,7 @@ class Listeners:
             host_bucket=self.turns.peers.host_buckets.of(host, now_ms),
             opened_ms=now_ms,
             is_owner=uid is not None and uid == os.getuid(),
-            has_token=has_token,
+            bearer=bearer,
         )
         self._next_id += 1
         self._per_host[host] += 1

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from synapse.hub.turn import Turns
+    from synapse.protocol.signal_replies import SignalCounts
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 COMMIT_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
@@ -84,9 +85,25 @@ def _page(turns: "Turns") -> Iterator[str]:
         yield from _metric(name, "counter", text, f" {value}")
     refused = [f'{{code="{code}"}} {count}' for code, count in sorted(totals.refused.items())]
     yield from _metric("refusals_total", "counter", "Refused requests since the start, by error code.", *refused)
+    yield from _told_and_not_kept(status.signals)
     yield "# HELP synapse_commit_seconds From the end of a turn until it is durable."
     yield "# TYPE synapse_commit_seconds histogram"
     yield from totals.commit_s.lines("synapse_commit_seconds")
+
+
+def _told_and_not_kept(counts: "SignalCounts") -> Iterator[str]:
+    dropped = {"signal": counts.dropped, "typing": counts.typing_dropped, "activity": counts.activity_dropped}
+    for name, text, value in (
+        ("signals_total", "Signals sent since the start.", counts.sent),
+        ("signal_deliveries_total", "Signals delivered since the start, to each who follows.", counts.delivered),
+        ("signals_shed_total", "Signals not sent, because one connection had too many at once.", counts.shed),
+        ("typing_total", "Notices of typing delivered since the start.", counts.typing),
+        ("typing_swallowed_total", "Typing that was said again too soon.", counts.typing_swallowed),
+        ("activity_total", "Notices of activity delivered since the start.", counts.activity),
+    ):
+        yield from _metric(name, "counter", text, f" {value}")
+    samples = [f'{{kind="{kind}"}} {count}' for kind, count in dropped.items()]
+    yield from _metric("signals_dropped_total", "counter", "What followers did not get, by kind.", *samples)
 
 
 def _metric(name: str, kind: str, text: str, *samples: str) -> Iterator[str]:

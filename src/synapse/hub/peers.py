@@ -8,6 +8,7 @@ from synapse.hub.buckets import REMEMBER_MS, Bucket, Buckets
 from synapse.hub.clock import Clock
 from synapse.hub.connection import Connection
 from synapse.hub.pacing import Pacer
+from synapse.hub.tokens import note_end
 from synapse.protocol.codec import Request
 from synapse.protocol.codes import CLOSE_FLOOD, CLOSE_NO_HELLO, CLOSE_SLOW
 from synapse.protocol.commands import Hello
@@ -210,6 +211,7 @@ class Peers:
         self.connections.pop(connection.id, None)
         for subscription in list(connection.subscriptions.values()):
             self._turns.feeds.end(subscription)
+        note_end(self._turns, connection)
         self._turns.put(None, lambda: self._let_go(connection))
 
     def check(self) -> None:

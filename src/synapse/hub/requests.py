@@ -16,6 +16,7 @@ from synapse.core.refusals import require_limit
 from synapse.core.retention import floor_of, require_kept
 from synapse.core.rooms import require_channel, require_room
 from synapse.core.session_changes import SessionMutation, hear_of
+from synapse.core.signals import last_number, require_durable, signal_counts
 from synapse.core.state import State
 from synapse.core.topics import (
     LEASES_OF,
@@ -36,16 +37,10 @@ from synapse.hub.happenings import events_query, read_events
 from synapse.hub.ledger import explanation, ledger_scan, read_ledger
 from synapse.hub.letters import Traces
 from synapse.hub.paging import recorded_of
-from synapse.hub.reads import (
-    HistoryQuery,
-    listed,
-    read_ackers,
-    read_history,
-    read_inbox,
-    read_message,
-)
-from synapse.hub.session_reads import points_scan, read_points
+from synapse.hub.reads import HistoryQuery, listed, read_ackers, read_history, read_inbox, read_message
+from synapse.hub.session_reads import lane_query, points_scan, read_lane, read_points
 from synapse.hub.threads import Keeper
+from synapse.hub.tokens import end_tokens
 from synapse.hub.work import Waiter
 from synapse.protocol.codec import Request, RequestId, encode_notice
 from synapse.protocol.codes import PROTOCOL_VERSION
@@ -72,6 +67,7 @@ from synapse.protocol.delivery_commands import GetReceipt, ListDead
 from synapse.protocol.digest_commands import ReadDigest
 from synapse.protocol.event_commands import ReadEvents
 from synapse.protocol.file_commands import ReadChunk
+from synapse.protocol.lane_commands import ShowLane
 from synapse.protocol.names import GENERAL, split_address, split_topic
 from synapse.protocol.notices import PresenceChanged, PresenceSnapshot
 from synapse.protocol.plan_commands import ReadProgress
@@ -90,6 +86,8 @@ from synapse.protocol.replies import (
 )
 from synapse.protocol.role_commands import JoinRole, LeaveRole
 from synapse.protocol.session_commands import ReadSessionPoints
+from synapse.protocol.signal_commands import ListRecent, SayTyping, SignalCommand
+from synapse.protocol.token_commands import RevokeToken
 
 if TYPE_CHECKING:
     from synapse.hub.turn import Turns
@@ -110,11 +108,13 @@ Local: TypeAlias = (
     | ReadDigest
     | ReadEvents
     | ReadSessionPoints
+    | ShowLane
     | ReadChunk
     | ShowStatus
     | VerifyJournal
     | BackUpJournal
     | CompactJournal
+    | SignalCommand
 )
 """Commands that core has no part in."""
 
@@ -174,6 +174,9 @@ class Requests:
             case ReadSessionPoints():
                 points = points_scan(state, command, connection.by, self._limits.page_items_max)
                 turns.disk.defer(connection, request_id, lambda: read_points(turns.pages, points))
+            case ShowLane():
+                lane = lane_query(state, command, connection.by, self._limits.page_items_max)
+                turns.disk.defer(connection, request_id, lambda: read_lane(turns.pages, lane))
             case ReadChunk():
                 serve_chunk(turns, connection, request_id, command)
             case ShowStatus():
@@ -183,6 +186,8 @@ class Requests:
                     hub_id=state.hub_id, version=turns.version, protocol=(PROTOCOL_VERSION, PROTOCOL_VERSION)
                 )
                 turns.reply(connection, request_id, identity)
+            case ListRecent() | SayTyping():
+                turns.signals.serve(connection, request_id, command)
             case VerifyJournal():
                 connection.by.require_operator("verifying the journal")
                 if turns.retention.is_running:  # it would look at what is just being dropped
@@ -217,7 +222,8 @@ class Requests:
                 continue
             room, name = split_address(address)
             channel = require_channel(self._state, address, by)
-            found.append((f"ch/{channel.id}", Position(room=room, channel=name, n=channel.last_n)))
+            number = last_number(self._state, channel)
+            found.append((f"ch/{channel.id}", Position(room=room, channel=name, n=number, ephemeral=channel.ephemeral)))
         return found
 
     def _topic(self, address: str, by: By) -> tuple[str, Position]:
@@ -241,16 +247,17 @@ class Requests:
 
     def _subscribe(self, connection: Connection, request_id: RequestId, command: Subscribe) -> None:
         limits, state, feeds = self._limits, self._state, self._turns.feeds
-        single = command.inbox or command.presence or command.leases or command.receipts
+        single = command.inbox or command.presence or command.leases or command.receipts or command.activity
         of_rooms = (*command.values, *command.plans, *command.questions)
         if not (single or command.channels or of_rooms):
-            what = "channels, inbox, presence, leases, receipts, values, plans or questions"
+            what = "channels, inbox, presence, leases, receipts, values, plans, questions or activity"
             raise Rejected("bad_request", f"a subscription names {what} - at `$.body`")
         if len(connection.subscriptions) >= limits.subscriptions_max:
             raise _limit("subscriptions_max", limits.subscriptions_max)
         taken = {key for other in connection.subscriptions.values() for key in other.keys}
         if len(taken) + len(command.channels) + len(of_rooms) > limits.subscribed_channels_max:
             raise _limit("subscribed_channels_max", limits.subscribed_channels_max)
+        self._turns.signals.begin(command.channels, connection.by)
         found = self._channel_keys(command.channels, connection.by)
         if command.inbox:
             agent = connection.by.require_agent()
@@ -287,6 +294,7 @@ class Requests:
         require_kept(state, {**named, **{key: _called_room(state, key) for key in followed}}, since)
         keys = (*(key for key, _ in found), *followed, *apart)
         subscription = feeds.open(connection, keys, connection.by.agent, since, has_presence=command.presence)
+        self._turns.signals.follow(subscription, activity=command.activity)
         self._turns.reply(
             connection,
             request_id,
@@ -320,6 +328,8 @@ class Requests:
                 room = command.room if command.room is not None else connection.by.home.partition(":")[0]
                 address = f"{room}:{command.channel or GENERAL}"
             keys, called = (self._channel_keys([address], connection.by)[0][0],), address
+            if "*" not in address:
+                require_durable(state.rooms.by_address[address], address)
         if command.since is not None and command.before is not None:
             raise Rejected("bad_request", "give since or before, not both - at `$.body`")
         require_limit(command.limit, self._limits.page_items_max)
@@ -463,7 +473,9 @@ class Requests:
         if isinstance(command, DeclareStatus):
             self._state.soft.presence.declare(connection.by.require_agent(), command.status)
         elif isinstance(command, RebindAgent | ForgetAgent):
-            self._turns.revoke(command.name)
+            self._turns.revoke(self._turns.of_agent.get(command.name, ()))
+        elif isinstance(command, RevokeToken):
+            end_tokens(self._turns, {int(command.token[1:])})
         elif isinstance(command, JoinRole):
             self._turns.arrived([connection.by.require_agent()])  # what waits in the queue is there for it
         elif isinstance(command, LeaveRole):
@@ -577,6 +589,7 @@ class Requests:
                 leases=len(state.leases.live),
                 claims_waiting=len(state.leases.places),
             ),
+            signals=signal_counts(state),
             cursor=self._cursor(),
         )
 

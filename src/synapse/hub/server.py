@@ -20,7 +20,8 @@ from synapse.core import kernel
 from synapse.core.by import Rules
 from synapse.core.events import Event, HubStarted, JournalStarted, to_row
 from synapse.core.holding import decide_pools
-from synapse.core.rooms import decide_bootstrap
+from synapse.core.rooms import Channel, decide_bootstrap
+from synapse.core.signals import PLAIN
 from synapse.core.state import State
 from synapse.errors import EXIT_FAILED, EXIT_OK, JournalError, JournalRefused, StoreFailed, SynapseError
 from synapse.home import HomeRefused
@@ -107,11 +108,19 @@ def begin(
     rooms: dict[str, list[str]],
     at_ms: int,
     pools: dict[str, int] | None = None,
+    ephemeral: dict[str, str] | None = None,
 ) -> None:
     """The first events of a process: a new journal's birth, the start, and what the configuration wants to exist.
 
-    None of them on a full disk. Raises `StoreFailed`.
+    None of them on a full disk. Raises `StoreFailed`, `SettingsRefused` for a channel that is of the other kind.
     """
+    for address, schema in (ephemeral or {}).items():
+        channel = state.rooms.by_address.get(address)
+        if channel is not None and (channel.schema or PLAIN if channel.ephemeral else None) != schema:
+            raise SettingsRefused(
+                f"ephemeral.{address}: the channel is there and is {_kind_of(channel)}; a channel never changes its "
+                f"kind: delete it (synapse channel delete {address}), or name another one"
+            )
     if journal.is_read_only:
         return
     first: list[Event] = []
@@ -120,10 +129,14 @@ def begin(
         first.append(JournalStarted(hub_id=journal.hub_id, journal_id=journal.journal_id))
     first.append(HubStarted(version=synapse.__version__))
     recorded = [kernel.record(state, event, "hub", at_ms) for event in first]
-    while missing := decide_bootstrap(state, rules, rooms):
+    while missing := decide_bootstrap(state, rules, rooms, ephemeral):
         recorded += [kernel.record(state, event, "hub", at_ms) for event in missing]
     recorded += [kernel.record(state, event, "hub", at_ms) for event in decide_pools(state, rules, pools or {})]
     commit(journal, [to_row(entry) for entry in recorded])
+
+
+def _kind_of(channel: Channel) -> str:
+    return f"ephemeral, {channel.schema or PLAIN}" if channel.ephemeral else "one that keeps its messages"
 
 
 class _Hub:
@@ -170,7 +183,7 @@ class _Hub:
         turns.retention.keep = settings.retention
         listeners = Listeners(turns, settings, self._token, loop, self._supervisor.doors)
         listeners.bind()
-        begin(state, journal, rules, settings.rooms, self._clock.wall_ms(), settings.pools)
+        begin(state, journal, rules, settings.rooms, self._clock.wall_ms(), settings.pools, settings.ephemeral)
         turns.begin()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stopped.set)

@@ -5,55 +5,27 @@ known name; a setting is never ignored and never repaired.
 """
 
 import ipaddress
-import os
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias, cast
+from typing import Final, NamedTuple, cast
 
 import msgspec
 
-from synapse.core.retention import KEEP_MS_MIN, KINDS
-from synapse.errors import EXIT_JOURNAL, Rejected, SynapseError
 from synapse.home import CLIENT_SETTINGS, config_path, home_dir, token_path
+from synapse.hub.setting_values import RETENTION_KINDS as RETENTION_KINDS
+from synapse.hub.setting_values import Setting as Setting
+from synapse.hub.setting_values import SettingsRefused as SettingsRefused
+from synapse.hub.setting_values import Value as Value
+from synapse.hub.setting_values import age_ms as age_ms
+from synapse.hub.setting_values import checked, kind_of
 from synapse.protocol.limits import Limits
-from synapse.protocol.names import GENERAL, MAIN_ROOM, require_segment
+from synapse.protocol.names import GENERAL, MAIN_ROOM
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 FRAME_OVERHEAD_BYTES: Final = 16 * 1024
 """What a message's frame holds besides its body: names, subject, thread, envelope."""
-
-
-class SettingsRefused(SynapseError):
-    """A setting is unknown, ill-typed or out of bounds. One line that names its place and the cure; exit 78."""
-
-    exit_code = EXIT_JOURNAL
-
-
-Value: TypeAlias = str | int | bool | Path | tuple[str, ...] | dict[str, list[str]] | dict[str, int] | None
-
-
-class Setting(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the table. kind: text, path, integer, boolean, texts (a list), rooms (a table of
-    lists), pools (a table of numbers) or retention (a table of ages).
-
-    least and most bound integers; choices bound texts. env, flag and key are its variable, its flag of `synapse hub`
-    and its place in config.toml; '' where it has none.
-    """
-
-    name: str
-    kind: str
-    default: Value
-    doc: str
-    unit: str = ""
-    least: int = 1
-    most: int = 2**53 - 1
-    choices: tuple[str, ...] = ()
-    env: str = ""
-    flag: str = ""
-    key: str = ""
 
 
 class Found(NamedTuple):
@@ -103,7 +75,9 @@ _LIMIT_ROWS: Final[dict[str, tuple[str, int, int]]] = {
     "agents_max": ("Agents the hub knows.", 1, 1_000_000),
     "rooms_max": ("Rooms.", 1, 100_000),
     "channels_per_room_max": ("Channels in one room.", 1, 100_000),
-    "members_max": ("Members of one room or channel; all of them fit into one answer.", 1, 1_000),
+    "members_max": ("Members of one room, channel or role; all of them fit into one answer.", 1, 1_000),
+    "roles_max": ("Roles of the hub.", 0, 100_000),
+    "roles_per_agent_max": ("Roles that one agent is a member of.", 0, 1_000),
     "subscriptions_max": ("Subscriptions of one connection.", 1, 1_024),
     "subscribed_channels_max": ("Channels in the subscriptions of one connection.", 1, 4_096),
     "waiting_max": ("Requests of one connection that wait for something to happen.", 1, 1_024),
@@ -168,6 +142,20 @@ _LIMIT_ROWS: Final[dict[str, tuple[str, int, int]]] = {
     "session_item_chars_max": ("Characters of one of these.", 16, 8 * 1024),
     "session_bytes_max": ("One work session without its checkpoints.", 1_024, 96 * 1024),
     "sessions_bytes_max": ("All work sessions together, each with its last checkpoint.", 64 * 1024, 1 << 32),
+    "ephemeral_bytes_max": ("The body of one signal.", 1, 64 * 1024),
+    "signals_per_turn_max": ("Signals that one connection sends in one turn; more are dropped.", 1, 4_096),
+    "signals_turn_bytes_max": ("Signals that one connection is told in one turn, if more than one.", 1_024, 1 << 20),
+    "recent_signals_max": ("The last signals of a channel that are kept in memory.", 0, 1_000),
+    "recent_signals_bytes_max": ("All of them together.", 0, 192 * 1024),
+    "lanes_per_agent_max": ("Open lanes of one agent, those that it offered and those that lead to it.", 1, 10_000),
+    "lanes_ended_max": ("Ended lanes that are kept at hand.", 1, 100_000),
+    "lane_bytes_max": ("The context of a lane, or one message in it.", 64, 64 * 1024),
+    "lane_timeout_ms_min": ("The shortest time to accept a lane.", 100, 3_600_000),
+    "lane_timeout_ms_max": ("The longest time to accept a lane.", 60_000, 365 * _DAY_MS),
+    "tokens_max": ("Tokens, those that have expired among them.", 0, 10_000),
+    "token_rooms_max": ("Rooms that one token grants.", 1, 256),
+    "token_label_chars_max": ("Characters of a token's label.", 1, 1_024),
+    "token_ttl_ms_max": ("The longest life of a token that has an end.", 1_000, 100 * 365 * _DAY_MS),
     "stalled_ms": ("A lease whose holder shows no progress for so long counts as stalled.", 1_000, 365 * _DAY_MS),
     "tie_grace_ms": ("How long a tied lease outlives its connection.", 0, _DAY_MS),
     "reattach_ms": ("How long a place in the queue outlives its connection.", 0, _DAY_MS),
@@ -225,7 +213,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         env="SYNAPSE_HOME",
         flag="--home",
     ),
-    _row("host", "text", "127.0.0.1", "Address to listen on; not a loopback one only with --insecure-bind."),
+    _row("host", "text", "127.0.0.1", "Address to listen on; one that other machines reach needs TLS."),
     _row("port", "integer", 8876, "Port to listen on; 0 takes a free one.", least=0, most=65_535),
     _row("unix_socket", "boolean", True, "Listen on a Unix socket too."),
     _row("auto_create", "boolean", True, "Joining a room or channel that does not exist creates it."),
@@ -245,6 +233,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         key="pools",
     ),
     Setting(
+        name="ephemeral",
+        kind="ephemeral",
+        default={},
+        doc="Channels that always exist and keep nothing, with what their bodies are held to: `plain`, `telemetry` or "
+        '`typing`: `"build:progress" = "plain"`.',
+        key="ephemeral",
+    ),
+    Setting(
         name="retention",
         kind="retention",
         default={},
@@ -254,6 +250,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     ),
     _row("allowed_hosts", "texts", (), "Further values of the Host header to answer; separated by commas."),
     _row("allowed_origins", "texts", (), "Web origins that may connect; separated by commas."),
+    _row("tls_cert", "path", None, "Certificate chain (PEM); the port then speaks TLS: wss:// and https://."),
+    _row("tls_key", "path", None, "Its private key (PEM, without a password)."),
     _row("insecure_bind", "boolean", False, "Listen where other machines can read along, without TLS."),
     _row(
         "token_file",
@@ -298,9 +296,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     create_needs_operator: bool = False
     rooms: dict[str, list[str]] = msgspec.field(default_factory=lambda: {MAIN_ROOM: [GENERAL]})
     pools: dict[str, int] = msgspec.field(default_factory=dict)
+    ephemeral: dict[str, str] = msgspec.field(default_factory=dict)
     retention: dict[str, int] = msgspec.field(default_factory=dict)
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     insecure_bind: bool = False
     token_file: Path | None = None
     log_level: str = "info"
@@ -348,7 +349,7 @@ def find_settings(flags: Mapping[str, str], environ: Mapping[str, str]) -> list[
             found.append(Found(setting, _parsed(setting, environ[setting.env], setting.env), setting.env))
         elif setting.key in configured:
             found.append(
-                Found(setting, _checked(setting, configured[setting.key], f"{path}: {setting.key}", home), path)
+                Found(setting, checked(setting, configured[setting.key], f"{path}: {setting.key}", home), path)
             )
         else:
             found.append(Found(setting, setting.default, "default"))
@@ -373,7 +374,7 @@ def _read_config(path: str) -> dict[str, object]:
         if key not in CLIENT_SETTINGS:
             raise _unknown(path, f"client.{key}", [f"client.{name}" for name in CLIENT_SETTINGS])
         if not isinstance(value, str):
-            raise SettingsRefused(f"{path}: client.{key}: {_kind_of(value)} where a text belongs")
+            raise SettingsRefused(f"{path}: client.{key}: {kind_of(value)} where a text belongs")
     limits = document.pop("limits", {})
     if not isinstance(limits, dict):
         raise SettingsRefused(f"{path}: limits: a table belongs there: [limits]")
@@ -398,16 +399,16 @@ def _parsed(setting: Setting, text: str, place: str) -> Value:
             digits = text.strip()
             if not digits.removeprefix("-").isdecimal() or not digits.isascii():
                 raise SettingsRefused(f"{place}: {text!a} where a whole number belongs")
-            return _checked(setting, int(digits) if len(digits) < 20 else 2**63, place, ".")
+            return checked(setting, int(digits) if len(digits) < 20 else 2**63, place, ".")
         case "boolean":
             word = text.strip().lower()
             if word not in _BOOLEANS:
                 raise SettingsRefused(f"{place}: {text!a} where yes or no belongs")
             return _BOOLEANS[word]
         case "texts":
-            return _checked(setting, [part.strip() for part in text.split(",") if part.strip()], place, ".")
+            return checked(setting, [part.strip() for part in text.split(",") if part.strip()], place, ".")
         case _:
-            return _checked(setting, text, place, ".")
+            return checked(setting, text, place, ".")
 
 
 _BOOLEANS: Final = {
@@ -422,116 +423,6 @@ _BOOLEANS: Final = {
 }
 
 
-def _checked(setting: Setting, value: object, place: str, base: str) -> Value:
-    """A value of the right type within its bounds. Paths are taken from `base`. Raises `SettingsRefused`."""
-    match setting.kind, value:
-        case "integer", int() if not isinstance(value, bool):
-            if not setting.least <= value <= setting.most:
-                raise SettingsRefused(f"{place}: {value} is not within {setting.least} to {setting.most}")
-            return value
-        case "boolean", bool():
-            return value
-        case "text", str():
-            if setting.choices and value not in setting.choices:
-                raise SettingsRefused(f"{place}: {value!a} is none of {', '.join(setting.choices)}")
-            if not value.isprintable() or not value:
-                raise SettingsRefused(f"{place}: {value!a} cannot be used")
-            return value
-        case "path", str() if value:
-            return Path(os.path.abspath(os.path.join(base, os.path.expanduser(value))))  # noqa: PTH100, PTH111, PTH118  # as in home.py
-        case "texts", list() if all(isinstance(item, str) for item in value):
-            return tuple(value)
-        case "rooms", dict():
-            return _checked_rooms(value, place)
-        case "pools", dict():
-            return _checked_pools(value, place)
-        case "retention", dict():
-            return _checked_retention(value, place)
-        case _:
-            wanted = {"integer": "a whole number", "boolean": "true or false", "texts": "a list of texts"}
-            wanted |= {"rooms": "a table of lists of texts", "pools": "a table of whole numbers"}
-            wanted["retention"] = 'a table of ages such as "30d"'
-            kind = wanted.get(setting.kind, "a text")
-            raise SettingsRefused(f"{place}: {_kind_of(value)} where {kind} belongs")
-
-
-def _checked_rooms(value: Mapping[str, object], place: str) -> dict[str, list[str]]:
-    """Rooms with their channels; `general` is in every room, `main` is there always."""
-    rooms: dict[str, list[str]] = {MAIN_ROOM: [GENERAL]}
-    for room, channels in value.items():
-        if not isinstance(channels, list) or not all(isinstance(name, str) for name in channels):
-            raise SettingsRefused(f"{place}.{room}: {_kind_of(channels)} where a list of texts belongs")
-        try:
-            names = [require_segment(name, "channel") for name in channels]
-            rooms[require_segment(room, "room")] = list(dict.fromkeys([GENERAL, *names]))
-        except Rejected as error:
-            raise SettingsRefused(f"{place}.{room}: {error.detail}") from error
-    return rooms
-
-
-def _checked_pools(value: Mapping[str, object], place: str) -> dict[str, int]:
-    """Pools with their capacity."""
-    pools: dict[str, int] = {}
-    for pool, capacity in value.items():
-        if not isinstance(capacity, int) or isinstance(capacity, bool):
-            raise SettingsRefused(f"{place}.{pool}: {_kind_of(capacity)} where a whole number belongs")
-        if not 1 <= capacity <= Limits().pool_units_max:
-            raise SettingsRefused(f"{place}.{pool}: {capacity} is not within 1 to {Limits().pool_units_max}")
-        try:
-            pools[require_segment(pool, "pool")] = capacity
-        except Rejected as error:
-            raise SettingsRefused(f"{place}.{pool}: {error.detail}") from error
-    return pools
-
-
-RETENTION_KINDS: Final = KINDS
-"""What a retention can be given for, besides channels."""
-_AGE: Final = re.compile("([1-9][0-9]{0,5})(h|d)")
-_HOURS: Final = {"h": 1, "d": 24}
-
-
-def age_ms(text: object, place: str) -> int:
-    """An age such as `30d` or `36h` in ms; 0 for `all`. Raises `SettingsRefused` for others, and for less than 24 h."""
-    found = _AGE.fullmatch(text) if isinstance(text, str) else None
-    if text == "all":
-        return 0
-    if found is None:
-        raise SettingsRefused(f"{place}: {text!a} where an age such as 30d or 36h, or all, belongs")
-    age = int(found[1]) * _HOURS[found[2]] * 3_600_000
-    if age < KEEP_MS_MIN:
-        raise SettingsRefused(f"{place}: {text!a} is less than 24h, for which everything is kept")
-    return age
-
-
-def _checked_retention(value: Mapping[str, object], place: str) -> dict[str, int]:
-    """Ages in ms by kind or `room:channel`; 0: all is kept."""
-    ages: dict[str, int] = {}
-    for name, text in value.items():
-        if name not in KINDS:
-            room, colon, channel = name.partition(":")
-            if not colon:
-                raise SettingsRefused(f"{place}: {name!a} is no room:channel and none of {', '.join(KINDS)}")
-            try:
-                require_segment(room, "room")
-                require_segment(channel, "channel")
-            except Rejected as error:
-                raise SettingsRefused(f"{place}.{name}: {error.detail}") from error
-        ages[name] = age_ms(text, f"{place}.{name}")
-    return ages
-
-
-def _kind_of(value: object) -> str:
-    names = {
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        str: "a text",
-        list: "a list",
-        dict: "a table",
-    }
-    return names.get(type(value), f"a {type(value).__name__}")
-
-
 def _require_that_fits(settings: Settings) -> None:
     """Refuse values that are lawful alone and not together."""
     limits = settings.limits
@@ -540,10 +431,13 @@ def _require_that_fits(settings: Settings) -> None:
             f"limits.message_bytes_max {limits.message_bytes_max} does not fit limits.frame_bytes_max "
             f"{limits.frame_bytes_max}: leave {FRAME_OVERHEAD_BYTES} bytes for the envelope"
         )
-    if not settings.insecure_bind and not is_loopback(settings.host):
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        missing = "tls_key" if settings.tls_key is None else "tls_cert"
+        raise SettingsRefused(f"{missing} is missing: tls_cert and tls_key go together")
+    if settings.tls_cert is None and not settings.insecure_bind and not is_loopback(settings.host):
         raise SettingsRefused(
-            f"host {settings.host}: other machines could read along, because no TLS is there; listen on 127.0.0.1, "
-            "and forward the port over SSH, or force it with --insecure-bind"
+            f"host {settings.host}: other machines could read along, because no TLS is there; set --tls-cert and "
+            "--tls-key, or listen on 127.0.0.1 and forward the port over SSH, or force it with --insecure-bind"
         )
 
 

@@ -133,10 +133,10 @@ def _with_socket(doors: Doors, descriptor: int) -> Doors:
 
 
 def require_private(door: socket.socket, *, is_forced: bool) -> None:
-    """Raises `SettingsRefused` for a TCP socket that other machines reach, unless that was forced."""
+    """Raises `SettingsRefused` for a TCP socket that other machines reach, unless it speaks TLS or that was forced."""
     host = str(door.getsockname()[0])
     if not is_forced and not is_loopback(host):
         raise SettingsRefused(
             f"the socket of the service manager listens on {host}: other machines could read along, because no TLS is "
-            "there; let it listen on 127.0.0.1, or force it with insecure_bind"
+            "there; set tls_cert and tls_key, let it listen on 127.0.0.1, or force it with insecure_bind"
         )

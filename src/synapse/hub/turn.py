@@ -17,6 +17,7 @@ from synapse.core.answers import QUERIES, answer, look
 from synapse.core.by import Rules
 from synapse.core.delivery_events import RECEIPTS
 from synapse.core.events import (
+    ChannelCreated,
     Event,
     LeaseQueued,
     MessageHeld,
@@ -28,6 +29,7 @@ from synapse.core.events import (
 from synapse.core.held_events import HeldDropped
 from synapse.core.idempotency import find
 from synapse.core.kernel import MUTATIONS, REPEATABLE, payload_hash, record, stamp
+from synapse.core.lane_events import LANE_EVENTS
 from synapse.core.lease_events import LEASE_EVENTS
 from synapse.core.plan_events import PLAN_EVENTS
 from synapse.core.question_events import QUESTION_EVENTS
@@ -41,7 +43,7 @@ from synapse.hub.connection import Connection
 from synapse.hub.consequences import follow_up
 from synapse.hub.disk import Disk
 from synapse.hub.effects import pass_time, take_effect
-from synapse.hub.feeds import Feeds, Told
+from synapse.hub.feeds import Feeds
 from synapse.hub.greeting import greet
 from synapse.hub.leasing import Leasing
 from synapse.hub.letters import LOOKED_UP, Decide, Letters
@@ -49,6 +51,7 @@ from synapse.hub.observed import observe_commit, observe_refusal
 from synapse.hub.peers import INBOX_MAX, Peers
 from synapse.hub.requests import Requests
 from synapse.hub.retention import Retention
+from synapse.hub.signals import OK, Signals
 from synapse.hub.space import Space
 from synapse.hub.threads import Store, commit
 from synapse.hub.waiting import Waiting
@@ -68,6 +71,7 @@ TOLD: Final = (
     | QUESTION_EVENTS
     | MEMBER_EVENTS
     | SESSION_MAIL
+    | LANE_EVENTS
 )
 """Events of which followers are told."""
 TURN_REQUESTS_MAX: Final = 512
@@ -127,6 +131,7 @@ class Turns:
         self.requests = Requests(self, store.keeper)
         self.letters = Letters(self)
         self.retention = Retention(self, store, loop)
+        self.signals = Signals(self)
         self.feeds = Feeds(
             state,
             pages,
@@ -135,6 +140,7 @@ class Turns:
             outbox_bytes_max=rules.limits.outbox_bytes_max,
             broken=self.on_broken,
             soon=loop.call_soon,
+            ended=self.signals.forget,
         )
         self._inbox: deque[tuple[Connection | None, Work]] = deque()
         self._loop = loop
@@ -152,6 +158,7 @@ class Turns:
         self.is_read_only = self.log.is_read_only
         self.feeds.durable = self.feeds.recent.floor = self.state.seq
         self.events_at_start = self.state.events
+        self.state.soft.signals.since_at_ms = self.clock.wall_ms()
         self.leasing.begin()
 
     @property
@@ -254,8 +261,7 @@ class Turns:
         command = request.command
         kind = type(command)
         try:
-            if kind not in connection.allowed:
-                connection.require_allowed(kind)
+            kind in connection.allowed or connection.refuse(kind)
             if kind in MUTATIONS:
                 self.mutate(connection, request)
             elif kind in QUERIES:
@@ -269,6 +275,8 @@ class Turns:
                 self._turn.closings.append((connection, refused.close, refusal.code))
             observe_refusal(connection, request, refusal)
             self.refuse(connection, request.id, refusal)
+            if self.signals.watchers and kind in MUTATIONS:
+                self.signals.observe(connection, command, refusal.code)
 
     def mutate(self, connection: Connection, request: Request, decide: Decide | None = None) -> None:
         """Carry out what changes something. decide: of a command for which something was looked up. Raises
@@ -292,11 +300,16 @@ class Turns:
         if decide is None and type(command) in LOOKED_UP and self.letters.look_up(connection, request, command):  # type: ignore[arg-type]  # LOOKED_UP holds the two
             return
         events = (decide or kernel.decide)(self.state, self.rules, command, by)
+        if type(command) is SendMessage and (not events or type(events[-1]) is ChannelCreated):
+            self.signals.send(connection, request, command, events)
+            return
         if key is not None and events:
             events = stamp(events, key, digest)
         if request.traceparent is not None:
             events = kernel.traced(events, request.traceparent)
         recorded = self.record(events, by.actor)
+        if recorded and self.signals.watchers:
+            self.signals.observe(connection, command, OK)
         if type(command) is SendMessage or type(command) is ReleaseLease:
             pass
         elif type(command) is ClaimLease:
@@ -330,8 +343,10 @@ class Turns:
                 retry_after_ms=RETRY_SPACE_MS,
             )
         recorded = self.fold(events, actor)
-        if self.state.plan.count or self.state.questions.count:
+        if self.state.plan.count or self.state.questions.count or self.state.sessions.of_task:
             follow_up(self, recorded)
+        if self.leasing.granted:
+            self.leasing.say_granted()
         return recorded
 
     def fold(self, events: Sequence[Event], actor: str) -> list[Recorded]:
@@ -356,9 +371,9 @@ class Turns:
             take_effect(self, entry)
         return recorded
 
-    def revoke(self, name: str) -> None:
-        """Close every connection of an agent whose secret is void."""
-        for connection in self.of_agent.get(name, ()):
+    def revoke(self, connections: Iterable[Connection]) -> None:
+        """Close connections whose secret or token is void."""
+        for connection in connections:
             connection.session.close()
             self._turn.closings.append((connection, CLOSE_REVOKED, "revoked"))
 
@@ -366,7 +381,7 @@ class Turns:
 
     def reply(self, connection: Connection, request_id: RequestId, body: Reply, *, replayed: bool = False) -> None:
         """Queue a reply for the end of this turn."""
-        seq = self.state.seq if connection.by.actor else 0
+        seq = connection.told(self.state.seq)
         connection.in_flight -= 1
         payload = encode_reply(request_id, seq, body, replayed=replayed)
         if len(payload) > WEIGHED_BYTES:
@@ -380,7 +395,7 @@ class Turns:
 
     def refuse(self, connection: Connection, request_id: RequestId, error: Rejected) -> None:
         """Queue an error for the end of this turn."""
-        seq = self.state.seq if connection.by.actor else 0
+        seq = connection.told(self.state.seq)
         connection.in_flight -= 1
         payload = encode_error(request_id, seq, error)
         self.totals.refused[error.code] += 1
@@ -491,17 +506,19 @@ class Turns:
                 else:
                     wire.write(b"".join([wire.frame(payload) for _, payload in replies]))
             else:
-                self._tell(connection, told, keys, replies, before)
+                self.feeds.hand_out(connection, told, keys, replies, before)
             if connection.is_held:
                 self.peers.unhold(connection)
         for connection, keys in receivers.items():
             if not connection.is_closed:
-                self._tell(connection, told, keys, (), before)
+                self.feeds.hand_out(connection, told, keys, (), before)
         if self.state.soft.presence.changed:
             self.requests.tell_presence()
         for connection, payload in turn.notices:
             if not connection.is_closed and not connection.is_stuck:
                 connection.wire.write(connection.wire.frame(payload))
+        if self.signals.has_something:
+            self.signals.tell()
         for connection, code, reason in turn.closings:
             if not connection.is_closed:
                 connection.wire.close(code, reason)
@@ -515,30 +532,6 @@ class Turns:
                 self._loop.call_soon(self._run)
         elif self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
-
-    def _tell(
-        self,
-        connection: Connection,
-        told: Told,
-        keys: Sequence[str],
-        replies: Sequence[tuple[int, bytes]],
-        before: int,
-    ) -> None:
-        """One write with this turn's notices and replies; only the replies when the peer does not keep up."""
-        wire = connection.wire
-        if len(keys) == 1:
-            data = told.of_key(keys[0], replies, connection)
-        else:
-            data = told.merged(list(dict.fromkeys(keys)), replies, connection)
-        # A quarter is left for replies, and for what a growing bytearray takes beyond its length.
-        if connection.is_stuck or wire.buffered() + len(data) > self.rules.limits.outbox_bytes_max * 3 // 4:
-            self.feeds.fall_behind(connection, before)
-            if replies:
-                wire.write(b"".join([wire.frame(payload) for _, payload in replies]))
-            if not connection.is_stuck:
-                self._loop.call_soon(self.feeds.resume, connection)
-            return
-        wire.write(data)
 
     def on_broken(self, error: JournalError) -> None:
         """The store failed or lies: nothing is decided or released any more, and the process ends."""

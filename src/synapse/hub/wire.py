@@ -151,7 +151,8 @@ class Peer(asyncio.BufferedProtocol):
         """Say why, and close once all is written; cut after 2 s."""
         if self._is_closing or self._transport is None:
             return
-        self.write(self.frame(encode_notice(self._listeners.turns.feeds.durable, Closing(code=code, reason=reason))))
+        seq = 0 if self.connection is None else self.connection.told(self._listeners.turns.feeds.durable)
+        self.write(self.frame(encode_notice(seq, Closing(code=code, reason=reason))))
         self._finish()
 
     def abort(self) -> None:
@@ -193,7 +194,7 @@ class LinePeer(Peer):
             self.write(self.frame(encode_error(None, 0, refusal)))
             self._finish()
             return
-        self.connection = self._listeners.admit(self, host=f"uid:{uid}", uid=uid, has_token=False)
+        self.connection = self._listeners.admit(self, host=f"uid:{uid}", uid=uid)
 
     def _receive(self, data: bytes) -> None:
         connection = self.connection
@@ -352,7 +353,7 @@ class WebPeer(Peer):
             return
         self._socket = protocol
         self._stop_timer()
-        self.connection = self._listeners.admit(self, host=self._host, uid=None, has_token=verdict.has_token)
+        self.connection = self._listeners.admit(self, host=self._host, uid=None, bearer=verdict.token)
         self._start_timer(PING_AFTER_S, self._keep_alive)
         if len(whole) > head_bytes:
             self._read_frames(whole[head_bytes:])

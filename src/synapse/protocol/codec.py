@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from synapse.errors import PeerError, Rejected
 from synapse.protocol.commands import COMMANDS, TYPE_OF, Command, SaveCheckpoint, SendMessage
+from synapse.protocol.lane_commands import LANE_COMMANDS
 from synapse.protocol.limits import Limits
 from synapse.protocol.names import shown
 from synapse.protocol.notices import NOTICES, Notice
@@ -136,7 +137,7 @@ _WITH_FREE_JSON: Final = frozenset(
 )
 _FREE_JSON: Final[dict[type[Command], str]] = {
     kind: field.name
-    for kind in (*SESSION_COMMANDS.values(), AskQuestion)
+    for kind in (*SESSION_COMMANDS.values(), *LANE_COMMANDS.values(), AskQuestion)
     for field in msgspec.structs.fields(kind)
     if field.type is msgspec.Raw
 }

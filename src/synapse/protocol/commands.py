@@ -15,13 +15,16 @@ from synapse.protocol.digest_commands import DIGEST_COMMANDS, DigestCommand
 from synapse.protocol.event_commands import EVENT_COMMANDS, EventCommand
 from synapse.protocol.file_commands import FILE_COMMANDS, FileCommand
 from synapse.protocol.held_commands import HELD_COMMANDS, HeldCommand
+from synapse.protocol.lane_commands import LANE_COMMANDS, LaneCommand
 from synapse.protocol.member_commands import MEMBER_COMMANDS, MemberCommand
 from synapse.protocol.plan_commands import PLAN_COMMANDS, PlanCommand
 from synapse.protocol.question_commands import QUESTION_COMMANDS, QuestionCommand
 from synapse.protocol.resource_commands import RESOURCE_COMMANDS, ResourceCommand
 from synapse.protocol.role_commands import ROLE_COMMANDS, RoleCommand
 from synapse.protocol.session_commands import SESSION_COMMANDS, SessionCommand
+from synapse.protocol.signal_commands import SIGNAL_COMMANDS, SignalCommand
 from synapse.protocol.terms import Artefact, Int
+from synapse.protocol.token_commands import TOKEN_COMMANDS, TokenCommand
 from synapse.protocol.value_commands import VALUE_COMMANDS, ValueCommand
 
 
@@ -87,7 +90,8 @@ class SendMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 class Subscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Follow channels, my inbox, presence, leases, values, plans and questions of rooms, receipts for what I sent.
-    since: a cursor; what came after it is sent first, then everything live.
+    since: a cursor; what came after it is sent first, then everything live. activity: what agents do, which is told and
+    not kept.
 
     Observes only: nothing is taken from an inbox and no membership changes.
     """
@@ -100,6 +104,7 @@ class Subscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     values: tuple[str, ...] = ()
     plans: tuple[str, ...] = ()
     questions: tuple[str, ...] = ()
+    activity: bool = False
     since: str | None = None
 
 
@@ -240,11 +245,15 @@ class ListChannels(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class CreateChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Create a channel in a room that exists. private: for its own members only, this agent the first one."""
+    """Create a channel in a room that exists. private: for its own members only, of which who asks is the first one.
+    ephemeral: what is sent to it is told and not kept; it stays so. schema: of an ephemeral one, `telemetry` or
+    `typing`: other bodies are refused."""
 
     channel: str
     type: str = "channel"
     private: bool = False
+    ephemeral: bool = False
+    schema: str | None = None
 
 
 class DeleteChannel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -506,6 +515,9 @@ Command: TypeAlias = (
     | ResourceCommand
     | RoleCommand
     | SessionCommand
+    | SignalCommand
+    | LaneCommand
+    | TokenCommand
     | ValueCommand
 )
 
@@ -555,6 +567,7 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     **DELIVERY_COMMANDS,
     **VALUE_COMMANDS,
     **RESOURCE_COMMANDS,
+    **SIGNAL_COMMANDS,
     **CARD_COMMANDS,
     **PLAN_COMMANDS,
     **QUESTION_COMMANDS,
@@ -562,6 +575,8 @@ COMMANDS: Final[dict[str, type[Command]]] = {
     **EVENT_COMMANDS,
     **ROLE_COMMANDS,
     **SESSION_COMMANDS,
+    **LANE_COMMANDS,
+    **TOKEN_COMMANDS,
     **FILE_COMMANDS,
     **HELD_COMMANDS,
     "hub.status": ShowStatus,

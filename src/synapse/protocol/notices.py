@@ -5,6 +5,11 @@ from typing import Final, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from synapse.protocol.signal_notices import Activity as Activity
+from synapse.protocol.signal_notices import Signal as Signal
+from synapse.protocol.signal_notices import SoftNotice
+from synapse.protocol.signal_notices import Typing as Typing
+
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A message as every face shows it.
@@ -239,6 +244,7 @@ Notice: TypeAlias = (
     | PlanChanged
     | ReceiptChanged
     | QuestionChanged
+    | SoftNotice
     | CaughtUp
     | Broken
     | Closing
@@ -255,6 +261,9 @@ NOTICES: Final[dict[str, type[Notice]]] = {
     "plan.changed": PlanChanged,
     "receipt.changed": ReceiptChanged,
     "question.changed": QuestionChanged,
+    "signal": Signal,
+    "typing": Typing,
+    "activity": Activity,
     "feed.live": CaughtUp,
     "feed.broken": Broken,
     "closing": Closing,

@@ -23,9 +23,9 @@ class TaskInfo(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A task of the plan.
 
     ready: open, and all it depends on is done. waits_for: what it depends on that is not done, with the status, or
-    `undeclared`; at most 32 of them, `unmet` counts all. dependents: how many depend on it. version: of its
-    declaration. progress: lines that `task.note` wrote. description, declared_at_ms: not in lists. changed: false when
-    the request found it so.
+    `undeclared`; at most 32 of them, `unmet` counts all. questions: of it, to people, that are open. dependents: how
+    many depend on it. version: of its declaration. progress: lines that `task.note` wrote. description,
+    declared_at_ms: not in lists. changed: false when the request found it so.
     """  # not kw_only: a plan of 10 000 tasks is made by place
 
     task: str
@@ -50,6 +50,7 @@ class TaskInfo(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     declared_at_ms: int | UnsetType = UNSET
     changed: bool | UnsetType = UNSET
     cursor: str | UnsetType = UNSET
+    questions: tuple[str, ...] = ()
 
 
 class TasksDeclared(msgspec.Struct, frozen=True, kw_only=True):

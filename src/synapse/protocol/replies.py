@@ -18,14 +18,20 @@ from synapse.protocol.held_replies import HELD_REPLY_TO, HeldNote, HeldReply
 from synapse.protocol.journal_replies import Compaction
 from synapse.protocol.journal_replies import JournalBackedUp as JournalBackedUp
 from synapse.protocol.journal_replies import JournalVerified as JournalVerified
+from synapse.protocol.lane_replies import LANE_REPLY_TO, LaneReply
 from synapse.protocol.limits import Limits
 from synapse.protocol.member_replies import MEMBER_REPLY_TO, MemberReply
 from synapse.protocol.notices import Message
 from synapse.protocol.plan_replies import PLAN_REPLY_TO, PlanReply
+from synapse.protocol.pool_replies import PoolDeleted as PoolDeleted
+from synapse.protocol.pool_replies import PoolInfo as PoolInfo
+from synapse.protocol.pool_replies import Pools as Pools
 from synapse.protocol.question_replies import QUESTION_REPLY_TO, QuestionReply
 from synapse.protocol.resource_replies import RESOURCE_REPLY_TO, ResourceReply
 from synapse.protocol.role_replies import ROLE_REPLY_TO, RoleReply
-from synapse.protocol.session_replies import SESSION_REPLY_TO, SessionReply
+from synapse.protocol.session_replies import SESSION_REPLY_TO, Resume, SessionReply
+from synapse.protocol.signal_replies import SIGNAL_REPLY_TO, ChannelSignals, SignalCounts, SignalReply
+from synapse.protocol.token_replies import TOKEN_REPLY_TO, TokenReply
 from synapse.protocol.value_replies import VALUE_REPLY_TO, ValueReply
 
 
@@ -46,7 +52,8 @@ class Pong(msgspec.Struct, frozen=True, kw_only=True):
 class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     """The hello was accepted. protocol: the version in force. name: null on an operator connection.
 
-    bound: true when this hello bound the name to its secret.
+    bound: true when this hello bound the name to its secret. role, rooms: what its token allows, where it has one of
+    `token.create`; rooms null for all.
     """
 
     protocol: int
@@ -59,17 +66,22 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True):
     bound: bool
     home: str
     limits: Limits
+    role: str | UnsetType = UNSET
+    rooms: tuple[str, ...] | UnsetType | None = UNSET
 
 
 class Sent(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """The message is durable. Channel messages carry room, channel and n, direct ones the recipients.
 
+    skipped: members or mentioned agents whose inbox was full. created: recipients that this message created.
+    ephemeral: it went to an ephemeral channel, is not durable and has no id. receivers: the subscriptions that follow
+    that one. dropped: it was not sent, because this connection sent too many at once; then it has no n either.
     skipped: members or mentioned agents whose inbox was full. created: recipients that this message created. held: why
     it is not delivered.
     """  # not kw_only: the answer to each post is made by place
 
-    id: str
-    cursor: str
+    id: str = ""
+    cursor: str = ""
     room: str | UnsetType = UNSET
     channel: str | UnsetType = UNSET
     n: int | UnsetType = UNSET
@@ -77,15 +89,20 @@ class Sent(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     mentions: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     created: tuple[str, ...] = ()
+    ephemeral: bool = False
+    receivers: int | UnsetType = UNSET
+    dropped: bool = False
     held: HeldNote | UnsetType = UNSET
 
 
-class Position(msgspec.Struct, frozen=True, kw_only=True):
-    """A channel of a subscription and the number of its last message. An inbox is `@name`, in no room."""
+class Position(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A channel of a subscription and the number of its last message. An inbox is `@name`, in no room. ephemeral: of
+    this channel only what comes from here on is told."""
 
     room: str | None
     channel: str
     n: int
+    ephemeral: bool = False
 
 
 class Subscribed(msgspec.Struct, frozen=True, kw_only=True):
@@ -233,7 +250,8 @@ class Rooms(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChannelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A channel with its counts; participants only in `channel.info`. messages: the number of its last message."""
+    """A channel with its counts; participants only in `channel.info`. messages: the number of its last message.
+    ephemeral, schema, signals: of a channel whose messages are not kept."""
 
     room: str
     channel: str
@@ -244,6 +262,9 @@ class ChannelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     members: int
     messages: int
     private: bool = False
+    ephemeral: bool = False
+    schema: str | None = None
+    signals: ChannelSignals | UnsetType = UNSET
     participants: tuple[str, ...] | UnsetType = UNSET
     next: str | UnsetType | None = UNSET
     cursor: str | UnsetType = UNSET
@@ -351,6 +372,7 @@ class Lease(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     waiters: tuple[LeaseWaiter, ...] | UnsetType = UNSET
     waiting: int | UnsetType = UNSET
     plan: TaskBrief | UnsetType = UNSET
+    resume: Resume | UnsetType = UNSET
     idle_ms: int | UnsetType = UNSET
     stalled: bool | UnsetType = UNSET
     cursor: str | UnsetType = UNSET
@@ -426,34 +448,6 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     first_kept: str | UnsetType = UNSET
 
 
-class PoolInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A pool of counted units. held, waiting: units held, and asked for by who waits. owner: who lends it, of a
-    resource."""
-
-    pool: str
-    capacity: int
-    held: int
-    waiting: int
-    owner: str | UnsetType = UNSET
-    cursor: str | UnsetType = UNSET
-
-
-class PoolDeleted(msgspec.Struct, frozen=True, kw_only=True):
-    """The pool is gone."""
-
-    pool: str
-    deleted: bool
-    cursor: str
-
-
-class Pools(msgspec.Struct, frozen=True, kw_only=True):
-    """One page of pools."""
-
-    pools: tuple[PoolInfo, ...]
-    next: str | None
-    cursor: str
-
-
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The hub in one object. health: `green` or `red` with reasons. head and base: seqs. verified_through: so far every
     row was proved since the start. clock_jumps: how often the wall clock was set since then, and by how much last.
@@ -480,6 +474,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     stuck: int
     engine: str
     counts: Counts
+    signals: SignalCounts
     cursor: str
 
 
@@ -529,6 +524,9 @@ Reply: TypeAlias = (
     | ResourceReply
     | RoleReply
     | SessionReply
+    | SignalReply
+    | LaneReply
+    | TokenReply
     | ValueReply
 )
 
@@ -590,6 +588,9 @@ REPLY_TO: Final[dict[type[msgspec.Struct], type[Reply]]] = {
     **RESOURCE_REPLY_TO,
     **ROLE_REPLY_TO,
     **SESSION_REPLY_TO,
+    **SIGNAL_REPLY_TO,
+    **LANE_REPLY_TO,
+    **TOKEN_REPLY_TO,
     **VALUE_REPLY_TO,
 }
 """The reply each command gets when it is not refused."""

@@ -103,6 +103,24 @@ class SessionsPage(msgspec.Struct, frozen=True, kw_only=True):
     cursor: str
 
 
+class Resume(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a claim goes on from: the last checkpoint of the session that broke off, and its newest lines. ready: false
+    when it may only be resumed from `resumable_at_ms` on; then nothing more is told. omitted: lines left out."""
+
+    session: str
+    agent: str
+    ready: bool
+    resumable_at_ms: int | None = None
+    at_ms: int | UnsetType = UNSET
+    data: msgspec.Raw | UnsetType = UNSET
+    artefacts: tuple[Artefact, ...] | UnsetType = UNSET
+    summary: str | UnsetType = UNSET
+    decisions: tuple[str, ...] | UnsetType = UNSET
+    files: tuple[str, ...] | UnsetType = UNSET
+    todos: tuple[str, ...] | UnsetType = UNSET
+    omitted: int | UnsetType = UNSET
+
+
 SessionReply: TypeAlias = SessionKept | SessionAlive | SessionPoint | SessionPoints | SessionInfo | SessionsPage
 
 SESSION_REPLY_TO: Final[dict[type[msgspec.Struct], type[SessionReply]]] = {

@@ -32,7 +32,9 @@ class Call:
 
     def __init__(self, parsed: Parsed) -> None:
         """Raises `HomeRefused` for a config.toml that is none, `UsageError` for a time-out that is none."""
-        flags = {key: text for key in ("home", "uri", "name", "room", "token_file") if (text := parsed.text(key))}
+        flags = {
+            key: text for key in ("home", "uri", "name", "room", "token_file", "tls_ca") if (text := parsed.text(key))
+        }
         if parsed.options.get("name") == "":
             raise UsageError("--name needs a value")
         self.parsed = parsed

@@ -165,7 +165,21 @@ def described(lease: "Json") -> str:
         )
         artefacts = kept.get("artefacts")
         lines += [f"  {_file(item)}" for item in artefacts] if isinstance(artefacts, list) else []
+    resume = lease.get("resume")
+    if isinstance(resume, dict):
+        lines += _resume_lines(resume)
     return "\n".join(lines)
+
+
+def _resume_lines(resume: "Json") -> list[str]:
+    """What a run that broke off left, for who goes on."""
+    whose = f"{field(resume, 'session')} of {field(resume, 'agent')}"
+    if not resume.get("ready"):
+        return [f"  {whose} broke off, and may be resumed from {clock(resume.get('resumable_at_ms'))}"]
+    lines = [f"  resumes {whose}, {clock(resume.get('at_ms'))}: {safe(dumps(resume.get('data')))}"]
+    artefacts = resume.get("artefacts")
+    lines += [f"  {_file(item)}" for item in artefacts] if isinstance(artefacts, list) else []
+    return [*lines, f"  synapse session show {field(resume, 'session')}"]
 
 
 def scope_words(lease: "Json") -> str:

@@ -47,8 +47,8 @@ class Finding:
 
 def doctor(call: Call) -> int:
     """Look at everything, and say it."""
-    findings = [*_program(), *_home(call), *_other_homes(call), *_disk(call), *_socket(call), *_proxies(call)]
-    findings += [*_trace(call), *_hub(call)]
+    findings = [*_program(), *_home(call), *_other_homes(call), *_disk(call), *_socket(call), *_open_ports(call)]
+    findings += [*_proxies(call), *_trace(call), *_hub(call)]
     has_problem = any(finding.level == PROBLEM for finding in findings)
     if call.as_json:
         shown = [
@@ -138,6 +138,19 @@ def _socket(call: Call) -> "Iterator[Finding]":
     path = socket_path(call.around.home)
     if path == fallback_socket_path(call.around.home):
         yield Finding("socket", NOTE, f"the home's path is too long for a socket's name, so it lies at {path}")
+
+
+def _open_ports(call: Call) -> "Iterator[Finding]":
+    """A port without TLS that other machines reach: somebody has forced it."""
+    try:
+        file = read_hub_file(call.around.home)
+    except HomeRefused:
+        return
+    for uri in file.uris if file is not None and file.is_alive else ():
+        host = uri.removeprefix("ws://").rpartition(":")[0]
+        if uri.startswith("ws://") and not host.startswith("127.") and host not in ("[::1]", "localhost"):
+            detail = f"the hub listens at {uri}, where other machines can read along: tokens and messages too"
+            yield Finding("network", WARNING, detail, "set tls_cert and tls_key, or host = '127.0.0.1'")
 
 
 def _proxies(call: Call) -> "Iterator[Finding]":

@@ -8,6 +8,7 @@ from synapse.faces.cli.call import Call, come_back, is_passing, longest_wait_s
 from synapse.faces.cli.mail import print_message
 from synapse.faces.cli.options import NO_END
 from synapse.faces.cli.render import field, print_json, print_text, print_words
+from synapse.faces.cli.telemetry import TELEMETRY, show_soft
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
@@ -24,12 +25,18 @@ def listen(call: Call) -> int:
     """Print messages until somebody ends it. Comes back only by an error or a signal."""
     parsed = call.parsed
     channels = [call.address(text) for text in parsed.arguments]
+    if parsed.has("telemetry") and TELEMETRY not in channels:
+        channels.append(TELEMETRY)
+    is_bare = not channels and not parsed.has("activity")
     subscription: Json = {
-        "channels": channels or [call.home_channel],
-        "inbox": parsed.has("inbox") or not channels,
+        "channels": [call.home_channel] if is_bare else channels,
+        "inbox": parsed.has("inbox") or is_bare,
         "presence": parsed.has("presence"),
     }
-    words = f"listening as {call.me.name}: {', '.join(channels) or call.home_channel + ', inbox'}"
+    if parsed.has("activity"):
+        subscription["activity"] = True
+    what = channels or ([] if parsed.has("activity") else [call.home_channel, "inbox"])
+    words = f"listening as {call.me.name}: {', '.join(what + ['activity'] * parsed.has('activity'))}"
     return stay(call, subscription, words, lambda link, notice: _show(call, link, notice))
 
 
@@ -54,6 +61,7 @@ def stay(
             answer = link.ask("feed.subscribe", body)
             if is_first:
                 print_words(words)
+                _warn_of_ephemeral(answer, since)
                 if begin is not None:
                     begin(link)
             is_first = False
@@ -67,6 +75,14 @@ def stay(
                 raise
             print_words("the connection is lost; coming back")
         link = come_back(call, NO_END, lasting=True)
+
+
+def _warn_of_ephemeral(answer: "Json", since: str | None) -> None:
+    """Of some channels nothing is kept: a cursor finds nothing there."""
+    positions = answer.get("positions")
+    found = [at for at in positions if at.get("ephemeral")] if isinstance(positions, list) else []
+    for at in found if since is not None else ():
+        print_words(f"{field(at, 'room')}:{field(at, 'channel')} is ephemeral: only what comes from here on is shown")
 
 
 def _next(link: Link) -> Notice:
@@ -86,6 +102,9 @@ def _show(call: Call, link: Link, notice: Notice) -> str | None:
             return cursor_in(notice)
         case "presence.snapshot" | "presence.changed":
             _show_presence(call, link, notice)
+            return None
+        case "signal" | "activity":
+            show_soft(call, notice.kind, notice.body)
             return None
         case _:
             return cursor_in(notice)

@@ -73,6 +73,10 @@ def room_leave(call: Call) -> int:
 def channel_create(call: Call) -> int:
     """A new channel."""
     body: Json = {"channel": call.address(call.parsed.arguments[0]), **_type(call)}
+    if call.parsed.has("ephemeral") or call.parsed.has("telemetry"):
+        body["ephemeral"] = True
+    if call.parsed.has("telemetry"):
+        body["schema"] = "telemetry"
     return _change(call, "channel.create", body, "created", "is there already")
 
 
@@ -167,7 +171,8 @@ def _items(answer: "Json", key: str) -> "list[Json]":
 
 
 def _kind(place: "Json") -> str:
-    return f"{field(place, 'type')}{' (private)' if place.get('private') else ''}"
+    marks = [mark for mark in ("private", "ephemeral") if place.get(mark)]
+    return field(place, "type") + (f" ({', '.join(marks)})" if marks else "")
 
 
 def _address(place: "Json") -> str:
@@ -182,7 +187,12 @@ def _origin(place: "Json") -> list[str]:
 def _described(place: "Json", name: str) -> str:
     created, by = _origin(place)
     lines = [f"{name}  type {_kind(place)}, created {created} by {by}"]
-    if "messages" in place:
+    signals = place.get("signals")
+    if isinstance(signals, dict):
+        held = f"schema {field(place, 'schema')}; " if place.get("schema") else ""
+        counts = ", ".join(f"{field(signals, key)} {key}" for key in ("sent", "delivered", "dropped"))
+        lines.append(f"{held}signals since {clock(signals.get('since_at_ms'))}: {counts}")
+    elif "messages" in place:
         lines.append(f"messages: {field(place, 'messages')}")
     for key, word in (("channels", "channels"), ("participants", "members")):
         names = place.get(key)

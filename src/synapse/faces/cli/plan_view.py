@@ -7,7 +7,7 @@ beginning; where there is a width, it fits. Rule 3: the texts of others are show
 from unicodedata import combining, east_asian_width
 
 from synapse.faces.cli.render import clock, field, safe, span
-from synapse.faces.cli.task import holder_words, items, waits_words
+from synapse.faces.cli.task import asked_words, holder_words, items, waits_words
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ def _words(task: "Json", view: View) -> "list[str]":
     if title != field(task, "task"):
         words.append(cut(title, TITLE_WIDTH))
     words += [holder_words(holder, view.now_ms) for holder in items(task, "holders")]
+    words += asked_words(task)
     if not task.get("holders") and task.get("suggested_owner") is not None:
         words.append(f"for {field(task, 'suggested_owner')}")
     if task.get("unmet"):
@@ -261,6 +262,7 @@ def _branch(name: str, task: "Json | None", elsewhere: "Sequence[str]", depth: i
     if task.get("title") != task.get("task"):
         words.append(cut(field(task, "title"), TITLE_WIDTH))
     words += [holder_words(holder, view.now_ms) for holder in items(task, "holders")]
+    words += asked_words(task)
     if elsewhere:
         more = f" and {len(elsewhere) - 3} more" if len(elsewhere) > 3 else ""
         words.append(f"also needs {', '.join(map(safe, elsewhere[:3]))}{more}")

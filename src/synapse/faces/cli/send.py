@@ -8,6 +8,7 @@ from synapse.errors import Disconnected, HubUnreachable, Rejected
 from synapse.faces.cli.call import Call, come_back, is_passing, longest_wait_s
 from synapse.faces.cli.options import NO_END, UsageError
 from synapse.faces.cli.render import field, print_text, print_words, safe
+from synapse.faces.cli.telemetry import said_signal
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ def _send(call: Call, link: Link, body: "Json", key: str) -> "tuple[Link, Json]"
                 _require_that_fits(link.await_welcome(), content)
             return link, link.ask("message.send", body, idem_key=key)
         except (Disconnected, NoAnswer, Rejected) as error:
+            if is_signal(error) and not call.parsed.has("idem_key"):
+                return link, link.ask("message.send", body)
             if isinstance(error, NoAnswer) or (is_passing(error) and monotonic() >= deadline_s):
                 raise HubUnreachable(f"{error}; to be sure that it is sent once: --idem-key {key}") from error
             if not is_passing(error):
@@ -165,7 +168,14 @@ def _not_acked(reply: "Json", wait_s: float, error: Exception) -> Exception:
     )
 
 
+def is_signal(error: Exception) -> bool:
+    """True when a message was refused for its key alone: its channel is ephemeral, and nothing remembers keys there."""
+    return isinstance(error, Rejected) and bool(error.facts.get("ephemeral")) and "$.idem_key" in error.facts.values()
+
+
 def _said(reply: "Json") -> str:
+    if reply.get("ephemeral"):
+        return said_signal(reply)
     held = reply.get("held")
     if isinstance(held, dict):
         return f"{safe(str(held.get('detail')))}: {safe(str(held.get('next')))}"

@@ -75,18 +75,23 @@ def session_beat(call: Call) -> int:
 
 def session_checkpoint(call: Call) -> int:
     """Keep a snapshot."""
+    return keep_point(call, call.parsed.arguments, call.parsed.text("lane"))
+
+
+def keep_point(call: Call, given: list[str], lane: str | None) -> int:
+    """Keep a snapshot of the session, which may belong to a lane. given: its data, if it has any."""
     parsed = call.parsed
     files = [artefact_of(path) for path in parsed.texts("artefact")]
-    if not parsed.arguments and not files:
-        raise UsageError("what to keep? synapse session checkpoint JSON, or - to read it from stdin")
+    if not given and not files:
+        verb = parsed.verb.name if parsed.verb is not None else ""
+        raise UsageError(f"what to keep? synapse {verb} JSON, or - to read it from stdin")
     body = _named(call)
-    if parsed.arguments:
-        text = given_text(parsed.arguments[0], "keep a reference to a file, with --artefact")
-        body["data"] = given_json(text, "a checkpoint")
+    if given:
+        body["data"] = given_json(given_text(given[0], "keep a reference to a file, with --artefact"), "a checkpoint")
     if files:
         body["artefacts"] = files
-    if parsed.text("lane") is not None:
-        body["lane"] = parsed.text("lane")
+    if lane is not None:
+        body["lane"] = lane
     if parsed.whole("epoch") is not None:
         body["epoch"] = parsed.whole("epoch")
     answer = call.open_as(call.worker).ask("session.checkpoint", body, idem_key=parsed.text("idem_key"))

@@ -11,6 +11,7 @@ _METADATA = Option("metadata", TEXT, "JSON", "Anything else, as an object.")
 _OPERATOR = Option("operator", FLAG, "", "As operator, whosever it is.")
 _IDEM_KEY = Option("idem-key", TEXT, "K", "Do it once, however often this key is used.")
 _ARTEFACT = Option("artefact", MANY, "PATH", "A file, kept by its path, size and SHA-256. Again for more.")
+_REASON = Option("reason", TEXT, "S", "Why.")
 _EPOCH = Option("epoch", NUMBER, "N", "Only under this grant of the session's task.")
 
 SESSION_VERBS = (
@@ -96,8 +97,61 @@ SESSION_VERBS = (
         "Say that the run is over.",
         _SESSION,
         Option("state", TEXT, "S", "done, or error; done without it."),
-        Option("reason", TEXT, "S", "Why."),
+        _REASON,
         _OPERATOR,
         _IDEM_KEY,
+    ),
+    Verb(
+        "lane offer",
+        "lane",
+        "AGENT [CONTEXT | -]",
+        (1, 2),
+        "Offer work to an agent, out of a session of mine; CONTEXT is JSON that it needs.",
+        _SESSION,
+        Option("note", TEXT, "S", "What it is, in a few words."),
+        Option("task", TEXT, "TASK", "The task; without it, that of the session. My lease on it goes with acceptance."),
+        Option("within", SECONDS, "S", "So long it may be accepted; 15m without it."),
+        _IDEM_KEY,
+    ),
+    Verb("lane accept", "lane", "LANE", (1, 1), "Take the work over, with the sender's lease on the task.", _IDEM_KEY),
+    Verb("lane decline", "lane", "LANE", (1, 1), "Leave the work with the sender.", _REASON, _IDEM_KEY),
+    Verb("lane close", "lane", "LANE", (1, 1), "End a lane, or withdraw its offer.", _REASON, _OPERATOR, _IDEM_KEY),
+    Verb(
+        "lane send",
+        "lane",
+        "LANE TEXT | -",
+        (2, 2),
+        "Write to the other side, JSON as that.",
+        _IDEM_KEY,
+    ),
+    Verb(
+        "lane checkpoint",
+        "lane",
+        "LANE [JSON | -]",
+        (1, 2),
+        "Keep a snapshot of my session in a lane.",
+        _SESSION,
+        _ARTEFACT,
+        _EPOCH,
+        _IDEM_KEY,
+    ),
+    Verb(
+        "lane show",
+        "lane",
+        "LANE",
+        (1, 1),
+        "Show a lane with its context, and its messages and checkpoints, newest first.",
+        Option("limit", NUMBER, "N", "At most so many of them; 20 without it."),
+    ),
+    Verb(
+        "lane list",
+        "lane",
+        "",
+        (0, 0),
+        "List the lanes, the latest first; --room: only its.",
+        Option("sender", TEXT, "NAME", "Only those from this agent."),
+        Option("receiver", TEXT, "NAME", "Only those to this agent."),
+        Option("state", TEXT, "S", "Only those that are offered, accepted, declined, timed_out or closed."),
+        Option("session", TEXT, "ID", "Only those out of this session."),
     ),
 )

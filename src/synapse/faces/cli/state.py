@@ -84,6 +84,8 @@ def _branch(lease: "Json") -> list[str]:
         words.append("shared")
     left_ms = lease.get("remaining_ms")
     words.append(f"{span(left_ms)} left" if isinstance(left_ms, int) else field(lease, "status"))
+    asked = lease.get("questions")
+    words += [f"for the answer to {safe(str(question))}" for question in asked] if isinstance(asked, list) else []
     pools = lease.get("pools")
     words += [f"pool {safe(name)}={units}" for name, units in pools.items()] if isinstance(pools, dict) else []
     for key, text in (("branch", "on {}"), ("offered_to", "offered to {}"), ("note", "“{}”")):

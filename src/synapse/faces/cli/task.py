@@ -160,6 +160,7 @@ def task_line(task: "Json") -> str:
     if task.get("title") != task.get("task"):
         words.append(field(task, "title"))
     words += [f"by {holder_words(holder)}" for holder in items(task, "holders")]
+    words += asked_words(task)
     if not task.get("holders") and task.get("suggested_owner") is not None:
         words.append(f"for {field(task, 'suggested_owner')}")
     waits = waits_words(task)
@@ -173,6 +174,12 @@ def holder_words(holder: "Json", now_ms: "int | None" = None) -> str:
     left = f"{span(max(0, until - now_ms))} left" if isinstance(until, int) else "parked"
     words = f"{field(holder, 'owner')} (epoch {field(holder, 'epoch')}, {left})"
     return f"{words} stalled, idle {span(idle_ms)}" if holder.get("stalled") and isinstance(idle_ms, int) else words
+
+
+def asked_words(task: "Json") -> "list[str]":
+    """The questions of a task that wait for a person."""
+    found = task.get("questions")
+    return [f"asks people: {', '.join(safe(str(question)) for question in found)}"] if isinstance(found, list) else []
 
 
 def waits_words(task: "Json", most: int = _ABRIDGED) -> str:

@@ -6,6 +6,8 @@ from synapse.faces.cli.observe_verbs import OBSERVE_VERBS
 from synapse.faces.cli.options import FLAG, MANY, NUMBER, SECONDS, TEXT, WAIT, Option, Verb
 from synapse.faces.cli.question_verbs import QUESTION_VERBS
 from synapse.faces.cli.session_verbs import SESSION_VERBS
+from synapse.faces.cli.signal_verbs import EPHEMERAL_OPTIONS, LISTEN_OPTIONS, SIGNAL_VERBS
+from synapse.faces.cli.token_verbs import TOKEN_VERBS
 
 COMMON = {
     option.name: option
@@ -15,7 +17,8 @@ COMMON = {
         Option("uri", TEXT, "URI", "The hub's address: unix:/path, ws://host:port, wss://host:port (SYNAPSE_URI)."),
         Option("name", TEXT, "NAME", "Who I am (SYNAPSE_NAME, SYN_IDENTITY); without one, user@host."),
         Option("room", TEXT, "ROOM", "The room for what names none (SYNAPSE_ROOM); without one, main."),
-        Option("token-file", TEXT, "FILE", "The hub's token (SYNAPSE_TOKEN_FILE)."),
+        Option("token-file", TEXT, "FILE", "The hub's token, or another of its tokens (SYNAPSE_TOKEN_FILE)."),
+        Option("tls-ca", TEXT, "FILE", "The CA of a wss:// hub, instead of the system's CAs (SYNAPSE_TLS_CA)."),
         Option("timeout", SECONDS, "S", "Bound of one request; 10 s without it (SYNAPSE_TIMEOUT)."),
         Option("help", FLAG, "", "Say what there is, or how a verb is used."),
         Option("version", FLAG, "", "Say which version this is."),
@@ -82,7 +85,9 @@ VERBS = {
             Option("since", TEXT, "CURSOR", "First everything after this cursor."),
             Option("presence", FLAG, "", "Also who comes and goes."),
             Option("inbox", FLAG, "", "Also my inbox, when channels are named."),
+            *LISTEN_OPTIONS,
         ),
+        *SIGNAL_VERBS,
         Verb(
             "wait",
             "follow",
@@ -148,7 +153,17 @@ VERBS = {
         Verb("room invite", "places", "ROOM AGENT", (2, 2), "Ask an agent into a private one.", _HISTORY, _AS_OPERATOR),
         Verb("room kick", "places", "ROOM AGENT", (2, 2), "Put an agent out of a private room.", _AS_OPERATOR),
         Verb("channel list", "places", "", (0, 0), "List the channels; --room: only its."),
-        Verb("channel create", "places", "ROOM:CHANNEL", (1, 1), "Create a channel.", _TYPE, _PRIVATE, _OPERATOR),
+        Verb(
+            "channel create",
+            "places",
+            "ROOM:CHANNEL",
+            (1, 1),
+            "Create a channel.",
+            _TYPE,
+            _PRIVATE,
+            *EPHEMERAL_OPTIONS,
+            _OPERATOR,
+        ),
         Verb("channel delete", "places", "ROOM:CHANNEL", (1, 1), "Delete a channel that has no members (operator)."),
         Verb("channel info", "places", "ROOM:CHANNEL", (1, 1), "Show a channel and its members."),
         Verb("channel join", "places", "ROOM:CHANNEL", (1, 1), "Become a member of a channel and its room."),
@@ -490,6 +505,7 @@ VERBS = {
         ),
         Verb("kv snapshot", "kv", "FILE", (1, 1), "Write all values into a new file, with owners and times left."),
         Verb("kv restore", "kv", "FILE", (1, 1), "Put the values of such a file, each for its owner (operator)."),
+        *TOKEN_VERBS,
         Verb("status", "health", "", (0, 0), "Say in one line how the hub is."),
         Verb("health", "health", "", (0, 0), "Exit 0 when the hub is green, 1 when it is red, 69 when there is none."),
         Verb(
@@ -551,7 +567,12 @@ VERBS = {
             "",
             (0, 0),
             "Drop what is older than is kept, also while the hub runs; what is not named is kept as config.toml says.",
-            Option("keep", MANY, "KIND=AGE", "How long: messages=30d, leases=7d, values=90d, plan=90d, or =all."),
+            Option(
+                "keep",
+                MANY,
+                "KIND=AGE",
+                "How long: messages=30d; also leases, values, plan, sessions; =all.",
+            ),
             Option("channel", MANY, "CHANNEL=AGE", "Another age for one channel: main:general=90d."),
             Option("dry-run", FLAG, "", "Only say what would go."),
         ),

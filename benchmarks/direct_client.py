@@ -1,0 +1,239 @@
+"""What Python programs get of each other: pairs of a sender and a receiver in one asyncio process, a connection each.
+
+A message counts when it went the whole way: its sender was told that it is durable, its receiver got it, and was told
+that its ack is. In each pair as many messages are on that way as its window is wide; when one has arrived the next one
+is sent.
+
+Both sides use the product's own asynchronous library. Synapse: `send`, `take` and `ack`. NATS: `publish` of JetStream,
+a durable push consumer with explicit acks, and `ack_sync`, which alone says that the ack has arrived. Each receiver has
+a stream of its own, which keeps what was acked, as the hub's journal does: of one stream or many, push or pull, and of
+the three retentions, the fastest that was found. Nothing is repeated and NATS is not asked to look for repeats;
+Synapse's library sends its idempotency keys as always. Prints figures like load.c's.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import json
+import os
+import sys
+import time
+from itertools import count
+from typing import Any, Protocol
+
+BYTES = 200
+QUIET_S = 20.0
+"""How long the last messages may take to arrive once the time is over."""
+
+
+class Wrong(Exception):
+    """An answer was not what it should be."""
+
+
+def require(is_right: bool, what: str) -> None:
+    """Raises `Wrong` unless the answer is right."""
+    if not is_right:
+        raise Wrong(what)
+
+
+class Pair(Protocol):
+    """A sender and a receiver. What is sent is a number, filled up to 200 bytes of JSON."""
+
+    async def open(self) -> None: ...
+    async def send(self, number: int) -> None: ...
+    async def receive(self) -> int: ...
+    async def close(self, sent: int) -> None: ...
+
+
+def body_with(number: int) -> dict[str, object]:
+    """What a message says."""
+    return {"n": number, "text": "x" * (BYTES - 24)}
+
+
+class SynapsePair:
+    """`receive` takes and acks; as many of them may run as the window is wide."""
+
+    def __init__(self, options: argparse.Namespace, number: int) -> None:
+        from synapse.client.client import Client
+
+        def client(role: str) -> Any:
+            name = f"{role}-{number:04}"
+            secret = hashlib.sha256(f"benchmark {name}".encode()).hexdigest()
+            return Client(
+                ("unix:" if options.target.startswith("/") else "ws://") + options.target,
+                name=name,
+                secret=secret,
+                home=options.home,
+            )
+
+        self._to = f"receiver-{number:04}"
+        self._sender, self._receiver = client("sender"), client("receiver")
+
+    async def open(self) -> None:
+        """Connect both."""
+        await self._receiver.connect()
+        await self._sender.connect()
+
+    async def send(self, number: int) -> None:
+        """Send, and wait until it is durable."""
+        sent = await self._sender.send(body_with(number), to=self._to)
+        require(sent.to == (self._to,), f"the answer to message {number}: {sent}")
+
+    async def receive(self) -> int:
+        """Take the next one and ack it; its number."""
+        taken = await self._receiver.take(wait=None)
+        require(taken.lends == 1, f"a message came again: {taken}")
+        acked = await self._receiver.ack(taken.message.id)
+        require(acked.acked == (taken.message.id,), f"the ack of {taken.message.id}: {acked}")
+        number: int = json.loads(bytes(taken.message.body))["n"]
+        return number
+
+    async def close(self, sent: int) -> None:
+        """Disconnect. The rows in the journal are counted by the benchmark."""
+        await self._sender.close()
+        await self._receiver.close()
+
+
+class NatsPair:
+    """A stream, and a durable push consumer of it whose messages wait in a queue."""
+
+    def __init__(self, options: argparse.Namespace, number: int) -> None:
+        self._uri = f"nats://{options.target}"
+        self._stream, self._subject = f"INBOX-{number}", f"inbox.{number}"
+        self._arrived: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def open(self) -> None:
+        """Connect both, and make the receiver's stream and consumer."""
+        import nats  # type: ignore[import-not-found]  # only in the environment of that client
+        from nats.js.api import (  # type: ignore[import-not-found]  # as above
+            AckPolicy,
+            ConsumerConfig,
+            RetentionPolicy,
+            StorageType,
+            StreamConfig,
+        )
+
+        self._sender, self._receiver = await nats.connect(self._uri), await nats.connect(self._uri)
+        self._jetstream = self._sender.jetstream()
+        stream = StreamConfig(
+            name=self._stream,
+            subjects=[self._subject],
+            storage=StorageType.FILE,
+            retention=RetentionPolicy.LIMITS,
+            num_replicas=1,
+        )
+        await self._jetstream.add_stream(stream)
+        await self._receiver.jetstream().subscribe(
+            self._subject,
+            durable="receiver",
+            stream=self._stream,
+            cb=self._arrived.put,
+            manual_ack=True,
+            config=ConsumerConfig(ack_policy=AckPolicy.EXPLICIT),
+        )
+
+    async def send(self, number: int) -> None:
+        """Publish, and wait until it is durable."""
+        told = await self._jetstream.publish(self._subject, json.dumps(body_with(number)).encode(), stream=self._stream)
+        require(told.stream == self._stream and not told.duplicate, f"the answer to message {number}: {told}")
+
+    async def receive(self) -> int:
+        """The next one that arrives, acked; its number."""
+        message = await self._arrived.get()
+        require(message.metadata.num_delivered == 1, f"a message came again: {message}")
+        await message.ack_sync()
+        number: int = json.loads(message.data)["n"]
+        return number
+
+    async def close(self, sent: int) -> None:
+        """Disconnect. Raises `Wrong` unless the stream has every message, and each is acked."""
+        stored = (await self._jetstream.stream_info(self._stream)).state.last_seq
+        told = await self._jetstream.consumer_info(self._stream, "receiver")
+        is_done = stored == sent == told.ack_floor.stream_seq and told.num_ack_pending == 0
+        require(is_done, f"{sent} were sent to {self._stream}, which has {stored}; {told}")
+        await self._sender.close()
+        await self._receiver.close()
+
+
+class Run:
+    """All pairs, their clock and their counts."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.total = 0
+        self.times: list[float] = []
+        self.measure_from = self.measure_until = 0.0
+
+    async def work(self, pair: Pair) -> None:
+        """Send until the time is over, and receive until everything has arrived, each once. What goes wrong in one of
+        the tasks ends the run."""
+        on_the_way: dict[int, asyncio.Future[None]] = {}
+        numbers = count(1)
+
+        async def send() -> None:
+            while (started := time.perf_counter()) < self.measure_until:
+                number = next(numbers)
+                done = on_the_way[number] = asyncio.get_running_loop().create_future()
+                await pair.send(number)
+                async with asyncio.timeout(QUIET_S):
+                    await done
+                ended = time.perf_counter()
+                self.total += 1
+                if self.measure_from <= ended < self.measure_until:
+                    self.times.append(ended - started)
+
+        async def receive() -> None:
+            while True:
+                number = await pair.receive()
+                on_the_way.pop(number).set_result(None)  # a KeyError: it came twice
+
+        async with asyncio.TaskGroup() as group:
+            receivers = [group.create_task(receive()) for _ in range(self.options.window)]
+            senders = [group.create_task(send()) for _ in range(self.options.window)]
+            await asyncio.gather(*senders)
+            for task in receivers:
+                task.cancel()
+        require(not on_the_way, f"{len(on_the_way)} messages did not arrive")
+        await pair.close(next(numbers) - 1)
+
+    async def cpu_share(self) -> float:
+        """How much of a core this process used in the measured time."""
+        await asyncio.sleep(self.options.warmup)
+        began, busy = time.perf_counter(), time.process_time()
+        await asyncio.sleep(self.options.seconds)
+        return (time.process_time() - busy) / (time.perf_counter() - began)
+
+    async def run(self) -> dict[str, float]:
+        """The figures."""
+        kind = NatsPair if self.options.product == "nats" else SynapsePair
+        pairs: list[Pair] = [kind(self.options, number) for number in range(self.options.pairs)]
+        for pair in pairs:
+            await pair.open()
+        self.measure_from = time.perf_counter() + self.options.warmup
+        self.measure_until = self.measure_from + self.options.seconds
+        share, *_ = await asyncio.gather(self.cpu_share(), *(self.work(pair) for pair in pairs))
+        times = sorted(self.times)
+        require(bool(times), "nothing went the whole way in the measured time")
+        return {
+            "replies_total": self.total,
+            "replies_per_s": len(times) / self.options.seconds,
+            "p50_us": times[len(times) // 2] * 1e6,
+            "p99_us": times[int(len(times) * 0.99)] * 1e6,
+            "client_cpu": share,
+        }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("product", choices=("nats", "synapse"))
+    parser.add_argument("target", help="HOST:PORT or the path of a Unix socket")
+    parser.add_argument("--home", help="of the hub")
+    parser.add_argument("--pairs", type=int, default=1)
+    parser.add_argument("--window", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--warmup", type=float, default=0.3)
+    try:
+        print(json.dumps(asyncio.run(Run(parser.parse_args()).run())))
+    except Exception as error:  # noqa: BLE001  # whatever it was ends the run; these are its last words
+        print(f"direct client: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        os._exit(1)

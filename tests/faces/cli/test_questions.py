@@ -1,0 +1,118 @@
+"""`ask`, `questions`, `answer`, `dismiss` against a real hub: over its death, by who may, with the exit codes."""
+
+import json
+import signal
+import subprocess
+
+import pytest
+from tests.faces.conftest import RealHub
+
+ADA, BOB = {"SYNAPSE_NAME": "ada"}, {"SYNAPSE_NAME": "bob"}
+
+
+def asked(hub: RealHub, *words: str) -> tuple["subprocess.Popen[str]", str]:
+    """An agent that asks and waits, and its question."""
+    waiter = hub.begin("ask", *words, **ADA)
+    assert waiter.stderr is not None
+    told = waiter.stderr.readline()
+    assert "waits for a person" in told
+    return waiter, told.split()[1]
+
+
+def ended(waiter: "subprocess.Popen[str]") -> tuple[int | None, str]:
+    out, _ = waiter.communicate(timeout=30)
+    return waiter.returncode, out
+
+
+def test_the_answer_comes_once_over_a_killed_hub_and_the_lease_stands_still(hub: RealHub) -> None:
+    held = hub.json("claim", "T1", "--ttl", "6", SYNAPSE_NAME="ada")
+    waiter, question = asked(
+        hub, "Ship it?", "--option", "yes", "--option", "no", "--task", "T1", "--wait=60", "--json"
+    )
+    state = hub.json("state", SYNAPSE_NAME="ada")["leases"][0]
+    assert (state["status"], state["questions"]) == ("parked", [question])
+    assert question in hub.run("state", **ADA).stdout
+    hub.end(signal.SIGKILL)
+    hub.start()
+    refused = hub.run("answer", question, "yes", **BOB)
+    assert refused.returncode == 77
+    assert f"a person types: env -u SYNAPSE_NAME synapse answer {question}" in refused.stderr
+    closed = hub.json("answer", question, "--option", "1")
+    assert (closed["by"], closed["via"], closed["answer"], closed["told"]) == ("operator", "operator", "yes", ["ada"])
+    code, out = ended(waiter)
+    assert code == 0
+    assert json.loads(out)["answer"] == "yes"
+    assert hub.run("inbox", "--json", **ADA).stdout == "", "what was printed is acked"
+    after = hub.json("state", SYNAPSE_NAME="ada")["leases"][0]
+    assert (after["epoch"], after["status"]) == (held["epoch"], "held")
+    assert hub.json("answer", question, "yes")["already"] is True
+    assert hub.json("answer", question, "no", code=3)["error"]["facts"]["answer"] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("words", "close", "code"),
+    [
+        ((), ("dismiss", "--reason", "no time"), 3),
+        ((), ("withdraw",), 3),
+        (("--deadline", "1"), (), 5),
+        (("--deadline", "1", "--default", "no"), (), 0),
+    ],
+)
+def test_who_waits_exits_by_the_outcome(
+    hub: RealHub, words: tuple[str, ...], close: tuple[str, ...], code: int
+) -> None:
+    waiter, question = asked(hub, "Which?", *words, "--wait=60")
+    if close:
+        hub.json(close[0], question, *close[1:])
+    assert ended(waiter) == (code, "no\n" if code == 0 else "")
+
+
+def test_who_waits_long_enough_is_told_that_it_is_open_still(hub: RealHub) -> None:
+    refused = hub.json("ask", "Which?", "--wait=0.2", code=5, SYNAPSE_NAME="ada")["error"]
+    question = refused["facts"]["id"]
+    assert "comes into the inbox" in refused["detail"]
+    hub.json("answer", question, "blue")
+    letter = hub.json("wait", "--wait=5", SYNAPSE_NAME="ada")
+    assert (letter["kind"], letter["body"]["answer"]) == ("system", "blue")
+
+
+def test_a_repeat_under_a_key_asks_once_and_lists_filter(hub: RealHub) -> None:
+    first = hub.json("ask", "Which?", "-", "--idem-key", "k", "--tag", "ui", text="more words", SYNAPSE_NAME="ada")
+    again = hub.json("ask", "Which?", "-", "--idem-key", "k", "--tag", "ui", text="more words", SYNAPSE_NAME="ada")
+    assert first["id"] == again["id"]
+    urgent = hub.json(
+        "ask", "Now?", "--priority", "urgent", "--task", "T9", "--context", '{"a": 1}', SYNAPSE_NAME="bob"
+    )
+    listed = [question["id"] for question in hub.json("questions", SYNAPSE_NAME="ada")["questions"]]
+    assert listed == [urgent["id"], first["id"]]
+    assert [q["id"] for q in hub.json("questions", "--mine", SYNAPSE_NAME="ada")["questions"]] == [first["id"]]
+    assert [q["id"] for q in hub.json("questions", "--task", "T9", SYNAPSE_NAME="ada")["questions"]] == [urgent["id"]]
+    assert [q["id"] for q in hub.json("questions", "--tag", "ui", SYNAPSE_NAME="ada")["questions"]] == [first["id"]]
+    shown = hub.json("question", "show", urgent["id"], SYNAPSE_NAME="ada")
+    assert (shown["context"], shown["asker"]) == ({"a": 1}, "bob")
+    assert "more words" in hub.run("question", "show", first["id"], **ADA).stdout
+    assert hub.run("question", "withdraw", first["id"], **BOB).returncode == 77
+    assert hub.run("withdraw", first["id"], **ADA).returncode == 0
+    assert len(hub.json("questions", "--all", SYNAPSE_NAME="ada")["questions"]) == 2
+    assert hub.run("answer", urgent["id"]).returncode == 2
+    assert hub.run("ask", "Which?").returncode == 2, "it needs a name of its own"
+
+
+def test_the_board_and_the_digest_say_what_waits_for_a_person(hub: RealHub) -> None:
+    hub.json("task", "declare", "T1", SYNAPSE_NAME="ada")
+    hub.json("claim", "T1", SYNAPSE_NAME="ada")
+    question = hub.json("ask", "Which?", "--task", "T1", SYNAPSE_NAME="ada")["id"]
+    assert f"asks people: {question}" in hub.run("board", **ADA).stdout
+    assert "questions to people: 1 mine" in hub.run("digest", **ADA).stdout
+
+
+def test_a_watcher_hears_of_questions_as_they_come(hub: RealHub) -> None:
+    watcher = hub.begin("questions", "--watch", "--json", **BOB)
+    assert watcher.stderr is not None
+    assert watcher.stdout is not None
+    assert "watching" in watcher.stderr.readline()
+    assert json.loads(watcher.stdout.readline())["questions"] == []
+    question = hub.json("ask", "Which?", SYNAPSE_NAME="ada")["id"]
+    hub.json("dismiss", question)
+    told = [json.loads(watcher.stdout.readline()) for _ in range(2)]
+    assert [(one["change"], one["id"]) for one in told] == [("asked", question), ("dismissed", question)]

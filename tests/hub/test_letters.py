@@ -1,0 +1,225 @@
+"""Receipts, dead letters and dates on a hub: what is looked up on disk, what is told, and who is wakeable."""
+
+import msgspec
+import pytest
+from tests.hub.conftest import Voice, direct, error_of, operator, reply_of, text_of, voice
+
+from synapse.core.state import digest
+from synapse.protocol.commands import (
+    AckInbox,
+    ForgetAgent,
+    ListAgents,
+    SendMessage,
+    Subscribe,
+    TakeInbox,
+    Unsubscribe,
+    WaitReceipt,
+)
+from synapse.protocol.delivery_commands import DropDead, GetReceipt, ListDead, ResendDead
+from synapse.protocol.delivery_replies import DeadPage, Dropped, Receipts, Resent
+from synapse.protocol.limits import Limits
+from synapse.protocol.notices import PresenceChanged, ReceiptChanged
+from synapse.protocol.replies import Acked, AgentInfo, Agents, Sent, Subscribed, Taken, Unsubscribed
+from synapse.testing import MemoryHub
+
+
+def dated(hub: MemoryHub, text: str, *to: str, in_ms: int = 1_000) -> SendMessage:
+    """A text for inboxes, with a date."""
+    return msgspec.structs.replace(direct(text, *to), expires_at_ms=hub.clock.wall_ms() + in_ms)
+
+
+async def states(asker: Voice, sent: Sent) -> dict[str, str]:
+    """How far a message got, by recipient."""
+    found = await asker.ask(GetReceipt(id=sent.id), Receipts)
+    return {each.recipient: each.state for each in found.recipients}
+
+
+async def told(listener: Voice) -> list[tuple[str, tuple[str, ...], str]]:
+    """The receipts so far."""
+    notices = [notice for notice in await listener.notices() if isinstance(notice, ReceiptChanged)]
+    return [(notice.state, notice.ids, notice.recipient) for notice in notices]
+
+
+async def info(asker: Voice, name: str) -> AgentInfo:
+    agents = (await asker.ask(ListAgents(), Agents)).agents
+    return next(agent for agent in agents if agent.name == name)
+
+
+@pytest.mark.bad_input("BI-56")
+async def test_an_ack_of_what_was_never_here_is_refused_and_one_of_what_was_acked_is_not() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        mine, theirs = await ada.ask(direct("1", "bob"), Sent), await ada.ask(direct("2", "ada"), Sent)
+        await bob.ask(AckInbox(ids=(mine.id,)), Acked)
+        again = await bob.ask(AckInbox(ids=(mine.id,)), Acked, idem_key="k")
+        assert (again.acked, again.already) == ((), (mine.id,))
+        other = await ada.ask(direct("3", "bob"), Sent)
+        refused = await bob.refused(AckInbox(ids=(mine.id, theirs.id, other.id)))
+        assert (refused.code, refused.facts) == ("not_found", {"ids": [theirs.id]})
+        assert (await bob.ask(TakeInbox(), Taken)).message.id == other.id, "nothing was acked"
+        assert (await bob.ask(AckInbox(ids=(other.id, mine.id)), Acked)).acked == (other.id,)
+
+
+async def test_a_receipt_tells_how_far_each_recipient_is_also_after_the_ack() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, cy = await voice(hub), await voice(hub, "bob"), await voice(hub, "cy")
+        await voice(hub, "di")
+        sent = await ada.ask(direct("x", "bob", "cy", "di"), Sent)
+        await bob.ask(TakeInbox(), Taken)
+        await cy.ask(TakeInbox(), Taken)
+        await cy.ask(AckInbox(all=True), Acked)
+        assert await states(ada, sent) == {"bob": "delivered", "cy": "acked", "di": "stored"}
+        found = await ada.ask(GetReceipt(id=sent.id), Receipts)
+        by_name = {each.recipient: each for each in found.recipients}
+        assert (by_name["cy"].acked_by, by_name["cy"].lends, found.complete) == ("cy", 1, True)
+        assert by_name["cy"].acked_at_ms == by_name["bob"].delivered_at_ms == hub.clock.wall_ms()
+        assert (by_name["di"].delivered_at_ms, by_name["di"].lends) == (None, 0)
+        page = await ada.ask(GetReceipt(id=sent.id, limit=2), Receipts)
+        assert ([each.recipient for each in page.recipients], page.next) == (["bob", "cy"], "cy")
+        rest = await ada.ask(GetReceipt(id=sent.id, limit=2, after="cy"), Receipts)
+        assert ([each.recipient for each in rest.recipients], rest.next) == (["di"], None)
+
+
+@pytest.mark.bad_input("BI-58")
+async def test_receipts_are_for_who_sent_it() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        sent, posted = await ada.ask(direct("x", "bob"), Sent), await ada.post("to all")
+        assert (await bob.refused(GetReceipt(id=sent.id))).code == "not_found"
+        assert (await ada.refused(GetReceipt(id=posted.id))).code == "bad_request"
+        assert (await ada.refused(GetReceipt(id="m1"))).code == "not_found"
+        assert (await ada.refused(GetReceipt(id="one"))).code == "bad_request"
+        assert (await ada.refused(GetReceipt(id=sent.id, limit=0))).code == "bad_request"
+
+
+async def test_each_change_is_told_once_to_the_sender_and_again_to_who_missed_it() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, eve = await voice(hub), await voice(hub, "bob"), await voice(hub, "eve")
+        begin = (await ada.ask(Subscribe(receipts=True), Subscribed)).cursor
+        await eve.ask(Subscribe(receipts=True), Subscribed)
+        sent = await ada.ask(dated(hub, "x", "bob", in_ms=40_000), Sent)
+        await bob.ask(TakeInbox(), Taken)
+        await hub.advance(31_000)
+        await bob.ask(TakeInbox(), Taken)
+        await hub.advance(10_000)
+        await bob.ask(AckInbox(ids=(sent.id,)), Acked)
+        wanted = [(state, (sent.id,), "bob") for state in ("delivered", "dead", "acked")]
+        assert (await told(ada), await told(eve)) == (wanted, [])
+        late = await voice(hub)
+        await late.ask(Subscribe(receipts=True, since=begin), Subscribed)
+        assert await told(late) == wanted
+        assert (await late.refused(Subscribe(receipts=True))).code == "already_subscribed"
+        assert hub.replayed_digest() == digest(hub.state)
+
+
+async def test_who_waits_for_an_ack_is_not_told_that_a_dropped_letter_was_acked() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        sent = await ada.ask(dated(hub, "x", "bob"), Sent)
+        waiting = await ada.say(WaitReceipt(id=sent.id, wait_ms=60_000))
+        await hub.advance(2_000)
+        assert (await bob.ask(DropDead(all=True), Dropped)).dropped == (sent.id,)
+        assert (await states(ada, sent))["bob"] == "dropped"
+        await hub.advance(60_000)
+        assert error_of(await ada.answer(waiting)).code == "deadline"
+
+
+async def test_a_dead_letter_that_is_sent_anew_is_the_same_message_under_a_new_id_once_per_key() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        sent = await ada.ask(dated(hub, "x", "bob"), Sent)
+        await hub.advance(2_000)
+        page = await ada.ask(ListDead(sent=True), DeadPage)
+        assert [(letter.id, letter.channel, letter.reason) for letter in page.messages] == [
+            (sent.id, "@bob", "expired")
+        ]
+        waiting = await bob.say(TakeInbox(wait_ms=60_000))
+        await bob.listen()
+        command = ResendDead(id=sent.id, sent=True)
+        first = await ada.ask(command, Resent, idem_key="k")
+        again = await ada.ask(command, Resent, idem_key="k")
+        assert first == again
+        assert (first.resends, first.to) == (sent.id, ("bob",))
+        taken = reply_of(await bob.answer(waiting), Taken)
+        assert (taken.message.id, text_of(taken.message)) == (first.id, "x")
+        assert (await ada.refused(command)).code == "not_found", "it is dead no more"
+        assert (await bob.ask(ListDead(), DeadPage)).total == 0
+        assert hub.replayed_digest() == digest(hub.state)
+
+
+async def test_a_letter_that_its_reader_revives_is_handed_to_who_waits() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        sent = await ada.ask(dated(hub, "x", "bob"), Sent)
+        await hub.advance(2_000)
+        waiting = await bob.say(TakeInbox(wait_ms=60_000))
+        await bob.listen()
+        other = await voice(hub, "bob")
+        assert (await other.ask(ResendDead(id=sent.id), Resent)).to == ("bob",)
+        assert reply_of(await bob.answer(waiting), Taken).message.id == sent.id
+
+
+async def test_dead_letters_survive_a_restart_of_the_hub_and_its_dates_hold() -> None:
+    async with MemoryHub(limits=Limits(lends_max=1)) as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        worn = await ada.ask(direct("worn", "bob"), Sent)
+        late = await ada.ask(dated(hub, "late", "bob", in_ms=50_000), Sent)
+        await bob.ask(TakeInbox(), Taken)
+        await hub.advance(31_000)
+        await hub.restart()
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        await hub.advance(20_000)
+        found = (await bob.ask(ListDead(), DeadPage)).messages
+        assert [(letter.id, letter.reason) for letter in found] == [
+            (worn.id, "lent 1 times without an ack"),
+            (late.id, "expired"),
+        ]
+
+
+async def test_an_agent_is_wakeable_while_something_waits_for_its_inbox() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob", lasting=False)
+        assert ((await info(ada, "bob")).presence, (await info(ada, "bob")).wakeable) == ("recent", False)
+        await bob.say(TakeInbox(wait_ms=60_000))
+        assert ((await info(ada, "bob")).presence, (await info(ada, "bob")).wakeable) == ("online", True)
+        await bob.peer.aclose()
+        await hub.advance(300)
+        assert ((await info(ada, "bob")).presence, (await info(ada, "bob")).wakeable) == ("recent", False)
+        back = await voice(hub, "bob")
+        feed = await back.ask(Subscribe(inbox=True), Subscribed)
+        assert (await info(ada, "bob")).wakeable
+        await back.ask(Unsubscribe(subscription=feed.subscription), Unsubscribed)
+        assert not (await info(ada, "bob")).wakeable
+
+
+async def test_followers_of_presence_hear_who_can_be_woken_but_not_of_each_poll() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        await ada.ask(Subscribe(presence=True), Subscribed)
+        await ada.listen()
+        for _ in range(3):
+            waiting = await bob.say(TakeInbox(wait_ms=60_000))
+            await bob.listen()
+            await ada.ask(direct("x", "bob"), Sent)
+            await bob.answer(waiting)
+        changes = [
+            agent.wakeable
+            for notice in await ada.notices()
+            if isinstance(notice, PresenceChanged)
+            for agent in notice.agents
+            if agent.name == "bob"
+        ]
+        assert changes[0] is True
+        await hub.advance(1_000)
+        last = [notice for notice in await ada.notices() if isinstance(notice, PresenceChanged)][-1]
+        assert [(agent.name, agent.wakeable) for agent in last.agents] == [("bob", False)]
+        assert False not in changes
+
+
+async def test_who_forgets_a_recipient_is_told_so() -> None:
+    async with MemoryHub() as hub:
+        ada, boss = await voice(hub), await operator(hub)
+        await voice(hub, "bob")
+        sent = await ada.ask(direct("x", "bob"), Sent)
+        await boss.exchange(ForgetAgent(name="bob"))
+        assert await states(ada, sent) == {"bob": "forgotten"}
