@@ -11,4 +11,5 @@ class HeldDropped(Mail, frozen=True, kw_only=True, omit_defaults=True):
     origin: int
     names: tuple[str, ...]
     by: str
+    question: int | None = None
     idem: Idem | None = None

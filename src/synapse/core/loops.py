@@ -74,6 +74,7 @@ class Held:
     link: Link
     sent: MessageSent | None = None
     posted: MessagePosted | None = None
+    question: int | None = None
 
     @property
     def message(self) -> MessageSent | MessagePosted:
@@ -93,7 +94,8 @@ class Held:
 @dataclass(slots=True)
 class Loops:
     """The durable memory of the guard. acked: agent → what it acked last, and when. hours: agent → hour, and how many
-    caused messages it sent in it. sends: origin → agent → how many traces it has."""
+    caused messages it sent in it. sends: origin → agent → how many traces it
+    has. chains, questions: origin → how many are held, and the question about them."""
 
     traces: dict[int, Trace] = field(default_factory=dict)
     acked: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -101,6 +103,7 @@ class Loops:
     held: dict[int, Held] = field(default_factory=dict)
     sends: dict[int, dict[int, int]] = field(default_factory=dict)
     chains: dict[int, int] = field(default_factory=dict)
+    questions: dict[int, int] = field(default_factory=dict)
     bytes: int = 0
 
     def add(self, seq: int, trace: Trace) -> None:
@@ -130,6 +133,8 @@ class Loops:
         self.held[held.seq] = held
         self.chains[held.link.origin] = self.chains.get(held.link.origin, 0) + 1
         self.bytes += size_of(held.message)
+        if held.question is not None:
+            self.questions[held.link.origin] = held.question
 
     def let_go(self, seq: int) -> None:
         """It waits no more."""
@@ -140,6 +145,12 @@ class Loops:
         left = self.chains.pop(held.link.origin) - 1
         if left:
             self.chains[held.link.origin] = left
+        else:
+            self.questions.pop(held.link.origin, None)
+
+    def origin_of(self, question: int) -> int | None:
+        """The chain about which a question is, if some of it is held."""
+        return next((origin for origin, asked in self.questions.items() if asked == question), None)
 
     def forget_agent(self, agent: int) -> None:
         """An agent is no more; what it sent and is held stays, for its recipients."""
@@ -170,9 +181,17 @@ def guarded(state: "State", rules: Rules, events: list[Event], command: "SendMes
     _require_room_to_hold(state, rules, event, link)
     sent = event if isinstance(event, MessageSent) else None
     posted = event if isinstance(event, MessagePosted) else None
-    people = () if why == CHAIN_HELD else _people(state)
-    held = MessageHeld(deliveries=people, link=link, why=why, sent=sent, posted=posted)
-    return [*events[:-1], held]
+    if why == CHAIN_HELD:
+        question = state.loops.questions.get(link.origin)
+        return [*events[:-1], MessageHeld(link=link, why=why, question=question, sent=sent, posted=posted)]
+    from synapse.core.held_questions import ask_people  # it needs this module, too
+
+    asked = state.seq + len(events)  # a question goes before the message, whose answer is the last event's
+    questions = ask_people(state, rules, event, why, asked + 1, by)
+    held = MessageHeld(
+        deliveries=_people(state), link=link, why=why, question=asked if questions else None, sent=sent, posted=posted
+    )
+    return [*events[:-1], *questions, held]
 
 
 def _people(state: "State") -> tuple[Delivery, ...]:
@@ -277,18 +296,43 @@ def _batch(state: "State", text: str, *, chain: bool, reset: bool, by: By, is_dr
     held = state.loops.held.get(seq_of_message(text))
     if held is None:
         raise Rejected("not_found", f"{text} is not held (any more): synapse held list shows what is", {"id": text})
-    batch = [held]
     if chain:
-        batch = [other for other in state.loops.held.values() if other.link.origin == held.link.origin]
+        return decide_chain(state, held.link.origin, by.actor, is_drop=is_drop, reset=reset)
+    if is_drop:
+        return [_dropped(state, held, by.actor, {})]
+    if _is_gone(state, held):
+        raise Rejected(
+            "not_found",
+            f"{text} cannot be delivered any more: {', '.join(names_of(held.message))} is gone; drop it with "
+            "synapse held drop",
+            {"id": text},
+        )
+    return [_released(state, held, {}, reset=reset)]
+
+
+def decide_chain(state: "State", origin: int, by: str, *, is_drop: bool, reset: bool) -> list[Event]:
+    """What is held of a chain is released or dropped, so much of it as one step takes. by: who decided. What nobody is
+    left to receive is dropped."""
     events: list[Event] = []
     ahead: dict[int, int] = {}
     size = 0
-    for one in batch:
-        size += size_of(one.message)
+    for held in [held for held in state.loops.held.values() if held.link.origin == origin]:
+        size += size_of(held.message)
         if events and size > BATCH_BYTES:
             break
-        events.append(_dropped(state, one, by, ahead) if is_drop else _released(state, one, ahead, reset=reset))
+        if is_drop or _is_gone(state, held):
+            events.append(_dropped(state, held, by, ahead))
+        else:
+            events.append(_released(state, held, ahead, reset=reset))
     return events
+
+
+def _is_gone(state: "State", held: Held) -> bool:
+    """True when nobody is left to whom it could be delivered."""
+    message = held.message
+    if isinstance(message, MessagePosted):
+        return message.channel not in state.rooms.channels
+    return not any(to.agent in state.agents.inboxes for to in message.to)
 
 
 def _next(state: "State", deliveries: tuple[Delivery, ...], ahead: dict[int, int]) -> tuple[Delivery, ...]:
@@ -304,17 +348,11 @@ def _next(state: "State", deliveries: tuple[Delivery, ...], ahead: dict[int, int
 
 def _released(state: "State", held: Held, ahead: dict[int, int], *, reset: bool) -> Event:
     link, message = held.link, held.message
-    link = Link(link.cause, link.origin, 0 if reset else link.hops, link.agent, held.sender, held.seq)
+    link = Link(link.cause, link.origin, 0 if reset else link.hops, link.agent, held.sender, held.seq, held.question)
     if type(message) is MessageSent:
         return msgspec.structs.replace(message, to=_next(state, message.to, ahead), link=link)
     assert type(message) is MessagePosted, "only messages are held"
-    channel = state.rooms.channels.get(message.channel)
-    if channel is None:
-        raise Rejected(
-            "not_found",
-            f"the channel {message.address} of {message_id(held.seq)} is gone: drop it with synapse held drop",
-            {"id": message_id(held.seq)},
-        )
+    channel = state.rooms.channels[message.channel]
     ahead[-channel.id] = ahead.get(-channel.id, 0) + 1
     mentions = _next(state, message.mentions, ahead)
     return msgspec.structs.replace(message, n=channel.last_n + ahead[-channel.id], mentions=mentions, link=link)
@@ -325,11 +363,16 @@ def names_of(message: MessageSent | MessagePosted) -> tuple[str, ...]:
     return (message.address,) if type(message) is MessagePosted else tuple(to.name for to in message.to)
 
 
-def _dropped(state: "State", held: Held, by: By, ahead: dict[int, int]) -> HeldDropped:
+def _dropped(state: "State", held: Held, by: str, ahead: dict[int, int]) -> HeldDropped:
     agent = held.link.agent
     deliveries = _next(state, (Delivery(held.sender, agent, 0),), ahead)
     return HeldDropped(
-        deliveries=deliveries, held=held.seq, origin=held.link.origin, names=names_of(held.message), by=by.actor
+        deliveries=deliveries,
+        held=held.seq,
+        origin=held.link.origin,
+        names=names_of(held.message),
+        by=by,
+        question=held.question,
     )
 
 
@@ -368,6 +411,11 @@ def sender_of(link: Link | None, actor: str) -> str:
     return actor if link is None or link.sender is None else link.sender
 
 
+def is_release(event: Event) -> bool:
+    """True for a message that was held."""
+    return isinstance(event, MessageSent | MessagePosted) and event.link is not None and event.link.held is not None
+
+
 def note_acked(state: "State", recorded: Recorded, event: MessagesAcked) -> None:
     """An agent is done with messages: the newest may be the cause of what it sends next."""
     agent = state.agents.by_name.get(recorded.actor)
@@ -395,7 +443,7 @@ def apply_held(state: "State", recorded: Recorded, event: MessageHeld | HeldDrop
     match event:
         case MessageHeld():
             seq, at_ms, actor, _ = recorded
-            state.loops.hold(Held(seq, actor, at_ms, event.why, event.link, event.sent, event.posted))
+            state.loops.hold(Held(seq, actor, at_ms, event.why, event.link, event.sent, event.posted, event.question))
         case HeldDropped():
             state.loops.let_go(event.held)
         case _:

@@ -3,20 +3,22 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from synapse.core import asking, files, values
+from synapse.core import asking, files, held_questions, values
 from synapse.core.events import AgentForgotten, Recorded
+from synapse.core.held_events import HeldDropped
 from synapse.core.lanes import decide_timed_out
+from synapse.core.loops import is_release
 from synapse.core.mail import numbered
 from synapse.core.plan import follow, openings
 from synapse.core.plan_events import TaskMoved
-from synapse.core.question_events import QUESTION_CLOSINGS, QuestionClosing
+from synapse.core.question_events import QUESTION_CLOSINGS, QuestionAnswered, QuestionClosing
 from synapse.core.resuming import due_resumptions, resumptions
 
 if TYPE_CHECKING:
     from synapse.hub.turn import Turns
 
 
-_TOUCHING: Final = QUESTION_CLOSINGS | {TaskMoved, AgentForgotten}
+_TOUCHING: Final = QUESTION_CLOSINGS | {TaskMoved, AgentForgotten, HeldDropped}
 """Events from which something follows for questions."""
 
 
@@ -33,9 +35,12 @@ def follow_up(turns: "Turns", recorded: Sequence[Recorded]) -> None:
 
 def _withdraw(turns: "Turns", recorded: Sequence[Recorded]) -> Sequence[Recorded]:
     """Take back the questions that nobody needs any more, and tell who waits for those that are closed."""
-    if not any(type(entry.event) in _TOUCHING for entry in recorded):
+    is_touched = any(type(entry.event) in _TOUCHING for entry in recorded)
+    if not is_touched and not (turns.state.questions.open and any(is_release(entry.event) for entry in recorded)):
         return recorded
     every = list(recorded)
+    for entry in recorded:
+        every += _decide_held(turns, entry)
     for entry in recorded:
         for question, reason in asking.needless(turns.state, entry):
             every += turns.fold(asking.decide_needless(turns.state, question, reason), "hub")
@@ -43,6 +48,18 @@ def _withdraw(turns: "Turns", recorded: Sequence[Recorded]) -> Sequence[Recorded
         if isinstance(entry.event, QuestionClosing):
             turns.waiting.on_closed(entry.event)
     return every
+
+
+def _decide_held(turns: "Turns", entry: Recorded) -> Sequence[Recorded]:
+    """Carry out what a person answered about a held chain; or withdraw the question, when nothing is held any more."""
+    state, event = turns.state, entry.event
+    done: list[Recorded] = []
+    if isinstance(event, QuestionAnswered):
+        while turns.has_room and (events := held_questions.decide_answered(state, event, entry.actor)):
+            done += turns.fold(events, entry.actor)
+    elif (question := held_questions.needless(state, entry)) is not None:
+        done += turns.fold(asking.decide_needless(state, question, "decided"), "hub")
+    return done
 
 
 def end_what_is_due(turns: "Turns") -> None:

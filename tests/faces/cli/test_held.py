@@ -29,6 +29,9 @@ def test_a_ping_pong_is_held_and_a_person_releases_or_drops_it(hub: RealHub) -> 
     hub.end(signal.SIGKILL)
     hub.start(**QUICK)
     held = hub.json("held", "list", "--operator")["held"]
+    (question,) = hub.json("questions")["questions"]
+    assert question["options"] == ["release", "drop", "release and reset"]
+    assert sent["id"] in question["title"]
     assert [(one["from"], one["body"], one["why"]) for one in held] == [
         (me, "answer 4", "loop"),
         (me, "once more", "chain_held"),
@@ -44,6 +47,41 @@ def test_a_ping_pong_is_held_and_a_person_releases_or_drops_it(hub: RealHub) -> 
     letter = hub.json("wait", "--wait=5", "--name", me)
     assert (letter["from"], letter["body"]["type"], letter["body"]["id"]) == ("hub", "message.dropped", held[1]["id"])
     assert hub.run("held", "list", "--operator").stdout.strip() == "nothing is held"
+    assert hub.json("questions")["questions"] == [], "nobody needs it any more"
+
+
+def held_chain(hub: RealHub) -> tuple[str, str, list[str], str]:
+    """Two agents play ping-pong until three messages of one of them are held: its name, the other's, their ids, and
+    the question's."""
+    hub.end()
+    hub.start(**QUICK)
+    for name in ("ada", "bob"):
+        hub.json("who", "--name", name)
+    hub.json("send", "hello", "--to", "bob", "--name", "ada")
+    for hop in range(1, 5):
+        me, other = ("bob", "ada") if hop % 2 else ("ada", "bob")
+        hub.json("wait", "--wait=5", "--name", me)
+        sent = hub.json("send", "answer 0", "--to", other, "--name", me)
+    ids = [sent["id"], *(hub.json("send", f"answer {n}", "--to", other, "--name", me)["id"] for n in (1, 2))]
+    (question,) = hub.json("questions")["questions"]
+    return me, other, ids, question["id"]
+
+
+def test_an_answer_releases_the_whole_chain_in_order(hub: RealHub) -> None:
+    _, other, _, question = held_chain(hub)
+    hub.json("answer", question, "release")
+    assert [hub.json("wait", "--wait=5", "--name", other)["body"] for _ in range(3)] == [
+        f"answer {n}" for n in range(3)
+    ]
+    assert hub.json("held", "list", "--operator")["held"] == []
+
+
+def test_an_answer_drops_the_whole_chain_with_a_letter_for_each(hub: RealHub) -> None:
+    me, other, ids, question = held_chain(hub)
+    hub.json("answer", question, "drop")
+    letters = [hub.json("wait", "--wait=5", "--name", me)["body"] for _ in range(4)]
+    assert [body["id"] for body in letters if body["type"] == "message.dropped"] == ids
+    assert hub.lines("inbox", "--name", other) == []
 
 
 def test_people_are_asked_and_talk_without_end(hub: RealHub) -> None:
