@@ -52,6 +52,10 @@ class AnyEyes:
     def knows(self, agent: int) -> bool:
         return True
 
+    def knows_actor(self, name: str) -> bool:
+        """As `knows`."""
+        return True
+
     def agent(self, agent: int) -> str:
         return f"agent {agent}"
 

@@ -168,7 +168,7 @@ def test_an_unknown_agent_is_not_found_and_near_names_are_told(command: RebindAg
 def test_near_names_are_at_most_two_typing_errors_away_nearest_first() -> None:
     world = World()
     world.join("abcd", "abce", "abxx", "vwxyz", "abcdefg")
-    assert near_names(world.state, "abcd") == ["abcd", "abce", "abxx"]
+    assert near_names(world.state, "abcd", world.by("operator")) == ["abcd", "abce", "abxx"]
 
 
 def test_agents_are_listed_in_pages_by_name_and_by_room() -> None:

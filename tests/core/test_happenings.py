@@ -33,6 +33,9 @@ class OwnEyes:
     def knows(self, agent: int) -> bool:
         return True
 
+    def knows_actor(self, name: str) -> bool:
+        return True
+
     def agent(self, agent: int) -> str:
         return self._state.agents.by_id[agent].name
 

@@ -84,4 +84,18 @@ TOKEN_FAULTS = [
         "        return seq",
         _HUB,
     ),
+    Fault(
+        "who has a token for some rooms sees all agents",
+        "core/rooms.py",
+        "    if by.rooms is None or agent == by.agent:",
+        "    if True:",
+        ("tests/hub/test_tokens_grants.py",),
+    ),
+    Fault(
+        "a token for some rooms sees all rooms",
+        "core/rooms.py",
+        "    return (by.rooms is None or room.name in by.rooms) and (not room.private or by.agent in room.members)",
+        "    return not room.private or by.agent in room.members",
+        ("tests/hub/test_tokens_grants.py",),
+    ),
 ]

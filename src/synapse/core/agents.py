@@ -15,6 +15,7 @@ import msgspec
 from synapse.core.by import By, Rules
 from synapse.core.events import AgentBound, AgentCreated, AgentDescribed, AgentUnbound, Card, Event
 from synapse.core.inboxes import Dates, Inbox
+from synapse.core.rooms import knows_agent
 from synapse.errors import Rejected
 from synapse.protocol.commands import Hello
 from synapse.protocol.names import ancestors, require_agent_name, shown
@@ -74,19 +75,20 @@ def hash_of(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
 
 
-def require_known(state: "State", name: str) -> Agent:
-    """The agent of that name. Raises `Rejected`: `bad_name`, or `not_found` with near names."""
+def require_known(state: "State", name: str, by: By) -> Agent:
+    """The agent of that name, if who asks may know of it. Raises `Rejected`: `bad_name`, or `not_found` with near
+    names."""
     agent = state.agents.by_name.get(require_agent_name(name))
-    if agent is None:
-        near = near_names(state, name)
+    if agent is None or not knows_agent(state, agent.id, by):
+        near = near_names(state, name, by)
         hint = f"; near: {', '.join(near)}" if near else ""
         raise Rejected("not_found", f"no agent {name} was ever seen{hint}", {"agent": name, "near": near})
     return agent
 
 
-def near_names(state: "State", name: str) -> list[str]:
-    """Up to five known agents within two typing errors, nearest first."""
-    return near(name, state.agents.by_name)
+def near_names(state: "State", name: str, by: By) -> list[str]:
+    """Up to five agents that who asks may know of, within two typing errors, nearest first."""
+    return near(name, [known for known, agent in state.agents.by_name.items() if knows_agent(state, agent.id, by)])
 
 
 def near(name: str, names: Iterable[str]) -> list[str]:
@@ -199,7 +201,7 @@ def require_card_size(card: Card, rules: Rules) -> None:
         )
 
 
-def decide_rebind(state: "State", name: str) -> list[Event]:
+def decide_rebind(state: "State", name: str, by: By) -> list[Event]:
     """Drop a secret; without one there is nothing to change."""
-    agent = require_known(state, name)
+    agent = require_known(state, name, by)
     return [] if agent.secret_hash is None else [AgentUnbound(agent=agent.id)]

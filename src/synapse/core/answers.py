@@ -12,6 +12,7 @@ from synapse.core.agents import Agent
 from synapse.core.asking import QuestionMutation
 from synapse.core.by import By, Rules
 from synapse.core.cards import answer_set, card_info, cards_to_list, look_card
+from synapse.core.claims import knows_pool
 from synapse.core.dead_letters import DeliveryMutation, answer_delivery
 from synapse.core.events import (
     AgentCreated,
@@ -57,7 +58,7 @@ from synapse.core.resource_answers import answer_resource, resource_info, resour
 from synapse.core.resources import ResourceMutation
 from synapse.core.role_answers import answer_role, role_info, role_shown
 from synapse.core.role_queues import RoleMutation, require_role
-from synapse.core.rooms import Channel, Room, channel_known, knows, require_room, room_known
+from synapse.core.rooms import Channel, Room, channel_known, knows, knows_agent, require_room, room_known
 from synapse.core.session_answers import answer_session, listed_session, look_session, sessions_to_list
 from synapse.core.session_changes import SessionMutation
 from synapse.core.signals import channel_signals, last_number
@@ -362,7 +363,9 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
         case ListAgents():
             members = None if query.room is None else require_room(state, query.room, by).members
             names = sorted(
-                agent.name for agent in state.agents.by_id.values() if members is None or agent.id in members
+                agent.name
+                for agent in state.agents.by_id.values()
+                if (members is None or agent.id in members) and knows_agent(state, agent.id, by)
             )
             infos, following = _listed(
                 names, query, rules, lambda name: _agent_info(state, state.agents.by_name[name], by.lease_ms)
@@ -403,7 +406,8 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
             )
             return Leases(seq=state.seq, leases=shown, next=following, cursor=cursor)
         case ListPools():
-            pools, following = _listed(sorted(state.leases.pools), query, rules, lambda name: pool_info(state, name))
+            there = sorted(pool.name for pool in state.leases.pools.values() if knows_pool(state, pool, by))
+            pools, following = _listed(there, query, rules, lambda name: pool_info(state, name))
             return Pools(pools=pools, next=following, cursor=cursor)
         case GetValue():
             return look_value(state, query, by, cursor)
@@ -418,7 +422,7 @@ def _look_rest(state: "State", rules: Rules, query: _RestQuery, by: By, cursor: 
     match query:
         case ListResources():
             resources, following = _listed(
-                resources_to_list(state, query), query, rules, lambda name: resource_info(state, name, by)
+                resources_to_list(state, query, by), query, rules, lambda name: resource_info(state, name, by)
             )
             return ResourcesPage(resources=resources, next=following, cursor=cursor)
         case ShowCard():
@@ -426,10 +430,11 @@ def _look_rest(state: "State", rules: Rules, query: _RestQuery, by: By, cursor: 
         case ListCards():
             known = state.agents.by_name
             cards, following = _listed(
-                cards_to_list(state, query), query, rules, lambda name: card_info(state, known[name], by)
+                cards_to_list(state, query, by), query, rules, lambda name: card_info(state, known[name], by)
             )
             return CardsPage(cards=cards, next=following, cursor=cursor)
         case ListRoles() | ShowRole():
+            by.require_all_rooms("a role")
             return _look_role(state, rules, query, cursor)
         case ShowTask():
             return look_task(state, query, by, cursor)

@@ -65,6 +65,16 @@ class By:
                 {"role": self.role, "needed": needed},
             )
 
+    def require_all_rooms(self, what: str) -> None:
+        """Raises `Rejected(not_permitted)` for a token that is for some rooms only."""
+        if self.rooms is not None:
+            rooms = sorted(self.rooms)
+            raise Rejected(
+                "not_permitted",
+                f"{what} is of the whole hub, and this token is for {', '.join(rooms)} only",
+                {"rooms": rooms},
+            )
+
     def require_human(self, what: str) -> None:
         """Raises `Rejected(not_permitted)` unless this is a person: a token of role human or admin, or an operator."""
         self.require_role(HUMAN, what)

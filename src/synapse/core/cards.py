@@ -16,6 +16,7 @@ from synapse.core.card_events import AgentDescribed, Card
 from synapse.core.events import Event, Recorded
 from synapse.core.messages import require_chars
 from synapse.core.presence import Here
+from synapse.core.rooms import knows_agent
 from synapse.errors import Rejected
 from synapse.protocol.card_commands import ListCards, SetCard, ShowCard
 from synapse.protocol.card_replies import CardInfo
@@ -87,7 +88,7 @@ def answer_set(state: "State", by: By, events: Sequence[Recorded], cursor: str) 
 
 def look_card(state: "State", query: ShowCard, by: By, cursor: str) -> CardInfo:
     """One agent's card. Raises `Rejected`: `bad_name`, `not_found`."""
-    return card_info(state, require_known(state, query.name), by, cursor)
+    return card_info(state, require_known(state, query.name, by), by, cursor)
 
 
 def card_info(state: "State", agent: Agent, by: By, cursor: str | None = None) -> CardInfo:
@@ -107,12 +108,13 @@ def _info(name: str, card: Card, *, cursor: str | None) -> CardInfo:
     )
 
 
-def cards_to_list(state: "State", query: ListCards) -> list[str]:
+def cards_to_list(state: "State", query: ListCards, by: By) -> list[str]:
     """The agents that a list goes through: those that say what they can do. Raises `Rejected(bad_name)`."""
     for word, what in ((query.skill, "skill"), (query.tag, "tag")):
         if word is not None:
             require_word(word, what, f"$.body.{what}")
-    return sorted(agent.name for agent in state.agents.by_id.values() if _fits(agent.card, query))
+    every = state.agents.by_id.values()
+    return sorted(agent.name for agent in every if _fits(agent.card, query) and knows_agent(state, agent.id, by))
 
 
 def _fits(card: Card, query: ListCards) -> bool:

@@ -27,7 +27,7 @@ from synapse.core.events import (
 from synapse.core.leases import EXCLUSIVE, NO_LEASES, NOTHING_YET, RANK, SHARED, Lease, Place, Pool, View, in_line
 from synapse.core.messages import require_chars
 from synapse.core.refusals import deadlocked, held, queued
-from synapse.core.rooms import Room, room_of
+from synapse.core.rooms import Room, knows_agent, room_of
 from synapse.core.scopes import normal_path
 from synapse.errors import Rejected
 from synapse.protocol.commands import ClaimLease
@@ -50,7 +50,7 @@ def decide_claim(state: "State", rules: Rules, command: ClaimLease, by: By) -> l
     """A grant, a renewal, an accepted hand-off, or a place in the queue."""
     agent = _claimant(state, command, by)
     room = room_of(state, command.room, by)
-    ask = _ask(state, rules, command, agent, room)
+    ask = _ask(state, rules, command, agent, room, by)
     own: Lease | None = None
     offered: Lease | None = None
     is_bare = not (ask.worktree or ask.pools)
@@ -70,7 +70,7 @@ def decide_claim(state: "State", rules: Rules, command: ClaimLease, by: By) -> l
         if own.ask == ask:
             return renewed(own, command.ttl_ms, command.note, command.branch)
         if is_bare:
-            _require_units(state, dict(ask.pools))
+            _require_units(state, dict(ask.pools), by)
     return _acquire(state, rules, command, by, ask, own)
 
 
@@ -293,7 +293,7 @@ def _claimant(state: "State", command: ClaimLease, by: By) -> Agent:
             raise Rejected(
                 "bad_request", "an operator claims for somebody: name the claimant, and preempt - at `$.body.claimant`"
             )
-        return require_known(state, command.claimant)
+        return require_known(state, command.claimant, by)
     agent = state.agents.by_id[by.require_agent()]
     if command.claimant is not None and command.claimant != agent.name:
         raise Rejected("not_permitted", "only an operator claims for another agent - at `$.body.claimant`")
@@ -306,7 +306,7 @@ def _claimant(state: "State", command: ClaimLease, by: By) -> Agent:
     return agent
 
 
-def _ask(state: "State", rules: Rules, command: ClaimLease, agent: Agent, room: Room) -> Ask:
+def _ask(state: "State", rules: Rules, command: ClaimLease, agent: Agent, room: Room, by: By) -> Ask:
     """The request in normal form. Raises `Rejected`: `bad_name`, `bad_scope`, `bad_request`, `not_found`."""
     limits = rules.limits
     require_task(command.task)
@@ -351,7 +351,7 @@ def _ask(state: "State", rules: Rules, command: ClaimLease, agent: Agent, room: 
         paths=paths,
         whole=command.whole_worktree,
         folds=command.folds_case and worktree is not None,
-        pools=_pools(state, rules, command.pools) if command.pools else (),
+        pools=_pools(state, rules, command.pools, by) if command.pools else (),
         mode=command.mode,
         reentrant=command.reentrant,
     )
@@ -363,20 +363,20 @@ def _normal(paths: tuple[str, ...], chars_max: int, wildcards_max: int) -> tuple
     return tuple(dict.fromkeys([normal_path(path, chars_max=chars_max, wildcards_max=wildcards_max) for path in paths]))
 
 
-def _pools(state: "State", rules: Rules, wanted: dict[str, int]) -> tuple[tuple[str, int], ...]:
+def _pools(state: "State", rules: Rules, wanted: dict[str, int], by: By) -> tuple[tuple[str, int], ...]:
     if len(wanted) > rules.limits.pools_per_claim_max:
         raise Rejected(
             "too_large",
             f"{len(wanted)} pools; at most {rules.limits.pools_per_claim_max} in one claim",
             {"pools": len(wanted), "pools_per_claim_max": rules.limits.pools_per_claim_max},
         )
-    _require_units(state, wanted)
+    _require_units(state, wanted, by)
     return tuple(sorted(wanted.items()))
 
 
-def _require_units(state: "State", wanted: dict[str, int]) -> None:
+def _require_units(state: "State", wanted: dict[str, int], by: By) -> None:
     for name, units in wanted.items():
-        pool = require_pool(state, name)
+        pool = require_pool(state, name, by)
         if not 1 <= units <= pool.capacity:
             raise Rejected(
                 "bad_request",
@@ -401,11 +401,16 @@ def _require_lent(state: "State", ask: Ask, own: Lease | None, by: By) -> None:
         )
 
 
-def require_pool(state: "State", name: str) -> Pool:
-    """The pool of that name. Raises `Rejected(not_found)`."""
+def knows_pool(state: "State", pool: Pool, by: By) -> bool:
+    """True unless another lends it whom who asks may not know of."""
+    return pool.offer is None or knows_agent(state, pool.offer.owner_id, by)
+
+
+def require_pool(state: "State", name: str, by: By) -> Pool:
+    """The pool of that name, if who asks may know of it. Raises `Rejected(not_found)`."""
     pool = state.leases.pools.get(name)
-    if pool is None:
-        known = sorted(state.leases.pools)[:20]
+    if pool is None or not knows_pool(state, pool, by):
+        known = sorted(pool.name for pool in state.leases.pools.values() if knows_pool(state, pool, by))[:20]
         raise Rejected(
             "not_found",
             f"no pool {shown(name)}; there are: {', '.join(known) or 'none'} (an operator makes one: "

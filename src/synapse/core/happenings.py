@@ -130,6 +130,9 @@ class Eyes(Protocol):
     def knows(self, agent: int) -> bool:
         """True unless who asks is kept to some rooms, and the agent is in none of them."""
 
+    def knows_actor(self, name: str) -> bool:
+        """As `knows`, of whoever did something, the hub and operators among them."""
+
     def agent(self, agent: int) -> str:
         """The name of an agent."""
 
@@ -527,6 +530,8 @@ def line_of(recorded: Recorded, eyes: Eyes, kinds: frozenset[str], room: int | N
     place = recorded.seq if isinstance(recorded.event, RoomCreated) else line.room(recorded.event, eyes)
     if (room is not None and place != room) or (place is not None and not eyes.sees(place)):
         return None
+    if place is None and not (eyes.knows_actor(recorded.actor) or isinstance(recorded.event, MessageSent)):
+        return None  # what is of no room tells who did it
     told = line.show(recorded, eyes)
     if told is None or told[0] not in kinds:
         return None

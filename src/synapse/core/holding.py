@@ -170,7 +170,7 @@ def decide_park(state: "State", command: ParkLease, by: By) -> list[Event]:
 def decide_hand_off(state: "State", rules: Rules, command: HandOffLease, by: By) -> list[Event]:
     """The lease goes to another agent in one event, or is offered to one that is offline."""
     lease = lease_of(state, command.task, command.room, command.epoch, by)
-    to = require_known(state, command.to)
+    to = require_known(state, command.to, by)
     if to.id == lease.ask.agent:
         raise Rejected("bad_request", f"{to.name} holds {command.task} already - at `$.body.to`", {"path": "$.body.to"})
     inbox = state.agents.inboxes[to.id]
@@ -256,7 +256,7 @@ def decide_set_pool(state: "State", rules: Rules, command: SetPool, by: By) -> l
 def decide_delete_pool(state: "State", command: DeletePool, by: By) -> list[Event]:
     """A pool that nobody holds or waits for goes."""
     by.require_operator("deleting a pool")
-    pool = require_pool(state, command.pool)
+    pool = require_pool(state, command.pool, by)
     if pool.held or pool.waiting:
         raise Rejected(
             "not_empty",

@@ -253,10 +253,10 @@ def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]
             return []
         case RebindAgent():
             by.require_operator("rebinding an agent")
-            return agents.decide_rebind(state, command.name)
+            return agents.decide_rebind(state, command.name, by)
         case ForgetAgent():
             by.require_operator("forgetting an agent")
-            agent = agents.require_known(state, command.name)
+            agent = agents.require_known(state, command.name, by)
             return numbered(state, _forgotten(state, rules, agent.id))
         case CreateRoom():
             return rooms.decide_create_room(state, rules, command, by)

@@ -210,7 +210,7 @@ def decide_offer(state: "State", rules: Rules, command: OfferLane, by: By) -> li
     `too_large`, `limit`."""
     limits, agent = rules.limits, by.require_agent()
     session = own_session(state, command.session, by)
-    to = require_known(state, command.to)
+    to = require_known(state, command.to, by)
     if to.id == agent:
         raise Rejected("bad_request", "a lane leads to another agent - at `$.body.to`", {"path": "$.body.to"})
     room = state.rooms.by_id[session.room]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 from msgspec import UNSET, UnsetType
 
 from synapse.core.by import By, Rules
-from synapse.core.claims import none_of, require_pool
+from synapse.core.claims import none_of
 from synapse.core.events import (
     Ask,
     LeaseCheckpointed,
@@ -408,7 +408,7 @@ def position_of(state: "State", place: Place) -> int:
 
 def pool_info(state: "State", name: str, cursor: str | None = None) -> replies.PoolInfo:
     """A pool."""
-    pool = require_pool(state, name)
+    pool = state.leases.pools[name]
     return replies.PoolInfo(
         pool=name,
         capacity=pool.capacity,

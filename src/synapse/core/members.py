@@ -66,7 +66,7 @@ def _noun(place: str) -> str:
 
 def _invite(state: "State", command: InviteMember, by: By) -> list[Event]:
     room, channel = _place(state, command.place, by)
-    agent = require_known(state, command.agent)
+    agent = require_known(state, command.agent, by)
     where = room if channel is None else channel
     if channel is not None and agent.id not in room.members and room.private:
         raise Rejected(
@@ -92,7 +92,7 @@ def _invite(state: "State", command: InviteMember, by: By) -> list[Event]:
 
 def _kick(state: "State", command: KickMember, by: By) -> list[Event]:
     room, channel = _place(state, command.place, by)
-    agent = require_known(state, command.agent)
+    agent = require_known(state, command.agent, by)
     where = room if channel is None else channel
     if agent.id not in where.members and agent.id not in where.invited:
         raise Rejected(

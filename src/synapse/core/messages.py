@@ -11,7 +11,7 @@ from synapse.core.events import AgentCreated, Card, Delivery, Event, MessagePost
 from synapse.core.inboxes import ALL
 from synapse.core.loops import guarded
 from synapse.core.role_queues import arrival_for, is_role
-from synapse.core.rooms import Channel, Room, decide_telemetry, reads, require_channel, room_of
+from synapse.core.rooms import Channel, Room, decide_telemetry, knows_agent, reads, require_channel, room_of
 from synapse.core.signals import TELEMETRY, TELEMETRY_ADDRESS, require_signal
 from synapse.errors import Rejected
 from synapse.protocol.commands import SendMessage
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from synapse.core.events import Recorded
     from synapse.core.state import State
 
+_MEMBERS_ONLY: Final = "this token sends to members of its rooms"
 _decode_text: Final = msgspec.json.Decoder(str).decode
 
 
@@ -44,6 +45,7 @@ def decide_send(state: "State", rules: Rules, command: SendMessage, by: By) -> l
             return [post]
         return guarded(state, rules, [post], command, by)
     if is_role(names[0]):
+        by.require_all_rooms("a role")
         return guarded(state, rules, _send_role(state, rules, names[0], command), command, by)
     if names == [ALL]:
         return guarded(state, rules, [_send_all(state, rules, command, by)], command, by)
@@ -177,6 +179,8 @@ def _mentions(
         agent = state.agents.by_name.get(name)
         if agent is None or agent.id == by.agent or not reads(state, channel, agent.id):
             continue
+        if not knows_agent(state, agent.id, by):
+            continue
         if len(found) == rules.limits.mentions_max or _is_full(state, rules, agent.id):
             skipped.append(name)
         else:
@@ -229,9 +233,10 @@ def _send(state: "State", rules: Rules, names: list[str], command: SendMessage, 
             f"{len(names)} recipients; at most {rules.limits.recipients_max}: use a channel",
             {"limit": "recipients_max", "value": rules.limits.recipients_max},
         )
-    created = [name for name in names if name not in state.agents.by_name]
-    if created and not command.create:
-        raise _never_seen(state, created)
+    known = state.agents.by_name
+    created = [name for name in names if name not in known or not knows_agent(state, known[name].id, by)]
+    if created and (not command.create or by.rooms is not None):
+        raise _never_seen(state, created, by)
     if created:
         require_room_for_agents(state, rules, len(created))
     events: list[Event] = [AgentCreated(name=name, card=Card()) for name in created]
@@ -277,13 +282,13 @@ def _send_role(state: "State", rules: Rules, address: str, command: SendMessage)
     return [*events, sent]
 
 
-def _never_seen(state: "State", names: list[str]) -> Rejected:
-    near = {name: near_names(state, name) for name in names}
+def _never_seen(state: "State", names: list[str], by: By) -> Rejected:
+    near = {name: near_names(state, name, by) for name in names}
     hints = "; ".join(f"near {name}: {', '.join(close)}" for name, close in near.items() if close)
     return Rejected(
         "not_found",
         f"never seen: {', '.join(names)}{'; ' + hints if hints else ''}; "
-        "--create sends to a name that has not come yet",
+        + ("--create sends to a name that has not come yet" if by.rooms is None else _MEMBERS_ONLY),
         {"agents": names, "near": near},
     )
 

@@ -9,6 +9,7 @@ from synapse.core.by import By
 from synapse.core.events import Recorded
 from synapse.core.resource_events import ResourceOffered, ResourceWithdrawn
 from synapse.core.resources import ResourceMutation, require_resource
+from synapse.core.rooms import knows_agent
 from synapse.protocol.names import require_agent_name, require_segment
 from synapse.protocol.replies import Reply
 from synapse.protocol.resource_commands import ListResources, OfferResource, WithdrawResource
@@ -49,7 +50,7 @@ def answer_resource(state: "State", command: ResourceMutation, events: Sequence[
             assert_never(command)
 
 
-def resources_to_list(state: "State", query: ListResources) -> list[str]:
+def resources_to_list(state: "State", query: ListResources, by: By) -> list[str]:
     """The names that a list goes through. Raises `Rejected(bad_name)`."""
     if query.kind is not None:
         require_segment(query.kind, "kind")
@@ -58,7 +59,10 @@ def resources_to_list(state: "State", query: ListResources) -> list[str]:
     return sorted(
         pool.name
         for pool in state.leases.pools.values()
-        if pool.offer is not None and query.kind in (None, pool.offer.kind) and query.owner in (None, pool.offer.owner)
+        if pool.offer is not None
+        and query.kind in (None, pool.offer.kind)
+        and query.owner in (None, pool.offer.owner)
+        and knows_agent(state, pool.offer.owner_id, by)
     )
 
 

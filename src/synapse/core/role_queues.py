@@ -139,6 +139,7 @@ RoleMutation: TypeAlias = JoinRole | LeaveRole | DeleteRole
 
 def decide_role(state: "State", rules: Rules, command: RoleMutation, by: By) -> list[Event]:
     """The roles' part of `kernel.decide`."""
+    by.require_all_rooms("a role")
     match command:
         case JoinRole():
             return decide_join(state, rules, command, by)

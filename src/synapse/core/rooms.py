@@ -165,6 +165,14 @@ def may_see_channel(state: "State", channel: Channel, by: By) -> bool:
     return may_see(state.rooms.by_id[channel.room], by) and (not channel.private or by.agent in channel.members)
 
 
+def knows_agent(state: "State", agent: int, by: By) -> bool:
+    """True unless who asks is kept to some rooms, and the agent is in none of them."""
+    if by.rooms is None or agent == by.agent:
+        return True
+    rooms = (state.rooms.by_name.get(name) for name in by.rooms)
+    return any(agent in room.members for room in rooms if room is not None and may_see(room, by))
+
+
 def room_known(state: "State", name: str, by: By) -> Room:
     """As `require_room`; an operator also knows that a private one is there, and who is in it."""
     room = state.rooms.by_name.get(name)

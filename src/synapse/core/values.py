@@ -264,7 +264,7 @@ def decide_transfer(state: "State", command: TransferValue, by: By) -> list[Even
             f"{key} belongs to {value.owner}, who can transfer it, and so can an operator",
             {"key": key, "owner": value.owner},
         )
-    to = require_known(state, command.to)
+    to = require_known(state, command.to, by)
     if to.id == value.owner_id:
         return []
     return [

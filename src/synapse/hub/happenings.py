@@ -141,6 +141,13 @@ class JournalEyes:
         rooms = [self._state.rooms.by_name.get(name) for name in self.by.rooms]
         return any(room is not None and agent in room.members for room in rooms)
 
+    def knows_actor(self, name: str) -> bool:
+        """See `Eyes`."""
+        if self.by.rooms is None or name in ("hub", "operator"):
+            return True
+        agent = self._state.agents.by_name.get(name)
+        return agent is not None and (agent.id == self.by.agent or self.knows(agent.id))
+
     def agent(self, agent: int) -> str:
         """See `Eyes`."""
         known = self._state.agents.by_id.get(agent)

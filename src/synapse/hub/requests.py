@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
 from msgspec import UNSET
 
+from synapse.core.agents import Agent
 from synapse.core.answers import Answerable, answer, presence_entry
 from synapse.core.by import By
 from synapse.core.events import LEASES, MessageLent, Recorded
@@ -14,7 +15,7 @@ from synapse.core.kernel import shown_to
 from synapse.core.questions import STILL_OPEN, require_question
 from synapse.core.refusals import require_limit
 from synapse.core.retention import floor_of, require_kept
-from synapse.core.rooms import require_channel, require_room
+from synapse.core.rooms import knows_agent, require_channel, require_room
 from synapse.core.session_changes import SessionMutation, hear_of
 from synapse.core.signals import last_number, require_durable, signal_counts
 from synapse.core.state import State
@@ -180,7 +181,7 @@ class Requests:
             case ReadChunk():
                 serve_chunk(turns, connection, request_id, command)
             case ShowStatus():
-                turns.reply(connection, request_id, self.status())
+                turns.reply(connection, request_id, self.status(connection.by))
             case IdentifyHub():
                 identity = HubIdentity(
                     hub_id=state.hub_id, version=turns.version, protocol=(PROTOCOL_VERSION, PROTOCOL_VERSION)
@@ -505,24 +506,30 @@ class Requests:
     def tell_presence(self) -> None:
         """What changed, to everybody who follows presence."""
         durable, changed = self._turns.feeds.durable, self._state.soft.presence.changed
-        payloads = [encode_notice(durable, notice) for notice in self._presence_diff(changed)]
-        changed.clear()
-        for subscription in self._turns.feeds.presence:
-            connection = subscription.connection
-            if connection.is_stuck:
-                subscription.has_stale_presence = True
-            else:
-                connection.wire.write(b"".join([connection.wire.frame(payload) for payload in payloads]))
-
-    def _presence_diff(self, changed: set[int]) -> list[PresenceChanged]:
-        """The changed agents that still exist, in notices that fit into a frame."""
         state, lease_ms = self._state, self._turns.lease_clock.now_ms
         agents = [state.agents.by_id[agent] for agent in sorted(changed) if agent in state.agents.by_id]
         for agent in agents:
             state.soft.presence.note_said(agent.id, lease_ms)
+        changed.clear()
+        everybody = self._presence_diff(durable, agents)
+        for subscription in self._turns.feeds.presence:
+            connection = subscription.connection
+            if connection.is_stuck:
+                subscription.has_stale_presence = True
+                continue
+            payloads, by = everybody, connection.by
+            if by.rooms is not None:
+                payloads = self._presence_diff(durable, [one for one in agents if knows_agent(state, one.id, by)])
+            connection.wire.write(b"".join([connection.wire.frame(payload) for payload in payloads]))
+
+    def _presence_diff(self, durable: int, agents: Sequence[Agent]) -> list[bytes]:
+        """How these agents are, in notices that fit into a frame."""
+        state, lease_ms = self._state, self._turns.lease_clock.now_ms
         entries = [presence_entry(state, agent, lease_ms) for agent in agents]
-        pages = range(0, len(entries), PRESENCE_ENTRIES_MAX)
-        return [PresenceChanged(agents=tuple(entries[start : start + PRESENCE_ENTRIES_MAX])) for start in pages]
+        pages = [
+            entries[start : start + PRESENCE_ENTRIES_MAX] for start in range(0, len(entries), PRESENCE_ENTRIES_MAX)
+        ]
+        return [encode_notice(durable, PresenceChanged(agents=tuple(page))) for page in pages]
 
     def say_presence(self, subscription: Subscription) -> None:
         """Everybody online or recent, in pages."""
@@ -531,7 +538,7 @@ class Requests:
         present = [
             presence_entry(state, agent, lease_ms)
             for agent in sorted(state.agents.by_id.values(), key=lambda agent: agent.name)
-            if state.soft.presence.of(agent.id, lease_ms) != "offline"
+            if state.soft.presence.of(agent.id, lease_ms) != "offline" and knows_agent(state, agent.id, connection.by)
         ]
         pages = [present[start : start + most] for start in range(0, len(present), most)] or [[]]
         for index, page in enumerate(pages):
@@ -551,8 +558,8 @@ class Requests:
             reasons.append(f"a commit has been in flight for {turns.commit_in_flight_ms} ms")
         return reasons
 
-    def status(self) -> Status:
-        """The hub in one object."""
+    def status(self, by: By | None = None) -> Status:
+        """The hub in one object. by: who asks; one that is kept to some rooms is told of nobody by name."""
         turns, state = self._turns, self._state
         reasons = self.complaints()
         return Status(
@@ -572,7 +579,7 @@ class Requests:
             lease_clock_lag_ms=turns.lease_clock.lag_ms,
             clock_jumps=turns.wall_watch.jumps,
             clock_jumped_ms=turns.wall_watch.last_ms,
-            limited=turns.peers.limited()[:100],
+            limited=turns.peers.limited()[:100] if by is None or by.rooms is None else (),
             stuck=turns.peers.stuck,
             engine=turns.log.engine,
             counts=Counts(
