@@ -46,7 +46,7 @@ TOKEN_FAULTS = [
         "no tick ends a token",
         "hub/effects.py",
         "    expire_tokens(turns)",
-        "        pass",
+        "    pass",
         _HUB,
     ),
     Fault(
