@@ -17,7 +17,7 @@ from synapse.core.agents import near_names, require_room_for_agents
 from synapse.core.by import By, Rules
 from synapse.core.events import AgentCreated, Card, Event, Recorded
 from synapse.core.file_events import FileBegun, FileChunked, FileCompleted, FileEnded, FileEvent, FileReceived
-from synapse.core.rooms import require_channel
+from synapse.core.rooms import knows_agent, require_channel
 from synapse.errors import Rejected
 from synapse.protocol.file_commands import BeginFile, CompleteFile, PutChunk, ReceiveFile, WithdrawFile
 from synapse.protocol.limits import Limits
@@ -271,8 +271,9 @@ def _destination(
             f"{len(names)} recipients; at most {rules.limits.recipients_max}: use a channel",
             {"limit": "recipients_max", "value": rules.limits.recipients_max},
         )
-    missing = [name for name in names if name not in state.agents.by_name]
-    if missing and not command.create:
+    known = state.agents.by_name
+    missing = [name for name in names if name not in known or not knows_agent(state, known[name].id, by)]
+    if missing and (not command.create or by.rooms is not None):
         near = {name: near_names(state, name, by) for name in missing}
         raise Rejected(
             "not_found",
