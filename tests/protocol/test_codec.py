@@ -141,6 +141,8 @@ def _filler(kind: Any) -> object:
         return ["x"]
     if kind == tuple[TaskSpec, ...]:
         return []
+    if kind is bytes:
+        return b"x"
     return 1 if kind is Int else "x"
 
 
@@ -237,6 +239,7 @@ def test_free_json_is_known_where_it_is() -> None:
         "session.checkpoint",
         "lane.offer",
         "lane.send",
+        "question.ask",
     }
 
 

@@ -366,7 +366,8 @@ def _lane(recorded: Recorded, eyes: Eyes) -> Told | None:
     """A step of a lane; what is said in it is for its two sides."""
     event = recorded.event
     lane = recorded.seq if isinstance(event, LaneOffered) else cast("LaneAccepted", event).lane
-    picked = _picked(event, ("room_name=room", "sender", "receiver", "task", "note", "reason", "epoch"))
+    names = ("room_name=room", "sender", "receiver", "task", "note", "reason", "epoch")
+    picked = _picked(event, tuple(name for name in names if hasattr(event, name.partition("=")[0])))
     kind = {LaneOffered: "lane.offered", LaneAccepted: "lane.accepted"}.get(type(event))
     return kind or f"lane.{cast('LaneEnded', event).state}", {"lane": f"l{lane}", **picked}
 

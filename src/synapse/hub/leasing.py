@@ -271,6 +271,10 @@ class Leasing:
         """Answer who waited, with what was taken up by the grant."""
         granted, self.granted = self.granted, []
         for connection, request_id, info in granted:
+            live = self._state.leases.live.get(info.epoch)
+            if live is not None:  # what follows from the grant is folded in by now, as a new status of the task
+                cursor = cursor_of(self._state.journal_id, self._state.seq)
+                info = lease_info(self._state, live, connection.by, outcome="granted", cursor=cursor)
             self._turns.reply(connection, request_id, with_resume(self._state, info))
 
     def _refuse_claimer(self, event: LeaseUnqueued) -> None:

@@ -86,7 +86,7 @@ class Listeners:
             self._tcp, host = doors.tcp, str(doors.tcp.getsockname()[0])
         port = int(self._tcp.getsockname()[1])
         shown = f"[{host}]" if ":" in host else host
-        own = () if host in WILDCARDS else (shown.lower(),)
+        own = () if host in WILDCARDS else (f"{shown.lower()}:{port}",)
         self.gate = Gate(port, (*own, *settings.allowed_hosts), settings.allowed_origins, self._opens)
         if self._tls is None and not is_loopback(host):
             log("network.open", "other machines can read along: no TLS", level=logging.WARNING, host=host)

@@ -2,6 +2,7 @@
 
 from synapse.errors import EXIT_OK
 from synapse.faces.cli.call import Call, pages
+from synapse.faces.cli.questions import open_as_person
 from synapse.faces.cli.render import clock, field, print_json, print_text, safe, table
 from synapse.lean import dumps
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _open(call: Call) -> "Link":
-    return call.open_as_operator() if call.parsed.has("operator") else call.open()
+    return call.open_as_operator() if call.parsed.has("operator") else open_as_person(call)
 
 
 def held_list(call: Call) -> int:

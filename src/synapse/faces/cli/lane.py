@@ -3,6 +3,7 @@
 from synapse.errors import EXIT_OK
 from synapse.faces.cli.call import Call
 from synapse.faces.cli.given import given_json, given_text
+from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import clock, field, safe, safe_lines, table
 from synapse.faces.cli.session import keep_point, named_session, point_block
 from synapse.faces.cli.task import items
@@ -23,9 +24,14 @@ _BIG = "keep a reference to a file instead"
 def lane_offer(call: Call) -> int:
     """Offer work to an agent."""
     parsed = call.parsed
-    body: Json = {"to": parsed.arguments[0]}
-    if len(parsed.arguments) > 1:
-        body["context"] = given_json(given_text(parsed.arguments[1], _BIG), "the context")
+    named, given = parsed.text("to"), list(parsed.arguments)
+    if named is None and not given:
+        raise UsageError("to whom? synapse lane offer AGENT, or --to AGENT")
+    body: Json = {"to": given.pop(0) if named is None else named}
+    if len(given) > 1:
+        raise UsageError("with --to there is one argument at most: the context, as JSON")
+    if given:
+        body["context"] = given_json(given_text(given[0], _BIG), "the context")
     for key in ("note", "task"):
         if parsed.text(key) is not None:
             body[key] = parsed.text(key)

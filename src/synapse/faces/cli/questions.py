@@ -284,7 +284,7 @@ def dismiss(call: Call) -> int:
 
 def _close(call: Call, kind: str, body: "Json") -> int:
     try:
-        closed = _as_person(call).ask(kind, body, idem_key=call.parsed.text("idem_key"))
+        closed = open_as_person(call).ask(kind, body, idem_key=call.parsed.text("idem_key"))
     except Rejected as error:
         if error.code != "not_permitted":
             raise
@@ -294,7 +294,7 @@ def _close(call: Call, kind: str, body: "Json") -> int:
     return EXIT_OK
 
 
-def _as_person(call: Call) -> Link:
+def open_as_person(call: Call) -> Link:
     """A connection of who closes questions: with no name and no token set, of the operator, where there can be one."""
     if call.me.is_named or call.around.get("token_file") is not None:
         return call.open()
@@ -308,7 +308,7 @@ def _as_person(call: Call) -> Link:
 def question_withdraw(call: Call) -> int:
     """Take a question back."""
     body: Json = {"id": call.parsed.arguments[0]}
-    _show_closed(call, _as_person(call).ask("question.withdraw", body))
+    _show_closed(call, open_as_person(call).ask("question.withdraw", body))
     return EXIT_OK
 
 

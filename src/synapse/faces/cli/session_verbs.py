@@ -104,9 +104,10 @@ SESSION_VERBS = (
     Verb(
         "lane offer",
         "lane",
-        "AGENT [CONTEXT | -]",
-        (1, 2),
+        "[AGENT] [CONTEXT | -]",
+        (0, 2),
         "Offer work to an agent, out of a session of mine; CONTEXT is JSON that it needs.",
+        Option("to", TEXT, "AGENT", "To this agent; then the argument is the context."),
         _SESSION,
         Option("note", TEXT, "S", "What it is, in a few words."),
         Option("task", TEXT, "TASK", "The task; without it, that of the session. My lease on it goes with acceptance."),
