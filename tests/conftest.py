@@ -2,12 +2,16 @@
 
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from hypothesis import settings
+
+# Under nohup it is ignored, and would be in every process that a test starts: some tests send it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 if "CI" not in os.environ:  # under CI, Hypothesis loads a profile of its own, without a deadline and with fixed seeds
     settings.register_profile("synapse", deadline=None, print_blob=True)
