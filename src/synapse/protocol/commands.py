@@ -68,8 +68,8 @@ class SendMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     Exactly one of: `to` (agents), `target` (an agent, a comma list, `all`, `room:channel`, `role:NAME`), or
     `room`/`channel` (`channel` may be `room:channel`); none of them means the connection's home. create: a recipient
-    or role never seen is created instead of refused. expires_at_ms: whoever has not acked it by then is not given it any
-    more; it is a dead letter there.
+    or role never seen is created instead of refused. expires_at_ms: whoever has not acked it by then is not given it
+    any more; it is a dead letter there.
     """
 
     body: msgspec.Raw
