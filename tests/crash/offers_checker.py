@@ -73,9 +73,15 @@ def check_offers(history: History, journal: Sequence[Recorded]) -> list[Finding]
 
 
 def _told_rightly(op: Op, shelf: Shelf) -> Iterator[Finding]:
-    if op.frame is None or not op.is_ok:
+    if op.frame is None:
         return
-    seq, reply = op.frame["seq"], op.reply
+    seq = op.frame["seq"]
+    is_gone = op.type == "resource.withdraw" and (op.is_ok or op.frame["error"]["code"] == "not_found")
+    if is_gone and at(shelf.offers[op.body["resource"]], seq):
+        yield Finding("wrong offer", f"{op.name} at {seq} is told that there is none: {op.frame}")
+    if not op.is_ok:
+        return
+    reply = op.reply
     match op.type:
         case "resource.list":
             told = {found["resource"]: _offer(found) for found in reply["resources"] if found["status"] == "offered"}
@@ -83,9 +89,6 @@ def _told_rightly(op: Op, shelf: Shelf) -> Iterator[Finding]:
             due = {name: offer for name, offer in there.items() if offer and offer[0] == op.body["owner"]}
             if told != due:
                 yield Finding("wrong offer", f"{op.name} at {seq} is told {told}; there is {due}")
-        case "resource.withdraw":
-            if at(shelf.offers[op.body["resource"]], seq):
-                yield Finding("wrong offer", f"{op.name} at {seq} is told that it ended; there is an offer")
         case "card.get" | "card.set":
             is_repeat = bool(op.frame.get("replayed"))
             card = at(shelf.cards[reply["name"]], seq) or (None, [])

@@ -62,7 +62,7 @@ def folded(journal: Sequence[Recorded]) -> Queues:
                 found.members[event.role, found.names[event.agent]].append((seq, 1 << 62))
             case RoleLeft():
                 spans = found.members[event.role, found.names[event.agent]]
-                spans[-1] = (spans[-1][0], seq)
+                spans[-1:] = [(begun, seq) for begun, _ in spans[-1:]]
             case MessageSent() if event.to[0].agent in found.roles:
                 found.sent[seq] = (event.to[0].agent, body_of(event))
             case MessageLent() if event.agent in found.roles:
