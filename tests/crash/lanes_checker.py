@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-from tests.crash.checker import Finding
+from tests.crash.checker import Finding, reflects
 from tests.crash.effects_checker import number_of
 from tests.crash.history import Frame, History, Op
 
@@ -49,11 +49,13 @@ class Kept:
 
 @dataclass(slots=True)
 class Lanes:
-    """The fold of the journal. letters: by seq of a step, who was told."""
+    """The fold of the journal. letters: by seq of a step, who was told. dropped: those that left the hub's state
+    because there were so many."""
 
     by_id: dict[int, Kept] = field(default_factory=dict)
     letters: dict[int, tuple[str, ...]] = field(default_factory=dict)
     acked: set[tuple[str, int]] = field(default_factory=set)
+    dropped: set[int] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
 
     def find(self, rule: str, text: str) -> None:
@@ -98,6 +100,7 @@ def _move(lanes: Lanes, kept: Kept, recorded: Recorded, event: LaneAccepted | La
     if after not in FOLLOWING[before]:
         lanes.find("two states", f"l{event.lane} is {before}, and becomes {after} at {recorded.seq}")
     kept.states.append((recorded.seq, after))
+    lanes.dropped.update(getattr(event, "dropped", ()))
     offer = kept.event
     may = {"accepted": (offer.receiver,), "declined": (offer.receiver,), "timed_out": ("hub",)}
     if recorded.actor not in may.get(after, (offer.sender, offer.receiver)):
@@ -132,9 +135,14 @@ def check_lanes(history: History, journal: Sequence[Recorded]) -> list[Finding]:
 
 
 def _told_rightly(op: Op, lanes: Lanes) -> Iterator[Finding]:
-    if op.frame is None or not op.type.startswith("lane.") or not op.is_ok:
+    if op.frame is None or not op.type.startswith("lane."):
         return
-    seq, reply = op.frame["seq"], op.reply
+    if op.is_refused:
+        error, named = op.frame["error"], number_of(op.body.get("lane", 0))
+        if error["code"] == "not_found" and named <= op.frame["seq"] and named in lanes.by_id.keys() - lanes.dropped:
+            yield Finding("wrong lane", f"{op.name} is told that there is none: {error}")
+        return
+    seq, reply = reflects(op), op.reply
     match op.type:
         case "lane.list":
             for told in reply["lanes"]:

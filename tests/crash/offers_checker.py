@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import msgspec
-from tests.crash.checker import Finding
+from tests.crash.checker import Finding, reflects
 from tests.crash.history import Frame, History, Op
 
 from synapse.core.card_events import AgentDescribed
@@ -75,7 +75,7 @@ def check_offers(history: History, journal: Sequence[Recorded]) -> list[Finding]
 def _told_rightly(op: Op, shelf: Shelf) -> Iterator[Finding]:
     if op.frame is None:
         return
-    seq = op.frame["seq"]
+    seq = reflects(op)
     is_gone = op.type == "resource.withdraw" and (op.is_ok or op.frame["error"]["code"] == "not_found")
     if is_gone and at(shelf.offers[op.body["resource"]], seq):
         yield Finding("wrong offer", f"{op.name} at {seq} is told that there is none: {op.frame}")

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tests.crash.checker import Finding
+from tests.crash.checker import Finding, reflects
 from tests.crash.effects_checker import number_of
 from tests.crash.history import Frame, History, Op
 
@@ -31,6 +31,8 @@ from synapse.core.question_events import (
     QuestionWithdrawn,
 )
 
+REMEMBERED = 100
+"""The newest questions, which the hub knows whatever became of them."""
 CLOSINGS = (QuestionAnswered, QuestionDismissed, QuestionExpired, QuestionWithdrawn)
 RULES = {
     "two outcomes": "a question was closed that was closed already, or that nobody had asked",
@@ -162,10 +164,14 @@ def check_questions(history: History, journal: Sequence[Recorded]) -> list[Findi
 def _told_rightly(op: Op, desk: Desk) -> Iterator[Finding]:
     if op.frame is None:
         return
-    seq = op.frame["seq"]
+    seq = reflects(op)
     if op.is_refused:
         if op.frame["error"]["code"] == "already_answered":
             yield from _same(op.name, op.frame["error"]["facts"], desk, seq)
+        if op.frame["error"]["code"] == "not_found" and op.type.startswith("question."):
+            known = [asked for asked in desk.questions if asked <= seq][-REMEMBERED:]
+            if number_of(op.body["id"]) in known:
+                yield Finding("wrong question", f"{op.name} at {seq} is told that there is none: {op.frame}")
     elif op.type in ("question.show", "question.wait", "question.answer", "question.dismiss", "question.withdraw"):
         yield from _same(op.name, op.reply, desk, seq)
     elif op.type == "question.list":

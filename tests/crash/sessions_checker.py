@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-from tests.crash.checker import Finding
+from tests.crash.checker import Finding, reflects
 from tests.crash.effects_checker import number_of
 from tests.crash.history import Frame, History, Op
 
@@ -52,9 +52,10 @@ class Kept:
 
 @dataclass(slots=True)
 class Sessions:
-    """The fold of the journal."""
+    """The fold of the journal. dropped: those that left the hub's state because there were so many."""
 
     by_id: dict[int, Kept] = field(default_factory=dict)
+    dropped: set[int] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
 
     def find(self, rule: str, text: str) -> None:
@@ -88,6 +89,7 @@ def _change(found: Sessions, recorded: Recorded, event: SessionUpdated | Session
     kept.changes.append(seq)
     if isinstance(event, SessionEnded):
         kept.ended = seq
+        found.dropped.update(event.dropped)
         return
     for line in event.decisions:
         kept.decisions.append((seq, line))
@@ -106,12 +108,15 @@ def check_sessions(history: History, journal: Sequence[Recorded]) -> list[Findin
 def _told_rightly(op: Op, sessions: Sessions) -> Iterator[Finding]:
     if op.frame is None or not op.type.startswith("session."):
         return
-    seq = op.frame["seq"]
+    seq = reflects(op)
     if op.is_refused:
         error = op.frame["error"]
         kept = sessions.by_id.get(number_of(op.body.get("session", 0)))
         if error["code"] == "version_conflict" and (kept is None or kept.version(seq) != error["facts"]["version"]):
             yield Finding("version back", f"{op.name} at {seq}: {error}; there is {kept}")
+        named = number_of(op.body.get("session", 0))
+        if error["code"] == "not_found" and named <= seq and named in sessions.by_id.keys() - sessions.dropped:
+            yield Finding("wrong session", f"{op.name} at {seq} is told that there is none: {error}")
         return
     match op.type:
         case "session.show":

@@ -9,9 +9,9 @@
     reader   follows the topic, and comes back with its last cursor
 
 Every change goes under a key of its own and is said again until it is answered. A name like `asker-1.2` is the second
-life of agent `asker-1`, and knows nothing of the first: it goes on from what the hub tells it. What a life has written
-down is complete up to the instant of a SIGKILL. `stop` ends what is begun anew, `finish` those who take part in it
-once nothing waits for them, `drain` who answers, takes and reads.
+life of agent `asker-1`, and knows nothing of the first: it goes on from what the hub tells it; `runner-1-twin` is the
+agent `runner-1` once more, at the same time. What a life has written down is complete up to the instant of a SIGKILL.
+`stop` ends what is begun anew and those who begin it once nothing waits for them; `drain` who answers, takes and reads.
 """
 
 import random
@@ -33,12 +33,17 @@ POLITE = ("draining", "rate_limited")
 """What is not about a request: it is said again later."""
 
 
+def agent_of(name: str) -> str:
+    """Who a process is."""
+    return name.partition(".")[0].removesuffix("-twin")
+
+
 class Worker:
     """One life of an agent. name: of this life."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.chance, self.name = run, run.chance, run.name
-        self.agent = run.name.partition(".")[0]
+        self.agent = agent_of(run.name)
         self.line = line_by(run.way, run.home, run.run, run.record, self.agent)
         if self.agent.startswith("person"):
             self.line.hello["token"] = HUMAN_SECRET
@@ -170,24 +175,29 @@ def carry_on(worker: Worker) -> None:
 
 
 def _work(worker: Worker, session: str) -> str | None:
-    """A step of a session; it, or None when it has ended."""
+    """A step of a session; it, or None when it has ended, by the twin perhaps."""
     dice, named = worker.chance.random(), {"session": session}
+    answer: Frame | None = None
     if dice < 0.35:
         shown = worker.look("session.show", named)
         if shown is not None:
+            worker.pause()  # the twin may be faster
             line = f"{shown['counts']['decisions'] + 1} {worker.mark()}"
-            worker.insist("session.update", {**named, "if_version": shown["version"], "append": {"decisions": [line]}})
+            body = {**named, "if_version": shown["version"], "append": {"decisions": [line]}}
+            answer = worker.insist("session.update", body)
     elif dice < 0.75:
-        worker.insist("session.checkpoint", {**named, "data": {"mark": worker.mark()}})
+        answer = worker.insist("session.checkpoint", {**named, "data": {"mark": worker.mark()}})
     elif dice < 0.85:
         worker.look("session.checkpoints", {**named, "limit": 5})
     elif dice < 0.95:
         other = RUNNERS[worker.agent == RUNNERS[0]]
-        worker.insist("lane.offer", {**named, "to": other, "context": {"mark": worker.mark()}, "timeout_ms": LANE_MS})
+        offer = {**named, "to": other, "context": {"mark": worker.mark()}, "timeout_ms": LANE_MS}
+        answer = worker.insist("lane.offer", offer)
     else:
-        ended = worker.insist("session.end", {**named, "reason": worker.mark()})
-        return None if ended["type"] == "reply" else session
-    return session
+        worker.insist("session.end", {**named, "reason": worker.mark()})
+        return None
+    is_over = answer is not None and answer["type"] == "error" and answer["error"]["code"] == "illegal_transition"
+    return None if is_over else session
 
 
 def _see_to_lanes(worker: Worker) -> None:

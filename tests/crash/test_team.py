@@ -29,7 +29,7 @@ from tests.crash.offers_checker import check_offers
 from tests.crash.questions_checker import check_questions
 from tests.crash.queues_checker import check_queues
 from tests.crash.sessions_checker import check_sessions
-from tests.crash.team_load import HUMAN_SECRET, ROLE
+from tests.crash.team_load import HUMAN_SECRET, ROLE, agent_of
 from tests.figures import tell
 
 from synapse.core.events import Recorded
@@ -38,7 +38,7 @@ SEED = int(os.environ.get("CRASH_SEED", "1"))
 TEAM = dict.fromkeys(
     (
         *("asker-1", "asker-2", "person-1", "person-2", "runner-1", "runner-2", "caller-1", "lender-1", "reader-1"),
-        *("member-1", "member-2", "member-3"),
+        *("runner-1-twin", "member-1", "member-2", "member-3"),
     ),
     DIRECT,
 )
@@ -49,6 +49,7 @@ PROXIED = {
     "asker-2": WS,
     "person-1": UNIX,
     "runner-1": UNIX,
+    "runner-1-twin": WS,
     "runner-2": WS,
     "caller-1": UNIX,
     "caller-2": WS,
@@ -150,7 +151,7 @@ def set_the_stage(home: Path, run: Path, agents: Mapping[str, str]) -> None:
     assert made is not None
     assert made["type"] == "reply", made
     operator.leave()
-    for agent in agents:
+    for agent in dict.fromkeys(map(agent_of, agents)):
         line = Line(home, record, agent)
         line.open()
         line.leave()

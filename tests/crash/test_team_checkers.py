@@ -207,6 +207,12 @@ def who_came_too_late_hears_of_another_answer(story: Story) -> None:
     frame_of(story, "question.answer", 1)["error"]["facts"]["answer"] = "other"
 
 
+@breaks(questions, "wrong question")
+def a_question_is_forgotten(story: Story) -> None:
+    frame = frame_of(story, "question.show")
+    frame |= {"type": "error", "error": {"code": "not_found", "facts": {}}}
+
+
 @breaks(questions, "parked")
 def the_lease_does_not_run_on(story: Story) -> None:
     lose(story, LeaseResumed)
@@ -305,6 +311,12 @@ def an_update_is_told_with_fewer_decisions(story: Story) -> None:
     story.op("session.update", 2).reply["decisions"] = 1
 
 
+@breaks(sessions, "wrong session")
+def a_session_is_forgotten(story: Story) -> None:
+    frame = frame_of(story, "session.show")
+    frame |= {"type": "error", "error": {"code": "not_found", "facts": {}}}
+
+
 # Lanes.
 
 lanes = lanes_checker.check_lanes
@@ -354,6 +366,7 @@ def a_message_of_a_lane_has_a_later_number(story: Story) -> None:
 @breaks(lanes, "wrong lane")
 def a_closed_lane_is_shown_as_accepted(story: Story) -> None:
     frame_of(story, "lane.show")["seq"] = story.journal[-1].seq
+    story.op("lane.show").reply["cursor"] = f"j:{story.journal[-1].seq}"
 
 
 @breaks(lanes, "wrong lane")
@@ -364,6 +377,12 @@ def a_message_is_not_shown(story: Story) -> None:
 @breaks(lanes, "wrong lane")
 def an_acceptance_is_told_that_is_not_there(story: Story) -> None:
     lose(story, LaneAccepted)
+
+
+@breaks(lanes, "wrong lane")
+def a_lane_is_forgotten(story: Story) -> None:
+    frame = frame_of(story, "lane.show")
+    frame |= {"type": "error", "error": {"code": "not_found", "facts": {}}}
 
 
 @breaks(lanes, "never read")
