@@ -20,7 +20,7 @@ RULES = {
     "no letter": "a step did not go to the other side, once",
     "wrong number": "the messages of a lane are not numbered 1 to N",
     "wrong lane": "told with another state, or with other messages, than the journal has by the position of the answer",
-    "never read": "a letter of a lane was not taken and acked by the end",
+    "never read": "a letter of a lane was never acked, though the inbox was found empty after it",
 }
 FOLLOWING = {
     "offered": ("accepted", "declined", "timed_out", "closed"),
@@ -124,12 +124,15 @@ def check_lanes(history: History, journal: Sequence[Recorded]) -> list[Finding]:
     lanes = folded(journal)
     findings = list(lanes.findings)
     findings += [finding for op in history.ops for finding in _told_rightly(op, lanes)]
-    takers = {op.agent for op in history.ops if op.type == "inbox.take"}
+    left_at: dict[str, int] = {}
+    for op in history.ops:
+        if op.type == "inbox.take" and op.is_refused and op.frame is not None:
+            left_at[op.agent] = max(left_at.get(op.agent, 0), op.frame["seq"])
     for seq, told in lanes.letters.items():
         findings += [
-            Finding("never read", f"m{seq} is still in the inbox of {name}")
+            Finding("never read", f"m{seq} is still in the inbox of {name}, which was empty at {left_at[name]}")
             for name in told
-            if name in takers and (name, seq) not in lanes.acked
+            if seq <= left_at.get(name, 0) and (name, seq) not in lanes.acked
         ]
     return findings
 

@@ -129,6 +129,7 @@ async def _sessions(tell: Teller) -> None:
         for number in range(letters):
             taken = await tell.must(runner, "inbox.take", {})
             await tell.must(runner, "inbox.ack", {"ids": [taken["message"]["id"]]}, f"i.{number}")
+        await tell.ask(runner, "inbox.take", {})
     await tell.must("runner-1", "session.end", {**session, "reason": "over"}, "r10")
     await tell.must("runner-1", "session.show", session)
 

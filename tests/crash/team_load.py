@@ -102,6 +102,7 @@ class Worker:
 def ask(worker: Worker) -> None:
     """Ask until `stop`, then take until nothing is open any more."""
     chance, task = worker.chance, f"T-{worker.agent}"
+    mine: list[Frame] = []
     while not worker.has("stop"):
         body: Frame = {"title": worker.mark()}
         dice = chance.random()
@@ -117,13 +118,14 @@ def ask(worker: Worker) -> None:
         asked = worker.insist("question.ask", body)
         if asked["type"] == "reply":
             question = {"id": asked["body"]["id"]}
+            mine.append(question)
             dice = chance.random()
             if dice < 0.08:
                 worker.insist("question.withdraw", question)
             elif dice < 0.4:
                 worker.look("question.wait", {**question, "wait_ms": 500})
-            elif dice < 0.6:
-                worker.look("question.show", question)
+            elif dice < 0.7:
+                worker.look("question.show", question if dice < 0.5 else chance.choice(mine))
         while worker.take(0, forgets=0.05):
             pass
         worker.pause()
@@ -137,6 +139,7 @@ def ask(worker: Worker) -> None:
 def answer(worker: Worker) -> None:
     """Answer what is open, until `drain`; a third of what has a deadline is left to time."""
     chance = worker.chance
+    mine: list[Frame] = []
     while not worker.has("drain"):
         is_last = worker.has("stop")
         page = worker.look("question.list", {"limit": 50})
@@ -148,8 +151,9 @@ def answer(worker: Worker) -> None:
                 worker.insist("question.dismiss", {**question, "reason": worker.mark()})
             elif dice < 0.8 or is_last:
                 worker.insist("question.answer", {**question, "answer": worker.mark()})
-                if chance.random() < 0.1:
-                    worker.insist("question.answer", {**question, "answer": worker.mark()})
+                mine.append(question)
+                if chance.random() < 0.2:
+                    worker.insist("question.answer", {**chance.choice(mine), "answer": worker.mark()})
         worker.pause(0.1)
 
 
@@ -211,7 +215,10 @@ def _see_to_lanes(worker: Worker) -> None:
     lane = {"lane": chance.choice(page["lanes"])["lane"]}
     dice = chance.random()
     if state == "offered":
-        worker.insist(*(("lane.accept", lane) if dice < 0.7 else ("lane.decline", {**lane, "reason": worker.mark()})))
+        decline = ("lane.decline", {**lane, "reason": worker.mark()})
+        worker.insist(*(("lane.accept", lane) if dice < 0.6 else decline))
+        if chance.random() < 0.3:  # too late, after its own step
+            worker.insist(*(("lane.accept", lane) if dice > 0.3 else decline))
     elif dice < 0.4:
         worker.insist("lane.send", {**lane, "body": {"mark": worker.mark()}})
     elif dice < 0.6:

@@ -402,10 +402,11 @@ def somebody_takes_who_has_not_joined(story: Story) -> None:
 
 @breaks(queues, "two members")
 def a_message_is_lent_to_two(story: Story) -> None:
-    first = story.journal[story.at(MessageLent, 12)]
-    change(story, MessageLent, 13, message=first.event.message)  # type: ignore[union-attr]  # a lend
+    first = story.journal[story.at(MessageLent, 12)].event
+    assert isinstance(first, MessageLent)
+    change(story, MessageLent, 13, message=first.message)
     lose(story, MessagesAcked, 12)
-    story.op("inbox.take", 13).reply["message"] = dict(story.op("inbox.take", 12).reply["message"])
+    story.op("inbox.take", 15).reply["message"] = dict(story.op("inbox.take", 14).reply["message"])
 
 
 @breaks(queues, "two members")
@@ -430,7 +431,7 @@ def a_lend_is_not_in_the_journal(story: Story) -> None:
 
 @breaks(queues, "not durable")
 def another_text_is_lent(story: Story) -> None:
-    story.op("inbox.take", 12).reply["message"]["body"] = {"mark": "other"}
+    story.op("inbox.take", 14).reply["message"]["body"] = {"mark": "other"}
 
 
 @breaks(queues, "never acked")
