@@ -247,7 +247,8 @@ def serve(worker: Worker) -> None:
     worker.insist("role.join", role)
     while True:
         is_last = worker.has("drain")
-        if not is_last and chance.random() < 0.02:
+        if not is_last and chance.random() < 0.04:
+            worker.look("inbox.take", {})  # what it has in hand when it leaves goes back into the queue
             worker.insist("role.leave", role)
             worker.pause()
             worker.insist("role.join", role)
