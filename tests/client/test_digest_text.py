@@ -119,6 +119,19 @@ def sections_in(text: str) -> dict[str, tuple[int, int, int]]:
     return found
 
 
+def test_what_is_asked_comes_first_then_what_blocks_then_what_is_mine_then_counts() -> None:
+    ask = DigestAsk(kind="message", by="bob", at_ms=NOW, priority="normal", id="m1", text="look")
+    block = DigestBlock(kind="claim", task="T", room="main", since_at_ms=NOW, needs=(), more=False)
+    own = DigestOwn(kind="task", task="U", room="main", status="open", ready=True)
+    base = Digest(
+        seq=5, at_ms=NOW, agent="ada", room="main", since=None, new=True, asked=(ask,), asked_total=1, blocked=(block,),
+        blocked_total=1, mine=(own,), mine_total=1, rest=(DigestCounts(of="plan", counts={"done": 2}, total=2),),
+        cursor="j:5",
+    )  # fmt: skip
+    heads = [head for line in digest_text(base).text.splitlines() for head in HEADS.values() if line.startswith(head)]
+    assert heads == ["Asked of you: ", "Blocks you: ", "Yours: ", "The rest, in counts: "]
+
+
 @given(digests(), st.integers(0, 1_500))
 @settings(max_examples=150)
 def test_any_digest_fits_any_budget_or_says_the_least_one(digest: Digest, spare: int) -> None:
