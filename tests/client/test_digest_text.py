@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synapse.client.digest import digest_text
-from synapse.client.digest_text import SECTIONS, BudgetTooSmall, lay_out
+from synapse.client.digest_text import BudgetTooSmall, lay_out
 from synapse.protocol.digest_replies import Digest, DigestAsk, DigestBlock, DigestCounts, DigestNeed, DigestOwn
 
 NOW = 1_800_000_000_000
 HEADS = {"asked": "Asked of you: ", "blocked": "Blocks you: ", "mine": "Yours: ", "rest": "The rest, in counts: "}
+SECTIONS = tuple(HEADS)
 
 words = st.text(max_size=400)
 names = st.sampled_from(["ada", "bob", "a" * 128])
@@ -116,6 +117,19 @@ def sections_in(text: str) -> dict[str, tuple[int, int, int]]:
             total, shown, left = found[name]
             found[name] = (total, shown, int(more[1])) if more else (total, shown + 1, left)
     return found
+
+
+def test_what_is_asked_comes_first_then_what_blocks_then_what_is_mine_then_counts() -> None:
+    ask = DigestAsk(kind="message", by="bob", at_ms=NOW, priority="normal", id="m1", text="look")
+    block = DigestBlock(kind="claim", task="T", room="main", since_at_ms=NOW, needs=(), more=False)
+    own = DigestOwn(kind="task", task="U", room="main", status="open", ready=True)
+    base = Digest(
+        seq=5, at_ms=NOW, agent="ada", room="main", since=None, new=True, asked=(ask,), asked_total=1, blocked=(block,),
+        blocked_total=1, mine=(own,), mine_total=1, rest=(DigestCounts(of="plan", counts={"done": 2}, total=2),),
+        cursor="j:5",
+    )  # fmt: skip
+    heads = [head for line in digest_text(base).text.splitlines() for head in HEADS.values() if line.startswith(head)]
+    assert heads == ["Asked of you: ", "Blocks you: ", "Yours: ", "The rest, in counts: "]
 
 
 @given(digests(), st.integers(0, 1_500))

@@ -395,6 +395,8 @@ class _Told:
         at = seq_of(op.reply["cursor"])
         for position in op.reply["positions"]:
             name = position["channel"]
+            if name.endswith("*"):
+                continue  # the number of a topic is that of its channels
             there = ledger.posted[f"{position['room']}:{name}"] if position["room"] else ledger.arrived[name[1:]]
             count = bisect_right(there, (at, 1 << 60))
             if position["n"] != count:
@@ -448,8 +450,8 @@ def time_goes_forward(history: History, ledger: Ledger) -> Iterator[Finding]:
         while next_known < len(known) and known[next_known][0] < op.invoked_ns:
             newest = max(newest, known[next_known][1])
             next_known += 1
-        if op.frame is not None and _reflects(op) < newest:
-            yield Finding("time reversed", f"{op.name} reflects {_reflects(op)}; {newest} was known before")
+        if op.frame is not None and reflects(op) < newest:
+            yield Finding("time reversed", f"{op.name} reflects {reflects(op)}; {newest} was known before")
         effect = _first_effect(op, ledger)
         if effect is None or (op.key is not None and (op.agent, op.key) in judged):
             continue
@@ -459,7 +461,7 @@ def time_goes_forward(history: History, ledger: Ledger) -> Iterator[Finding]:
             yield Finding("time reversed", f"{op.name} had its effect at {effect}; {newest} was known before")
 
 
-def _reflects(op: Op) -> int:
+def reflects(op: Op) -> int:
     """The position an answer is of; that of a repeat is where it was repeated."""
     assert op.frame is not None
     frame_seq: int = op.frame["seq"]

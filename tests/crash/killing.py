@@ -10,9 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from tests.crash.history import Frame
 from tests.crash.load import CHANNELS, DIRECT, UNIX, WS, Line
@@ -51,15 +52,30 @@ PROXIED = {
 }
 
 
+Request: TypeAlias = tuple[str, Frame, str]
+"""Type, body and key."""
+
+
+def post(number: int) -> Request:
+    """What is asked the instant before a kill, unless a run has something else at stake."""
+    mark = f"witness.{number}"
+    return "message.send", {"channel": CHANNELS[0], "body": {"mark": mark}}, mark
+
+
 class Failed(AssertionError):
     """A process did what it should not; with its last words."""
 
 
 class Hubs:
-    """One process of the hub after another, on one home; at the end of the block none is left."""
+    """One process of the hub after another, on one home; at the end of the block none is left.
 
-    def __init__(self, home: Path, log: Path, options: Sequence[str] = ()) -> None:
-        self._log = log
+    at_stake: what is asked the instant before a kill.
+    """
+
+    def __init__(
+        self, home: Path, log: Path, options: Sequence[str] = (), at_stake: Callable[[int], Request] = post
+    ) -> None:
+        self._log, self._at_stake = log, at_stake
         self._command = [sys.executable, "-m", "synapse", "hub", "--port", "0", "--home", str(home), *options]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -145,7 +161,7 @@ class Hubs:
                 continue
             elif moment < 0.6 and witness is not None:
                 time.sleep(chance.uniform(0.05, 0.7))
-                self._kill_at_an_answer(witness, done.total)
+                self.kill_at_the_answer(witness, *self._at_stake(done.total))
                 done.at_an_answer += 1
             else:
                 time.sleep(chance.uniform(0.1, 2.0) if moment < 0.94 else chance.uniform(3.0, 4.0))
@@ -169,10 +185,6 @@ class Hubs:
         self._process.terminate()
         time.sleep(patience_s)
         self.kill(is_stopping=True)
-
-    def _kill_at_an_answer(self, witness: Line, number: int) -> None:
-        mark = f"witness.{number}"
-        self.kill_at_the_answer(witness, "message.send", {"channel": CHANNELS[0], "body": {"mark": mark}}, mark)
 
     def kill_at_the_answer(self, witness: Line, type_: str, body: Frame, key: str) -> None:
         """The moment at which an answer that came too early is a lie: a microsecond after it was heard."""

@@ -20,6 +20,8 @@ from synapse.core.events import (
     MessageSent,
     Recorded,
 )
+from synapse.core.mail import Mail
+from synapse.core.role_events import RoleCreated
 
 
 class Effect(NamedTuple):
@@ -75,6 +77,10 @@ class Ledger:
                     self.acked[self.names[event.agent], message].append(seq)
             case MessageDied():
                 self.died[self.names[event.agent], event.message] = seq
+            case RoleCreated():
+                self.names[seq] = f"role:{event.name}"
+            case Mail():
+                self._arrive(seq, event.deliveries)
             case _:
                 pass
 
@@ -114,8 +120,14 @@ class Ledger:
         }
 
     def feed(self, channels: Iterable[str], inbox_of: str | None) -> list[int]:
-        """The seqs of all messages in these channels and this inbox, in order."""
-        seqs = {seq for channel in channels for seq, _ in self.posted.get(channel, ())}
+        """The seqs of all messages in these channels and topics and this inbox, in order."""
+        seqs = {
+            seq
+            for channel in channels
+            for address, found in self.posted.items()
+            if address == channel or (channel.endswith("*") and address.startswith(channel[:-1]))
+            for seq, _ in found
+        }
         if inbox_of is not None:
             seqs.update(seq for seq, _ in self.arrived.get(inbox_of, ()))
         return sorted(seqs)

@@ -23,7 +23,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.crash import websocket
@@ -54,6 +54,7 @@ class Line:
 
     def __init__(self, home: Path, record: Recorder, agent: str) -> None:
         self.agent = agent
+        self.hello: Frame = {"name": agent, "secret": f"{agent}:".ljust(40, "s"), "lasting": True}
         self.conn = 0
         self.on_bytes: Callable[[], None] | None = None
         """Called the instant something was heard, before it is even decoded."""
@@ -74,8 +75,7 @@ class Line:
                     continue
                 self.conn += 1
                 self._record.note("open", conn=self.conn, agent=self.agent, way=self.way)
-                secret = f"{self.agent}:".ljust(40, "s")
-                [hello] = self.burst([("hello", {"name": self.agent, "secret": secret, "lasting": True}, None)])
+                [hello] = self.burst([("hello", self.hello, None)])
                 if hello is not None and not is_draining(hello):
                     if hello["type"] != "reply":
                         raise SystemExit(f"{self.agent}: hello was refused: {hello}")
@@ -346,14 +346,14 @@ def _unanswered(burst: _Requests, answers: list[Frame | None]) -> _Requests:
     return list({(key, json.dumps(body)): (type_, body, key) for type_, body, key in cut}.values())
 
 
-def read(run: Run) -> None:
+def read(run: Run, channels: Sequence[str] = CHANNELS) -> None:
     chance = run.chance
     line = run.line(run.name)
     cursor: str | None = None
     is_slow = run.name == READERS[1]
     while True:
         line.open()
-        follow: Frame = {"channels": list(CHANNELS), "inbox": True}
+        follow: Frame = {"channels": list(channels), "inbox": True}
         if cursor is not None:
             follow["since"] = cursor
         subscribed = line.ask("feed.subscribe", follow)

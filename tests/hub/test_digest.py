@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from tests.hub.conftest import Voice, voice
 
+from synapse.core.digest import counted
 from synapse.hub import digest as counting
 from synapse.protocol import commands, plan_commands, replies
 from synapse.protocol.digest_commands import ReadDigest
@@ -121,6 +122,8 @@ async def test_what_is_mine_comes_by_the_end_of_its_lease_then_ready_first() -> 
         await claim(ada, "free")
         await hub.advance(60_000)
         await claim(ada, "held")
+        await bob.ask(commands.CreateRoom(room="elsewhere"), replies.Place)
+        await bob.ask(commands.ClaimLease(task="far", room="elsewhere"), replies.Lease)
         found = await digest(ada)
         assert [(own.kind, own.task, own.status, own.ready) for own in found.mine] == [
             ("lease", "free", None, False),
@@ -239,3 +242,9 @@ async def test_a_stranger_to_the_room_and_an_operator_are_refused() -> None:
         operator = Voice(hub)
         await operator.ask(commands.Hello(operator=True), replies.Welcome)
         assert (await operator.refused(ReadDigest())).code == "anonymous"
+
+
+def test_the_names_with_the_largest_counts_are_told_and_all_are_in_the_sum() -> None:
+    line = counted("leases", {f"a{number}": number for number in range(1, 41)})
+    assert list(line.counts.values()) == list(range(40, 8, -1))
+    assert line.total == sum(range(1, 41))

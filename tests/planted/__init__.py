@@ -1,6 +1,7 @@
 """One-line faults, each of which a test must notice: shown by `make prove-planted`."""
 
 from tests.planted.delivery import DELIVERY_FAULTS
+from tests.planted.digest import DIGEST_FAULTS
 from tests.planted.files import FILE_FAULTS
 from tests.planted.leases import LEASE_FAULTS
 from tests.planted.lending import LENDING_FAULTS
@@ -13,11 +14,13 @@ from tests.planted.roles import ROLE_FAULTS
 from tests.planted.sessions import SESSION_FAULTS
 from tests.planted.signals import SIGNAL_FAULTS
 from tests.planted.spine import SPINE_FAULTS
+from tests.planted.supervisor import SUPERVISOR_FAULTS
 from tests.planted.tokens import TOKEN_FAULTS
 from tests.planted.values import VALUE_FAULTS
 
 FAULTS = [
     *DELIVERY_FAULTS,
+    *DIGEST_FAULTS,
     *FILE_FAULTS,
     *LEASE_FAULTS,
     *LENDING_FAULTS,
@@ -30,6 +33,7 @@ FAULTS = [
     *SIGNAL_FAULTS,
     *SESSION_FAULTS,
     *SPINE_FAULTS,
+    *SUPERVISOR_FAULTS,
     *TOKEN_FAULTS,
     *VALUE_FAULTS,
 ]

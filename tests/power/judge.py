@@ -16,9 +16,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+from tests.power.load import Frame
 from tests.power.recording import Recording, Told
 
 from synapse.core import kernel
@@ -37,6 +38,39 @@ from synapse.protocol.names import GENERAL, MAIN_ROOM
 RESERVE_BYTES: Final = 1 << 16
 """Small, because a start that finds none writes one. A recorded reserve is larger, so it counts as whole."""
 LATER_MS: Final = 60_000
+MARKS_OF_EVENTS: Final = {
+    "message.posted": "body.mark",
+    "message.sent": "body.mark",
+    "lease.checkpointed": "data.mark",
+    "lease.granted": "ask.task",
+    "value.put": "value.mark",
+    "task.declared": "task",
+    "question.asked": "title",
+    "question.answered": "answer",
+    "room.created": "name",
+    "resource.offered": "name",
+    "session.started": "display_name",
+    "session.checkpointed": "data.mark",
+    "lane.offered": "context.mark",
+    "token.created": "hash",
+}
+"""Where the text stands by which an event is told from all others."""
+MARKS_OF_REQUESTS: Final = {
+    "message.send": "body.mark",
+    "lease.claim": "task",
+    "lease.checkpoint": "data.mark",
+    "value.put": "value.mark",
+    "task.declare": "task",
+    "question.ask": "title",
+    "question.answer": "answer",
+    "room.create": "room",
+    "resource.offer": "resource",
+    "session.start": "display_name",
+    "session.checkpoint": "data.mark",
+    "lane.offer": "context.mark",
+    "token.create": "hash",
+}
+"""The same of a request."""
 _SELECT: Final = "SELECT seq, type, version, at_ms, actor, key, body FROM events ORDER BY seq"
 
 
@@ -115,41 +149,54 @@ def operations_of(recording: Recording) -> Iterator[Operation]:
     acked: dict[str, Row] = {}
     for row in recording.rows:
         body = msgspec.json.decode(row.body)
-        match row.type:
-            case "message.posted" | "message.sent":
-                by_mark[body["body"]["mark"]] = row
-            case "lease.checkpointed":
-                by_mark[body["data"]["mark"]] = row
-            case "lease.granted":
-                by_mark[body["ask"]["task"]] = row
-            case "lease.released":
-                released[body["epoch"]] = row
-            case "messages.acked":
-                acked.update((f"m{seq}", row) for seq in body["messages"])
+        if row.type in MARKS_OF_EVENTS:
+            by_mark[_at(body, MARKS_OF_EVENTS[row.type])] = row
+        elif row.type == "lease.released":
+            released[body["epoch"]] = row
+        elif row.type == "messages.acked":
+            acked.update((f"m{seq}", row) for seq in body["messages"])
     for told in recording.told:
         if told.request is None or told.frame["type"] != "reply":
             continue
         asked, said = told.request["body"], told.frame["body"]
         found: list[Row | None] = []
         match told.request["type"]:
-            case "message.send":
-                found = [by_mark.get(asked["body"]["mark"])]
-                if found[0] is not None and msgspec.json.decode(found[0].body)["body"] != asked["body"]:
-                    raise Broken("lost", f"another content: {told.request}")
-            case "lease.claim":
-                found = [by_mark.get(asked["task"])]
-                if found[0] is not None and found[0].seq != said["epoch"]:
-                    raise Broken("lost", f"another epoch: {told.request}")
-            case "lease.checkpoint":
-                found = [by_mark.get(asked["data"]["mark"])]
             case "lease.release":
                 found = [released.get(asked["epoch"])]
             case "inbox.ack":
                 found = [acked.get(message) for message in said["acked"]]
+            case kind if kind in MARKS_OF_REQUESTS:
+                found = [by_mark.get(_at(asked, MARKS_OF_REQUESTS[kind]))]
+                if found[0] is not None:
+                    _require_same(told.request, said, found[0])
         for event in found:
             if event is None:
                 raise Broken("lost", f"without a cut: {told.request}")
             yield Operation(told.after, event.seq, f"{told.request['type']} {event.seq}")
+
+
+def _at(body: Any, path: str) -> str:
+    """What stands in a body at a path of names."""
+    for name in path.split("."):
+        body = body[name]
+    return str(body)
+
+
+def _require_same(request: Frame, said: Frame, row: Row) -> None:
+    """Raises `Broken` when the event is not what was asked for, or not the one that was told."""
+    asked, body = request["body"], msgspec.json.decode(row.body)
+    if any(body[name] != asked[name] for name in ("body", "data", "value", "context", "private") if name in asked):
+        raise Broken("lost", f"another content: {request}")
+    told = {
+        "lease.claim": said.get("epoch"),
+        "value.put": said.get("version"),
+        "session.checkpoint": said.get("checkpoint"),
+        "question.ask": said.get("id"),
+        "session.start": said.get("session"),
+        "lane.offer": said.get("lane"),
+    }.get(request["type"])
+    if told is not None and int(str(told).lstrip("qsl")) != row.seq:
+        raise Broken("lost", f"told as {told}: {request}, at {row.seq}")
 
 
 def judge(home: Path, uncut: Uncut, step: int) -> int:

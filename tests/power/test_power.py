@@ -18,7 +18,7 @@ from tests.conftest import require_tool
 from tests.figures import tell
 from tests.power.cuts import Report, image_at, lay_down, plan, plan_since, run_cuts, run_on_all_cores
 from tests.power.disk import DRAWS, Disk
-from tests.power.judge import Uncut
+from tests.power.judge import MARKS_OF_REQUESTS, Broken, Uncut, operations_of
 from tests.power.lies import broken_source, numbers_of, told_too_early, with_another_row, without_syncs
 from tests.power.load import Load
 from tests.power.recording import Ends, Recorder, Recording, fast_folder, reached
@@ -174,14 +174,38 @@ def test_a_recording_that_lies_is_seen_through(lie: str, short: Recording, folde
     assert report.found(rule), report.words()
 
 
+@pytest.mark.xdist_group("power")
+def test_each_answered_operation_is_looked_for_and_known_by_its_content(short: Recording) -> None:
+    answered = {operation.seq for operation in operations_of(short)}
+    places = [place for place, row in enumerate(short.rows) if row.seq in answered]
+    assert len(places) > 30
+    for place in places:
+        gone = replace(short, rows=[*short.rows[:place], *short.rows[place + 1 :]])
+        with pytest.raises(Broken, match="without a cut"):
+            list(operations_of(gone))
+        row = short.rows[place]
+        if row.type in ("lease.granted", "value.put", "question.asked", "session.started", "lane.offered"):
+            later = [*short.rows[:place], row._replace(seq=row.seq + 1), *short.rows[place + 1 :]]
+            with pytest.raises(Broken, match="told as"):
+                list(operations_of(replace(short, rows=later)))
+        if row.type in ("value.put", "session.checkpointed", "lane.offered", "message.posted"):
+            body = row.body.replace(b'{"mark":', b'{"more":1,"mark":')
+            assert body != row.body
+            changed = replace(short, rows=[*short.rows[:place], row._replace(body=body), *short.rows[place + 1 :]])
+            with pytest.raises(Broken, match="another content"):
+                list(operations_of(changed))
+
+
 @pytest.mark.prove
 @pytest.mark.xdist_group("power")
 def test_thousands_of_power_cuts(folder: Path) -> None:
     happened: Counter[str] = Counter()
+    kinds: set[str] = set()
     report = Report()
     for name, runs in (("life", LIFE), ("long", LONG)):
         recording = record(folder / name, runs)
         happened += reached(recording)
+        kinds.update(operation.name.partition(" ")[0] for operation in operations_of(recording))
         report.add(run_on_all_cores(recording, plan(recording.steps, CUTS // 2, SEED), SEED, folder))
     lost, refused = report.found("lost", "not ours"), report.found("refused")
     other = len(report.findings) - lost - refused
@@ -193,6 +217,7 @@ def test_thousands_of_power_cuts(folder: Path) -> None:
     tell(PART, "journals broken or unusable", other, bound="= 0", is_kept=other == 0, seed=SEED)
     print("in the recordings:", dict(happened))
     assert all(happened.values()), happened
+    assert kinds >= {*MARKS_OF_REQUESTS, "lease.release", "inbox.ack"}, kinds
     assert set(report.cuts) == set(DRAWS)
     assert not report.findings, report.words()
 
