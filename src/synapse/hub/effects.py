@@ -56,7 +56,7 @@ def _hide(turns: "Turns", event: RoomLeft | ChannelLeft | MemberRemoved) -> None
         return
     ended = turns.feeds.end_hidden(turns.of_agent.get(agent.name, ()), room, channel)
     if ended:
-        turns.after_release(lambda: turns.feeds.say_hidden(ended))
+        turns.after_release(lambda: turns.feeds.say_gone(ended))
 
 
 def pass_time(turns: "Turns") -> None:

@@ -213,13 +213,8 @@ class Feeds:
                     if key.startswith(("ch/", "kv/", "pl/", "qu/", "to/"))
                 ):
                     continue
-                ended = Broken(
-                    subscription=subscription.id,
-                    code="not_found",
-                    detail="a channel or room of this subscription was deleted; subscribe to the others again",
-                )
                 self.end(subscription)
-                self._say(subscription, [encode_notice(self.durable, ended)])
+                self.say_gone([subscription])
 
     def end_hidden(self, connections: Iterable[Connection], room: int, channel: int | None) -> list[Subscription]:
         """An agent may not see a private place any more: what these connections of it follow of it ends at once, before
@@ -239,8 +234,8 @@ class Feeds:
             self.end(subscription)
         return ended
 
-    def say_hidden(self, ended: Iterable[Subscription]) -> None:
-        """That is durable: their peers follow again what is left."""
+    def say_gone(self, ended: Iterable[Subscription]) -> None:
+        """What they follow is gone, or hidden, and that is durable: their peers follow again what is left."""
         for subscription in ended:
             why = Broken(
                 subscription=subscription.id,
