@@ -142,9 +142,7 @@ FAST_PATH = (
 SLOW = frozenset({"argparse", "asyncio", "h11", "msgspec", "websockets"})
 
 # Outermost boundaries of tasks and processes; each such line also gives its reason in a comment.
-BROAD_EXCEPT_ALLOWED: frozenset[str] = frozenset(
-    {"src/synapse/hub/threads.py", "benchmarks/python_client.py", "benchmarks/direct_client.py"}
-)
+BROAD_EXCEPT_ALLOWED: frozenset[str] = frozenset({"src/synapse/hub/threads.py", "benchmarks/client_run.py"})
 
 # Structs of the hottest path that are made by place: a call with more than 15 names builds a dictionary first.
 BY_PLACE = frozenset(
