@@ -1,6 +1,7 @@
 """Every method of the client, over the real hub in memory."""
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -222,6 +223,16 @@ async def test_another_secret_is_refused_at_the_first_hello(people: "type[People
             await Client(name="ada", secret="x" * 40, wiring=Wiring(dial=hub.dial)).connect()
         with pytest.raises(Rejected, match="bad_name"):
             await Client(name="No Name", secret="x" * 40, wiring=Wiring(dial=hub.dial)).connect()
+
+
+async def test_a_home_keeps_no_secret_of_a_name_that_is_somebody_elses(people: "type[People]", tmp_path: Path) -> None:
+    async with MemoryHub() as hub, people(hub).client("ada"):
+        for name, kept in (("ada", []), ("ada/sub", []), ("bob", ["bob"])):
+            client = Client(name=name, home=str(tmp_path), wiring=Wiring(dial=hub.dial))
+            with pytest.raises(Rejected, match="name_taken") if name != "bob" else nullcontext():
+                await client.connect()
+            await client.close()
+            assert [path.name for path in tmp_path.glob("secrets/*/*")] == kept
 
 
 def test_the_reference_has_a_line_for_every_method() -> None:
