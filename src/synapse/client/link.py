@@ -9,7 +9,7 @@ On the fast path: standard library only; `websockets` is imported for ws:// and 
 from time import monotonic
 
 from synapse import __version__
-from synapse.client.home import UNIX, Surroundings, Whereabouts, find_hub, unreachable
+from synapse.client.home import UNIX, Surroundings, Whereabouts, find_hub, refused_with, unreachable
 from synapse.client.secrets import Secrets
 from synapse.errors import Disconnected, HubUnreachable, PeerError, Rejected
 from synapse.lean import connect_unix, dumps, loads
@@ -389,7 +389,7 @@ def _connect_websocket(around: Surroundings, where: Whereabouts, timeout_s: floa
     except InvalidURI as error:
         raise ValueError(str(error)) from error
     except InvalidStatus as error:
-        raise unreachable(around, where, f"HTTP status {error.response.status_code}") from error
+        raise unreachable(around, where, refused_with(error.response.status_code, error.response.body)) from error
     except (InvalidHandshake, EOFError) as error:
         raise unreachable(around, where, f"no WebSocket: {error}") from error
     except (OSError, TimeoutError) as error:
