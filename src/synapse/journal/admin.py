@@ -87,8 +87,8 @@ class BackupReport:
 class ReplacedReport:
     """What restore or adopt put in place. head: the seq of its `journal.adopted`. aside: where the files of before are.
 
-    dropped: how many events at the end, acknowledged or seen in the home's file, are not in the new journal. Of a restore
-    or an import it counts where what it brings is an earlier state of what was there.
+    dropped: how many events at the end, acknowledged or seen in the home's file, are not in the new journal; counted of
+    a restore or an import where what it brings is an earlier state of what was there.
     """
 
     journal_id: str
@@ -401,8 +401,8 @@ def _highest_known(files: Files) -> int:
 
 
 def _lost_after(files: Files, source: Source, last: int) -> int:
-    """How many events that the home had, as far as its files tell, come after `last`, where the new journal ends. 0 when
-    the home had another journal, or none."""
+    """How many events that the home had, as far as its files tell, come after `last`, where the new journal ends; 0
+    when the home had another journal, or none."""
     found, tip, journal_id = 0, last, source.identity.journal_id
     with suppress(JournalError), closing(JournalReader(files.home)) as home:
         if home.hash_at(last) == source.hash_at(last):
