@@ -291,6 +291,7 @@ class Requests:
         require_kept(state, {**named, **{key: _called_room(state, key) for key in followed}}, since)
         keys = (*(key for key, _ in found), *followed, *apart)
         subscription = feeds.open(connection, keys, connection.by.agent, since, has_presence=command.presence)
+        subscription.has_leases = command.leases
         self._turns.signals.follow(subscription, activity=command.activity)
         self._turns.reply(
             connection,
