@@ -42,12 +42,13 @@ def listen(call: Call) -> int:
 
 def stay(
     call: Call,
-    subscription: "Json",
+    subscription: "Json | Callable[[Link], Json]",
     words: str,
     show: "Callable[[Link, Notice], str | None]",
     begin: "Callable[[Link], None] | None" = None,
 ) -> int:
-    """Follow a feed until somebody ends it, from `--since` on if that is given. words: said once it stands.
+    """Follow a feed until somebody ends it, from `--since` on if that is given. subscription: what is followed, or what
+    finds out on each new connection. words: said once it stands.
 
     show: prints a notice and answers the cursor it brings. begin: called once it stands, before the first notice is
     shown. Comes back only by an error or a signal.
@@ -57,8 +58,8 @@ def stay(
     is_first = True
     while True:
         try:
-            body = subscription if since is None else {**subscription, "since": since}
-            answer = link.ask("feed.subscribe", body)
+            body = subscription(link) if callable(subscription) else subscription
+            answer = link.ask("feed.subscribe", body if since is None else {**body, "since": since})
             if is_first:
                 print_words(words)
                 _warn_of_ephemeral(answer, since)
