@@ -37,7 +37,15 @@ def listen(call: Call) -> int:
         subscription["activity"] = True
     what = channels or ([] if parsed.has("activity") else [call.home_channel, "inbox"])
     words = f"listening as {call.me.name}: {', '.join(what + ['activity'] * parsed.has('activity'))}"
-    return stay(call, subscription, words, lambda link, notice: _show(call, link, notice))
+    begin = _say_shared if subscription["inbox"] else None
+    return stay(call, subscription, words, lambda link, notice: _show(call, link, notice), begin)
+
+
+def _say_shared(link: Link) -> None:
+    """What waits in the queues of roles is told to nobody: it is taken."""
+    shared = link.ask("inbox.list", {"limit": 1}).get("shared")
+    if isinstance(shared, int) and shared > 0:
+        print_words(f"{shared} in the queues of your roles: synapse wait takes one, synapse inbox shows them")
 
 
 def stay(
