@@ -65,6 +65,25 @@ def manifest_in(body: object) -> Manifest | None:
     return Manifest(file=file, name=name, bytes=size, sha256=digest, chunks=chunks)
 
 
+def split_target(target: str) -> "tuple[tuple[str, ...], str | None, str | None]":
+    """Whom a target means: names, or a channel, or a role, whose members are to be asked for. Raises ValueError for
+    `all`: a file is for those who are named, or for who reads a channel."""
+    if target == "all":
+        raise ValueError("a file goes to names, to a role or to a channel: all members of a room read its channels")
+    kind, colon, name = target.partition(":")
+    if kind == "role" and colon:
+        return (), None, name
+    return ((), target, None) if colon else (tuple(one.strip() for one in target.split(",")), None, None)
+
+
+def members_of(role: str, participants: object) -> tuple[str, ...]:
+    """Who may read a file that is sent to a role. Raises `FileRefused` when that is nobody."""
+    names = tuple(map(str, participants)) if isinstance(participants, list | tuple) else ()
+    if not names:
+        raise FileRefused(f"role:{role} has no members, and who joins later could not read the file")
+    return names
+
+
 def carry_out(steps: "Steps[Result]", ask: "Callable[[str, Json], Json]") -> "Result":
     """Do all steps over a connection that blocks. ask: one request and its answer."""
     answer: Json | None = None
