@@ -142,6 +142,7 @@ async def test_agents_of_other_rooms_are_not_there() -> None:
             ("message.send", {"to": ["tweety"], "body": "x"}),
             ("message.send", {"to": ["tweety"], "body": "x", "create": True}),
             ("card.get", {"name": "tweety"}),
+            ("file.begin", {"to": ["tweety"], "name": "x", "bytes": 1, "sha256": "0" * 64, "create": True}),
             ("value.transfer", {"key": "k", "to": "tweety", "room": "lab"}),
         ):
             if kind == "value.transfer":
@@ -151,6 +152,7 @@ async def test_agents_of_other_rooms_are_not_there() -> None:
                 peer, kind, msgspec.json.decode(msgspec.json.encode(body).replace(b"tweety", b"nobody"))
             )
             assert b"not_found" in there, kind
+            assert b"--create" not in there, "who is kept to some rooms makes no agents"
             assert there.replace(b"tweety", b"nobody") == absent, kind
         assert birds(await said(peer, "message.send", {"to": ["tweetu"], "body": "near?"})) == []
         mention = await said(peer, "message.send", {"channel": "lab:general", "body": "@tweety @host"})
