@@ -39,7 +39,7 @@ def test_who_listens_and_who_reads_a_digest_is_told_what_waits_in_queues(hub: Re
         assert json.loads(listening.stdout.readline())["body"] == "here"
         listening.send_signal(signal.SIGINT)
         _, words = listening.communicate(timeout=10)
-        assert words.partition("\n")[2].startswith(said)
+        assert words.startswith(said or "synapse: listening")
         assert words.count("\n") == (2 if said else 1)
 
 

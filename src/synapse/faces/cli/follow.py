@@ -37,8 +37,16 @@ def listen(call: Call) -> int:
         subscription["activity"] = True
     what = channels or ([] if parsed.has("activity") else [call.home_channel, "inbox"])
     words = f"listening as {call.me.name}: {', '.join(what + ['activity'] * parsed.has('activity'))}"
-    begin = _say_shared if subscription["inbox"] else None
-    return stay(call, subscription, words, lambda link, notice: _show(call, link, notice), begin)
+    is_first = True
+
+    def follow(link: Link) -> "Json":
+        nonlocal is_first
+        if is_first and subscription["inbox"]:
+            _say_shared(link)
+        is_first = False
+        return subscription
+
+    return stay(call, follow, words, lambda link, notice: _show(call, link, notice))
 
 
 def _say_shared(link: Link) -> None:
