@@ -15,7 +15,7 @@ from benchmarks.servers import baseline, require_leases
 CONNECTIONS = 32
 WINDOWS = (1, 16)
 LIVE = 10_000
-WORKTREE = "bench:/srv/work/repository"
+WORKTREE = "bench:/example/repository"
 SHARED_PREFIX = "src/mod_#/**"
 FAMILIES = {"live, one prefix": SHARED_PREFIX, "live, no prefix": "**/x_#"}
 """The scope of task number #, of the live leases and of the measured claims alike."""

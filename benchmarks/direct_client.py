@@ -15,25 +15,15 @@ import argparse
 import asyncio
 import hashlib
 import json
-import os
-import sys
 import time
 from itertools import count
 from typing import Any, Protocol
 
+from client_run import Measured, main, require
+
 BYTES = 200
 QUIET_S = 20.0
 """How long the last messages may take to arrive once the time is over."""
-
-
-class Wrong(Exception):
-    """An answer was not what it should be."""
-
-
-def require(is_right: bool, what: str) -> None:
-    """Raises `Wrong` unless the answer is right."""
-    if not is_right:
-        raise Wrong(what)
 
 
 class Pair(Protocol):
@@ -155,14 +145,8 @@ class NatsPair:
         await self._receiver.close()
 
 
-class Run:
-    """All pairs, their clock and their counts."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
-        self.total = 0
-        self.times: list[float] = []
-        self.measure_from = self.measure_until = 0.0
+class Run(Measured):
+    """All pairs."""
 
     async def work(self, pair: Pair) -> None:
         """Send until the time is over, and receive until everything has arrived, each once. What goes wrong in one of
@@ -177,10 +161,7 @@ class Run:
                 await pair.send(number)
                 async with asyncio.timeout(QUIET_S):
                     await done
-                ended = time.perf_counter()
-                self.total += 1
-                if self.measure_from <= ended < self.measure_until:
-                    self.times.append(ended - started)
+                self.count(started)
 
         async def receive() -> None:
             while True:
@@ -196,44 +177,14 @@ class Run:
         require(not on_the_way, f"{len(on_the_way)} messages did not arrive")
         await pair.close(next(numbers) - 1)
 
-    async def cpu_share(self) -> float:
-        """How much of a core this process used in the measured time."""
-        await asyncio.sleep(self.options.warmup)
-        began, busy = time.perf_counter(), time.process_time()
-        await asyncio.sleep(self.options.seconds)
-        return (time.process_time() - busy) / (time.perf_counter() - began)
-
     async def run(self) -> dict[str, float]:
         """The figures."""
         kind = NatsPair if self.options.product == "nats" else SynapsePair
         pairs: list[Pair] = [kind(self.options, number) for number in range(self.options.pairs)]
         for pair in pairs:
             await pair.open()
-        self.measure_from = time.perf_counter() + self.options.warmup
-        self.measure_until = self.measure_from + self.options.seconds
-        share, *_ = await asyncio.gather(self.cpu_share(), *(self.work(pair) for pair in pairs))
-        times = sorted(self.times)
-        require(bool(times), "nothing went the whole way in the measured time")
-        return {
-            "replies_total": self.total,
-            "replies_per_s": len(times) / self.options.seconds,
-            "p50_us": times[len(times) // 2] * 1e6,
-            "p99_us": times[int(len(times) * 0.99)] * 1e6,
-            "client_cpu": share,
-        }
+        return await self.during(*(self.work(pair) for pair in pairs))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("product", choices=("nats", "synapse"))
-    parser.add_argument("target", help="HOST:PORT or the path of a Unix socket")
-    parser.add_argument("--home", help="of the hub")
-    parser.add_argument("--pairs", type=int, default=1)
-    parser.add_argument("--window", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--warmup", type=float, default=0.3)
-    try:
-        print(json.dumps(asyncio.run(Run(parser.parse_args()).run())))
-    except Exception as error:  # noqa: BLE001  # whatever it was ends the run; these are its last words
-        print(f"direct client: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        os._exit(1)
+    main("direct client", __doc__, ("nats", "synapse"), ("--pairs", "--window"), lambda options: Run(options).run())

@@ -44,7 +44,7 @@ static struct {
     int port, connections, window, publishers, subscribers, rcvbuf;
     double seconds, warmup, gap_ms;
     bool echo, deaf, announced;
-} opt = {.mode = "request", .kind = "message", .channel = "main:general", .worktree = "bench:/srv/work/repository",
+} opt = {.mode = "request", .kind = "message", .channel = "main:general", .worktree = "bench:/example/repository",
     .path = "src/mod_#/**", .connections = 1, .window = 1, .seconds = 1, .warmup = 0.3};
 
 static Conn *conns;

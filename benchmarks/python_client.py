@@ -7,25 +7,14 @@ Both sides use the product's own asynchronous library with its defaults: `redis.
 import argparse
 import asyncio
 import hashlib
-import json
-import os
-import sys
 import time
 from typing import Protocol
 
+from client_run import Measured, main, require
+
 TTL_MS = 900_000
-WORKTREE = "bench:/srv/work/repository"
+WORKTREE = "bench:/example/repository"
 TOKEN = "0123456789abcdef"
-
-
-class Wrong(Exception):
-    """An answer was not what it should be."""
-
-
-def require(is_right: bool, what: str) -> None:
-    """Raises `Wrong` unless the answer is right."""
-    if not is_right:
-        raise Wrong(what)
 
 
 class Lock(Protocol):
@@ -100,14 +89,8 @@ class SynapseLease:
         await self._client.close()
 
 
-class Run:
-    """All connections, their clock and their counts."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
-        self.total = 0
-        self.times: list[float] = []
-        self.measure_from = self.measure_until = 0.0
+class Run(Measured):
+    """All connections."""
 
     async def work(self, lock: Lock) -> None:
         """Take and give back until the time is over."""
@@ -115,47 +98,17 @@ class Run:
             for act in (lock.take, lock.give_back):
                 started = time.perf_counter()
                 await act()
-                ended = time.perf_counter()
-                self.total += 1
-                if self.measure_from <= ended < self.measure_until:
-                    self.times.append(ended - started)
-
-    async def cpu_share(self) -> float:
-        """How much of a core this process used in the measured time."""
-        await asyncio.sleep(self.options.warmup)
-        began, busy = time.perf_counter(), time.process_time()
-        await asyncio.sleep(self.options.seconds)
-        return (time.process_time() - busy) / (time.perf_counter() - began)
+                self.count(started)
 
     async def run(self) -> dict[str, float]:
         """The figures."""
         kind = RedisLock if self.options.product == "redis" else SynapseLease
         locks: list[Lock] = [kind(self.options, number) for number in range(self.options.connections)]
         await asyncio.gather(*(lock.open() for lock in locks))
-        self.measure_from = time.perf_counter() + self.options.warmup
-        self.measure_until = self.measure_from + self.options.seconds
-        share, *_ = await asyncio.gather(self.cpu_share(), *(self.work(lock) for lock in locks))
+        figures = await self.during(*(self.work(lock) for lock in locks))
         await asyncio.gather(*(lock.close() for lock in locks))
-        times = sorted(self.times)
-        return {
-            "replies_total": self.total,
-            "replies_per_s": len(times) / self.options.seconds,
-            "p50_us": times[len(times) // 2] * 1e6,
-            "p99_us": times[int(len(times) * 0.99)] * 1e6,
-            "client_cpu": share,
-        }
+        return figures
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("product", choices=("redis", "synapse"))
-    parser.add_argument("target", help="HOST:PORT or the path of a Unix socket")
-    parser.add_argument("--home", help="of the hub")
-    parser.add_argument("--connections", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--warmup", type=float, default=0.3)
-    try:
-        print(json.dumps(asyncio.run(Run(parser.parse_args()).run())))
-    except Exception as error:  # noqa: BLE001  # whatever it was ends the run; these are its last words
-        print(f"python client: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        os._exit(1)
+    main("python client", __doc__, ("redis", "synapse"), ("--connections",), lambda options: Run(options).run())

@@ -69,7 +69,7 @@ class Hour:
         task = f"{module}/{self._task}"
         granted = self._line(who, "lease.granted", task=task, room="main", owner=who)
         epoch = self._seq
-        held = {"worktree": "build-host:/srv/work/project", "paths": [f"src/{module}/**"], "mode": "exclusive"}
+        held = {"worktree": "build-host:/example/project", "paths": [f"src/{module}/**"], "mode": "exclusive"}
         yield {**granted, "epoch": epoch, **held, "ttl_ms": 900_000}
         title = {"room": "main", "tasks": [task], "title": f"{module}: {self._words(3, 6)}"}
         lease = {"owner": who, "epoch": epoch}

@@ -142,9 +142,7 @@ FAST_PATH = (
 SLOW = frozenset({"argparse", "asyncio", "h11", "msgspec", "websockets"})
 
 # Outermost boundaries of tasks and processes; each such line also gives its reason in a comment.
-BROAD_EXCEPT_ALLOWED: frozenset[str] = frozenset(
-    {"src/synapse/hub/threads.py", "benchmarks/python_client.py", "benchmarks/direct_client.py"}
-)
+BROAD_EXCEPT_ALLOWED: frozenset[str] = frozenset({"src/synapse/hub/threads.py", "benchmarks/client_run.py"})
 
 # Structs of the hottest path that are made by place: a call with more than 15 names builds a dictionary first.
 BY_PLACE = frozenset(
@@ -188,6 +186,8 @@ UNMIRRORED = (
 FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 80
 PARAMETERS_MAX = 10
+# What users call by names of which each is one thing that a message may say: a struct between would only hide them.
+MANY_PARAMETERS_ALLOWED = frozenset({"src/synapse/client/client.py: send"})
 
 # Written in pieces, so that this file does not find itself.
 LEFTOVERS = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "X" + "XX")) + r")\b")
@@ -489,7 +489,7 @@ def functions_take_few_parameters(source: Source) -> Iterator[Finding]:
         named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
         count = sum(argument.arg not in {"self", "cls"} for argument in named)
         count += (arguments.vararg is not None) + (arguments.kwarg is not None)
-        if count > PARAMETERS_MAX:
+        if count > PARAMETERS_MAX and f"{source.path}: {node.name}" not in MANY_PARAMETERS_ALLOWED:
             yield node.lineno, f"{node.name} has {count} parameters, at most {PARAMETERS_MAX}"
 
 

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from synapse.client import chunks
 from synapse.client.chunks import Manifest, carry_out, manifest_in, received, sent
-from synapse.client.files import FileRefused
+from synapse.client.files import FileRefused, partial_of
 from synapse.errors import Disconnected, Rejected
 
 CHUNK = 8
@@ -261,7 +260,7 @@ def test_a_run_that_died_in_place_is_told_to_the_hub_and_damaged_remains_are_fet
 def test_two_that_receive_the_same_file_here_do_not_mix(tmp_path: Path) -> None:
     shelf, manifest = shelved(tmp_path / "source", b"content")
     target = tmp_path / "target"
-    with open(chunks._partial_of(str(target), manifest), "wb") as other:
+    with open(partial_of(str(target), manifest.file, manifest.sha256), "wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(FileRefused, match="another process"):
             carry_out(received(manifest, target), shelf.ask)

@@ -1,6 +1,8 @@
 """Every method of the client, over the real hub in memory."""
 
 import asyncio
+import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ from synapse.client.client import Card, Wiring, body_as, body_of
 from synapse.errors import Rejected
 from synapse.protocol import commands, replies
 from synapse.protocol.limits import Limits
-from synapse.testing import MemoryHub
+from synapse.testing import ManualClock, MemoryHub
 
 if TYPE_CHECKING:
     from tests.client.conftest import People
@@ -222,6 +224,28 @@ async def test_another_secret_is_refused_at_the_first_hello(people: "type[People
             await Client(name="ada", secret="x" * 40, wiring=Wiring(dial=hub.dial)).connect()
         with pytest.raises(Rejected, match="bad_name"):
             await Client(name="No Name", secret="x" * 40, wiring=Wiring(dial=hub.dial)).connect()
+
+
+async def test_what_is_sent_with_a_date_is_a_dead_letter_when_nobody_acked_it(people: "type[People]") -> None:
+    clock = ManualClock(int(time.time() * 1000))  # the date is the client's
+    async with MemoryHub(clock=clock) as hub, people(hub).client("ada") as ada:
+        kept = await ada.send("for ever", to="bob", create=True, expires=None)
+        gone = await ada.send("for a while", to="bob", expires=90, subject="s", priority="high")
+        await hub.advance(89_000)
+        assert {one.state for sent in (kept, gone) for one in (await ada.receipts(sent.id)).recipients} == {"stored"}
+        await hub.advance(2_000)
+        states = [[one.state for one in (await ada.receipts(sent.id)).recipients] for sent in (kept, gone)]
+        assert states == [["stored"], ["dead"]]
+
+
+async def test_a_home_keeps_no_secret_of_a_name_that_is_somebody_elses(people: "type[People]", tmp_path: Path) -> None:
+    async with MemoryHub() as hub, people(hub).client("ada"):
+        for name, kept in (("ada", []), ("ada/sub", []), ("bob", ["bob"])):
+            client = Client(name=name, home=str(tmp_path), wiring=Wiring(dial=hub.dial))
+            with pytest.raises(Rejected, match="name_taken") if name != "bob" else nullcontext():
+                await client.connect()
+            await client.close()
+            assert [path.name for path in tmp_path.glob("secrets/*/*")] == kept
 
 
 def test_the_reference_has_a_line_for_every_method() -> None:

@@ -1,9 +1,11 @@
 """Files by reference: what is received is what was sent, or it is refused with what differs."""
 
+import errno
 import os
 import threading
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -94,6 +96,47 @@ def test_a_copy_never_replaces_a_file(tmp_path: Path) -> None:
     with pytest.raises(FileRefused, match="exists"):
         receive(refer_to(tmp_path / "file"), tmp_path / "mine")
     assert (tmp_path / "mine").read_bytes() == b"mine"
+
+
+def test_a_copy_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "file", tmp_path / "to" / "copy"
+    target.parent.mkdir()
+    source.write_bytes(b"what was sent")
+    reference = refer_to(source)
+    plain, seen = files.put_in_place, list[list[str]]()
+
+    def watch(content: BinaryIO, partial: str, at: str) -> None:
+        seen.append(os.listdir(target.parent))
+        plain(content, partial, at)
+
+    monkeypatch.setattr(files, "put_in_place", watch)
+    partial = Path(files.partial_of(str(target), "copy", reference.sha256))
+    partial.write_bytes(b"what a run left that died, and is longer")
+    assert receive(reference, target) == str(target)
+    assert seen == [[partial.name]], "nothing is at the target before all of it was checked"
+    assert (target.read_bytes(), os.listdir(target.parent)) == (b"what was sent", ["copy"])
+    target.unlink()
+    source.write_bytes(b"something elsE")
+    with pytest.raises(FileRefused, match="than the 13 bytes"):
+        receive(reference, target)
+    assert os.listdir(target.parent) == []
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_file_system_without_links_is_no_hindrance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    def refuse(source: str, target: str) -> None:
+        if there:
+            Path(target).write_bytes(b"came first")
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(FileRefused, match="exists") if there else nullcontext():
+        receive(refer_to(tmp_path / "file"), tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == (b"came first" if there else b"x")
+    assert sorted(os.listdir(tmp_path)) == ["copy", "file"]
 
 
 async def test_a_client_sends_and_receives_a_file(tmp_path: Path, people: "type[People]") -> None:

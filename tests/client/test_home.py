@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from synapse.client.home import Surroundings, find_hub, unreachable
+from synapse.client.home import Surroundings, find_hub, refused_with, unreachable
 from synapse.errors import HubUnreachable
 from synapse.home import HomeRefused, HubFile, write_hub_file
 
@@ -74,3 +74,9 @@ def test_a_stale_hub_json_says_that_its_process_is_gone(tmp_path: Path) -> None:
 
 def test_the_default_home_needs_no_flag_to_start_a_hub() -> None:
     assert Surroundings({}, {"HOME": "/nowhere"}).start_command == "synapse hub"
+
+
+def test_a_refused_handshake_says_what_the_hub_said_if_it_can_be_read() -> None:
+    assert refused_with(404, b"nothing here\nmore\n") == "HTTP status 404: nothing here"
+    for body in (None, b"", b"\n", b"\x1b[2J", b"x" * 201):
+        assert refused_with(403, body) == "HTTP status 403"

@@ -116,6 +116,7 @@ def test_a_refused_hello_is_raised_by_whatever_was_asked_behind_it(tmp_path: Pat
         with pytest.raises(Rejected) as caught:
             link.ask("ping", {})
     assert (caught.value.code, caught.value.facts) == ("name_taken", {"kind": "agent"})
+    assert list((tmp_path / "home" / "secrets").glob("*/*")) == [], "a secret that means nothing stays behind"
 
 
 def test_a_hub_of_another_id_than_hub_json_says_is_not_trusted(tmp_path: Path) -> None:

@@ -49,6 +49,22 @@ def test_many_first_calls_at_once_agree(tmp_path: Path) -> None:
     assert sum(is_new for _, is_new in found) == 1
 
 
+def test_one_that_was_made_for_somebody_elses_name_is_not_kept(tmp_path: Path) -> None:
+    here, again = secrets(tmp_path), secrets(tmp_path)
+    here.of("h", "a")
+    here.refused("rate_limited")
+    assert here.of("h", "a")[1] is False
+    here.refused("name_taken")
+    assert again.of("h", "a")[1] is False, "who has had it for longer keeps it"
+    assert here.of("h", "b")[1] is True
+    here.refused("name_taken")
+    assert os.listdir(tmp_path / "secrets" / "h") == ["a"]
+    here.of("h", "b")
+    (tmp_path / "secrets" / "h" / "b").write_text("f" * 64)
+    here.refused("name_taken")
+    assert again.of("h", "b") == ("f" * 64, False), "what was put there since stays"
+
+
 def test_ancestors_are_found_where_they_are_kept(tmp_path: Path) -> None:
     kept = secrets(tmp_path)
     top, _ = kept.of("h", "a")

@@ -56,10 +56,32 @@ async def test_a_file_goes_to_a_channel_and_is_withdrawn(people: "type[People]",
         assert (tmp_path / "copy").read_bytes() == b""
         assert (await ada.withdraw_file((await ada.files())[0].file)).ended
         assert await bob.files() == ()
-        with pytest.raises(ValueError, match="target"):
-            await ada.send_file(tmp_path / "empty", target="bob", chunked=True)
+        with pytest.raises(ValueError, match="to a role or to a channel"):
+            await ada.send_file(tmp_path / "empty", target="all", chunked=True)
         with pytest.raises(FileRefused, match="not a plain file"):
             await ada.send_file(tmp_path, chunked=True)
+
+
+async def test_a_target_is_names_a_channel_or_the_members_of_a_role(people: "type[People]", tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"x")
+    async with MemoryHub() as hub:
+        everybody = people(hub)
+        async with everybody.client("ada") as ada, everybody.client("bob") as bob, everybody.client("eve") as eve:
+            with pytest.raises(Rejected, match="not_found"):
+                await ada.send_file(tmp_path / "x", target="role:reviewer", chunked=True)
+            for who in (bob, eve):
+                await who.join_role("reviewer")
+            for target, readers in (("bob", {bob}), ("eve, bob", {bob, eve}), ("role:reviewer", {bob, eve})):
+                sent = await ada.send_file(tmp_path / "x", target=target, chunked=True)
+                assert list(sent.to or ()) == target.split(", ")
+                assert {who for who in (bob, eve) if await who.files()} == readers
+                await ada.withdraw_file((await ada.files())[0].file)
+            await ada.send_file(tmp_path / "x", target="main:general", chunked=True)
+            assert [file.channel for file in await eve.files()] == ["main:general"]
+            for who in (bob, eve):
+                await who.leave_role("reviewer")
+            with pytest.raises(FileRefused, match="role:reviewer has no members"):
+                await ada.send_file(tmp_path / "x", target="role:reviewer", chunked=True)
 
 
 async def test_a_file_ends_at_its_date(people: "type[People]", tmp_path: Path) -> None:

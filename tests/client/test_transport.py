@@ -108,13 +108,13 @@ async def test_what_is_no_hub_is_unreachable(tmp_path: Path) -> None:
 
     async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 9\r\n\r\nkeep out\n")
         writer.close()
 
     server = await asyncio.start_server(http, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        with pytest.raises(HubUnreachable, match="HTTP status 403"):
+        with pytest.raises(HubUnreachable, match="HTTP status 403: keep out"):
             await dialer(f"ws://127.0.0.1:{port}")()
 
 

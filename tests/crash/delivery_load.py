@@ -24,7 +24,7 @@ def send(home: Path, run: Path, name: str, to: list[str]) -> None:
             key = f"{name}.{number}"
             if chance.random() < 0.1:
                 try:
-                    reply = hub.send_expiring(number, chance.uniform(0.05, 1.0), to=names, create=True, idem_key=key)
+                    reply = hub.send(number, expires=chance.uniform(0.05, 1.0), to=names, create=True, idem_key=key)
                 except Rejected as refusal:
                     if refusal.code == "bad_request" and "expires_at_ms" in refusal.detail:
                         continue  # its date passed while the hub was away: it was never taken

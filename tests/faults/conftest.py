@@ -12,14 +12,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Final, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Self, TypeVar
 
 import msgspec
 import pytest
+from tests.conftest import require_tool
 
 from synapse.protocol.codec import ErrorBody, HubFrame, decode_hub_frame, encode_request
 from synapse.protocol.commands import Command, Hello, SendMessage
 from synapse.protocol.replies import Sent, Welcome
+
+if TYPE_CHECKING:
+    from tests.faults.stage import Stage
+    from tests.faults.world import Past
 
 SRC: Final = Path(__file__).resolve().parents[2] / "src"
 PATIENCE_S: Final = 15.0
@@ -321,3 +326,32 @@ def wait_until(what: str, is_true: Callable[[], bool]) -> None:
     while not is_true():
         assert time.monotonic() < deadline, f"waited in vain until {what}"
         time.sleep(0.02)
+
+
+# What the sweeps of a module share. The modules they take it from import this one.
+
+
+@pytest.fixture(scope="module")
+def directory() -> Iterator[Path]:
+    """A directory in memory, for the homes of a module."""
+    from tests.faults.lives import fast_directory
+
+    with fast_directory() as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def past(directory: Path) -> "Past":
+    """A home with a known past."""
+    from tests.faults.world import make_past
+
+    return make_past(directory / "past")
+
+
+@pytest.fixture(scope="module")
+def stage() -> Iterator["Stage"]:
+    """Where one call of a hub can be made to fail."""
+    from tests.faults.stage import Stage
+
+    with Stage(require_tool("fiu-run", "fiu-utils")) as found:
+        yield found

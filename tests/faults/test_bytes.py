@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from tests.faults.lives import IS_FULL, SEED, fast_directory
+from tests.faults.lives import IS_FULL, SEED
 from tests.faults.world import (
     CLEAN,
     LATER,
@@ -27,7 +27,6 @@ from tests.faults.world import (
     Verdict,
     judge,
     lay_out,
-    make_past,
 )
 from tests.figures import tell
 
@@ -38,17 +37,6 @@ SECTOR: Final = 512
 PAGE: Final = 4096
 WAL_HEADER: Final = 32
 FRAME: Final = 24 + PAGE
-
-
-@pytest.fixture(scope="module")
-def directory() -> Iterator[Path]:
-    with fast_directory() as path:
-        yield path
-
-
-@pytest.fixture(scope="module")
-def past(directory: Path) -> Past:
-    return make_past(directory / "past")
 
 
 @pytest.fixture

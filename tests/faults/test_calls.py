@@ -14,18 +14,17 @@ import random
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
-from tests.conftest import require_tool
 from tests.faults.conftest import Outcome
-from tests.faults.lives import IS_FULL, SEED, Told, compare, ending_of, fast_directory, talk, truth
+from tests.faults.lives import IS_FULL, SEED, Told, compare, ending_of, talk, truth
 from tests.faults.stage import FOR_EVER, Stage
-from tests.faults.world import Past, lay_out, make_past
+from tests.faults.world import Past, lay_out
 from tests.figures import tell
 
 pytestmark = pytest.mark.xdist_group("faults-calls")
@@ -68,23 +67,6 @@ KINDS: Final = (
     Kind("unlink", errno.EIO),
     Kind("pread", errno.EIO),
 )
-
-
-@pytest.fixture(scope="module")
-def directory() -> Iterator[Path]:
-    with fast_directory() as path:
-        yield path
-
-
-@pytest.fixture(scope="module")
-def past(directory: Path) -> Past:
-    return make_past(directory / "past")
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with Stage(require_tool("fiu-run", "fiu-utils")) as found:
-        yield found
 
 
 class Life(NamedTuple):

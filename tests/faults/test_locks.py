@@ -12,31 +12,13 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from tests.conftest import require_tool
-from tests.faults.lives import Told, fast_directory, talk, truth
+from tests.faults.lives import Told, talk, truth
 from tests.faults.stage import Stage
 from tests.faults.table import rows_that_fit
-from tests.faults.world import Past, lay_out, make_past
+from tests.faults.world import Past, lay_out
 from tests.figures import tell
 
 pytestmark = pytest.mark.xdist_group("faults-locks")
-
-
-@pytest.fixture(scope="module")
-def directory() -> Iterator[Path]:
-    with fast_directory() as path:
-        yield path
-
-
-@pytest.fixture(scope="module")
-def past(directory: Path) -> Past:
-    return make_past(directory / "past")
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with Stage(require_tool("fiu-run", "fiu-utils")) as found:
-        yield found
 
 
 @contextmanager

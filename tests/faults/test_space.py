@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from tests.conftest import require_tool
 from tests.faults.conftest import Outcome, free, line_to, message, small_disk, wait_until
-from tests.faults.lives import IS_FULL, SEED, Told, fast_directory, talk, truth
+from tests.faults.lives import IS_FULL, SEED, Told, talk, truth
 from tests.faults.stage import Stage
 from tests.faults.table import rows_that_fit
-from tests.faults.world import Past, lay_out, make_past
+from tests.faults.world import Past, lay_out
 from tests.figures import tell
 
 from synapse.journal.reserve import RESERVE_BYTES
@@ -38,18 +37,6 @@ PAGE: Final = 4096
 DISK_BYTES: Final = 64 << 20
 NEEDED_BYTES: Final = 24 << 20
 """With so much left a hub is never read-only: the reserve, and room for work beside it."""
-
-
-@pytest.fixture(scope="module")
-def past() -> Iterator[Past]:
-    with fast_directory() as directory:
-        yield make_past(directory / "past")
-
-
-@pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
-    with Stage(require_tool("fiu-run", "fiu-utils")) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,15 @@ import msgspec
 import pytest
 from tests.hub.conftest import Voice, voice
 
+from synapse.client.digest_text import lay_out
 from synapse.core.digest import counted
 from synapse.hub import digest as counting
 from synapse.protocol import commands, plan_commands, replies
 from synapse.protocol.digest_commands import ReadDigest
 from synapse.protocol.digest_replies import Digest
 from synapse.protocol.plan_replies import TaskInfo
+from synapse.protocol.role_commands import JoinRole
+from synapse.protocol.role_replies import RoleChanged
 from synapse.protocol.value_commands import PutValue
 from synapse.protocol.value_replies import ValueInfo
 from synapse.testing import MemoryHub
@@ -137,6 +140,24 @@ async def test_what_is_mine_comes_by_the_end_of_its_lease_then_ready_first() -> 
             "held": {"ada": 2},
             "agents": {"online": 2},
         }
+
+
+async def test_what_waits_in_the_queues_of_my_roles_is_counted_until_somebody_has_it() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, eve = await voice(hub), await voice(hub, "bob"), await voice(hub, "eve")
+        for who in (ada, bob):
+            await who.ask(JoinRole(role="reviewer"), RoleChanged)
+        await ada.ask(JoinRole(role="idle"), RoleChanged)
+        for text in ("one", "two"):
+            await tell(eve, "role:reviewer", text)
+        assert counts(await digest(ada), since=False)["roles"] == {"reviewer": 2}
+        taken = await bob.ask(commands.TakeInbox(), replies.Taken)
+        assert counts(await digest(ada), since=False)["roles"] == {"reviewer": 1}
+        assert "1 reviewer" in lay_out(msgspec.to_builtins(await digest(ada))).text
+        await bob.ask(commands.AckInbox(ids=(taken.message.id,)), replies.Acked)
+        await ada.ask(commands.TakeInbox(), replies.Taken)
+        assert "roles" not in counts(await digest(ada), since=False)
+        assert "roles" not in counts(await digest(eve), since=False)
 
 
 async def test_what_others_did_since_is_counted_and_what_i_did_is_not() -> None:

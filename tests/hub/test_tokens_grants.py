@@ -8,7 +8,7 @@ import pytest
 from tests.hub.conftest import SECRET, Voice, operator, voice
 from tests.hub.test_tokens import token
 
-from synapse.protocol.commands import COMMANDS, Hello, JoinRoom, Subscribe
+from synapse.protocol.commands import COMMANDS, Hello, JoinRoom, LeaveRoom, Subscribe
 from synapse.protocol.replies import Place, Subscribed, Welcome
 from synapse.protocol.roles import ALLOWED, ROLE_OF
 from synapse.testing import MemoryHub
@@ -142,6 +142,7 @@ async def test_agents_of_other_rooms_are_not_there() -> None:
             ("message.send", {"to": ["tweety"], "body": "x"}),
             ("message.send", {"to": ["tweety"], "body": "x", "create": True}),
             ("card.get", {"name": "tweety"}),
+            ("file.begin", {"to": ["tweety"], "name": "x", "bytes": 1, "sha256": "0" * 64, "create": True}),
             ("value.transfer", {"key": "k", "to": "tweety", "room": "lab"}),
         ):
             if kind == "value.transfer":
@@ -151,6 +152,7 @@ async def test_agents_of_other_rooms_are_not_there() -> None:
                 peer, kind, msgspec.json.decode(msgspec.json.encode(body).replace(b"tweety", b"nobody"))
             )
             assert b"not_found" in there, kind
+            assert b"--create" not in there, "who is kept to some rooms makes no agents"
             assert there.replace(b"tweety", b"nobody") == absent, kind
         assert birds(await said(peer, "message.send", {"to": ["tweetu"], "body": "near?"})) == []
         mention = await said(peer, "message.send", {"channel": "lab:general", "body": "@tweety @host"})
@@ -200,3 +202,13 @@ async def test_a_grant_is_for_the_names_of_rooms_and_makes_them() -> None:
         assert b'"created":true' in await said(peer, "channel.join", {"channel": "lab:new"})
         boss = await operator(hub)
         assert b"lab" in await said(boss, "room.list", {})
+
+
+async def test_a_room_that_is_made_later_is_told_of_where_leases_are_followed() -> None:
+    async with MemoryHub() as hub:
+        peer = await guest(hub)
+        await peer.ask(LeaveRoom(room="lab"), Place)
+        assert b'"error"' not in await said(await operator(hub), "room.delete", {"room": "lab"})
+        await peer.ask(Subscribe(leases=True), Subscribed)
+        assert b'"created":true' in await said(peer, "room.join", {"room": "lab"})
+        assert b"lease.changed" in await said(peer, "lease.claim", {"room": "lab", "task": "T1"})

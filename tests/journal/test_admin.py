@@ -128,6 +128,7 @@ def test_a_restore_takes_a_new_id_and_a_seq_above_everything_known(tmp_path: Pat
     before = journal_bytes(home)
     report = restore(home, tmp_path / "b.db", LATER_MS)
     assert report.head == base_at(LATER_MS) + 1 > base + 20
+    assert (report.events, report.dropped) == (11, 10)
     assert report.journal_id != old.journal_id == report.previous_id
     assert report.aside is not None
     assert journal_bytes(report.aside)["journal.db"] == before["journal.db"]
@@ -144,12 +145,39 @@ def test_a_restore_takes_a_new_id_and_a_seq_above_everything_known(tmp_path: Pat
         previous_id=old.journal_id,
         previous_seq=base + 10,
         reason="restore",
+        dropped=10,
     )
     assert len(reader.page(["ch/7"], base, report.head, 100)) == 10
     reader.close()
     again.append(posts(again.head, 3))
     again.close()
     assert verify(home).is_whole
+
+
+def test_a_restore_says_how_many_events_of_before_are_not_in_it(tmp_path: Path) -> None:
+    """It said 0 for whatever came after the backup."""
+    home, saved = tmp_path / "home", tmp_path / "b.db"
+    home_with(home, 10)
+    backup(home, saved)
+
+    def grown(count: int) -> None:
+        journal = open_journal(home)
+        journal.append(posts(journal.head, count))
+        journal.close()
+
+    assert restore(home, saved, LATER_MS).dropped == 0
+    grown(4)
+    assert restore(home, saved, LATER_MS).dropped == 5, "the four, and that the restore of before was done"
+    grown(2)
+    Files(home).database.unlink()
+    assert restore(home, saved, LATER_MS).dropped == 0, "a mark of another journal counts nothing"
+    backup(home, tmp_path / "later.db")
+    grown(3)
+    for path in (Files(home).database, Files(home).wal):
+        path.unlink(missing_ok=True)
+    assert restore(home, tmp_path / "later.db", LATER_MS).dropped == 3, "as its mark says"
+    home_with(tmp_path / "other", 6)
+    assert restore(tmp_path / "other", saved, LATER_MS).dropped == 0, "another journal is whole in what was put aside"
 
 
 def test_a_restore_at_an_earlier_clock_still_goes_above_the_old_head(tmp_path: Path) -> None:

@@ -52,8 +52,8 @@ FILE_FAULTS = [
     Fault(
         "the whole is not compared",
         CHUNKS,
-        "    if _digest_of(gathered) != manifest.sha256:",
-        "    if _digest_of(gathered) is None:",
+        "    if _digest_of(content) != manifest.sha256:",
+        "    if _digest_of(content) is None:",
         _CLIENT,
     ),
     Fault(
@@ -65,9 +65,9 @@ FILE_FAULTS = [
     ),
     Fault(
         "what is at the target is replaced",
-        CHUNKS,
-        "        os.link(partial, target)",
-        "        os.rename(partial, target)",
-        _CLIENT,
+        "client/files.py",
+        "        os.link(path, target)",
+        "        os.rename(path, target)",
+        (*_CLIENT, "tests/client/test_files.py"),
     ),
 ]

@@ -144,10 +144,10 @@ class Raw:
         self.say("\r\n".join([request, own, *headers, "", ""]).encode())
         return self.head()
 
-    def upgrade(self, *headers: str, host: str | None = None) -> str:
+    def upgrade(self, *headers: str, host: str | None = None, path: str = "/") -> str:
         """A WebSocket handshake; the head of the response."""
         common = ("Upgrade: websocket", "Connection: Upgrade", f"Sec-WebSocket-Key: {KEY}", "Sec-WebSocket-Version: 13")
-        return self.ask(*common, *headers, request="GET / HTTP/1.1", host=host)
+        return self.ask(*common, *headers, request=f"GET {path} HTTP/1.1", host=host)
 
 
 def status(head: str) -> int:
@@ -310,6 +310,15 @@ def test_what_is_no_request_of_ours_gets_its_status_and_the_hub_goes_on(hub: Hub
         assert status(raw.head()) == expected
     with Raw(hub) as raw:
         assert status(raw.ask()) == 200
+
+
+@pytest.mark.bad_input("BI-29")
+def test_a_websocket_is_taken_at_its_path_only(hub: Hub) -> None:
+    for path in ("/ws", "//", "/health", "*", f"http://127.0.0.1:{hub.port}/", "/?token=x", "/"):
+        with Raw(hub) as raw:
+            assert status(raw.upgrade(path=path)) == (101 if path[:2] in ("/", "/?") else 404)
+    with Raw(hub) as raw:
+        assert status(raw.upgrade("Origin: https://evil.example", path="/ws")) == 403, "a foreign page learns nothing"
 
 
 # tokens and time

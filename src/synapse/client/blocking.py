@@ -355,7 +355,6 @@ class BlockingClient:
     leases = _blocking(Client.leases)
     why = _blocking(Client.why)
     pools = _blocking(Client.pools)
-    send_expiring = _blocking(Client.send_expiring)
     receipts = _blocking(Client.receipts)
     dead_letters = _blocking(Client.dead_letters)
     resend = _blocking(Client.resend)

@@ -10,7 +10,7 @@ the digests that the hub tells. On the fast path: standard library only.
 
 import os
 
-from synapse.client.files import FileRefused, opened, refer_to
+from synapse.client.files import FileRefused, gathered, opened, partial_of, put_in_place, refer_to
 from synapse.errors import Rejected
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
@@ -63,6 +63,25 @@ def manifest_in(body: object) -> Manifest | None:
     if not (isinstance(size, int) and isinstance(chunks, int)):
         return None
     return Manifest(file=file, name=name, bytes=size, sha256=digest, chunks=chunks)
+
+
+def split_target(target: str) -> "tuple[tuple[str, ...], str | None, str | None]":
+    """Whom a target means: names, or a channel, or a role, whose members are to be asked for. Raises ValueError for
+    `all`: a file is for those who are named, or for who reads a channel."""
+    if target == "all":
+        raise ValueError("a file goes to names, to a role or to a channel: all members of a room read its channels")
+    kind, colon, name = target.partition(":")
+    if kind == "role" and colon:
+        return (), None, name
+    return ((), target, None) if colon else (tuple(one.strip() for one in target.split(",")), None, None)
+
+
+def members_of(role: str, participants: object) -> tuple[str, ...]:
+    """Who may read a file that is sent to a role. Raises `FileRefused` when that is nobody."""
+    names = tuple(map(str, participants)) if isinstance(participants, list | tuple) else ()
+    if not names:
+        raise FileRefused(f"role:{role} has no members, and who joins later could not read the file")
+    return names
 
 
 def carry_out(steps: "Steps[Result]", ask: "Callable[[str, Json], Json]") -> "Result":
@@ -156,20 +175,20 @@ def received(manifest: Manifest, save: "str | os.PathLike[str]") -> "Steps[str]"
             raise FileRefused(f"{target}: File exists")
         yield from _received(manifest.file)  # an earlier run put it there, and died before it could say so
         return target
-    partial = _partial_of(target, manifest)
-    with _gathered(partial) as gathered:
+    partial = partial_of(target, manifest.file, manifest.sha256)
+    with gathered(partial) as content:
         try:
             shown, digests = yield from _digests(manifest.file)
             _require_same(manifest, shown, digests)
             size = _number(shown, "chunk_bytes")
             for index in range(manifest.chunks):
-                yield from _fetch(gathered, manifest, index, size, digests[index])
+                yield from _fetch(content, manifest, index, size, digests[index])
         except Rejected as error:
             if error.code == "not_found":  # it will never be fetched
                 os.unlink(partial)
             raise
-        _require_whole(gathered, manifest, partial)
-        _put_in_place(gathered, partial, target)
+        _require_whole(content, manifest, partial)
+        put_in_place(content, partial, target)
     yield from _received(manifest.file)
     return target
 
@@ -183,15 +202,15 @@ def _received(file: str) -> "Generator[Step, Json, None]":
 
 
 def _fetch(
-    gathered: "BinaryIO", manifest: Manifest, index: int, size: int, digest: str
+    content: "BinaryIO", manifest: Manifest, index: int, size: int, digest: str
 ) -> "Generator[Step, Json, None]":
     """One chunk, unless the right one is on disk."""
     from base64 import b64decode
     from hashlib import sha256
 
     length = min(size, manifest.bytes - index * size)
-    gathered.seek(index * size)
-    if sha256(gathered.read(length)).hexdigest() == digest:
+    content.seek(index * size)
+    if sha256(content.read(length)).hexdigest() == digest:
         return
     answer = yield "file.read", {"file": manifest.file, "index": index}
     try:
@@ -203,9 +222,9 @@ def _fetch(
             f"chunk {index} of {manifest.file} ({manifest.name}) is not what its sender sent (SHA-256 differs); "
             "receive it again, or ask for it again"
         )
-    gathered.seek(index * size)
-    gathered.write(data)
-    gathered.flush()
+    content.seek(index * size)
+    content.write(data)
+    content.flush()
 
 
 def _require_same(manifest: Manifest, shown: "Json", digests: dict[int, str]) -> None:
@@ -218,10 +237,10 @@ def _require_same(manifest: Manifest, shown: "Json", digests: dict[int, str]) ->
         raise FileRefused(f"chunk {missing} of {manifest.file} ({manifest.name}) is missing at the hub")
 
 
-def _require_whole(gathered: "BinaryIO", manifest: Manifest, partial: str) -> None:
+def _require_whole(content: "BinaryIO", manifest: Manifest, partial: str) -> None:
     """All chunks together are what was announced; if not, nothing is left. Raises `FileRefused`."""
-    gathered.truncate(manifest.bytes)
-    if _digest_of(gathered) != manifest.sha256:
+    content.truncate(manifest.bytes)
+    if _digest_of(content) != manifest.sha256:
         os.unlink(partial)
         raise FileRefused(
             f"{manifest.file} ({manifest.name}): each chunk is what was sent, and the whole is not what was announced "
@@ -248,52 +267,6 @@ def _is_same(target: str, manifest: Manifest) -> bool:
         return False
     with open(target, "rb") as content:
         return _digest_of(content) == manifest.sha256
-
-
-def _partial_of(target: str, manifest: Manifest) -> str:
-    """Where the chunks of this file for this target gather."""
-    from hashlib import sha256
-
-    name = sha256(f"{os.path.basename(target)}\0{manifest.sha256}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    return os.path.join(os.path.dirname(target), f".synapse-{manifest.file}-{name}.part")
-
-
-def _gathered(partial: str) -> "BinaryIO":
-    """The partial file, ours alone. Raises `FileRefused` while another process fills it."""
-    import fcntl
-
-    while True:
-        try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            file = os.fdopen(os.open(partial, flags, 0o600), "r+b")
-        except OSError as error:
-            raise FileRefused(f"{partial}: {error.strerror}") from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(partial)):
-                return file
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            file.close()
-            raise FileRefused(f"{partial}: another process receives this file here; let it end") from error
-        file.close()  # another process has just put it in place
-
-
-def _put_in_place(gathered: "BinaryIO", partial: str, target: str) -> None:
-    """Durable, then under its name, which nothing may have. Raises `FileRefused`."""
-    gathered.flush()
-    os.fsync(gathered.fileno())
-    try:
-        os.link(partial, target)
-    except OSError as error:
-        raise FileRefused(f"{target}: {error.strerror}") from error
-    os.unlink(partial)
-    directory = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _name_of(path: str) -> str:

@@ -21,7 +21,7 @@ import msgspec
 from synapse.client.bodies import body_as, body_of, data_of, raw_of, value_of
 from synapse.client.calls import OutcomeUnknown, RequestTimeout
 from synapse.client.cards import Cards
-from synapse.client.delivery import Delivery
+from synapse.client.delivery import Delivery, expires_at_ms
 from synapse.client.digest import Digests, digest_text
 from synapse.client.events import Happening, Happenings, happening_of
 from synapse.client.files import FileRefused
@@ -197,13 +197,15 @@ class Client(
         thread: str | None = None,
         reply_to: str | None = None,
         priority: Literal["low", "normal", "high", "urgent"] = "normal",
+        expires: float | None = None,
         create: bool = False,
         idem_key: str | None = None,
     ) -> replies.Sent:
         """Send anything that JSON can say: to agents, to a `room:channel`, to a target, or else to the client's room.
 
-        target: an agent, a comma list, `all`, `room:channel`. create: a recipient never seen is made, not refused. To
-        an ephemeral channel it goes as `signal` does.
+        target: an agent, a comma list, `all`, `room:channel`. expires: in so many seconds it is of no use, and a dead
+        letter for whoever has not acked it. create: a recipient never seen is made, not refused. To an ephemeral
+        channel it goes as `signal` does.
         Raises as `request`, TypeError for a body that is not JSON.
         """
         command = commands.SendMessage(
@@ -216,6 +218,7 @@ class Client(
             thread=thread,
             reply_to=reply_to,
             priority=priority,
+            expires_at_ms=expires_at_ms(expires),
         )
         try:
             return await self.request(command, replies.Sent, idem_key=idem_key)

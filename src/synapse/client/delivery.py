@@ -1,48 +1,23 @@
 """The client's half of delivery: receipts, and dead letters."""
 
 from time import time
-from typing import Literal
 
 import msgspec
 
 from synapse.client.asking import Asking
-from synapse.client.bodies import raw_of
 from synapse.client.subscriptions import ReceiptFeed
 from synapse.protocol import delivery_commands as commands
-from synapse.protocol.commands import SendMessage
 from synapse.protocol.delivery_replies import DeadPage, Dropped, Receipts, Resent
 from synapse.protocol.notices import Message
-from synapse.protocol.replies import Sent
+
+
+def expires_at_ms(expires: float | None) -> int | None:
+    """The date at which something is over that is of use for so many seconds."""
+    return None if expires is None else int((time() + expires) * 1000)
 
 
 class Delivery(Asking):
     """What becomes of messages that were sent, and of those that nobody acked: a part of `Client`."""
-
-    async def send_expiring(
-        self,
-        body: object,
-        expires: float,
-        *,
-        to: str | tuple[str, ...] | list[str] = (),
-        channel: str | None = None,
-        target: str | None = None,
-        subject: str | None = None,
-        priority: Literal["low", "normal", "high", "urgent"] = "normal",
-        create: bool = False,
-        idem_key: str | None = None,
-    ) -> Sent:
-        """As `send`, for what is of no use in `expires` seconds: a dead letter then for whoever has not acked it."""
-        command = SendMessage(
-            body=raw_of(body),
-            to=(to,) if isinstance(to, str) else tuple(to),
-            target=target,
-            channel=channel,
-            create=create,
-            subject=subject,
-            priority=priority,
-            expires_at_ms=int((time() + expires) * 1000),
-        )
-        return await self.request(command, Sent, idem_key=idem_key)
 
     async def receipts(self, message_id: str) -> Receipts:
         """How far a direct message of mine got, for each recipient; also after it was acked. Raises

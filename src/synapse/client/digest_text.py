@@ -24,6 +24,7 @@ _HEADS = {"asked": "Asked of you", "blocked": "Blocks you", "mine": "Yours", "re
 _MORE = {"asked": "synapse inbox", "blocked": "synapse state, synapse board", "mine": "synapse board", "rest": ""}
 _GROUPS = {
     "questions": "questions to people",
+    "roles": "wait in queues of your roles",
     "inbox": "to you",
     "messages": "messages",
     "plan": "plan",

@@ -7,6 +7,7 @@ library only.
 """
 
 import os
+from errno import ENOSYS, ENOTSUP, EPERM
 
 from synapse.errors import SynapseError
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 FILE_TYPE = "file"
 _CHUNK_BYTES = 1 << 20
+_NO_LINKS = (EPERM, ENOTSUP, ENOSYS)
+"""What file systems say that have no second names, such as those of USB sticks."""
 
 
 class FileRefused(SynapseError):
@@ -68,7 +71,7 @@ def file_in(body: object) -> FileReference | None:
 
 def receive(reference: FileReference, copy_to: "str | os.PathLike[str] | None" = None) -> str:
     """Check the file against its reference; its path. copy_to: a file that does not exist, which gets the checked
-    content, so that nothing can change between the check and the use.
+    content, so that nothing can change between the check and the use. It gathers beside it, and is there whole or not.
 
     Raises `FileRefused` when it is not there, or not what it was; then no copy is left.
     """
@@ -76,11 +79,16 @@ def receive(reference: FileReference, copy_to: "str | os.PathLike[str] | None" =
     from hashlib import sha256
 
     digest, size = sha256(), 0
+    target = None if copy_to is None else os.path.abspath(os.fspath(copy_to))
     with opened(reference.path, reference) as file, ExitStack() as undo:
         copy: BinaryIO | None = None
-        if copy_to is not None:
-            copy = undo.enter_context(_new(os.fspath(copy_to)))
-            undo.callback(os.unlink, copy_to)
+        if target is not None:
+            if os.path.lexists(target):
+                raise FileRefused(f"{target}: File exists")
+            partial = partial_of(target, "copy", reference.sha256)
+            copy = undo.enter_context(gathered(partial))
+            undo.callback(_remove, partial)
+            copy.truncate(0)  # of a run that died
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
             size += len(chunk)
@@ -93,14 +101,12 @@ def receive(reference: FileReference, copy_to: "str | os.PathLike[str] | None" =
             raise FileRefused(f"{reference.path}: has {more} than the {reference.bytes} bytes it was sent with")
         if digest.hexdigest() != reference.sha256:
             raise FileRefused(f"{reference.path}: its content is not what was sent (SHA-256 differs); ask for it again")
-        if copy is None:
+        if copy is None or target is None:
             return reference.path
-        copy.flush()
-        os.fsync(copy.fileno())
+        put_in_place(copy, partial, target)
         undo.pop_all()
         copy.close()
-    assert copy_to is not None
-    return os.path.abspath(copy_to)
+    return target
 
 
 def opened(path: str, reference: FileReference | None = None) -> "BinaryIO":
@@ -118,8 +124,68 @@ def opened(path: str, reference: FileReference | None = None) -> "BinaryIO":
     return os.fdopen(descriptor, "rb")
 
 
-def _new(path: str) -> "BinaryIO":
+def partial_of(target: str, called: str, digest: str) -> str:
+    """Beside the target, where content of that SHA-256 gathers for it."""
+    from hashlib import sha256
+
+    name = sha256(f"{os.path.basename(target)}\0{digest}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return os.path.join(os.path.dirname(target), f".synapse-{called}-{name}.part")
+
+
+def gathered(partial: str) -> "BinaryIO":
+    """The partial file, ours alone. Raises `FileRefused` while another process fills it."""
+    import fcntl
+
+    while True:
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            file = os.fdopen(os.open(partial, flags, 0o600), "r+b")
+        except OSError as error:
+            raise FileRefused(f"{partial}: {error.strerror}") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(partial)):
+                return file
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            file.close()
+            raise FileRefused(f"{partial}: another process receives this file here; let it end") from error
+        file.close()  # another process has just put it in place
+
+
+def put_in_place(content: "BinaryIO", partial: str, target: str) -> None:
+    """Durable, then under its name, which nothing may have. Raises `FileRefused`."""
+    content.flush()
+    os.fsync(content.fileno())
     try:
-        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
+        _name_once(partial, target)
     except OSError as error:
-        raise FileRefused(f"{path}: {error.strerror}") from error
+        raise FileRefused(f"{target}: {error.strerror}") from error
+    _remove(partial)
+    directory = os.open(os.path.dirname(target), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _name_once(path: str, target: str) -> None:
+    """Give a file the name `target` too, which nothing may have. Raises OSError."""
+    try:
+        os.link(path, target)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # Then its name is taken by an empty file, over which the whole one is moved.
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.replace(path, target)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return

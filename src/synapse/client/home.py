@@ -154,3 +154,9 @@ def unreachable(around: Surroundings, where: Whereabouts, why: str) -> HubUnreac
         f"no hub answers at {where.uri} ({why}): {around.home}/{HUB_FILE} is stale, its process {pid} is gone; "
         f"start one: {around.start_command}"
     )
+
+
+def refused_with(status: int, body: bytes | bytearray | None) -> str:
+    """An HTTP refusal of a handshake in words: its status, and its first line where that can be read."""
+    said = (body or b"").decode("utf-8", "replace").partition("\n")[0].strip()
+    return f"HTTP status {status}: {said}" if said.isprintable() and 0 < len(said) <= 200 else f"HTTP status {status}"

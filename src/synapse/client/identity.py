@@ -6,6 +6,7 @@ from synapse import __version__
 from synapse.client.home import Surroundings
 from synapse.client.person import local_person
 from synapse.client.secrets import Secrets
+from synapse.errors import Rejected
 from synapse.protocol.commands import Hello
 
 
@@ -71,6 +72,10 @@ class Identity:
             lasting=self._lasting,
             home=self._home,
         )
+
+    def refused(self, refusal: Rejected) -> None:
+        """The hub refused the last hello: a secret that was made for a name of somebody else is not kept."""
+        self._secrets.refused(refusal.code)
 
 
 def own_name(around: Surroundings, name: str | None) -> tuple[str, bool]:

@@ -211,7 +211,11 @@ class Lifeline:
             hub_id = (await self._exchange(transport, "identify", IdentifyHub(), HubIdentity)).hub_id
             self._require_same_hub(hub_id)
         hello: Hello = self._identity.hello(hub_id, self._token())
-        return await self._exchange(transport, "hello", hello, Welcome)
+        try:
+            return await self._exchange(transport, "hello", hello, Welcome)
+        except Rejected as refusal:
+            self._identity.refused(refusal)
+            raise
 
     def _require_same_hub(self, hub_id: str) -> None:
         """A hub is told no other hub's secrets and requests. Raises `PeerError`, which ends the client."""

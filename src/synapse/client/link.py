@@ -9,7 +9,7 @@ On the fast path: standard library only; `websockets` is imported for ws:// and 
 from time import monotonic
 
 from synapse import __version__
-from synapse.client.home import UNIX, Surroundings, Whereabouts, find_hub, unreachable
+from synapse.client.home import UNIX, Surroundings, Whereabouts, find_hub, refused_with, unreachable
 from synapse.client.secrets import Secrets
 from synapse.errors import Disconnected, HubUnreachable, PeerError, Rejected
 from synapse.lean import connect_unix, dumps, loads
@@ -146,6 +146,7 @@ class Link:
         "_asked",
         "_hello_id",
         "_out",
+        "_secrets",
         "_traceparent",
         "_wanted_as_text",
         "_wire",
@@ -167,6 +168,7 @@ class Link:
         self._answers: dict[str, Json] = {}
         self._asked = 0
         self._hello_id = ""
+        self._secrets: Secrets | None = None
         self._wanted_as_text: str | None = None
         self._traceparent = traceparent_of(around.environ.get("TRACEPARENT", ""))
 
@@ -215,6 +217,7 @@ class Link:
             hello["secret"], is_new = secrets.of(hub_id, name)
             if "/" in name:
                 hello["ancestors"] = secrets.of_ancestors(hub_id, name)
+            self._secrets = secrets
             if is_new:  # told once: two programs of one agent would else describe it anew in turns
                 hello["client"] = f"synapse-cli/{__version__}"
                 if kind is not None:
@@ -319,7 +322,10 @@ class Link:
     def _take_answer(self, frame: "Json", request_id: str) -> None:
         if request_id == self._hello_id:
             if frame["type"] == "error":
-                raise _refusal(frame)
+                refusal = _refusal(frame)
+                if self._secrets is not None:
+                    self._secrets.refused(refusal.code)
+                raise refusal
             welcome = frame.get("body")
             self.welcome = welcome if isinstance(welcome, dict) else {}
             if self.where.hub_id is not None and self.welcome.get("hub_id") != self.where.hub_id:
@@ -383,7 +389,7 @@ def _connect_websocket(around: Surroundings, where: Whereabouts, timeout_s: floa
     except InvalidURI as error:
         raise ValueError(str(error)) from error
     except InvalidStatus as error:
-        raise unreachable(around, where, f"HTTP status {error.response.status_code}") from error
+        raise unreachable(around, where, refused_with(error.response.status_code, error.response.body)) from error
     except (InvalidHandshake, EOFError) as error:
         raise unreachable(around, where, f"no WebSocket: {error}") from error
     except (OSError, TimeoutError) as error:

@@ -1,4 +1,5 @@
-"""An agent's secret, kept by hub and name: it is on disk before the hub first hears of it, and is never overwritten.
+"""An agent's secret, kept by hub and name. It is on disk before the hub first hears of it, and is
+never overwritten; one that was made for a name that turns out to be somebody else's is removed again.
 
     home/secrets/<hub id>/<name, with / as %2F>     0600 in 0700
 
@@ -28,11 +29,12 @@ class SecretRefused(SynapseError):
 class Secrets:
     """The secrets that one home keeps."""
 
-    __slots__ = ("_environ", "_home")
+    __slots__ = ("_environ", "_home", "_made")
 
     def __init__(self, home: str, environ: "Mapping[str, str]") -> None:
         self._home = home
         self._environ = environ
+        self._made: tuple[str, str] | None = None
 
     def of(self, hub_id: str, name: str) -> tuple[str, bool]:
         """The agent's secret, and whether it was made just now; it is on disk when this returns.
@@ -40,6 +42,7 @@ class Secrets:
         Raises `Rejected(bad_name)` for a name outside the grammar, `SecretRefused` when the secret cannot be kept or
         the file of SYNAPSE_AGENT_SECRET_FILE does not hold one.
         """
+        self._made = None
         named = self._environ.get(SECRET_FILE_VARIABLE)
         if named:
             found = _read(named)
@@ -58,6 +61,7 @@ class Secrets:
                     _make_private(directory)
                     sync_name(directory)
             if place_once(path, made + "\n"):
+                self._made = (path, made)
                 return made, True
         except OSError as error:
             raise SecretRefused(f"{path}: the agent's secret cannot be kept ({error.strerror})") from error
@@ -65,6 +69,21 @@ class Secrets:
         if winner is None:
             raise SecretRefused(f"{path}: it was removed while it was made; try again")
         return winner, False
+
+    def refused(self, code: str) -> None:
+        """The hub refused a hello with the secret of the last `of`. One that was made there for a name of somebody else
+        is removed: it means nothing, and would be in the way of a first call later. Raises `SecretRefused`."""
+        made, self._made = self._made, None
+        if made is None or code != "name_taken":
+            return
+        path, secret = made
+        try:
+            if _read(path) == secret:
+                os.unlink(path)
+        except FileNotFoundError:
+            return  # another call of this home was refused too
+        except OSError as error:
+            raise SecretRefused(f"{path}: a secret that is of no use cannot be removed ({error.strerror})") from error
 
     def of_ancestors(self, hub_id: str, name: str) -> dict[str, str]:
         """The secrets kept here of the agents that a sub-agent's name hangs under."""

@@ -16,6 +16,8 @@ from synapse.errors import Rejected
 from synapse.protocol import commands, file_commands, replies
 from synapse.protocol.file_replies import FILE_REPLY_TO, FileInfo, FileLetGo, FilesPage
 from synapse.protocol.notices import Message
+from synapse.protocol.role_commands import ShowRole
+from synapse.protocol.role_replies import RoleInfo
 
 if TYPE_CHECKING:
     from synapse.client.chunks import Json, Step, Steps
@@ -46,17 +48,17 @@ class SentFiles(Asking):
         idem_key: str | None = None,
     ) -> replies.Sent:
         """Send a file: a reference, with path, size and SHA-256, while the content stays where it is; or `chunked`,
-        the content itself through the hub, to agents or a channel, and as the last thing the message that says so.
+        the content itself through the hub, to agents, a channel or the members that a role has now, and as the last
+        thing the message that says so.
         Interrupted, it goes on when it is sent again: only what is missing goes out, and the message is there once.
 
         Raises as `send`, `FileRefused` for what is no plain file, and `Rejected`: `too_large`, `limit`.
         """
         names = (to,) if isinstance(to, str) else tuple(to)
         if chunked:
-            if target is not None:
-                raise ValueError("a chunked file needs to, or channel: a target may be either")
-            place = channel if names or channel is not None else self.welcome.home
-            steps = chunks.sent(path, to=names, channel=place, create=create)
+            readers, place = (names, channel) if target is None else await self._readers(target)
+            place = place if readers or place is not None else self.welcome.home
+            steps = chunks.sent(path, to=readers, channel=place, create=create)
             manifest = await self._carry_out(steps)
             body, idem_key = manifest.body(), manifest.idem_key if idem_key is None else idem_key
         else:
@@ -65,6 +67,16 @@ class SentFiles(Asking):
             body=raw_of(body), to=names, channel=channel, target=target, subject=subject, create=create
         )
         return await self.request(command, replies.Sent, idem_key=idem_key)
+
+    async def _readers(self, target: str) -> tuple[tuple[str, ...], str | None]:
+        """The agents, or the channel, that a target means."""
+        names, channel, role = chunks.split_target(target)
+        if role is None:
+            return names, channel
+        members: list[str] = []
+        async for page in self._pages(lambda at: ShowRole(role=role, limit=self._page, after=at), RoleInfo):
+            members += page.participants or ()
+        return chunks.members_of(role, members), None
 
     async def receive_file(self, message: Message, save: str | os.PathLike[str] | None = None) -> Path:
         """The path of the file that a message refers to, once size and SHA-256 are found to be as they were sent.

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol, TypeAlias, cast, runtime_checkable
 
-from synapse.client.home import UNIX, Surroundings, Whereabouts, find_hub, unreachable
+from synapse.client.home import UNIX, Surroundings, Whereabouts, find_hub, refused_with, unreachable
 from synapse.errors import Disconnected, PeerError
 
 FRAME_BYTES_MAX: Final = 1 << 20
@@ -309,7 +309,9 @@ class HubDialer:
         except InvalidURI as error:
             raise ValueError(str(error)) from error
         except InvalidStatus as error:
-            raise unreachable(self._around, where, f"HTTP status {error.response.status_code}") from error
+            raise unreachable(
+                self._around, where, refused_with(error.response.status_code, error.response.body)
+            ) from error
         except InvalidHandshake as error:
             raise unreachable(self._around, where, f"no WebSocket: {error}") from error
         except OSError as error:

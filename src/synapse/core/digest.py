@@ -226,13 +226,25 @@ def _counts(state: "State", room: Room, plan: RoomPlan, entries: Iterable[Entry]
         if entry.dead or entry.reason == ALL:
             name = "dead" if entry.dead else "to all"
             unacked[name] = unacked.get(name, 0) + 1
+    lent = [inbox for inbox, _ in state.soft.lending.lends]
+    roles: dict[str, int] = {}
+    for role in sorted(state.roles.of_agent.get(by.require_agent(), ())):
+        queue = state.agents.inboxes[role]
+        roles[state.roles.by_id[role].name] = len(queue.entries) - len(queue.dead) - lent.count(role)
     questions = {"mine": len(state.questions.of_agent.get(by.require_agent(), ()))}
     if by.has_role(HUMAN):
         rooms = (other for other in state.questions.of_room if may_see(state.rooms.by_id[other], by))
         questions = {"to answer": sum(len(state.questions.of_room[other]) for other in rooms), **questions}
     online = state.soft.presence.online()
     agents = {"online": online, "not online": len(state.agents.by_id) - online}
-    groups = (("questions", questions), ("unacked", unacked), ("tasks", statuses), ("held", owners), ("agents", agents))
+    groups = (
+        ("questions", questions),
+        ("roles", roles),
+        ("unacked", unacked),
+        ("tasks", statuses),
+        ("held", owners),
+        ("agents", agents),
+    )
     return tuple(
         counted(of, {name: n for name, n in counts.items() if n}) for of, counts in groups if any(counts.values())
     )

@@ -100,8 +100,8 @@ class JournalStarted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 class JournalAdopted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An operator declared this file the truth. The only event that may leave a hole in the seqs before it.
 
-    hub_id: also here, because the first event of the journal may be among what was lost. reason: `adopt` or `restore`.
-    dropped: rows that were cut away because their chain was broken.
+    hub_id: also here, because the first event of the journal may be among what was lost. reason: `adopt`, `restore` or
+    `import`. dropped: events of before that are not in it: cut away, lost, or later than what was put in place.
     """
 
     hub_id: str

@@ -1,6 +1,6 @@
 """What happens to files that go through the hub in chunks; `events` has them in its union."""
 
-from typing import Final, TypeAlias, get_args
+from typing import TypeAlias
 
 import msgspec
 
@@ -57,5 +57,3 @@ class FileEnded(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 FileEvent: TypeAlias = FileBegun | FileChunked | FileCompleted | FileReceived | FileEnded
-
-FILE_EVENTS: Final = frozenset(get_args(FileEvent))

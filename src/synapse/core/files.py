@@ -13,10 +13,11 @@ from hashlib import sha256
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
-from synapse.core.agents import near_names, require_room_for_agents
+from synapse.core.agents import require_room_for_agents
 from synapse.core.by import By, Rules
 from synapse.core.events import AgentCreated, Card, Event, Recorded
 from synapse.core.file_events import FileBegun, FileChunked, FileCompleted, FileEnded, FileEvent, FileReceived
+from synapse.core.messages import never_seen, too_many
 from synapse.core.rooms import knows_agent, require_channel
 from synapse.errors import Rejected
 from synapse.protocol.file_commands import BeginFile, CompleteFile, PutChunk, ReceiveFile, WithdrawFile
@@ -266,20 +267,11 @@ def _destination(
         raise Rejected("bad_request", "give to or channel - at `$.body`", {"path": "$.body"})
     names = [require_agent_name(name) for name in dict.fromkeys(command.to)]
     if len(names) > rules.limits.recipients_max:
-        raise Rejected(
-            "limit",
-            f"{len(names)} recipients; at most {rules.limits.recipients_max}: use a channel",
-            {"limit": "recipients_max", "value": rules.limits.recipients_max},
-        )
+        raise too_many(names, rules)
     known = state.agents.by_name
     missing = [name for name in names if name not in known or not knows_agent(state, known[name].id, by)]
     if missing and (not command.create or by.rooms is not None):
-        near = {name: near_names(state, name, by) for name in missing}
-        raise Rejected(
-            "not_found",
-            f"never seen: {', '.join(missing)}; --create sends to a name that has not come yet",
-            {"agents": missing, "near": near},
-        )
+        raise never_seen(state, missing, by)
     if missing:
         require_room_for_agents(state, rules, len(missing))
     ids = {name: state.seq + 1 + index for index, name in enumerate(missing)}

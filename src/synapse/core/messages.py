@@ -228,15 +228,11 @@ def _nobody(room: Room) -> Rejected:
 
 def _send(state: "State", rules: Rules, names: list[str], command: SendMessage, by: By) -> list[Event]:
     if len(names) > rules.limits.recipients_max:
-        raise Rejected(
-            "limit",
-            f"{len(names)} recipients; at most {rules.limits.recipients_max}: use a channel",
-            {"limit": "recipients_max", "value": rules.limits.recipients_max},
-        )
+        raise too_many(names, rules)
     known = state.agents.by_name
     created = [name for name in names if name not in known or not knows_agent(state, known[name].id, by)]
     if created and (not command.create or by.rooms is not None):
-        raise _never_seen(state, created, by)
+        raise never_seen(state, created, by)
     if created:
         require_room_for_agents(state, rules, len(created))
     events: list[Event] = [AgentCreated(name=name, card=Card()) for name in created]
@@ -282,7 +278,18 @@ def _send_role(state: "State", rules: Rules, address: str, command: SendMessage)
     return [*events, sent]
 
 
-def _never_seen(state: "State", names: list[str], by: By) -> Rejected:
+def too_many(names: list[str], rules: Rules) -> Rejected:
+    """More recipients than one message may have."""
+    most = rules.limits.recipients_max
+    return Rejected(
+        "limit",
+        f"{len(names)} recipients; at most {most}: use a channel",
+        {"limit": "recipients_max", "value": most},
+    )
+
+
+def never_seen(state: "State", names: list[str], by: By) -> Rejected:
+    """These recipients are known to nobody, or not to who asks."""
     near = {name: near_names(state, name, by) for name in names}
     hints = "; ".join(f"near {name}: {', '.join(close)}" for name, close in near.items() if close)
     return Rejected(

@@ -1,6 +1,6 @@
 """What happens to resources; `events` has them in its union."""
 
-from typing import Final, TypeAlias, get_args
+from typing import TypeAlias
 
 import msgspec
 
@@ -40,5 +40,3 @@ class ResourceExpired(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 ResourceEvent: TypeAlias = ResourceOffered | ResourceWithdrawn | ResourceExpired
-
-RESOURCE_EVENTS: Final = frozenset(get_args(ResourceEvent))

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from synapse.core.events import Recorded
 from synapse.core.role_events import RoleCreated
 from synapse.core.role_queues import Role, RoleMutation
@@ -38,13 +40,8 @@ def role_shown(
     queue, lends = state.agents.inboxes[role.id], state.soft.lending.lends
     dead = len(queue.dead)
     lent = sum(1 for seq in queue.entries if (role.id, seq) in lends)
-    return RoleInfo(
-        role=role.name,
-        members=len(role.members),
-        messages=queue.last_n,
-        unacked=len(queue.entries),
-        created_at_ms=role.created_at_ms,
-        created_by=role.created_by,
+    return msgspec.structs.replace(
+        role_info(state, role),
         waiting=len(queue.entries) - dead - lent,
         lent=lent,
         dead=dead,

@@ -315,10 +315,8 @@ def decide_create_room(state: "State", rules: Rules, command: CreateRoom, by: By
     _require_may_create(rules, by)
     known = state.rooms.by_name.get(name)
     if known is not None:
-        _require_granted(name, by)
         how = f"join it with synapse room join {name}" if may_see(known, by) else "take another name"
         raise Rejected("already_exists", f"the room {name} exists: {how}", {"room": name})
-    _require_granted(name, by)
     events = _new_room(state, rules, name, command.type, [GENERAL], private=command.private)
     if command.private and by.agent is not None:  # else it would be there for nobody
         events.append(RoomJoined(room=state.seq + 1, agent=by.agent))
@@ -460,14 +458,12 @@ def decide_join_room(state: "State", rules: Rules, command: JoinRoom, by: By) ->
     if room is None:
         if not rules.auto_create:
             require_room(state, command.room, by)
-        _require_granted(command.room, by)
         _require_may_create(rules, by)
         return [*_new_room(state, rules, command.room, "room", [GENERAL]), RoomJoined(room=state.seq + 1, agent=agent)]
     if agent not in room.invited:
         require_room(state, command.room, by)
     if agent in room.members:
         return []
-    _require_granted(room.name, by)
     _require_member_space(rules, room.members, room.name)
     return [RoomJoined(room=room.id, agent=agent, after=_after(state, room, agent))]
 
@@ -483,7 +479,6 @@ def decide_join_channel(state: "State", rules: Rules, command: JoinChannel, by: 
         room = state.rooms.by_name.get(room_name)
         if not rules.auto_create or (room is not None and not may_see(room, by)):
             require_channel(state, command.channel, by)
-        _require_granted(room_name, by)
         _require_may_create(rules, by)
         if room is None:
             channels = [GENERAL] if name == GENERAL else [GENERAL, name]
@@ -505,17 +500,6 @@ def decide_join_channel(state: "State", rules: Rules, command: JoinChannel, by: 
 def _after(state: "State", where: Room | Channel, agent: int) -> int:
     """From where on a new member reads: in a private place from now on, unless it was invited to all of it."""
     return state.seq if where.private and agent not in where.shown_all else 0
-
-
-def _require_granted(room: str, by: By) -> None:
-    """Raises `Rejected(not_permitted)` for a token that is for other rooms only."""
-    if by.rooms is not None and room not in by.rooms:
-        raise Rejected(
-            "not_permitted",
-            f"this token is for the rooms {', '.join(sorted(by.rooms))}; an operator makes one for {room} "
-            "(synapse token create --rooms)",
-            {"room": room, "rooms": sorted(by.rooms)},
-        )
 
 
 def decide_leave_room(state: "State", command: LeaveRoom, by: By) -> list[Event]:

@@ -21,6 +21,7 @@ from synapse.core.sessions import (
     Session,
     find_session,
     own_session,
+    point_from,
     presence_of,
     session_id,
     shown_state,
@@ -101,21 +102,7 @@ def _unchanged(state: "State", session: Session, cursor: str) -> SessionKept:
 
 def point_of(recorded: Recorded, event: SessionCheckpointed, *, is_whole: bool) -> SessionPoint:
     """A checkpoint as it is told, from its event. is_whole: with its data and artefacts."""
-    return _point(
-        Point(
-            seq=recorded.seq,
-            n=event.n,
-            data=event.data,
-            artefacts=event.artefacts,
-            at_ms=recorded.at_ms,
-            task=event.task,
-            lane=event.lane,
-            epoch=event.epoch,
-        ),
-        event.session,
-        event.owner,
-        is_whole=is_whole,
-    )
+    return _point(point_from(recorded, event), event.session, event.owner, is_whole=is_whole)
 
 
 def _point(point: Point, session: int, owner: str, *, is_whole: bool) -> SessionPoint:

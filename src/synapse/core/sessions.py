@@ -365,6 +365,20 @@ def presence_of(state: "State", session: Session, lease_ms: int) -> str:
 # What `apply` does.
 
 
+def point_from(recorded: Recorded, event: SessionCheckpointed) -> Point:
+    """A checkpoint, from its event."""
+    return Point(
+        seq=recorded.seq,
+        n=event.n,
+        data=event.data,
+        artefacts=event.artefacts,
+        at_ms=recorded.at_ms,
+        task=event.task,
+        lane=event.lane,
+        epoch=event.epoch,
+    )
+
+
 def apply_session(state: "State", recorded: Recorded, event: SessionEvent) -> None:
     """The sessions' part of `kernel.apply`."""
     sessions = state.sessions
@@ -380,16 +394,7 @@ def apply_session(state: "State", recorded: Recorded, event: SessionEvent) -> No
             session = sessions.by_id[event.session]
             sessions.bytes -= session.size
             session.points = event.n
-            session.last = Point(
-                seq=recorded.seq,
-                n=event.n,
-                data=event.data,
-                artefacts=event.artefacts,
-                at_ms=recorded.at_ms,
-                task=event.task,
-                lane=event.lane,
-                epoch=event.epoch,
-            )
+            session.last = point_from(recorded, event)
             sessions.bytes += session.size
             if event.lane in state.lanes.by_id:
                 state.lanes.by_id[event.lane].checkpoints += 1

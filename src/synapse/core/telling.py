@@ -54,7 +54,7 @@ def announce(
     if type(event) is LeaseGranted or type(event) is LeaseReleased:
         room = event.room if type(event) is LeaseReleased else event.ask.room
         if room in apart:
-            _tell_apart(told, keys, room, shown_usual(journal_id, recorded, event), is_only=apart[room])
+            told += _lease_notices(keys, apart, room, shown_usual(journal_id, recorded, event))
         elif LEASES in keys:
             told.append((LEASES, shown_usual(journal_id, recorded, event)))
     elif type(event) is MessagePosted:
@@ -82,10 +82,7 @@ def announce(
         place = room_of_lease(event)
         change = None if place is None else shown_change(journal_id, recorded)
         if place is not None and change is not None:
-            if place in apart:
-                _tell_apart(told, keys, place, change, is_only=apart[place])
-            elif LEASES in keys:
-                told.append((LEASES, change))
+            told += _lease_notices(keys, apart, place, change)
         if isinstance(event, QuestionEvent) and f"qu/{event.room}" in keys:
             told.append((f"qu/{event.room}", shown_question_change(journal_id, recorded, event)))
         for agent in arrivals(event):
@@ -96,10 +93,13 @@ def announce(
     return told
 
 
-def _tell_apart(
-    told: list[tuple[str, Notice]], keys: Container[str], room: int, change: Notice, *, is_only: bool
-) -> None:
-    told += [(key, change) for key in (LEASES, f"{LEASES}/{room}") if key in keys and not (is_only and key == LEASES)]
+def _lease_notices(
+    keys: Container[str], apart: Mapping[int, bool], room: int, change: Notice
+) -> list[tuple[str, Notice]]:
+    """What followers of leases are told of one in this room; apart: as of `announce`."""
+    found: list[tuple[str, Notice]] = [] if apart.get(room) or LEASES not in keys else [(LEASES, change)]
+    own = f"{LEASES}/{room}"
+    return [*found, (own, change)] if room in apart and own in keys else found
 
 
 def _letter(recorded: Recorded, event: Mail) -> Letter:

@@ -3,6 +3,7 @@
 Both run inside a turn. What usually happens (a message without mentions, leases) is looked at in the turn itself.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from synapse.core import telling
@@ -15,7 +16,9 @@ from synapse.core.events import (
     MessagesDropped,
     MessageSent,
     Recorded,
+    RoomCreated,
     RoomDeleted,
+    RoomJoined,
     RoomLeft,
 )
 from synapse.core.mail import Mail
@@ -40,11 +43,25 @@ def take_effect(turns: "Turns", entry: Recorded) -> None:
             turns.letters.on_event(event)
         case RoomLeft() | ChannelLeft() | MemberRemoved():
             _hide(turns, event)
+        case RoomJoined() | RoomCreated():
+            _show(turns, event)
         case ChannelDeleted() | RoomDeleted():
             turns.after_release(lambda: turns.feeds.end_gone(list(turns.peers.connections.values())))
             turns.after_release(turns.signals.forget_gone)
         case _:
             pass
+
+
+def _show(turns: "Turns", event: RoomJoined | RoomCreated) -> None:
+    """Leases of a room are told to who came into a private one, and to who has a token for its name when it is made."""
+    if isinstance(event, RoomCreated):
+        connections = [other for other in turns.peers.connections.values() if event.name in (other.by.rooms or ())]
+    elif event.room in turns.state.rooms.private:
+        connections = list(turns.of_agent.get(turns.state.agents.by_id[event.agent].name, ()))
+    else:
+        return
+    for subscription in turns.feeds.widen(connections):
+        turns.after_release(partial(turns.feeds.start, subscription))
 
 
 def _hide(turns: "Turns", event: RoomLeft | ChannelLeft | MemberRemoved) -> None:
@@ -56,7 +73,7 @@ def _hide(turns: "Turns", event: RoomLeft | ChannelLeft | MemberRemoved) -> None
         return
     ended = turns.feeds.end_hidden(turns.of_agent.get(agent.name, ()), room, channel)
     if ended:
-        turns.after_release(lambda: turns.feeds.say_hidden(ended))
+        turns.after_release(lambda: turns.feeds.say_gone(ended))
 
 
 def pass_time(turns: "Turns") -> None:

@@ -19,7 +19,7 @@ from synapse.core.messages import shown_posted
 from synapse.core.retention import floor_of, too_old
 from synapse.core.state import State
 from synapse.core.telling import announce
-from synapse.core.topics import LEASES_OF, Topics, floors_of, is_topic, keys_on_disk, keys_told
+from synapse.core.topics import LEASES_OF, Topics, floors_of, is_topic, keys_on_disk, keys_told, lease_keys
 from synapse.errors import JournalError
 from synapse.hub.connection import Connection
 from synapse.hub.threads import Worker
@@ -38,7 +38,7 @@ RECENT_BYTES_MAX: Final = 4 * 1024 * 1024
 class Subscription:
     """One feed of one connection. position: everything up to this seq was sent, while it is catching up. floors: by
     key, the seq behind which its agent reads what is private. missed, missed_activity: how many signals, or notices of
-    activity, it was not told since the last one."""
+    activity, it was not told since the last one. has_leases: it follows those of every room that its agent may see."""
 
     id: int
     connection: Connection
@@ -54,6 +54,7 @@ class Subscription:
     has_activity: bool = False
     missed: int = 0
     missed_activity: int = 0
+    has_leases: bool = False
 
 
 class Recent:
@@ -213,13 +214,8 @@ class Feeds:
                     if key.startswith(("ch/", "kv/", "pl/", "qu/", "to/"))
                 ):
                     continue
-                ended = Broken(
-                    subscription=subscription.id,
-                    code="not_found",
-                    detail="a channel or room of this subscription was deleted; subscribe to the others again",
-                )
                 self.end(subscription)
-                self._say(subscription, [encode_notice(self.durable, ended)])
+                self.say_gone([subscription])
 
     def end_hidden(self, connections: Iterable[Connection], room: int, channel: int | None) -> list[Subscription]:
         """An agent may not see a private place any more: what these connections of it follow of it ends at once, before
@@ -239,8 +235,27 @@ class Feeds:
             self.end(subscription)
         return ended
 
-    def say_hidden(self, ended: Iterable[Subscription]) -> None:
-        """That is durable: their peers follow again what is left."""
+    def widen(self, connections: Iterable[Connection]) -> list[Subscription]:
+        """These connections may see a room since the event that was just folded in: where leases are followed, those
+        of the room are followed too. What is changed here is behind now, so that nothing is told twice or left out;
+        `start` it when the turn is durable."""
+        behind: list[Subscription] = []
+        for connection in connections:
+            for subscription in connection.subscriptions.values():
+                may_see = lease_keys(self._state, connection.by) if subscription.has_leases else []
+                more = [key for key in may_see if key not in subscription.keys]
+                if not more:
+                    continue
+                if subscription.is_live:
+                    self._leave_live(subscription)
+                    subscription.position = self.durable
+                subscription.keys = (*subscription.keys, *more)
+                subscription.floors |= floors_of(self._state, more, subscription.agent)
+                behind.append(subscription)
+        return behind
+
+    def say_gone(self, ended: Iterable[Subscription]) -> None:
+        """What they follow is gone, or hidden, and that is durable: their peers follow again what is left."""
         for subscription in ended:
             why = Broken(
                 subscription=subscription.id,

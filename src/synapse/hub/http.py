@@ -12,11 +12,14 @@ from urllib.parse import urlsplit
 import h11
 
 HEAD_BYTES_MAX: Final = 8 * 1024
+WEBSOCKET_PATH: Final = "/"
+NOTHING_HERE: Final = f"nothing here; GET /health or /metrics, or a WebSocket at {WEBSOCKET_PATH}"
 _LOCAL_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 
 
 class Head(NamedTuple):
-    """What the head of a request says. origins, hosts, authorizations: one item for each header line."""
+    """What the head of a request says. path: without its query. origins, hosts, authorizations: one item for each
+    header line."""
 
     is_upgrade: bool
     path: str
@@ -70,7 +73,8 @@ def read_head(head: bytes) -> Head | None:
                 authorizations.append(text)
             case b"upgrade":
                 is_upgrade = is_upgrade or text.lower() == "websocket"
-    return Head(is_upgrade, request_line[1].decode("latin-1"), origins, hosts, authorizations)
+    path = request_line[1].decode("latin-1").partition("?")[0]
+    return Head(is_upgrade, path, origins, hosts, authorizations)
 
 
 @dataclass(slots=True, frozen=True)
@@ -188,7 +192,7 @@ class Exchange:
             return self._respond(request, 405, b"only GET and HEAD here\n", [("Allow", "GET, HEAD")])
         page = self._page(path)
         if page is None:
-            return self._respond(request, 404, b"nothing here; GET /health or /metrics, or a WebSocket at /\n")
+            return self._respond(request, 404, f"{NOTHING_HERE}\n".encode())
         return self._respond(request, page.status, page.body, [("Content-Type", page.content_type)])
 
     def _respond(

@@ -290,6 +290,7 @@ class Requests:
         require_kept(state, {**named, **{key: _called_room(state, key) for key in followed}}, since)
         keys = (*(key for key, _ in found), *followed, *apart)
         subscription = feeds.open(connection, keys, connection.by.agent, since, has_presence=command.presence)
+        subscription.has_leases = command.leases
         self._turns.signals.follow(subscription, activity=command.activity)
         self._turns.reply(
             connection,
@@ -394,9 +395,7 @@ class Requests:
 
     def _list_inbox(self, connection: Connection, request_id: RequestId, command: ListInbox) -> None:
         agent, turns, state = connection.by.require_agent(), self._turns, self._state
-        most = self._limits.page_items_max
-        if not 1 <= command.limit <= most:
-            raise Rejected("bad_request", f"limit {command.limit} must be 1 to {most} - at `$.body.limit`")
+        require_limit(command.limit, self._limits.page_items_max)
         after = -1 if command.after is None else seq_of_message(command.after)
         every = list(in_order(state, agent))
         rest = [(inbox, entry) for inbox, entry in every if entry.seq > after]

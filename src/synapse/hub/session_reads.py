@@ -1,6 +1,8 @@
 """What is read of work sessions and lanes from the journal: checkpoints and messages, newest first."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 from msgspec import UNSET
@@ -23,34 +25,43 @@ from synapse.protocol.lane_replies import LaneEntry, LaneInfo, LaneShown
 from synapse.protocol.session_commands import ReadSessionPoints
 from synapse.protocol.session_replies import SessionPoint, SessionPoints
 
+_Item = TypeVar("_Item")
+
+
+def _scan(
+    state: State,
+    key: str,
+    called: str,
+    asked: ReadSessionPoints | ShowLane,
+    show: Callable[[Recorded], _Item | None],
+) -> Scan[_Item]:
+    """What is under one key, newest first. Raises `Rejected`: `log_diverged`, `bad_request`."""
+    journal_id, head = state.journal_id, state.seq
+    return Scan(
+        keys=(key,),
+        called=called,
+        since=None,
+        before=None if asked.after is None else seq_of(asked.after, journal_id, head),
+        head=head,
+        journal_id=journal_id,
+        limit=asked.limit,
+        floor=lambda: floor_of(state.retention.floors, key),
+        show=show,
+        size=lambda item: len(msgspec.json.encode(item)),
+    )
+
 
 def points_scan(state: State, command: ReadSessionPoints, by: By, items_max: int) -> Scan[SessionPoint]:
     """What a request for checkpoints looks for. Raises `Rejected`: `not_found`, `bad_request`, `log_diverged`."""
     require_limit(command.limit, items_max)
     named = command.session
     session = own_session(state, None, by) if named is None else find_session(state, named, by)
-    key, head, journal_id = f"se/{session.id}", state.seq, state.journal_id
 
     def show(recorded: Recorded) -> SessionPoint | None:
         event = recorded.event
         return point_of(recorded, event, is_whole=True) if isinstance(event, SessionCheckpointed) else None
 
-    return Scan(
-        keys=(key,),
-        called=f"session {session_id(session.id)}",
-        since=None,
-        before=None if command.after is None else seq_of(command.after, journal_id, head),
-        head=head,
-        journal_id=journal_id,
-        limit=command.limit,
-        floor=lambda: floor_of(state.retention.floors, key),
-        show=show,
-        size=_size,
-    )
-
-
-def _size(point: SessionPoint) -> int:
-    return len(msgspec.json.encode(point))
+    return _scan(state, f"se/{session.id}", f"session {session_id(session.id)}", command, show)
 
 
 def read_points(pages: Pages, scan: Scan[SessionPoint]) -> SessionPoints:
@@ -79,20 +90,7 @@ def lane_query(state: State, command: ShowLane, by: By, items_max: int) -> LaneQ
     """What a request for a lane looks for. Raises `Rejected`: `not_found`, `bad_request`, `log_diverged`."""
     require_limit(command.limit, items_max)
     lane, info = shown_lane(state, command.lane, by)
-    key, head, journal_id = f"la/{lane}", state.seq, state.journal_id
-    scan = Scan(
-        keys=(key,),
-        called=f"lane {info.lane}",
-        since=None,
-        before=None if command.after is None else seq_of(command.after, journal_id, head),
-        head=head,
-        journal_id=journal_id,
-        limit=command.limit,
-        floor=lambda: floor_of(state.retention.floors, key),
-        show=_entry,
-        size=lambda entry: len(msgspec.json.encode(entry)),
-    )
-    return LaneQuery(lane, info, scan)
+    return LaneQuery(lane, info, _scan(state, f"la/{lane}", f"lane {info.lane}", command, _entry))
 
 
 def _entry(recorded: Recorded) -> LaneEntry | None:

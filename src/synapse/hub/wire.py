@@ -23,7 +23,15 @@ from websockets.protocol import State as WebSocketState
 from websockets.server import ServerProtocol
 
 from synapse.hub.frames import PLAIN_TEXT, frame_at, plain_texts, text_frame, unmasked
-from synapse.hub.http import HEAD_BYTES_MAX, Admitted, Exchange, plain_response, read_head
+from synapse.hub.http import (
+    HEAD_BYTES_MAX,
+    NOTHING_HERE,
+    WEBSOCKET_PATH,
+    Admitted,
+    Exchange,
+    plain_response,
+    read_head,
+)
 from synapse.protocol.codec import encode_error, encode_notice
 from synapse.protocol.codes import CLOSE_BAD_DATA, CLOSE_FLOOD, CLOSE_TOO_BIG
 from synapse.protocol.notices import Closing
@@ -317,7 +325,9 @@ class WebPeer(Peer):
         if not isinstance(verdict, Admitted):
             self._refuse(verdict.status, verdict.reason)
             return
-        if head.is_upgrade:
+        if head.is_upgrade and head.path != WEBSOCKET_PATH:
+            self._refuse(404, NOTHING_HERE)
+        elif head.is_upgrade:
             self._upgrade(whole, end + 4, verdict)
         else:
             self._http = Exchange(self._listeners.page)

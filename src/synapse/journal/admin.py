@@ -87,7 +87,8 @@ class BackupReport:
 class ReplacedReport:
     """What restore or adopt put in place. head: the seq of its `journal.adopted`. aside: where the files of before are.
 
-    dropped: how many seqs at the end, acknowledged or seen in the file, are not in the new journal.
+    dropped: how many events at the end, acknowledged or seen in the home's file, are not in the new journal; counted of
+    a restore or an import where what it brings is an earlier state of what was there.
     """
 
     journal_id: str
@@ -275,7 +276,7 @@ def _replace(files: Files, reader: Source, *, reason: str, known: int, at_ms: in
             data = reader.base(compaction)
             base_state(files, compaction, core_folding(), data, reader.hash_at(compaction.upto))
             write_base(files, compaction.upto, data)
-        dropped = max(_highest_of_old(files, reader, reason) - last, 0)
+        dropped = _lost_after(files, reader, last)
         adopted = JournalAdopted(
             hub_id=identity.hub_id,
             journal_id=identity.journal_id,
@@ -399,17 +400,15 @@ def _highest_known(files: Files) -> int:
     return max(seq for seq in (0, head, mark.seq if mark else 0, *spoken) if seq < 1 << 53)
 
 
-def _highest_of_old(files: Files, reader: Source, reason: str) -> int:
-    """Up to where the adopted journal itself went. A restore or an import drops nothing of its source."""
+def _lost_after(files: Files, source: Source, last: int) -> int:
+    """How many events that the home had, as far as its files tell, come after `last`, where the new journal ends; 0
+    when the home had another journal, or none."""
+    found, tip, journal_id = 0, last, source.identity.journal_id
+    with suppress(JournalError), closing(JournalReader(files.home)) as home:
+        if home.hash_at(last) == source.hash_at(last):
+            found, tip, journal_id = home.count_after(last), home.tip()[0], home.identity.journal_id
     mark = peek_mark(files)
-    if reason != "adopt":
-        return 0
-    is_same = mark is not None and mark.journal_id == reader.identity.journal_id
-    try:
-        head = reader.tip()[0]
-    except JournalError:
-        head = 0
-    return max(head, mark.seq if mark is not None and is_same else 0)
+    return found if mark is None or mark.journal_id != journal_id else found + max(mark.seq - tip, 0)
 
 
 def _of_a_journal(files: Files) -> list[Path]:

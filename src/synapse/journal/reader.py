@@ -105,6 +105,11 @@ class JournalReader:
         found: list[tuple[bytes]] = self._all("SELECT hash FROM events WHERE seq = ?", seq)
         return found[0][0] if found else None
 
+    def count_after(self, seq: int) -> int:
+        """How many events there are after `seq`."""
+        found: list[tuple[int]] = self._all("SELECT count(*) FROM events WHERE seq > ?", seq)
+        return found[0][0]
+
     def compaction(self) -> JournalCompacted | None:
         """The last compaction, or None before the first."""
         found = self._all(_LAST_COMPACTION)

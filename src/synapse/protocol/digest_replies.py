@@ -72,11 +72,11 @@ class DigestOwn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class DigestCounts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How many of something, by name. of: `questions` to people (mine, and those that are for me to answer), `tasks` by
-    status, `held` leases by owner, `agents` by presence, `unacked` messages to all, and `dead` ones; these are as of
-    now. After `since`, what others did: `messages` by channel, `plan`, `leases` and `values` by change, `inbox` by
-    kind, and who `came`. counts: the largest. total: with those not named. at_least: more than is looked through,
-    or some of it is not kept."""
+    """How many of something, by name. of: `questions` to people (mine, and those that are for me to answer), what
+    waits in the queues of my `roles`, `tasks` by status, `held` leases by owner, `agents` by presence, `unacked`
+    messages to all, and `dead` ones; these are as of now. After `since`, what others did: `messages` by channel,
+    `plan`, `leases` and `values` by change, `inbox` by kind, and who `came`. counts: the largest. total: with those not
+    named. at_least: more than is looked through, or some of it is not kept."""
 
     of: str
     counts: dict[str, int]

@@ -78,7 +78,16 @@ def test_a_refused_claim_names_holder_epoch_time_and_what_to_do(hub: RealHub, ro
 
 @pytest.mark.parametrize(
     "words",
-    ["claim T1", "lock x -- true", "renew T1", "release T1", "checkpoint T1 null", "handoff T1 --to b", "withdraw T1"],
+    [
+        "claim T1",
+        "lock x -- true",
+        "renew T1",
+        "park T1",
+        "release T1",
+        "checkpoint T1 null",
+        "handoff T1 --to b",
+        "withdraw T1",
+    ],
 )
 def test_the_local_user_holds_nothing(hub: RealHub, words: str) -> None:
     done = hub.run(*words.split())
@@ -139,6 +148,22 @@ def test_renew_release_and_their_epochs(hub: RealHub) -> None:
     released = hub.json("--name", "ada", "release", "T1")
     assert (released["task"], released["released"], "cursor" in released) == ("T1", True, True)
     assert hub.json("--name", "ada", "release", "T1", code=4)["error"]["code"] == "not_found"
+
+
+def test_a_lease_is_parked_by_hand_and_runs_on(hub: RealHub) -> None:
+    epoch = claim(hub, "ada", "T1")["epoch"]
+    parked = hub.json("--name", "ada", "park", "T1")
+    assert (parked["status"], parked["expires_at_ms"], parked["epoch"]) == ("parked", None, epoch)
+    assert "T1" in (words := hub.run("--name", "ada", "park", "T1").stdout)
+    assert "parked" in words
+    assert hub.json("state")["leases"][0]["status"] == "parked"
+    running = hub.json("park", "--off", SYNAPSE_NAME="ada", SYNAPSE_TASK="T1", SYNAPSE_EPOCH=str(epoch))
+    assert (running["status"], running["expires_at_ms"] > 0) == ("held", True)
+    assert hub.json("--name", "ada", "park", "T1", "--epoch", str(epoch - 1), code=3)["error"]["code"] == "stale_epoch"
+    assert hub.json("--name", "bob", "park", "T1", code=3)["error"]["code"] == "not_holder"
+    hub.json("--name", "ada", "ask", "May I?", "--task", "T1")
+    assert hub.json("--name", "ada", "park", "T1", "--off", code=3)["error"]["code"] == "not_empty"
+    assert hub.json("--name", "ada", "park", code=2)["error"]["code"] == "usage"
 
 
 def test_task_and_epoch_come_from_the_environment_of_a_lock(hub: RealHub) -> None:

@@ -304,6 +304,8 @@ def test_over_the_websocket_too(hub: RealHub) -> None:
     wrong = hub.json("--uri", hub.websocket, "--token-file", str(hub.home / "wrong"), "send", "x", code=77)
     assert wrong["error"]["code"] == "unauthorized"
     assert hub.json("--uri", hub.websocket, "room", "delete", "main", code=77)["error"]["code"] == "not_permitted"
+    elsewhere = hub.run("--uri", f"{hub.websocket}/ws", "--token-file", str(hub.home / "token"), "send", "x")
+    assert (elsewhere.returncode, "404: nothing here" in elsewhere.stderr) == (69, True)
     listening = hub.begin("--uri", hub.websocket, "--name", "bob", "listen", "--json")
     wait_until_listening(hub, "bob")
     hub.json("send", "y")

@@ -57,7 +57,7 @@ def test_half_a_line_is_a_usage_error(hub: RealHub, tmp_path: Path) -> None:
     for words in (
         ("send", "text", "--chunked"),
         ("send", "--chunked"),
-        ("send", "--chunked", "--file", str(tmp_path / "x"), "--target", "bob"),
+        ("send", "--chunked", "--file", str(tmp_path / "x"), "--target", "all"),
     ):
         assert hub.run(*words, "--name", "ada").returncode == 2
     sent = hub.json("send", "--chunked", "--file", str(tmp_path / "x"), "--name", "ada")
@@ -66,6 +66,24 @@ def test_half_a_line_is_a_usage_error(hub: RealHub, tmp_path: Path) -> None:
     assert "--save PATH" in without.stderr
     nobody = hub.run("send", "--chunked", "--file", str(tmp_path / "x"), "--to", "nobody", "--name", "ada")
     assert nobody.returncode == 4
+
+
+def test_whoever_takes_what_a_role_was_sent_can_receive_it(hub: RealHub, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"x")
+    for name in ("bob", "eve"):
+        hub.json("role", "join", "reviewer", "--name", name)
+    send = ("send", "--chunked", "--file", str(tmp_path / "x"), "--name", "ada", "--target")
+    assert hub.json(*send, "role:reviewer")["to"] == ["role:reviewer"]
+    for name in ("bob", "eve"):
+        taken = hub.json("wait", "--no-ack", "--name", name, "--wait=5")
+        assert hub.json("receive", taken["id"], "--save", str(tmp_path / name), "--name", name)["verified"] is True
+    hub.json("inbox", "--ack", taken["id"], "--name", name)
+    assert "before it is acked" in hub.run("receive", taken["id"], "--save", str(tmp_path / "z"), "--name", name).stderr
+    assert hub.json(*send, "main:general")["n"] == 1
+    hub.json("role", "leave", "reviewer", "--name", "bob")
+    hub.json("role", "leave", "reviewer", "--name", "eve")
+    empty = hub.run(*send, "role:reviewer")
+    assert (empty.returncode, "has no members" in empty.stderr) == (1, True)
 
 
 def killed_after(process: "subprocess.Popen[str]", is_time: "Callable[[], bool]") -> None:

@@ -106,13 +106,24 @@ def test_the_board_and_the_digest_say_what_waits_for_a_person(hub: RealHub) -> N
     assert "questions to people: 1 mine" in hub.run("digest", **ADA).stdout
 
 
-def test_a_watcher_hears_of_questions_as_they_come(hub: RealHub) -> None:
-    watcher = hub.begin("questions", "--watch", "--json", **BOB)
+@pytest.mark.parametrize("which", ["all", "main", "all, with a token for everything"])
+def test_a_watcher_hears_of_questions_as_they_come(hub: RealHub, which: str) -> None:
+    named = which == "main"
+    flags = ["--room", "main"] if named else []
+    if "token" in which:  # it sees that the private room is there, and does not read it
+        (hub.home / "admin").write_text(hub.run("token", "create", "--role", "admin").stdout)
+        flags = ["--uri", hub.websocket, "--token-file", str(hub.home / "admin")]
+    hub.json("room", "join", "lab", SYNAPSE_NAME="ada")
+    hub.json("room", "create", "den", "--private", SYNAPSE_NAME="ada")
+    watcher = hub.begin("questions", "--watch", "--json", *flags, **BOB)
     assert watcher.stderr is not None
     assert watcher.stdout is not None
     assert "watching" in watcher.stderr.readline()
     assert json.loads(watcher.stdout.readline())["questions"] == []
+    elsewhere = hub.json("ask", "And here?", "--room", "lab", SYNAPSE_NAME="ada")["id"]
+    hub.json("ask", "Not for you", "--room", "den", SYNAPSE_NAME="ada")
     question = hub.json("ask", "Which?", SYNAPSE_NAME="ada")["id"]
     hub.json("dismiss", question)
-    told = [json.loads(watcher.stdout.readline()) for _ in range(2)]
-    assert [(one["change"], one["id"]) for one in told] == [("asked", question), ("dismissed", question)]
+    expected = [*([] if named else [("asked", elsewhere)]), ("asked", question), ("dismissed", question)]
+    told = [json.loads(watcher.stdout.readline()) for _ in expected]
+    assert [(one["change"], one["id"]) for one in told] == expected

@@ -26,6 +26,23 @@ def test_a_role_is_joined_listed_left_and_deleted(hub: RealHub) -> None:
     assert hub.json("role", "info", "review", code=4)["error"]["code"] == "not_found"
 
 
+def test_who_listens_and_who_reads_a_digest_is_told_what_waits_in_queues(hub: RealHub) -> None:
+    hub.json("role", "join", "review", *ANN)
+    for text in ("one", "two"):
+        hub.json("send", "--target", "role:review", text, *CLEO)
+    assert "wait in queues of your roles: 2 review" in hub.run("digest", *ANN).stdout
+    for who, said in ((ANN, "synapse: 2 in the queues of your roles: synapse wait takes one"), (CLEO, "")):
+        listening = hub.begin("listen", "--json", *who)
+        hub.until(lambda status: status["counts"]["subscriptions"] == 1, "status")
+        hub.json("send", "here")
+        assert listening.stdout is not None
+        assert json.loads(listening.stdout.readline())["body"] == "here"
+        listening.send_signal(signal.SIGINT)
+        _, words = listening.communicate(timeout=10)
+        assert words.startswith(said or "synapse: listening")
+        assert words.count("\n") == (2 if said else 1)
+
+
 def test_a_message_to_a_role_is_taken_by_one_of_two_and_by_the_other_when_the_first_is_killed(hub: RealHub) -> None:
     hub.json("role", "join", "review", *ANN)
     hub.json("role", "join", "review", *BOB)

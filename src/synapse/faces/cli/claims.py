@@ -1,5 +1,5 @@
-"""The life of a lease by one-shot calls: `claim`, `renew`, `release`, `checkpoint`, `handoff`, `withdraw`, and the
-checks of guards, `lease check` and `claims check`.
+"""The life of a lease by one-shot calls: `claim`, `renew`, `release`, `park`, `checkpoint`, `handoff`, `withdraw`, and
+the checks of guards, `lease check` and `claims check`.
 
 Rule: the epoch is sent where one is known: `--epoch`, else SYNAPSE_EPOCH when SYNAPSE_TASK names the same task, as
 `lock` sets both. Without one the hub takes the lease on the task that this agent got last.
@@ -65,6 +65,11 @@ def release(call: Call) -> int:
     answer = call.open_as(call.worker).ask("lease.release", body)
     call.show(answer, f"{field(answer, 'task')} is free, epoch {field(answer, 'epoch')} is over")
     return EXIT_OK
+
+
+def park(call: Call) -> int:
+    """Let the time of a lease stand still, or run on."""
+    return _held(call, "lease.park", {**given_task(call), "parked": not call.parsed.has("off")})
 
 
 def withdraw(call: Call) -> int:

@@ -2,7 +2,7 @@
 
 from time import monotonic
 
-from synapse.client.chunks import carry_out, sent
+from synapse.client.chunks import carry_out, members_of, sent, split_target
 from synapse.client.link import Link, NoAnswer
 from synapse.errors import EXIT_OK, Disconnected, HubUnreachable, Rejected
 from synapse.faces.cli.call import Call, come_back, is_passing, pages
@@ -54,9 +54,13 @@ def bring(call: Call, link: Link, message: "Json") -> "tuple[Link, Json, str]":
     on, the body that says so, and the key under which that is sent once."""
     to, channel = message.get("to"), message.get("channel")
     names = tuple(map(str, to)) if isinstance(to, list) else ()
+    asked = Asked(call, link)
+    if "target" in message:
+        names, channel, role = split_target(str(message["target"]))
+        if role is not None:
+            names = members_of(role, pages(link, "role.info", {"role": role}, ("participants",)).get("participants"))
     place = None if names else str(channel or call.home_channel)
     steps = sent(str(message["body"]), to=names, channel=place, create="create" in message)
-    asked = Asked(call, link)
     manifest = carry_out(steps, asked)
     return asked.link, manifest.body(), manifest.idem_key
 

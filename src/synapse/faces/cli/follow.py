@@ -37,17 +37,34 @@ def listen(call: Call) -> int:
         subscription["activity"] = True
     what = channels or ([] if parsed.has("activity") else [call.home_channel, "inbox"])
     words = f"listening as {call.me.name}: {', '.join(what + ['activity'] * parsed.has('activity'))}"
-    return stay(call, subscription, words, lambda link, notice: _show(call, link, notice))
+    is_first = True
+
+    def follow(link: Link) -> "Json":
+        nonlocal is_first
+        if is_first and subscription["inbox"]:
+            _say_shared(link)
+        is_first = False
+        return subscription
+
+    return stay(call, follow, words, lambda link, notice: _show(call, link, notice))
+
+
+def _say_shared(link: Link) -> None:
+    """What waits in the queues of roles is told to nobody: it is taken."""
+    shared = link.ask("inbox.list", {"limit": 1}).get("shared")
+    if isinstance(shared, int) and shared > 0:
+        print_words(f"{shared} in the queues of your roles: synapse wait takes one, synapse inbox shows them")
 
 
 def stay(
     call: Call,
-    subscription: "Json",
+    subscription: "Json | Callable[[Link], Json]",
     words: str,
     show: "Callable[[Link, Notice], str | None]",
     begin: "Callable[[Link], None] | None" = None,
 ) -> int:
-    """Follow a feed until somebody ends it, from `--since` on if that is given. words: said once it stands.
+    """Follow a feed until somebody ends it, from `--since` on if that is given. subscription: what is followed, or what
+    finds out on each new connection. words: said once it stands.
 
     show: prints a notice and answers the cursor it brings. begin: called once it stands, before the first notice is
     shown. Comes back only by an error or a signal.
@@ -57,8 +74,8 @@ def stay(
     is_first = True
     while True:
         try:
-            body = subscription if since is None else {**subscription, "since": since}
-            answer = link.ask("feed.subscribe", body)
+            body = subscription(link) if callable(subscription) else subscription
+            answer = link.ask("feed.subscribe", body if since is None else {**body, "since": since})
             if is_first:
                 print_words(words)
                 _warn_of_ephemeral(answer, since)

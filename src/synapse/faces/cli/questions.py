@@ -190,14 +190,21 @@ def _show_list(call: Call, answer: "Json") -> None:
 
 
 def _watch(call: Call, body: "Json") -> int:
+    from synapse.faces.cli.call import pages
     from synapse.faces.cli.follow import cursor_in, stay
 
-    room = call.around.get("room") or MAIN
+    room = body.get("room")
+
+    def rooms(link: Link) -> "Json":
+        """All rooms that are there now and that the caller reads."""
+        if room is not None:
+            return {"questions": [room]}
+        listed = pages(link, "room.list", {}, ("rooms",)).get("rooms")
+        found = [one for one in listed if _reads(link, one)] if isinstance(listed, list) else []
+        return {"questions": [one["room"] for one in found]}
 
     def begin(link: Link) -> None:
-        from synapse.faces.cli.call import pages
-
-        _show_list(call, pages(link, "question.list", {**body, "room": room}, ("questions",)))
+        _show_list(call, pages(link, "question.list", body, ("questions",)))
 
     def show(link: Link, notice: "Notice") -> str | None:
         cursor = cursor_in(notice)
@@ -207,17 +214,30 @@ def _watch(call: Call, body: "Json") -> int:
             _show_change(call, notice.body)
         return cursor
 
-    return stay(call, {"questions": [room]}, f"watching questions of {room}", show, begin)
+    return stay(call, rooms, f"watching questions of {room or 'all rooms'}", show, begin)
+
+
+def _reads(link: Link, room: "Json") -> bool:
+    """True unless it is a private room that the caller sees in the list, as an admin does, and is no member of."""
+    if not room.get("private"):
+        return True
+    try:
+        link.ask("question.list", {"room": room["room"], "limit": 1})
+    except Rejected as error:
+        if error.code != "not_found":
+            raise
+        return False
+    return True
 
 
 def _show_change(call: Call, change: "Json") -> None:
     if call.as_json:
         print_json(change)
         return
+    where = "" if change.get("room") == MAIN else f"  ({field(change, 'room')})"
     said = f"  {field(change, 'answer')}" if change.get("answer") is not None else ""
-    print_text(
-        f"{field(change, 'change'):10}{field(change, 'id')}  {field(change, 'title')}{said}  by {field(change, 'by')}"
-    )
+    what = f"{field(change, 'change'):10}{field(change, 'id')}  {field(change, 'title')}"
+    print_text(f"{what}{where}{said}  by {field(change, 'by')}")
 
 
 def question_show(call: Call) -> int:

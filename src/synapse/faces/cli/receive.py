@@ -59,16 +59,22 @@ def _fetch(call: Call, name: str, message: "Json", manifest: Manifest) -> int:
 
 
 def _message(call: Call, name: str, channel: str | None) -> "Json":
-    """The message of that id: the one event behind the position before it."""
+    """The message of that id: the one event behind the position before it; or what is not acked in a queue of my roles,
+    of which no history is told."""
     if name[:1] != "m" or not name[1:].isdecimal():
         raise UsageError(f"{name!a} is no message id: m and a number")
     link = call.open()
     before = f"{link.await_welcome().get('journal_id')}:{int(name[1:]) - 1}"
     where: Json = {"inbox": True} if channel is None else {"channel": channel}
-    page = link.ask("history.read", {**where, "since": before, "limit": 1})
-    messages = page.get("messages")
-    found: Json = messages[0] if isinstance(messages, list) and messages else {}
+    found = _first(link.ask("history.read", {**where, "since": before, "limit": 1}))
+    if found.get("id") != name and channel is None:
+        found = _first(link.ask("inbox.list", {"after": f"m{int(name[1:]) - 1}", "limit": 1}))
     if found.get("id") != name:
-        place = "my inbox" if channel is None else channel
+        place = "my inbox (what a role was sent is received before it is acked)" if channel is None else channel
         raise Rejected("not_found", f"no message {name} ever came into {place}", {"id": name})
     return found
+
+
+def _first(page: "Json") -> "Json":
+    messages = page.get("messages")
+    return messages[0] if isinstance(messages, list) and messages else {}

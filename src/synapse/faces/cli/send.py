@@ -56,8 +56,8 @@ def _message(call: Call) -> "Json":
     if parsed.has("wait") and not to and (target is None or (":" in target and not target.startswith("role:"))):
         raise UsageError("only direct messages have receipts: --wait needs --to, or a --target that is no channel")
     message: Json = {"body": _content(call)}
-    if parsed.has("chunked") and (target is not None or parsed.text("file") is None):
-        raise UsageError("--chunked sends a file: give --file PATH, and --to or --channel")
+    if parsed.has("chunked") and (target == "all" or parsed.text("file") is None):
+        raise UsageError("--chunked sends a file: give --file PATH, and --to, --channel, or a --target that is not all")
     if to:
         message["to"] = to
     if channel is not None:

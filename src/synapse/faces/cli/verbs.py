@@ -167,6 +167,15 @@ VERBS = {
         ),
         Verb("release", "claims", "[TASK]", (0, 1), "Give a lease back; who waits has it at once.", _EPOCH),
         Verb(
+            "park",
+            "claims",
+            "[TASK]",
+            (0, 1),
+            "Let a lease's time stand still while its task waits for a person.",
+            _EPOCH,
+            Option("off", FLAG, "", "Let it run on, with the time that it had left."),
+        ),
+        Verb(
             "checkpoint",
             "claims",
             "TASK [JSON | -]",
