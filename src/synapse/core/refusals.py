@@ -169,3 +169,15 @@ def stale(state: "State", room: Room, task: str, epoch: int, leases: Sequence[Le
         "claim the task again",
         {"task": task, "room": room.name, "epoch": epoch, "holders": holders},
     )
+
+
+def not_holder(state: "State", room: Room, lease: Lease, by: By) -> Rejected:
+    """The task is leased to another agent."""
+    task, owner = lease.ask.task, lease.ask.owner
+    left_ms = state.soft.leasing.remaining_ms(lease, by.lease_ms)
+    return Rejected(
+        "not_holder",
+        f"{task} in room {room.name} is leased to {owner} (epoch {lease.epoch}) {_until(left_ms)}, not to {by.actor}; "
+        f"wait in line with synapse claim {task} --wait, or ask {owner} to release or hand it off",
+        {"task": task, "room": room.name, "owner": owner, "epoch": lease.epoch, "expires_in_ms": left_ms},
+    )
