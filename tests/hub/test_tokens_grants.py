@@ -200,3 +200,17 @@ async def test_a_grant_is_for_the_names_of_rooms_and_makes_them() -> None:
         assert b'"created":true' in await said(peer, "channel.join", {"channel": "lab:new"})
         boss = await operator(hub)
         assert b"lab" in await said(boss, "room.list", {})
+
+
+async def test_a_circle_through_another_room_is_told_without_the_names_in_it() -> None:
+    async with MemoryHub() as hub:
+        tweety, peer = await aviary(hub), await guest(hub)
+        mine = {"room": "lab", "worktree": "w"}
+        assert b'"error"' not in await said(peer, "lease.claim", {**mine, "task": "t", "paths": ["docs/**"]})
+        line = {"room": "aviary", "task": "wait", "worktree": "w", "paths": ["docs/x"], "wait_ms": None}
+        await tweety.peer.send(msgspec.json.encode({"type": "lease.claim", "id": 1, "body": line}))
+        await tweety.listen()
+        told = await said(peer, "lease.claim", {**mine, "task": "u", "paths": ["src/x"], "wait_ms": None})
+        assert b'"code":"deadlock"' in told
+        assert birds(told) == []
+        assert b'"cycle":["guest","private","guest"]' in told
