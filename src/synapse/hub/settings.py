@@ -349,6 +349,8 @@ def find_settings(flags: Mapping[str, str], environ: Mapping[str, str]) -> list[
     configured = _read_config(path)
     found = []
     for setting in SETTINGS:
+        if setting.key in configured:  # also one that is overridden: it would be the next start's surprise
+            configured[setting.key] = checked(setting, configured[setting.key], f"{path}: {setting.key}", home)
         if setting.name == "home":
             source = "--home" if flags.get("home") else "SYNAPSE_HOME" if environ.get("SYNAPSE_HOME") else "default"
             found.append(Found(setting, Path(home), source))
@@ -357,9 +359,7 @@ def find_settings(flags: Mapping[str, str], environ: Mapping[str, str]) -> list[
         elif environ.get(setting.env):
             found.append(Found(setting, _parsed(setting, environ[setting.env], setting.env), setting.env))
         elif setting.key in configured:
-            found.append(
-                Found(setting, checked(setting, configured[setting.key], f"{path}: {setting.key}", home), path)
-            )
+            found.append(Found(setting, configured[setting.key], path))
         else:
             found.append(Found(setting, setting.default, "default"))
     return found

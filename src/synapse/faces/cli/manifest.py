@@ -42,7 +42,8 @@ def manifest(call: Call) -> int:
         skills = ",".join(field(skill, "id") for skill in _items(card.get("skills")))
         row = [field(card, key) for key in ("name", "kind", "presence", "status")]
         rows.append([*row, skills, _words(card, "models"), _words(card, "tags"), field(card, "description")])
-    call.show(answer, table(rows) if len(rows) > 1 else "no agent says what it can do")
+    nobody = "no agent says what it can do" if not body else "no agent says that of itself"
+    call.show(answer, table(rows) if len(rows) > 1 else nobody)
     return EXIT_OK
 
 
