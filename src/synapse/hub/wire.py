@@ -23,7 +23,8 @@ from websockets.protocol import State as WebSocketState
 from websockets.server import ServerProtocol
 
 from synapse.hub.frames import PLAIN_TEXT, frame_at, plain_texts, text_frame, unmasked
-from synapse.hub.http import HEAD_BYTES_MAX, Admitted, Exchange, plain_response, read_head
+from synapse.hub.http import HEAD_BYTES_MAX, Admitted, Exchange, needs_token, plain_response, read_head
+from synapse.hub.settings import is_loopback
 from synapse.protocol.codec import encode_error, encode_notice
 from synapse.protocol.codes import CLOSE_BAD_DATA, CLOSE_FLOOD, CLOSE_TOO_BIG
 from synapse.protocol.notices import Closing
@@ -318,6 +319,8 @@ class WebPeer(Peer):
             return
         if head.is_upgrade:
             self._upgrade(whole, end + 4, verdict)
+        elif verdict.token is None and needs_token(head.path) and not is_loopback(self._host):
+            self._refuse(401, "from another machine, figures need a token: Authorization: Bearer TOKEN")
         else:
             self._http = Exchange(self._listeners.page)
             self._answer(whole)
