@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
-from tests.hub.conftest import TOKEN, doors, error_of, knock, message, voice
+from tests.hub.conftest import doors, error_of, knock, message, voice
 
 from synapse.hub.metrics import COMMIT_S, Histogram, render
 from synapse.protocol.codes import ERRORS
 from synapse.protocol.commands import ClaimLease, JoinRoom, ReleaseLease
 from synapse.protocol.replies import Lease
-from synapse.testing import MemoryHub
+from synapse.testing import TOKEN, MemoryHub
 
 
 def samples(page: bytes) -> dict[str, float]:
