@@ -5,7 +5,7 @@ import os
 from synapse.client.home import find_hub
 from synapse.errors import EXIT_OK
 from synapse.faces.cli.call import Call
-from synapse.faces.cli.given import given_json, given_text
+from synapse.faces.cli.given import given_file, given_json, given_text
 from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import field, print_json, safe, table
 
@@ -76,8 +76,7 @@ def _from_file(call: Call) -> "Json":
     if path == "-":
         text = given_text("-", "a card is small")
     else:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        text = given_file(path)
     found = given_json(text, f"--file {path}")
     if not isinstance(found, dict):
         raise UsageError(f"--file {path} is no JSON object of fields: {', '.join(FIELDS)}")
