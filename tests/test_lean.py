@@ -27,7 +27,9 @@ def test_both_codecs_write_the_same_text_and_read_it_back(value: object) -> None
 
 
 @both
-@pytest.mark.parametrize("text", ["", " ", "{", "[1,]", "{} x", "nan", "NaN", "-Infinity", '"\t"', "{'a':1}", "01"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "{", "[1,]", "{} x", "nan", "NaN", "-Infinity", "1e999", "[-1e400]", '"\t"', "{'a':1}", "01"]
+)
 def test_what_is_no_json_is_a_value_error(codec: tuple[object, object], text: str) -> None:
     loads = codec[0]
     assert callable(loads)

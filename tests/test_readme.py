@@ -26,6 +26,7 @@ from pathlib import Path
 import pytest
 
 from synapse.faces.cli.background import holds_lock
+from synapse.faces.cli.verbs import VERBS
 
 ROOT = Path(__file__).resolve().parent.parent
 HOW_TOS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs/how-to").glob("*.md"))
@@ -276,6 +277,13 @@ def surroundings(account: Path) -> dict[str, str]:
 def test_what_a_document_tells_to_type_works(name: str, account: Path, surroundings: dict[str, str]) -> None:
     count = play((ROOT / name).read_text(encoding="utf-8"), account, surroundings)
     assert count or name.endswith("troubleshooting.md"), f"{name} has no command that is run"
+
+
+def test_the_table_of_verbs_names_every_verb() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = [row for row in text.partition("## Verbs")[2].partition("\n## ")[0].splitlines() if row.startswith("| `")]
+    named = set(re.findall(r"`([a-z-]+)", "\n".join(rows)))
+    assert {verb.split()[0] for verb in VERBS} - named == set()
 
 
 @pytest.mark.parametrize("name", LINKED)

@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+def _finite(text: str) -> float:
+    """A number. Raises ValueError for one that is too large for a float, and would come out as infinity."""
+    number = float(text)
+    if number - number != 0:
+        raise ValueError(f"{text[:40]} is larger than any number here")
+    return number
+
+
 class _ScannerContext:
     """What `json.JSONDecoder` tells the C scanner about itself."""
 
@@ -20,7 +28,7 @@ class _ScannerContext:
     object_hook = None
     object_pairs_hook = None
     array_hook = None
-    parse_float = float
+    parse_float = staticmethod(_finite)
     parse_int = int
 
     @staticmethod
@@ -62,7 +70,7 @@ def public_codec() -> "tuple[Callable[[str], object], Callable[[object], str]]":
     """`loads` and `dumps` from `json`, with the same behaviour."""
     import json
 
-    decode = json.JSONDecoder(parse_constant=_ScannerContext.parse_constant).decode
+    decode = json.JSONDecoder(parse_float=_finite, parse_constant=_ScannerContext.parse_constant).decode
     encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
     return decode, encode
 

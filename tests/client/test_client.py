@@ -1,6 +1,7 @@
 """Every method of the client, over the real hub in memory."""
 
 import asyncio
+import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 
 from synapse import Client
-from synapse.client.client import Card, Wiring, body_as, body_of
+from synapse.client.client import Card, Wiring, body_as, body_of, value_of
 from synapse.errors import Rejected
 from synapse.protocol import commands, replies
 from synapse.protocol.limits import Limits
@@ -74,6 +75,12 @@ async def test_bodies_are_plain_data_or_a_type_of_ones_own(people: "type[People]
             body_as(message, str)
         with pytest.raises(TypeError):
             await ada.send(object())
+        for wrong in (math.nan, {"a": [1.0, math.inf]}, (-math.inf,), Move(math.nan, 1)):  # type: ignore[arg-type]  # not an int
+            with pytest.raises(TypeError, match="NaN and infinity are not JSON"):
+                await ada.put("k", wrong)
+        assert await ada.keys() == ()
+        for right in (None, {"a": [msgspec.Raw(b"null"), 1.5]}, "null"):
+            assert value_of(await ada.put("k", right)) == msgspec.json.decode(msgspec.json.encode(right))
 
 
 async def test_a_feed_without_names_follows_the_room_and_the_inbox(people: "type[People]") -> None:

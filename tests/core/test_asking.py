@@ -224,6 +224,21 @@ def test_a_session_that_asks_waits_for_input_while_a_question_of_it_is_open(worl
     assert _state_of(world, started.session) == "working"
 
 
+def test_a_question_about_a_task_is_of_the_session_that_works_on_it(world: AskWorld) -> None:
+    first = world.reply(SessionKept, StartSession(task="build"), "ada")
+    mine = world.reply(SessionKept, StartSession(task="build"), "ada")
+    others = world.reply(SessionKept, StartSession(task="build"), "bob")
+    elsewhere = world.reply(SessionKept, StartSession(task="test"), "ada")
+    question = world.ask("ada", task="build")
+    states = [_state_of(world, one.session) for one in (first, mine, others, elsewhere)]
+    assert states == ["working", "waiting_for_input", "working", "working"], "the latest one of the asker"
+    world.close(question)
+    assert _state_of(world, mine.session) == "working"
+    world.ask("ada")
+    world.ask("ada", task="deploy")
+    assert [_state_of(world, one.session) for one in (mine, elsewhere)] == ["working", "working"]
+
+
 def _state_of(world: World, session: str) -> str:
     from synapse.core.sessions import shown_state
 

@@ -93,6 +93,49 @@ def test_cause_and_hops_are_the_hubs_and_a_message_without_cause_has_none() -> N
     assert shown(world, send(world, "a1", "a0").id, "a0").hops is not third.hops, "what was acked long ago is no cause"
 
 
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_circle_of_replies_in_a_channel_is_held_and_replies_of_one_agent_alone_are_none(count: int) -> None:
+    world = a_world(count)
+    last: str | None = None
+    for hop in range(200):
+        sent = world.do(text("x", channel="main:general", reply_to=last), f"a{hop % count}")[1]
+        assert isinstance(sent, Sent)
+        if is_held(sent):
+            break
+        last = sent.id
+    assert HOPS < hop <= (REPEATS + 1) * max(count, HOPS), "held, and not before a chain is long"
+    assert sent.held.why == "loop"  # type: ignore[union-attr]  # it is held
+    alone = a_world(1)
+    last = None
+    for _ in range(40):
+        one = alone.do(text("x", channel="main:general", reply_to=last), "a0")[1]
+        assert isinstance(one, Sent)
+        assert not is_held(one), "an agent that goes on with its own thread answers nobody"
+        last = one.id
+
+
+def test_answering_an_old_message_of_a_channel_does_not_hide_what_the_sender_has_in_hand() -> None:
+    world = a_world(2)
+    root = world.do(text("x", channel="main:general"), "a0")[1]
+    assert isinstance(root, Sent)
+    hops = 0
+    for hop in range(60):
+        by, to = f"a{hop % 2}", f"a{1 - hop % 2}"
+        sent = send(world, by, to, reply_to=root.id if hop else None)
+        if is_held(sent):
+            break
+        hops = hop
+        take(world, to)
+    assert hops <= (REPEATS + 1) * HOPS, "a circle, whatever it says that it answers"
+    assert is_held(sent)
+
+
+def test_a_message_that_is_not_there_yet_is_no_cause() -> None:
+    world = a_world(2)
+    sent = send(world, "a0", "a1", reply_to=message_id(world.state.seq + 100))
+    assert shown(world, sent.id, "a1").causation is msgspec.UNSET
+
+
 @pytest.mark.bad_input("BI-115")
 def test_a_client_cannot_say_what_caused_its_message() -> None:
     for field in (b'"causation":"m1"', b'"hops":0'):

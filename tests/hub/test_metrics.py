@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -11,7 +12,7 @@ from synapse.hub.metrics import COMMIT_S, Histogram, render
 from synapse.protocol.codes import ERRORS
 from synapse.protocol.commands import ClaimLease, JoinRoom, ReleaseLease
 from synapse.protocol.replies import Lease
-from synapse.testing import MemoryHub
+from synapse.testing import TOKEN, MemoryHub
 
 
 def samples(page: bytes) -> dict[str, float]:
@@ -67,6 +68,24 @@ async def test_it_is_served_on_the_port_and_guarded_as_everything_there(tmp_path
         assert samples(body)["synapse_connections"] == 0
         reader, _ = await knock(listeners, b"GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n")
         assert (await reader.read()).startswith(b"HTTP/1.1 421 ")
+
+
+async def test_other_machines_need_a_token_for_the_figures_and_none_for_health(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("synapse.hub.wire.is_loopback", lambda host: host != "127.0.0.1")
+    async with MemoryHub() as hub, doors(hub, tmp_path) as listeners:
+        for path, more, status in (
+            (b"/metrics", b"", b"401"),
+            (b"/metrics?x=1", b"", b"401"),
+            (b"/metrics", b"Authorization: Bearer u\r\n", b"401"),
+            (b"/metrics", b"Authorization: Bearer " + TOKEN.encode() + b"\r\n", b"200"),
+            (b"/health", b"", b"200"),
+        ):
+            reader, _ = await knock(listeners, b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\n" + more + b"\r\n")
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 " + status), (path, more, answer)
+            assert (b"synapse_connections" in answer) == (path == b"/metrics" and status == b"200")
 
 
 @given(st.lists(st.floats(0, 3, allow_nan=False)))

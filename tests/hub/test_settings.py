@@ -138,6 +138,12 @@ def test_a_flag_that_is_not_understood_is_refused(tmp_path: Path, name: str, tex
         load(tmp_path, "", {name: text})
 
 
+def test_a_value_of_the_config_that_a_flag_overrides_is_refused_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("port = 'abc'")
+    with pytest.raises(SettingsRefused, match=r"config\.toml: port: a text where a whole number belongs"):
+        load_settings({"home": str(tmp_path), "port": "0"}, {})
+
+
 def test_a_variable_that_is_not_understood_is_refused_by_its_name(tmp_path: Path) -> None:
     with pytest.raises(SettingsRefused, match="SYNAPSE_PORT"):
         load(tmp_path, SYNAPSE_PORT="http")

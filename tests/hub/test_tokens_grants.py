@@ -212,3 +212,17 @@ async def test_a_room_that_is_made_later_is_told_of_where_leases_are_followed() 
         await peer.ask(Subscribe(leases=True), Subscribed)
         assert b'"created":true' in await said(peer, "room.join", {"room": "lab"})
         assert b"lease.changed" in await said(peer, "lease.claim", {"room": "lab", "task": "T1"})
+
+
+async def test_a_circle_through_another_room_is_told_without_the_names_in_it() -> None:
+    async with MemoryHub() as hub:
+        tweety, peer = await aviary(hub), await guest(hub)
+        mine = {"room": "lab", "worktree": "w"}
+        assert b'"error"' not in await said(peer, "lease.claim", {**mine, "task": "t", "paths": ["docs/**"]})
+        line = {"room": "aviary", "task": "wait", "worktree": "w", "paths": ["docs/x"], "wait_ms": None}
+        await tweety.peer.send(msgspec.json.encode({"type": "lease.claim", "id": 1, "body": line}))
+        await tweety.listen()
+        told = await said(peer, "lease.claim", {**mine, "task": "u", "paths": ["src/x"], "wait_ms": None})
+        assert b'"code":"deadlock"' in told
+        assert birds(told) == []
+        assert b'"cycle":["guest","private","guest"]' in told

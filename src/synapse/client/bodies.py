@@ -1,5 +1,6 @@
 """Bodies of messages, data of checkpoints and resources, shared values: plain Python here, JSON on the wire."""
 
+import math
 from typing import TypeVar
 
 import msgspec
@@ -42,8 +43,19 @@ def body_as(message: Message, kind: type[_Body]) -> _Body:
 
 
 def raw_of(data: object) -> msgspec.Raw:
-    """Anything that JSON can say, as one line of it. Raises TypeError for what it cannot."""
+    """Anything that JSON can say, as one line of it. Raises TypeError for what it cannot, NaN and infinity included."""
     raw = msgspec.json.encode(data)
+    if b"null" in raw and _has_no_number(msgspec.to_builtins(data, enc_hook=str)):  # which the encoder writes as null
+        raise TypeError("NaN and infinity are not JSON")
     if b"\n" in raw:  # a ready-made `msgspec.Raw` may be pretty-printed, and a frame is one line
         raw = msgspec.json.encode(msgspec.json.decode(raw))
     return msgspec.Raw(raw)
+
+
+def _has_no_number(data: object) -> bool:
+    """True when a float somewhere in plain data is NaN or infinite."""
+    if isinstance(data, float):
+        return not math.isfinite(data)
+    if isinstance(data, dict):
+        return any(map(_has_no_number, data.values()))
+    return isinstance(data, list | tuple | set | frozenset) and any(map(_has_no_number, data))

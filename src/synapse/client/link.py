@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 FRAME_BYTES_MAX = 1 << 20
 """Four times what a hub sends: beyond it the other side is no hub."""
+REQUEST_BYTES_MAX = 256 * 1024
+"""No hub takes a longer request; it would end the connection."""
 _UNTRACED = ("hub.identify", "hello")
 LOST = 1006
 """The close code of a connection that ended without one (RFC 6455)."""
@@ -237,7 +239,9 @@ class Link:
             request["idem_key"] = idem_key
         if self._traceparent is not None and kind not in _UNTRACED:
             request["traceparent"] = self._traceparent
-        self._out.append(dumps(request))
+        line = dumps(request)
+        _require_fits(line)
+        self._out.append(line)
         return request_id
 
     def ask(self, kind: str, body: "Json", *, idem_key: str | None = None, wait_s: float = 0.0) -> "Json":
@@ -333,6 +337,17 @@ class Link:
         elif frame["type"] == "error" and frame.get("id") is None:
             raise _refusal(frame)  # a frame whose id could not be read: it was one of ours
         self._answers[request_id] = frame
+
+
+def _require_fits(line: str) -> None:
+    """Raises `Rejected(too_large)` for a request that no hub takes."""
+    size = len(line) if len(line) <= REQUEST_BYTES_MAX // 4 else len(line.encode())
+    if size > REQUEST_BYTES_MAX:
+        raise Refusal(
+            "too_large",
+            f"the request has {size} bytes; at most {REQUEST_BYTES_MAX}: give less at once, or a reference to a file",
+            {"bytes": size, "frame_bytes_max": REQUEST_BYTES_MAX},
+        )
 
 
 def _refusal(frame: "Json") -> Rejected:

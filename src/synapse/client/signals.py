@@ -56,7 +56,8 @@ class Signalling(Asking):
         return SignalFeed(self._lifeline, channels or (TELEMETRY,))
 
     async def recent_signals(self, channel: str, *, limit: int = 100, after: int | None = None) -> Recent:
-        """The last signals of an ephemeral channel, oldest first, at most `limit`. after: only those with a larger `n`.
+        """The last `limit` signals of an ephemeral channel, oldest first. after: the first ones with a larger `n`
+        instead; 0 for the oldest that are kept.
 
         Raises `Rejected`: `not_found`, `unsupported` for a channel that has a history."""
         return await self.request(ListRecent(channel=channel, limit=limit, after=after), Recent)

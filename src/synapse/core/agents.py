@@ -81,8 +81,10 @@ def require_known(state: "State", name: str, by: By) -> Agent:
     agent = state.agents.by_name.get(require_agent_name(name))
     if agent is None or not knows_agent(state, agent.id, by):
         near = near_names(state, name, by)
-        hint = f"; near: {', '.join(near)}" if near else ""
-        raise Rejected("not_found", f"no agent {name} was ever seen{hint}", {"agent": name, "near": near})
+        hint = f"; near {name}: {', '.join(near)}" if near else ""
+        raise Rejected(
+            "not_found", f"no agent {name} was ever seen{hint}; synapse who lists them", {"agent": name, "near": near}
+        )
     return agent
 
 

@@ -65,12 +65,23 @@ def decide_question(state: "State", rules: Rules, command: QuestionMutation, by:
 # Asking.
 
 
+def _session_of(state: "State", room: Room, command: AskQuestion, by: By) -> str | None:
+    """The session that asks: the one named, else the latest open one of the asker that works on the question's task."""
+    if command.session is not None:
+        return session_id(own_session(state, command.session, by).id)
+    if command.task is None:
+        return None
+    mine = state.sessions.open_of(by.require_agent())
+    found = [session for session in mine if (session.room, session.task) == (room.id, command.task)]
+    return session_id(found[-1].id) if found else None
+
+
 def decide_ask(state: "State", rules: Rules, command: AskQuestion, by: By) -> list[Event]:
     """A question, the lease that it parks, and the task that waits for it."""
     agent, room = by.require_agent(), room_of(state, command.room, by)
     _require_words(rules.limits, command)
     _require_options(rules.limits, command)
-    session = None if command.session is None else session_id(own_session(state, command.session, by).id)
+    session = _session_of(state, room, command, by)
     lease = _lease_to_park(state, room, command, by)
     deadline_at_ms = _deadline(rules.limits, command, by)
     _require_space(state, rules.limits, room, agent, command)

@@ -88,7 +88,7 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
         readers = [item for item in leases.leases_against(ask, view) if isinstance(item, Lease)]
         readers = [lease for lease in readers if lease.ask.mode == SHARED]
         if readers:
-            raise deadlocked(ask, [ask.owner, readers[0].ask.owner, ask.owner], "upgrade", readers)
+            raise deadlocked(state, ask, [ask.owner, readers[0].ask.owner, ask.owner], "upgrade", by, readers)
     if first is None:
         is_narrower = own is not None and _is_within(ask, own.ask)
         ahead = None
@@ -96,7 +96,7 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
             ahead = next(leases.places_against(ask, rank, _LAST, view), None)
         if ahead is None:
             if leases.places:
-                _require_no_cycle(state, ask, by.connection, rank, view, is_wait=False)
+                _require_no_cycle(state, ask, by, rank, view, is_wait=False)
             granted = _granted(ask, command, own)
             if own is None or not leases.places:
                 return [granted]
@@ -109,7 +109,7 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
         raise queued(state, ask, list(leases.places_against(ask, rank, _LAST, view)), by)
     _require_lent(state, ask, None, by)
     _require_may_wait(state, rules, command, ask)
-    _require_no_cycle(state, ask, by.connection, rank, NOTHING_YET, is_wait=True)  # `own` stays while it waits
+    _require_no_cycle(state, ask, by, rank, NOTHING_YET, is_wait=True)  # `own` stays while it waits
     return [
         LeaseQueued(
             ask=ask,
@@ -148,7 +148,7 @@ def _preempt(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, v
     fulfilled = _fulfilled(state, ask, view)
     cycle = cycle_of_grant(state, ask, by.connection, len(PRIORITIES), _LAST, view)
     if cycle is not None:
-        raise deadlocked(ask, cycle, "preemption", [])
+        raise deadlocked(state, ask, cycle, "preemption", by)
     events: list[Event] = [revocation(lease, "preempted") for lease in revoked]
     events.append(_granted(ask, command, own))
     view.grant(state.seq + len(events), ask)
@@ -476,12 +476,12 @@ def _require_may_wait(state: "State", rules: Rules, command: ClaimLease, ask: As
             raise Rejected("limit", f"{have} claims of {most} wait already ({name})", {"limit": name, "value": most})
 
 
-def _require_no_cycle(state: "State", ask: Ask, process: int, rank: int, view: View, *, is_wait: bool) -> None:
+def _require_no_cycle(state: "State", ask: Ask, by: By, rank: int, view: View, *, is_wait: bool) -> None:
     """Raises `Rejected(deadlock)` when this wait, or this grant past others that wait, closes a cycle."""
     find = cycle_of_wait if is_wait else cycle_of_grant
-    cycle = find(state, ask, process, rank, _LAST, view)
+    cycle = find(state, ask, by.connection, rank, _LAST, view)
     if cycle is not None:
-        raise deadlocked(ask, cycle, "wait" if is_wait else "grant", [])
+        raise deadlocked(state, ask, cycle, "wait" if is_wait else "grant", by)
 
 
 # Hand-off, and the ends of leases and waits.
@@ -502,7 +502,7 @@ def hand_over(state: "State", rules: Rules, lease: Lease, to: Agent, delivery: D
     fulfilled = _fulfilled(state, ask, view)
     cycle = cycle_of_grant(state, ask, by.connection, len(PRIORITIES), _LAST, view)
     if cycle is not None:
-        raise deadlocked(ask, cycle, "hand-off", [])
+        raise deadlocked(state, ask, cycle, "hand-off", by)
     handed = LeaseHandedOff(ask=ask, previous=lease.epoch, sender=old.owner, delivery=delivery)
     view.grant(state.seq + 1, ask)
     ended: list[Event] = [unqueued(place, "handed_off") for place in fulfilled]

@@ -30,7 +30,7 @@ from synapse.core.events import (
 from synapse.core.leases import NO_LEASES, Kept, Lease, Place, View, in_line
 from synapse.core.messages import require_chars
 from synapse.core.presence import OFFLINE
-from synapse.core.refusals import stale
+from synapse.core.refusals import not_holder, stale
 from synapse.core.resources import OFFER_ENDED, offers_of, waiting_for, withdrawal
 from synapse.core.rooms import room_of
 from synapse.errors import Rejected
@@ -75,12 +75,7 @@ def lease_of(state: "State", task: str, room: str | None, epoch: int | None, by:
             f"nobody holds a lease on {task} in room {where.name}: claim it first (synapse claim {task})",
             {"task": task, "room": where.name},
         )
-    holder = next(iter(found.values()))
-    raise Rejected(
-        "not_holder",
-        f"{task} in room {where.name} is leased to {holder.ask.owner} (epoch {holder.epoch}), not to {by.actor}",
-        {"task": task, "room": where.name, "owner": holder.ask.owner, "epoch": holder.epoch},
-    )
+    raise not_holder(state, where, next(iter(found.values())), by)
 
 
 def decide_renew(state: "State", rules: Rules, command: RenewLease, by: By) -> list[Event]:

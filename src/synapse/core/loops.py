@@ -206,15 +206,26 @@ def _is_person(state: "State", by: By) -> bool:
 
 
 def _cause(state: "State", rules: Rules, command: "SendMessage", by: By) -> int | None:
-    """The seq of the message that caused this one, as far as the hub can know."""
+    """The seq of the message that caused this one, as far as the hub can know. What is answered without being of the
+    inbox, or of a chain, is a message of a channel, or long acked: it begins a chain, unless who answers is in one."""
     agent, loops = by.require_agent(), state.loops
     last = loops.acked.get(agent)
     entries = state.agents.inboxes[agent].entries
+    answered: int | None = None
     if command.reply_to is not None:
         seq = seq_of_message(command.reply_to)
         trace = loops.traces.get(seq)
         if seq in entries or (last is not None and last[0] == seq) or (trace is not None and trace.agent != agent):
             return seq
+        if trace is None and seq <= state.seq:
+            answered = seq
+    found = _taken(state, rules, by, last)
+    return answered if found not in loops.traces and answered is not None else found
+
+
+def _taken(state: "State", rules: Rules, by: By, last: tuple[int, int] | None) -> int | None:
+    """What a sender has in hand, else what it acked last, not long ago."""
+    agent, loops = by.require_agent(), state.loops
     lending = state.soft.lending
     if lending.lends:
         in_hand = [seq for _, seq in lending.of_connection.get(by.connection, ())]  # of an inbox, or of a role's queue

@@ -57,7 +57,7 @@ def _require_plain_fields(command: SendMessage, rules: Rules, by: By) -> None:
     if command.expires_at_ms is not None and command.expires_at_ms <= by.at_ms:
         raise Rejected(
             "bad_request",
-            f"expires_at_ms {command.expires_at_ms} is not ahead of the hub's clock, {by.at_ms} - at "
+            f"it would expire at {command.expires_at_ms} ms, and the hub's clock is at {by.at_ms} ms already - at "
             "`$.body.expires_at_ms`",
             {"path": "$.body.expires_at_ms", "at_ms": by.at_ms},
         )

@@ -8,7 +8,7 @@ import msgspec
 from synapse.core.by import By
 from synapse.core.events import Ask
 from synapse.core.leases import Lease, Place
-from synapse.core.rooms import Room, may_see
+from synapse.core.rooms import Room, knows_agent, may_see
 from synapse.errors import Rejected
 
 if TYPE_CHECKING:
@@ -139,9 +139,22 @@ def queued(state: "State", ask: Ask, places: Sequence[Place], by: By) -> Rejecte
     )
 
 
-def deadlocked(ask: Ask, cycle: Sequence[str], what: str, leases: Sequence[Lease]) -> Rejected:
+def _is_seen(state: "State", name: str, by: By) -> bool:
+    """True when who asks may know that an agent holds or waits for something."""
+    agent = state.agents.by_name.get(name)
+    if agent is None or not knows_agent(state, agent.id, by):
+        return False
+    asks = [lease.ask for lease in state.leases.of_agent.get(agent.id, {}).values()]
+    asks += [place.ask for place in state.leases.places_of_agent.get(agent.id, {}).values()]
+    return any(masked(state, ask, by) is ask for ask in asks)
+
+
+def deadlocked(
+    state: "State", ask: Ask, cycle: Sequence[str], what: str, by: By, leases: Sequence[Lease] = ()
+) -> Rejected:
     """Waiting would never end. cycle: agent names, the first one again at the end. what: wait, grant, hand-off,
     upgrade."""
+    cycle = [name if name == ask.owner or _is_seen(state, name, by) else PRIVATE for name in cycle]
     steps = " waits for ".join(cycle)
     cure = {
         "upgrade": "release the shared lease and claim exclusively",
@@ -151,7 +164,7 @@ def deadlocked(ask: Ask, cycle: Sequence[str], what: str, leases: Sequence[Lease
     return Rejected(
         "deadlock",
         f"{ask.task}: this {what} would close a circle: {steps}; {cure}",
-        {"cycle": list(cycle), "task": ask.task, "holders": [lease.epoch for lease in leases[:HOLDERS_MAX]]},
+        {"cycle": cycle, "task": ask.task, "holders": [lease.epoch for lease in leases[:HOLDERS_MAX]]},
     )
 
 
@@ -168,4 +181,16 @@ def stale(state: "State", room: Room, task: str, epoch: int, leases: Sequence[Le
         f"epoch {epoch} of {task} in room {room.name} is not live: {now}; what was done under it must not be written, "
         "claim the task again",
         {"task": task, "room": room.name, "epoch": epoch, "holders": holders},
+    )
+
+
+def not_holder(state: "State", room: Room, lease: Lease, by: By) -> Rejected:
+    """The task is leased to another agent."""
+    task, owner = lease.ask.task, lease.ask.owner
+    left_ms = state.soft.leasing.remaining_ms(lease, by.lease_ms)
+    return Rejected(
+        "not_holder",
+        f"{task} in room {room.name} is leased to {owner} (epoch {lease.epoch}) {_until(left_ms)}, not to {by.actor}; "
+        f"wait in line with synapse claim {task} --wait, or ask {owner} to release or hand it off",
+        {"task": task, "room": room.name, "owner": owner, "epoch": lease.epoch, "expires_in_ms": left_ms},
     )

@@ -125,6 +125,11 @@ class Gate:
         return (port or default_port) == self.port if is_local else self._is_our_host(parts.netloc)
 
 
+def needs_token(path: str) -> bool:
+    """True for what other machines are told with a token only: the figures, which say how busy the fleet is."""
+    return path.partition("?")[0] == "/metrics"
+
+
 def _split_host(host: str) -> tuple[str, int | None]:
     name, colon, port = host.lower().rpartition(":")
     if not colon or "]" in port:

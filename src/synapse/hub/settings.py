@@ -352,6 +352,12 @@ def find_settings(flags: Mapping[str, str], environ: Mapping[str, str]) -> list[
     home = home_dir({**environ, "SYNAPSE_HOME": flags["home"]} if flags.get("home") else environ)
     path = config_path(home)
     configured = _read_config(path)
+    # also those that are overridden: they would be the next start's surprise
+    values = {
+        setting.key: checked(setting, configured[setting.key], f"{path}: {setting.key}", home)
+        for setting in SETTINGS
+        if setting.key in configured
+    }
     found = []
     for setting in SETTINGS:
         if setting.name == "home":
@@ -361,10 +367,8 @@ def find_settings(flags: Mapping[str, str], environ: Mapping[str, str]) -> list[
             found.append(Found(setting, _parsed(setting, flags[setting.name], setting.flag), setting.flag))
         elif environ.get(setting.env):
             found.append(Found(setting, _parsed(setting, environ[setting.env], setting.env), setting.env))
-        elif setting.key in configured:
-            found.append(
-                Found(setting, checked(setting, configured[setting.key], f"{path}: {setting.key}", home), path)
-            )
+        elif setting.key in values:
+            found.append(Found(setting, values[setting.key], path))
         else:
             found.append(Found(setting, setting.default, "default"))
     return found

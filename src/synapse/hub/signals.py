@@ -295,10 +295,13 @@ class Signals:
             why = f"{command.channel} is no ephemeral channel: synapse history {command.channel} shows its messages"
             raise Rejected("unsupported", why, {"channel": command.channel, "ephemeral": False})
         require_limit(command.limit, self._limits.page_items_max)
-        after = 0 if command.after is None else command.after
         floor = floor_of_channel(state, channel, connection.by.agent)
-        kept = [signal for signal in self.recent.of(channel.id, floor) if signal.n > after]
-        page = kept[: command.limit]
+        kept = list(self.recent.of(channel.id, floor))
+        if command.after is None:
+            page = kept = kept[-command.limit :]
+        else:
+            kept = [signal for signal in kept if signal.n > command.after]
+            page = kept[: command.limit]
         room, _, name = command.channel.partition(":")
         recent = Recent(
             room=room,

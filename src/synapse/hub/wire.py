@@ -29,9 +29,11 @@ from synapse.hub.http import (
     WEBSOCKET_PATH,
     Admitted,
     Exchange,
+    needs_token,
     plain_response,
     read_head,
 )
+from synapse.hub.settings import is_loopback
 from synapse.protocol.codec import encode_error, encode_notice
 from synapse.protocol.codes import CLOSE_BAD_DATA, CLOSE_FLOOD, CLOSE_TOO_BIG
 from synapse.protocol.notices import Closing
@@ -329,6 +331,8 @@ class WebPeer(Peer):
             self._refuse(404, NOTHING_HERE)
         elif head.is_upgrade:
             self._upgrade(whole, end + 4, verdict)
+        elif verdict.token is None and needs_token(head.path) and not is_loopback(self._host):
+            self._refuse(401, "from another machine, figures need a token: Authorization: Bearer TOKEN")
         else:
             self._http = Exchange(self._listeners.page)
             self._answer(whole)

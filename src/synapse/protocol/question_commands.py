@@ -18,7 +18,7 @@ class AskQuestion(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     anything else too. default: one of them. on_deadline: `default`, which then is the answer, or `expire`; null:
     default where there is one.
     deadline_at_ms: a date, or deadline_ms from now. task: what waits for the answer; my lease on it, that of `epoch`
-    when given, is parked meanwhile. session: which of mine asks.
+    when given, is parked meanwhile. session: which of mine asks; else the latest open one that works on `task`.
     """
 
     title: str

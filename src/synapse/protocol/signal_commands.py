@@ -8,7 +8,8 @@ from synapse.protocol.terms import Int
 
 
 class ListRecent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The last signals of an ephemeral channel, oldest first. after: only those with a larger `n`."""
+    """The last `limit` signals of an ephemeral channel, oldest first. after: the first ones with a larger `n` instead;
+    0 for the oldest that are kept."""
 
     channel: str
     limit: Int = 100

@@ -43,6 +43,19 @@ def test_many_tasks_go_in_batches_that_fit(hub: RealHub, tmp_path: Path) -> None
     assert len(hub.json("task", "list", SYNAPSE_NAME="ada")["tasks"]) == 1200
 
 
+def test_more_than_a_request_may_hold_is_refused_here_and_nothing_is_sent(hub: RealHub, tmp_path: Path) -> None:
+    file = tmp_path / "plan"
+    file.write_text(json.dumps([{"task": "all", "depends_on": [f"d{n}" for n in range(100_000)]}]))
+    error = hub.json("task", "declare", "--file", str(file), code=3, SYNAPSE_NAME="ada")["error"]
+    assert error["code"] == "too_large"
+    assert error["facts"]["bytes"] > error["facts"]["frame_bytes_max"] == 256 * 1024
+    hub.end()
+    hub.start(SYNAPSE_LIMIT_FRAME_BYTES_MAX="65536", SYNAPSE_LIMIT_MESSAGE_BYTES_MAX="16384")
+    words = ("kv", "put", "k", json.dumps("x" * 100_000))
+    assert hub.json(*words, code=3, SYNAPSE_NAME="ada")["error"]["code"] == "disconnected", "a hub that takes less"
+    assert hub.json("kv", "keys", SYNAPSE_NAME="ada")["keys"] == []
+
+
 def test_a_refused_batch_is_named_and_what_came_before_it_stands(
     paper: Callable[[Script], PaperHub], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

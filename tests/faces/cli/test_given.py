@@ -2,10 +2,13 @@
 
 import io
 import sys
+from pathlib import Path
 
 import pytest
+from tests.faces.conftest import RealHub
 
 from synapse.faces.cli.given import STDIN_BYTES_MAX, given_json, given_text
+from synapse.faces.cli.main import main
 from synapse.faces.cli.options import UsageError
 
 
@@ -33,7 +36,9 @@ def test_json_is_read() -> None:
     assert given_json("null", "it") is None
 
 
-@pytest.mark.parametrize("text", ["", "{a", '{"a":', "NaN", "[1,]", "1 2", "{'a': 1}", "[Infinity]", '"\n"'])
+@pytest.mark.parametrize(
+    "text", ["", "{a", '{"a":', "NaN", "[1,]", "1 2", "{'a': 1}", "[Infinity]", "1e999", '{"a":[-1e400]}', '"\n"']
+)
 def test_what_is_no_json_is_refused_with_words(text: str) -> None:
     with pytest.raises(UsageError, match="a checkpoint is not JSON: "):
         given_json(text, "a checkpoint")
@@ -42,3 +47,29 @@ def test_what_is_no_json_is_refused_with_words(text: str) -> None:
 def test_json_that_is_nested_too_deep() -> None:
     with pytest.raises(UsageError, match="nested too deep"):
         given_json("[" * 100_000, "it")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["send", "--body-json", "1e999"],
+        ["checkpoint", "t", "[1e999]"],
+        ["telemetry", "a.b", '{"a":1e999}'],
+        ["ask", "t", "--context", "1e999"],
+        ["session", "start", "--metadata", '{"a":1e999}'],
+        ["resource", "offer", "r", "--kind", "k", "--data", "1e999"],
+        ["lane", "offer", "bob", "1e999"],
+    ],
+)
+def test_a_number_beyond_all_numbers_is_one_clear_line(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--home", str(tmp_path), "--name", "ada"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_value_that_is_no_json_for_its_size_is_a_text(hub: RealHub) -> None:
+    assert hub.json("kv", "put", "k", "1e999", SYNAPSE_NAME="ada")["value"] == "1e999"
+    done = hub.run("send", "--body-json", "1e999", SYNAPSE_NAME="ada")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "TEXT is not JSON: 1e999 is larger than any number here" in done.stderr

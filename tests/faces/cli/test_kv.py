@@ -81,6 +81,21 @@ def test_a_snapshot_comes_back_with_owners_and_the_rest_of_their_time(hub: RealH
     assert (values["a"]["value"], values["b"]["value"]) == ({"x": 1}, "text")
     file.write_text('{"key":"a"}\n')
     assert hub.run("kv", "restore", str(file), **ADA).returncode == 2
+    file.write_bytes(b'{"key":"\xff"}\n')
+    done = hub.run("kv", "restore", str(file), **ADA)
+    assert (done.returncode, "is not UTF-8 (byte 8)" in done.stderr) == (2, True)
+    file.write_bytes(b"")
+    assert hub.json("kv", "restore", str(file), SYNAPSE_NAME="ada")["restored"] == 0
+
+
+def test_a_snapshot_keeps_values_in_which_a_line_seems_to_end(hub: RealHub, tmp_path: Path) -> None:
+    text = "one\u2028two\u0085three\x0bfour\r\nfive\x1csix"
+    hub.json("kv", "put", "a", "--text", text, SYNAPSE_NAME="ada")
+    file = tmp_path / "values"
+    hub.json("kv", "snapshot", str(file), SYNAPSE_NAME="ada")
+    hub.json("kv", "delete", "a", SYNAPSE_NAME="ada")
+    assert hub.json("kv", "restore", str(file), SYNAPSE_NAME="ada")["restored"] == 1
+    assert hub.json("kv", "get", "a", SYNAPSE_NAME="ada")["value"] == text
 
 
 def test_bad_values_are_refused_in_words_with_the_right_exit_code(hub: RealHub) -> None:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.faces.conftest import Frame, PaperHub, Script, environment, message, reply, welcome
+from tests.faces.conftest import Frame, PaperHub, Script, environment, message, refusal, reply, welcome
 
 import synapse
 from synapse.faces.cli.main import main
+from synapse.faces.cli.render import clock
 
 HEAVY = {"typing", "re", "json", "socket", "selectors", "enum", "collections", "dataclasses", "pathlib", "tempfile"}
 HEAVY |= {"argparse", "asyncio", "msgspec", "websockets", "h11", "hashlib", "random", "signal", "subprocess"}
@@ -127,6 +128,21 @@ def test_a_config_that_is_none_is_78(tmp_path: Path) -> None:
     assert done.returncode == 78
     assert "client.nmae" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_a_refusal_tells_moments_as_times_and_exactly_with_json(
+    tmp_path: Path, paper: Callable[[Script], PaperHub], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def script(hub: PaperHub, request: Frame) -> list[Frame]:
+        if request["type"] == "hello":
+            return [welcome(request)]
+        return [refusal(request, "idem_conflict", "used at 1700000000123 ms with another (2 ms)")]
+
+    words = ["send", "x", "--home", str(paper(script).home), "--name", "ada"]
+    assert main(words) == 3
+    assert f"used at {clock(1_700_000_000_123)} with another (2 ms)" in capsys.readouterr().err
+    assert main([*words, "--json"]) == 3
+    assert "used at 1700000000123 ms with" in capsys.readouterr().out
 
 
 def test_a_full_disk_below_stdout_is_1_and_one_line(tmp_path: Path, paper: Callable[[Script], PaperHub]) -> None:

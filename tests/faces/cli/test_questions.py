@@ -96,6 +96,9 @@ def test_a_repeat_under_a_key_asks_once_and_lists_filter(hub: RealHub) -> None:
     assert len(hub.json("questions", "--all", SYNAPSE_NAME="ada")["questions"]) == 2
     assert hub.run("answer", urgent["id"]).returncode == 2
     assert hub.run("ask", "Which?").returncode == 2, "it needs a name of its own"
+    session = hub.json("session", "start", SYNAPSE_NAME="ada")["session"]
+    assert hub.json("ask", "Whose?", SYNAPSE_NAME="ada", SYNAPSE_SESSION=session)["session"] == session
+    assert hub.json("session", "show", SYNAPSE_NAME="ada")["state"] == "waiting_for_input"
 
 
 def test_the_board_and_the_digest_say_what_waits_for_a_person(hub: RealHub) -> None:

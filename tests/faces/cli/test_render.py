@@ -43,6 +43,19 @@ def test_a_body_cannot_pass_for_a_header() -> None:
     assert "\\r" in body[1]
 
 
+def test_a_file_is_told_by_its_name_its_size_and_how_one_gets_it() -> None:
+    body = {"type": "file", "path": "/w/a\x1b", "bytes": 7, "sha256": "0" * 64, "host": "box"}
+    inbox = {"room": None, "channel": "@bob", "to": ["bob"]}
+    assert message_block(message(2, body=body, **inbox)).split("\n")[1:] == [
+        "  file /w/a\\x1b  7 bytes: synapse receive m2"
+    ]
+    kept = {"type": "chunked", "file": "f1", "name": "model.bin", "bytes": 9, "sha256": "0" * 64, "chunks": 1}
+    assert message_block(message(3, body=kept)).split("\n")[1:] == [
+        "  file model.bin  9 bytes, at the hub: synapse receive m3 main:general --save PATH"
+    ]
+    assert message_block(message(4, body={"type": "file"})).split("\n")[1:] == ['  {"type":"file"}'], "not one"
+
+
 def test_a_block_says_who_to_whom_and_how_urgent() -> None:
     block = message_block(
         message(

@@ -39,6 +39,13 @@ def test_who_claims_a_task_too_early_is_told_what_it_waits_for(hub: RealHub) -> 
     assert "in the plan" not in hub.run("claim", "build", **BOB).stdout
 
 
+def test_who_claims_a_task_that_has_ended_is_told_so(hub: RealHub) -> None:
+    plan_of_two(hub)
+    hub.json("task", "update", "build", "--status", "done", SYNAPSE_NAME="ada")
+    assert "it has ended as done: synapse task reopen build begins it again" in hub.run("claim", "build", **ADA).stdout
+    assert "ended" not in hub.run("claim", "test", **ADA).stdout
+
+
 def test_within_lock_the_epoch_is_sent_by_itself(hub: RealHub) -> None:
     plan_of_two(hub)
     old = hub.json("claim", "build", SYNAPSE_NAME="bob")["epoch"]
@@ -56,7 +63,12 @@ def test_a_refusal_names_who_or_what_stands_in_the_way(hub: RealHub) -> None:
     plan_of_two(hub)
     epoch = hub.json("claim", "build", SYNAPSE_NAME="bob")["epoch"]
     for words, code, said in (
-        (("update", "build", "--status", "done"), 3, f"leased to bob (epoch {epoch})"),
+        (("update", "build", "--status", "done"), 3, f"leased to bob (epoch {epoch}) for another 15 min 0 s unless"),
+        (
+            ("update", "build", "--status", "done"),
+            3,
+            "synapse claim build --wait, or ask bob to release or hand it off",
+        ),
         (("update", "test", "--status", "review"), 3, "illegal_transition: test is open, and can become"),
         (("update", "test", "--status", "finished"), 3, "in_progress"),
         (("update", "none", "--status", "done"), 4, "room main has no task 'none' in its plan"),
@@ -108,6 +120,7 @@ def test_the_ledger_is_written_and_read_by_task_agent_kind_and_cursor(hub: RealH
         line["text"] for line in hub.lines("task", "log", "--agent", "bob", "--limit", "1", SYNAPSE_NAME="ada")
     ] == texts[2:]
     assert [line["by"] for line in hub.lines("task", "log", "--kind", "finding", SYNAPSE_NAME="ada")] == ["ada"]
+    assert hub.lines("task", "log", SYNAPSE_NAME="ada")[0]["cursor"] == first["cursor"]
     after = hub.lines("task", "log", "--since", first["cursor"], "--limit", "1", SYNAPSE_NAME="ada")
     assert [line["text"] for line in after] == texts[1:2]
     shown = hub.run("task", "log", "build", **ADA).stdout

@@ -11,6 +11,11 @@ from synapse.faces.cli.telemetry import activity_line, said_signal, signal_block
 ADA, BOB = {"SYNAPSE_NAME": "ada"}, {"SYNAPSE_NAME": "bob"}
 
 
+def cursor_seq(line: dict[str, object]) -> int:
+    """The seq of a line's cursor."""
+    return int(str(line["cursor"]).partition(":")[2])
+
+
 def line_of(follower: "subprocess.Popen[str]") -> dict[str, object]:
     """The next line of a follower."""
     assert follower.stdout is not None
@@ -30,14 +35,22 @@ def following(hub: RealHub, *words: str) -> "subprocess.Popen[str]":
 def test_telemetry_reaches_who_listens_and_nobody_later(hub: RealHub) -> None:
     follower = following(hub, "--telemetry")
     before = hub.json("health", SYNAPSE_NAME="ada")
+    hub.json("send", "kept", SYNAPSE_NAME="ada")
     sent = hub.json("telemetry", "build.finished", '{"ok": true}', "--severity", "info", SYNAPSE_NAME="ada")
     assert (sent["ephemeral"], sent["n"], sent["receivers"], "id" in sent) == (True, 1, 1, False)
     told = line_of(follower)
     assert (told["kind"], told["n"], told["from"]) == ("signal", 1, "ada")
+    (kept,) = hub.lines("history", "--limit", "1", SYNAPSE_NAME="ada")
+    assert cursor_seq(told) < cursor_seq(kept), "the cursor of the feed: who resumes from it skips nothing"
     assert told["body"] == {"eventType": "build.finished", "payload": {"ok": True}, "severity": "info"}
     hub.run("telemetry", "build.finished", "-", text='{"from": "stdin"}', **ADA)
     assert line_of(follower)["body"] == {"eventType": "build.finished", "payload": {"from": "stdin"}}
     assert hub.json("channel", "recent", "telemetry:events", SYNAPSE_NAME="ada")["signals"][0]["n"] == 1
+    last = hub.json("channel", "recent", "telemetry:events", "--limit", "1", SYNAPSE_NAME="ada")["signals"]
+    assert [signal["n"] for signal in last] == [2]
+    assert (
+        "kept: main:general is not ephemeral" in hub.run("telemetry", "a.b", "--channel", "main:general", **ADA).stdout
+    )
     assert before["health"] == "green"
     wrong = hub.json("telemetry", "build..finished", code=3, SYNAPSE_NAME="ada")["error"]
     assert (wrong["code"], wrong["facts"]["path"]) == ("bad_request", "$.body.body.eventType")
@@ -87,6 +100,7 @@ def test_what_agents_do_is_shown_without_what_they_say(hub: RealHub) -> None:
     first, second = line_of(follower), line_of(follower)
     assert (first["kind"], first["by"], first["command"], first["outcome"]) == ("activity", "ada", "message.send", "ok")
     assert (second["command"], second["about"], second["name"]) == ("lease.claim", "task", "build")
+    assert cursor_seq(first) <= cursor_seq(second)
     assert "canary" not in json.dumps([first, second])
 
 

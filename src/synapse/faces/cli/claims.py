@@ -159,6 +159,9 @@ def described(lease: "Json") -> str:
         words.append(f"until {clock(expires)} ({span(max(0, expires - int(time() * 1000)))})")
     lines = ["  ".join(word for word in words if word)]
     plan = lease.get("plan")
+    if isinstance(plan, dict) and plan.get("status") in ("done", "failed", "cancelled"):
+        task, status = field(lease, "task"), field(plan, "status")
+        lines.append(f"  in the plan it has ended as {status}: synapse task reopen {task} begins it again")
     waits = plan.get("waits_for") if isinstance(plan, dict) else None
     if isinstance(waits, dict) and waits:
         named = ", ".join(f"{safe(task)} ({safe(str(status))})" for task, status in waits.items())

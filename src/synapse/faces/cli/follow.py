@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     Json: TypeAlias = dict[str, object]
 
+SOFT = ("signal", "activity")
+"""Notices of what is not kept; they get the cursor of the feed, from which to go on."""
 SILENCE_S = 60.0
 """How long a subscription may be silent before the hub is asked whether it still lives."""
 
@@ -86,6 +88,8 @@ def stay(
                 since = str(answer.get("from_cursor"))
             while True:
                 notice = _next(link)
+                if notice.kind in SOFT:
+                    notice.body["cursor"] = since
                 since = show(link, notice) or since
         except (Disconnected, NoAnswer, Rejected) as error:
             if is_first or not is_passing(error):

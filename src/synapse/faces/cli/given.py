@@ -27,6 +27,16 @@ def given_text(argument: str, instead: str) -> str:
         raise UsageError(f"stdin is not UTF-8 (byte {error.start})") from error
 
 
+def given_file(path: str) -> str:
+    """The text of a file. Raises OSError, `UsageError` for one that is no text."""
+    with open(path, "rb") as file:
+        data = file.read()
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 (byte {error.start})") from error
+
+
 def given_json(text: str, what: str) -> object:
     """The value that a text says. Raises `UsageError` that names `what` it was for."""
     try:

@@ -5,7 +5,7 @@ from time import time
 
 from synapse.errors import EXIT_OK, EXIT_REFUSED, Rejected
 from synapse.faces.cli.call import MAIN, Call, pages
-from synapse.faces.cli.given import given_text, given_version
+from synapse.faces.cli.given import given_file, given_text, given_version
 from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import clock, field, print_json, print_text, print_words, safe, table
 from synapse.lean import dumps, loads
@@ -115,9 +115,8 @@ def kv_snapshot(call: Call) -> int:
 def kv_restore(call: Call) -> int:
     """Put the values of such a file, each for its owner; as operator, unless all are mine."""
     path = call.parsed.arguments[0]
-    with open(path, encoding="utf-8") as file:
-        lines = file.read().splitlines()
-    entries = [_entry(path, number, line) for number, line in enumerate(lines, 1)]
+    lines = given_file(path).removesuffix("\n").split("\n")  # a value may hold what `splitlines` takes for an end
+    entries = [_entry(path, number, line) for number, line in enumerate(lines, 1) if lines != [""]]
     is_mine = all(entry["owner"] == call.me.name for entry in entries)
     link = call.open() if is_mine else call.open_as_operator()
     cursor: object = link.await_welcome().get("cursor")

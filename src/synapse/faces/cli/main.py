@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 SIGINT_EXIT = 130
 SIGPIPE_EXIT = 141
+EPOCH_DIGITS = 13
+"""Of milliseconds since 1970, from 2001 to 2286."""
+TOO_BIG = 1009
+"""The close code for a request beyond the bound of a hub that was set to take less (RFC 6455)."""
 
 
 def main(arguments: "Sequence[str] | None" = None) -> int:
@@ -150,9 +154,21 @@ def _refused(as_json: bool, error: Rejected) -> int:
             later = f"; its time is over at {clock(int(time() * 1000) + error.retry_after_ms)}"
         elif error.retry_after_ms is not None:
             later = f"; try again in {error.retry_after_ms / 1000:g} s"
-        print_words(f"{error.code}: {error.detail}{later}")
+        print_words(f"{error.code}: {_with_clock(error.detail)}{later}")
     own: int | None = getattr(error, "exit_code", None)
     return exit_code_of(error.code) if own is None else own
+
+
+def _with_clock(detail: str) -> str:
+    """A refusal for people: moments, which the hub tells in milliseconds since 1970, are told as times."""
+    from synapse.faces.cli.render import clock
+
+    words = detail.split(" ")
+    for at in range(len(words) - 2, -1, -1):
+        moment, unit = words[at], words[at + 1]
+        if len(moment) == EPOCH_DIGITS and moment.isascii() and moment.isdigit() and unit.rstrip(",;:.)") == "ms":
+            words[at : at + 2] = [clock(int(moment)) + unit[2:]]
+    return " ".join(words)
 
 
 def _end(as_json: bool, code: str, detail: str, exit_code: int) -> int:
@@ -170,6 +186,8 @@ def _exit_of_close(code: int) -> int:
     from synapse.errors import EXIT_NOT_PERMITTED, EXIT_REFUSED
     from synapse.protocol.codes import CLOSE_UNAUTHORIZED, CLOSE_VERSION
 
+    if code == TOO_BIG:
+        return EXIT_REFUSED
     if code < 4500:
         return EXIT_UNREACHABLE
     return {CLOSE_UNAUTHORIZED: EXIT_NOT_PERMITTED, CLOSE_VERSION: EXIT_JOURNAL}.get(code, EXIT_REFUSED)

@@ -5,7 +5,7 @@ import os
 from synapse.client.home import find_hub
 from synapse.errors import EXIT_OK
 from synapse.faces.cli.call import Call
-from synapse.faces.cli.given import given_json, given_text
+from synapse.faces.cli.given import given_file, given_json, given_text
 from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import field, print_json, safe, table
 
@@ -42,7 +42,8 @@ def manifest(call: Call) -> int:
         skills = ",".join(field(skill, "id") for skill in _items(card.get("skills")))
         row = [field(card, key) for key in ("name", "kind", "presence", "status")]
         rows.append([*row, skills, _words(card, "models"), _words(card, "tags"), field(card, "description")])
-    call.show(answer, table(rows) if len(rows) > 1 else "no agent says what it can do")
+    nobody = "no agent says what it can do" if not body else "no agent says that of itself"
+    call.show(answer, table(rows) if len(rows) > 1 else nobody)
     return EXIT_OK
 
 
@@ -75,8 +76,7 @@ def _from_file(call: Call) -> "Json":
     if path == "-":
         text = given_text("-", "a card is small")
     else:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        text = given_file(path)
     found = given_json(text, f"--file {path}")
     if not isinstance(found, dict):
         raise UsageError(f"--file {path} is no JSON object of fields: {', '.join(FIELDS)}")

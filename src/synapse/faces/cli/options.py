@@ -164,7 +164,7 @@ def parse(arguments: "Iterable[str]", verbs: "Mapping[str, Verb]", common: "Mapp
     if verb is None:
         raise _no_verb(group, verbs)
     if not verb.least <= len(found) <= verb.most:
-        raise _wrong_count(verb, found)
+        raise _wrong_count(verb, found, is_wait_given=NO_END in options.values())
     for text in found:
         _require_utf8(text, "an argument")
     parsed = Parsed(verb, options, found)
@@ -269,11 +269,14 @@ def _no_verb(group: str, verbs: "Mapping[str, Verb]") -> UsageError:
     return UsageError("which verb? synapse --help lists them")
 
 
-def _wrong_count(verb: Verb, found: list[str]) -> UsageError:
+def _wrong_count(verb: Verb, found: list[str], *, is_wait_given: bool) -> UsageError:
     wanted = f"synapse {verb.name} {verb.arguments}".rstrip()
     if len(found) < verb.least:
         return UsageError(f"something is missing: {wanted}")
     surplus = found[verb.most]
+    if is_wait_given:
+        how = f"--wait takes its value as --wait={surplus}"
+        return UsageError(f"{surplus!a} is one argument too many: {wanted} ({how})")
     hint = " (put a text with blanks in quotes)" if "TEXT" in verb.arguments else ""
     return UsageError(f"{surplus!a} is one argument too many: {wanted}{hint}")
 

@@ -20,7 +20,12 @@ QUESTION_VERBS = (
         Option("priority", TEXT, "P", "low, normal, high or urgent, which come first."),
         Option("tag", MANY, "TAG", "A word to find it by. Again for more."),
         Option("task", TEXT, "TASK", "What waits for the answer; my lease on it stands still meanwhile."),
-        Option("session", TEXT, "ID", "Which work session of mine asks."),
+        Option(
+            "session",
+            TEXT,
+            "ID",
+            "The work session that asks (SYNAPSE_SESSION); without it, mine that works on --task.",
+        ),
         Option("epoch", NUMBER, "N", "Only under this grant (SYNAPSE_EPOCH, for SYNAPSE_TASK); else my latest."),
         Option("wait", WAIT, "S", "Wait for the answer, print it, ack it; 5 at the deadline, its or this one."),
         _ONCE,

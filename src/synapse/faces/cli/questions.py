@@ -59,9 +59,12 @@ def _question(call: Call) -> "Json":
     for key, name in (("option", "options"), ("tag", "tags")):
         if parsed.texts(key):
             body[name] = parsed.texts(key)
-    for key in ("default", "on_deadline", "priority", "session"):
+    for key in ("default", "on_deadline", "priority"):
         if parsed.text(key) is not None:
             body[key] = parsed.text(key)
+    session = parsed.text("session") or os.environ.get("SYNAPSE_SESSION")
+    if session:
+        body["session"] = session
     if parsed.has("free"):
         body["free"] = True
     deadline_s = parsed.seconds("deadline")

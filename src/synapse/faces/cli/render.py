@@ -83,8 +83,22 @@ def message_block(message: "Json") -> str:
     for key in ("delivery", "subject", "thread", "reply_to"):
         if message.get(key) is not None:
             words.append(f"{key}={field(message, key)}" if key != "delivery" else field(message, key))
-    body = message.get("body")
-    return "  ".join(words) + "\n" + safe_lines(body if isinstance(body, str) else dumps(body), "  ")
+    return "  ".join(words) + "\n" + safe_lines(_body_words(message, message.get("body")), "  ")
+
+
+def _body_words(message: "Json", body: object) -> str:
+    """What a message says; of one that refers to a file, which it is and how one gets it."""
+    if isinstance(body, str):
+        return body
+    if isinstance(body, dict) and message.get("id") is not None:
+        size, how = f"{field(body, 'bytes')} bytes", f"synapse receive {field(message, 'id')}"
+        if message.get("room") is not None:
+            how += f" {field(message, 'room')}:{field(message, 'channel')}"
+        if body.get("type") == "file" and body.keys() >= {"path", "bytes", "sha256"}:
+            return f"file {field(body, 'path')}  {size}: {how}"
+        if body.get("type") == "chunked" and body.keys() >= {"file", "name", "bytes", "sha256"}:
+            return f"file {field(body, 'name')}  {size}, at the hub: {how} --save PATH"
+    return dumps(body)
 
 
 def clock(at_ms: object) -> str:

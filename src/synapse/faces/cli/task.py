@@ -107,9 +107,10 @@ def task_log(call: Call) -> int:
     query |= {key: text for key in ("agent", "kind") if (text := parsed.text(key)) is not None}
     query |= call.room
     link, limit, since = call.open(), parsed.number("limit", LIMIT), parsed.text("since")
+    journal_id = field(link.await_welcome(), "journal_id")
     for line in _newest(link, query, limit) if since is None else _following(link, query, since, limit):
         if call.as_json:
-            print_json(line)
+            print_json({**line, "cursor": f"{journal_id}:{line.get('seq')}"})
         else:
             print_text(_ledger_line(line))
     return EXIT_OK

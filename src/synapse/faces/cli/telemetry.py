@@ -26,7 +26,7 @@ def telemetry(call: Call) -> int:
     channel = parsed.text("channel")
     body: Json = {"channel": TELEMETRY if channel is None else call.address(channel), "body": event}
     reply = call.ask("message.send", body)
-    call.show(reply, said_signal(reply) if reply.get("ephemeral") else f"{field(reply, 'id')}")
+    call.show(reply, said_signal(reply) if reply.get("ephemeral") else _said_kept(reply))
     return EXIT_OK
 
 
@@ -35,10 +35,16 @@ def _payload(arguments: "list[str]") -> object:
         return {}
     from synapse.faces.cli.given import given_json, given_text
 
-    payload = given_json(given_text(arguments[1], "send a reference to a file instead"), "JSON")
+    payload = given_json(given_text(arguments[1], "send a reference to a file instead"), "the payload")
     if not isinstance(payload, dict):
-        raise UsageError("the JSON of a telemetry event is an object")
+        raise UsageError("the payload of a telemetry event is a JSON object")
     return payload
+
+
+def _said_kept(reply: "Json") -> str:
+    """That the channel is a durable one, where this is a message like others."""
+    place = f"{field(reply, 'room')}:{field(reply, 'channel')}"
+    return f"{field(reply, 'id')}  {place} #{field(reply, 'n')}  kept: {place} is not ephemeral"
 
 
 def said_signal(reply: "Json") -> str:
