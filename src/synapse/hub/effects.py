@@ -70,6 +70,7 @@ def pass_time(turns: "Turns") -> None:
     for lend in state.soft.lending.overdue(lease_ms):
         turns.letters.give_back(lend)
     state.soft.presence.fade(lease_ms)
+    turns.waiting.look_again()
     turns.waiting.end_late(now_ms)
     turns.leasing.tick()
     end_what_is_due(turns)

@@ -38,7 +38,7 @@ RECENT_BYTES_MAX: Final = 4 * 1024 * 1024
 class Subscription:
     """One feed of one connection. position: everything up to this seq was sent, while it is catching up. floors: by
     key, the seq behind which its agent reads what is private. missed, missed_activity: how many signals, or notices of
-    activity, it was not told since the last one."""
+    activity, it was not told since the last one. takes: what it is told of is lent to it."""
 
     id: int
     connection: Connection
@@ -52,6 +52,7 @@ class Subscription:
     has_stale_presence: bool = False
     floors: dict[str, int] = field(default_factory=dict)
     has_activity: bool = False
+    takes: bool = False
     missed: int = 0
     missed_activity: int = 0
 

@@ -171,6 +171,8 @@ class Letters:
         if not turns.is_read_only:
             turns.record(decide_return(self._state, turns.rules, lend), "hub")
         turns.arrived([lend.agent])
+        if lend.holder is not None:
+            turns.waiting.has_room(lend.holder)
 
     # What must be looked up first.
 

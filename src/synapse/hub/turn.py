@@ -53,6 +53,7 @@ from synapse.hub.requests import Requests
 from synapse.hub.retention import Retention
 from synapse.hub.signals import OK, Signals
 from synapse.hub.space import Space
+from synapse.hub.takes import Takes
 from synapse.hub.threads import Store, commit
 from synapse.hub.waiting import Waiting
 from synapse.hub.whereabouts import tell_presence
@@ -130,6 +131,7 @@ class Turns:
         self.leasing = Leasing(self)
         self.space = Space(self, store.writer)
         self.requests = Requests(self, store.keeper)
+        self.takes = Takes(self)
         self.letters = Letters(self)
         self.retention = Retention(self, store, loop)
         self.signals = Signals(self)
@@ -321,7 +323,7 @@ class Turns:
         elif isinstance(command, RenewLease):
             self.leasing.after_renewal(connection, command)
         elif isinstance(command, TakeInbox):
-            self.requests.take(connection, request.id, command, recorded)
+            self.takes.take(connection, request.id, command, recorded)
             return
         else:
             self.requests.after(connection, command)
@@ -403,6 +405,10 @@ class Turns:
         self._turn.replies.setdefault(connection, []).append((seq, payload))
         if len(payload) > WEIGHED_BYTES:  # it names many holders
             self._weigh(connection, payload)
+
+    def is_sated(self, connection: Connection) -> bool:
+        """True for a connection that is told no more in this turn."""
+        return connection in self._turn.sated
 
     def arrived(self, agents: Iterable[int]) -> None:
         """Something came into the inboxes of these agents in this turn."""

@@ -90,11 +90,15 @@ class Subscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     since: a cursor; what came after it is sent first, then everything live. activity: what agents do, which is told and
     not kept.
 
-    Observes only: nothing is taken from an inbox and no membership changes.
+    Observes only: nothing is taken from an inbox and no membership changes. But for `take`, which stands alone with
+    `directed_only`: what is free in my inbox and my roles' queues is lent to this connection as by `inbox.take` and
+    sent as it comes, while fewer than `take` messages are lent to it.
     """
 
     channels: tuple[str, ...] = ()
     inbox: bool = False
+    take: Int = 0
+    directed_only: bool = False
     presence: bool = False
     leases: bool = False
     receipts: bool = False
