@@ -4,11 +4,11 @@ A message counts when it went the whole way: its sender was told that it is dura
 that its ack is. In each pair as many messages are on that way as its window is wide; when one has arrived the next one
 is sent.
 
-Both sides use the product's own asynchronous library. Synapse: `send`, `deliveries` and `ack`. NATS: `publish` of JetStream,
-a durable push consumer with explicit acks, and `ack_sync`, which alone says that the ack has arrived. Each receiver has
-a stream of its own, which keeps what was acked, as the hub's journal does: of one stream or many, push or pull, and of
-the three retentions, the fastest that was found. Nothing is repeated and NATS is not asked to look for repeats;
-Synapse's library sends its idempotency keys as always. Prints figures like load.c's.
+Both sides use the product's own asynchronous library. Synapse: `send`, `deliveries` and `ack`. NATS: `publish` of
+JetStream, a durable push consumer with explicit acks, and `ack_sync`, which alone says that the ack has arrived. Each
+receiver has a stream of its own, which keeps what was acked, as the hub's journal does: of one stream or many, push or
+pull, and of the three retentions, the fastest that was found. Nothing is repeated and NATS is not asked to look for
+repeats; Synapse's library sends its idempotency keys as always. Prints figures like load.c's.
 """
 
 import argparse

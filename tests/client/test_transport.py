@@ -279,7 +279,7 @@ async def test_a_peer_that_does_not_read_gets_no_more_until_it_does() -> None:
     transport.resume_writing()
     assert told == [True, True]
     await sending
-    assert socket.written == [b"first\n", b"first\n", b"waits\n"]
+    assert b"".join(socket.written) == b"first\nfirst\nwaits\n"
     transport.pause_writing()
     sending = asyncio.ensure_future(transport.send(b"never"))
     await asyncio.sleep(0)

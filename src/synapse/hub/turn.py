@@ -21,6 +21,7 @@ from synapse.core.events import (
     Event,
     LeaseQueued,
     MessageHeld,
+    MessageLent,
     MessagePosted,
     MessageSent,
     Recorded,
@@ -370,6 +371,11 @@ class Turns:
                 turn.told.append(entry)
             if kind in LEASE_EVENTS:
                 self.leasing.on_event(entry)
+                continue
+            if kind is MessageLent:
+                continue
+            if kind is MessageSent:
+                turn.arrived.update([delivery.agent for delivery in event.to])  # type: ignore[union-attr]  # kind is its type
                 continue
             take_effect(self, entry)
         return recorded

@@ -111,9 +111,10 @@ class Waiting:
 
     def has_room(self, agent: int) -> None:
         """Lends of this agent have ended, or it reads again: subscriptions of its own go on taking."""
-        waiters = self._inboxes.get(agent)
-        if waiters is not None and any(waiter.subscription for waiter in waiters):
-            self._turns.arrived([agent])
+        for waiter in self._inboxes.get(agent, ()):
+            if waiter.subscription:
+                self._turns.arrived([agent])
+                return
 
     def look_again(self) -> None:
         """Give subscriptions what is there for them, however room was made."""
@@ -226,7 +227,9 @@ class Waiting:
         turns, connection = self._turns, waiter.connection
         if waiter.subscription and (waiter.is_reading or not turns.takes.has_room(connection, waiter.most)):
             return False
-        connection.by.at_ms = turns.clock.wall_ms()
+        if agent not in turns.state.soft.lending.free and agent not in turns.state.roles.of_agent:
+            return False
+        connection.by.at_ms = turns.now_at_ms
         connection.by.lease_ms = turns.lease_clock.now_ms
         command = TakeInbox(directed_only=waiter.directed_only)
         events = kernel.decide(turns.state, turns.rules, command, connection.by)

@@ -24,6 +24,8 @@ def tell_presence(turns: "Turns") -> None:
     for agent in agents:
         state.soft.presence.note_said(agent.id, turns.lease_clock.now_ms)
     changed.clear()
+    if not turns.feeds.presence:
+        return
     everybody = _diff(turns, durable, agents)
     for subscription in turns.feeds.presence:
         connection = subscription.connection

@@ -135,6 +135,7 @@ class ReadHistory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     until_ms: Int | None = None
 
 
+@final
 class TakeInbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Borrow an unacked message of my inbox and of my roles' queues, for 30 s or until this connection closes: urgent
     before high, normal and low ones, the oldest among equals.
@@ -146,6 +147,7 @@ class TakeInbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     directed_only: bool = False
 
 
+@final
 class AckInbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Be done with messages by id, or with `all` of them. Acking twice is the same as once; an id that never was in my
     inbox is refused `not_found`, and nothing is acked. Of my roles' queues: one by its id, unless another has it lent;
