@@ -177,8 +177,7 @@ class Run:
                 number = next(numbers)
                 done = on_the_way[number] = asyncio.get_running_loop().create_future()
                 await pair.send(number)
-                async with asyncio.timeout(QUIET_S):
-                    await done
+                await done
                 ended = time.perf_counter()
                 self.total += 1
                 if self.measure_from <= ended < self.measure_until:
@@ -192,7 +191,8 @@ class Run:
         async with asyncio.TaskGroup() as group:
             receivers = [group.create_task(receive()) for _ in range(self.options.window)]
             senders = [group.create_task(send()) for _ in range(self.options.window)]
-            await asyncio.gather(*senders)
+            async with asyncio.timeout(self.measure_until - time.perf_counter() + QUIET_S):
+                await asyncio.gather(*senders)
             for task in receivers:
                 task.cancel()
         require(not on_the_way, f"{len(on_the_way)} messages did not arrive")

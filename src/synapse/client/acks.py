@@ -2,8 +2,6 @@
 
 import asyncio
 
-import msgspec
-
 from synapse.client.lifeline import Lifeline
 from synapse.errors import Rejected
 from synapse.protocol.commands import AckInbox
@@ -11,11 +9,20 @@ from synapse.protocol.replies import Acked
 
 
 class _Batch:
-    """Ids that are acked together. done: who joined waits for it; no answer means that each asks again."""
+    """Ids that are acked together, and who joined: no answer means that each asks again, for itself."""
 
-    def __init__(self) -> None:
-        self.ids: list[str] = []
-        self.done: asyncio.Future[Acked | None] | None = None
+    __slots__ = ("ids", "joined")
+
+    def __init__(self, ids: tuple[str, ...]) -> None:
+        self.ids = list(ids)
+        self.joined: list[tuple[tuple[str, ...], asyncio.Future[Acked | None]]] = []
+
+    def tell(self, acked: Acked | None) -> None:
+        """Give everybody who joined its part of the answer."""
+        went = frozenset(() if acked is None else acked.acked)
+        for ids, answer in self.joined:
+            if not answer.done():  # its caller was cancelled
+                answer.set_result(None if acked is None else _part(acked, ids, went))
 
 
 class Acks:
@@ -32,16 +39,15 @@ class Acks:
             return await self._lead(ids)
         if len(batch.ids) + len(ids) > self._lifeline.limits.acks_max:
             return await self._lifeline.ask(AckInbox(ids=ids), Acked)
-        if batch.done is None:
-            batch.done = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Acked | None] = asyncio.get_running_loop().create_future()
         batch.ids += ids
-        acked = await asyncio.shield(batch.done)
-        return await self._lifeline.ask(AckInbox(ids=ids), Acked) if acked is None else _part(acked, ids)
+        batch.joined.append((ids, answer))
+        acked = await answer
+        return await self._lifeline.ask(AckInbox(ids=ids), Acked) if acked is None else acked
 
     async def _lead(self, ids: tuple[str, ...]) -> Acked:
-        """Ask for whoever joins before the loop comes round. A refusal, or any other end, is this one's own."""
-        batch = self._gathering = _Batch()
-        batch.ids += ids
+        """Ask for whoever joins before the loop comes round. What goes wrong with all is no answer for the others."""
+        batch = self._gathering = _Batch(ids)
         acked: Acked | None = None
         try:
             try:
@@ -51,21 +57,21 @@ class Acks:
             try:
                 acked = await self._lifeline.ask(AckInbox(ids=tuple(batch.ids)), Acked)
             except Rejected:
-                if batch.done is None:
+                if not batch.joined:
                     raise
         finally:
-            if batch.done is not None:
-                batch.done.set_result(acked)
+            batch.tell(acked)
         if acked is None:
             return await self._lifeline.ask(AckInbox(ids=ids), Acked)
-        return acked if batch.done is None else _part(acked, ids)
+        return _part(acked, ids, frozenset(acked.acked)) if batch.joined else acked
 
 
-def _part(acked: Acked, ids: tuple[str, ...]) -> Acked:
-    """What an answer says of some ids."""
-    mine = frozenset(ids)
-    return msgspec.structs.replace(
-        acked,
-        acked=tuple([one for one in acked.acked if one in mine]),
-        already=tuple([one for one in acked.already if one in mine]),
+def _part(acked: Acked, ids: tuple[str, ...], went: frozenset[str]) -> Acked:
+    """What an answer says of some ids. went: those that left the inbox."""
+    mine = tuple(dict.fromkeys(ids))
+    return Acked(
+        acked=tuple([one for one in mine if one in went]),
+        already=tuple([one for one in mine if one not in went]),
+        unacked=acked.unacked,
+        cursor=acked.cursor,
     )

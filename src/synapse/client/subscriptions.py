@@ -51,7 +51,6 @@ Told: TypeAlias = (
     | SoftNotice
     | PresenceSnapshot
     | PresenceChanged
-    | Lent
     | CaughtUp
     | Broken
 )
@@ -418,6 +417,11 @@ class Feeds:
         self._activity = None if self._activity is feed else self._activity
         self._deliveries = None if self._deliveries is feed else self._deliveries
 
+    def deliver(self, notice: Lent) -> None:
+        """A message was lent. With nobody to take it, it comes back when its lend is over."""
+        if self._deliveries is not None:
+            self._deliveries.hear(notice)
+
     def hear(self, notice: Told, seq: int, size: int) -> None:
         """Give a notice to the feed it is for; one that nobody follows any more is dropped."""
         match notice:
@@ -461,9 +465,6 @@ class Feeds:
                 typed = self._by_channel.get(address) or self._topic_of(address)
                 if typed is not None:
                     typed.hear_typing(notice)
-            case Lent():
-                if self._deliveries is not None:
-                    self._deliveries.hear(notice)
             case CaughtUp():
                 for other in self._all:
                     if other.subscription == notice.subscription and isinstance(other, ResumingFeed):
