@@ -172,6 +172,9 @@ class Socket(asyncio.Transport):
     def abort(self) -> None:
         self.was_cut = True
 
+    def close(self) -> None:
+        self.written.append(b"closed")
+
 
 def plugged() -> tuple[LineTransport, Socket]:
     lines, socket = LineTransport(), Socket()
@@ -274,6 +277,14 @@ async def test_what_is_posted_in_one_step_is_one_write_and_little_is_kept_for_it
     assert socket.written == [b"one\ntwo\n"]
     assert transport.post(b"x" * WRITE_BYTES)
     assert len(socket.written) == 2
+
+
+async def test_what_was_posted_is_written_before_the_socket_closes() -> None:
+    transport, socket = plugged()
+    transport.post(b"last")
+    asyncio.get_running_loop().call_soon(transport.connection_lost, None)
+    await transport.aclose()
+    assert socket.written == [b"last\n", b"closed"]
 
 
 async def test_a_peer_that_does_not_read_gets_no_more_until_it_does() -> None:
