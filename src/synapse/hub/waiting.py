@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from synapse.hub.turn import Turns
 
 
+_ANY: Final = TakeInbox()
+_DIRECTED: Final = TakeInbox(directed_only=True)
 ENDLESS_MS: Final = 1 << 62
 """The deadline of who waits for as long as the connection stands."""
 
@@ -111,6 +113,9 @@ class Waiting:
 
     def has_room(self, agent: int) -> None:
         """Lends of this agent have ended, or it reads again: subscriptions of its own go on taking."""
+        state = self._turns.state
+        if agent not in state.soft.lending.free and agent not in state.roles.of_agent:
+            return
         for waiter in self._inboxes.get(agent, ()):
             if waiter.subscription:
                 self._turns.arrived([agent])
@@ -231,7 +236,7 @@ class Waiting:
             return False
         connection.by.at_ms = turns.now_at_ms
         connection.by.lease_ms = turns.lease_clock.now_ms
-        command = TakeInbox(directed_only=waiter.directed_only)
+        command = _ANY if not waiter.directed_only else _DIRECTED
         events = kernel.decide(turns.state, turns.rules, command, connection.by)
         if not events or turns.is_read_only:
             return False
