@@ -236,6 +236,9 @@ if __name__ == "__main__":
     parser.add_argument("--warmup", type=float, default=0.3)
     try:
         print(json.dumps(asyncio.run(Run(parser.parse_args()).run())))
-    except Exception as error:  # noqa: BLE001  # whatever it was ends the run; these are its last words
+    except Exception as caught:  # noqa: BLE001  # whatever it was ends the run; these are its last words
+        error: BaseException = caught
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
         print(f"direct client: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         os._exit(1)
