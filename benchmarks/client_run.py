@@ -84,6 +84,9 @@ def main(
 
     try:
         print(json.dumps(asyncio.run(figures())))
-    except Exception as error:  # noqa: BLE001  # whatever it was ends the run; these are its last words
+    except Exception as caught:  # noqa: BLE001  # whatever it was ends the run; these are its last words
+        error: BaseException = caught
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
         print(f"{what}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         os._exit(1)

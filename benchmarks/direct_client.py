@@ -4,11 +4,11 @@ A message counts when it went the whole way: its sender was told that it is dura
 that its ack is. In each pair as many messages are on that way as its window is wide; when one has arrived the next one
 is sent.
 
-Both sides use the product's own asynchronous library. Synapse: `send`, `take` and `ack`. NATS: `publish` of JetStream,
-a durable push consumer with explicit acks, and `ack_sync`, which alone says that the ack has arrived. Each receiver has
-a stream of its own, which keeps what was acked, as the hub's journal does: of one stream or many, push or pull, and of
-the three retentions, the fastest that was found. Nothing is repeated and NATS is not asked to look for repeats;
-Synapse's library sends its idempotency keys as always. Prints figures like load.c's.
+Both sides use the product's own asynchronous library. Synapse: `send`, `deliveries` and `ack`. NATS: `publish` of
+JetStream, a durable push consumer with explicit acks, and `ack_sync`, which alone says that the ack has arrived. Each
+receiver has a stream of its own, which keeps what was acked, as the hub's journal does: of one stream or many, push or
+pull, and of the three retentions, the fastest that was found. Nothing is repeated and NATS is not asked to look for
+repeats; Synapse's library sends its idempotency keys as always. Prints figures like load.c's.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def body_with(number: int) -> dict[str, object]:
 
 
 class SynapsePair:
-    """`receive` takes and acks; as many of them may run as the window is wide."""
+    """The receiver is lent as many messages ahead as the window is wide; so many times `receive` may run at once."""
 
     def __init__(self, options: argparse.Namespace, number: int) -> None:
         from synapse.client.client import Client
@@ -56,13 +56,14 @@ class SynapsePair:
                 home=options.home,
             )
 
-        self._to = f"receiver-{number:04}"
+        self._to, self._window = f"receiver-{number:04}", options.window
         self._sender, self._receiver = client("sender"), client("receiver")
 
     async def open(self) -> None:
         """Connect both."""
         await self._receiver.connect()
         await self._sender.connect()
+        self._arrived = await self._receiver.deliveries(self._window).__aenter__()
 
     async def send(self, number: int) -> None:
         """Send, and wait until it is durable."""
@@ -70,8 +71,8 @@ class SynapsePair:
         require(sent.to == (self._to,), f"the answer to message {number}: {sent}")
 
     async def receive(self) -> int:
-        """Take the next one and ack it; its number."""
-        taken = await self._receiver.take(wait=None)
+        """The next one that is lent, acked; its number."""
+        taken = await anext(self._arrived)
         require(taken.lends == 1, f"a message came again: {taken}")
         acked = await self._receiver.ack(taken.message.id)
         require(acked.acked == (taken.message.id,), f"the ack of {taken.message.id}: {acked}")
@@ -80,6 +81,7 @@ class SynapsePair:
 
     async def close(self, sent: int) -> None:
         """Disconnect. The rows in the journal are counted by the benchmark."""
+        await self._arrived.__aexit__(None, None, None)
         await self._sender.close()
         await self._receiver.close()
 
@@ -159,8 +161,7 @@ class Run(Measured):
                 number = next(numbers)
                 done = on_the_way[number] = asyncio.get_running_loop().create_future()
                 await pair.send(number)
-                async with asyncio.timeout(QUIET_S):
-                    await done
+                await done
                 self.count(started)
 
         async def receive() -> None:
@@ -171,7 +172,8 @@ class Run(Measured):
         async with asyncio.TaskGroup() as group:
             receivers = [group.create_task(receive()) for _ in range(self.options.window)]
             senders = [group.create_task(send()) for _ in range(self.options.window)]
-            await asyncio.gather(*senders)
+            async with asyncio.timeout(self.measure_until - time.perf_counter() + QUIET_S):
+                await asyncio.gather(*senders)
             for task in receivers:
                 task.cancel()
         require(not on_the_way, f"{len(on_the_way)} messages did not arrive")

@@ -179,6 +179,15 @@ def rows_of(home: Path, kind: str = "message.posted") -> int:
         link.close()
 
 
+def bodies_of(home: Path, kind: str) -> list[bytes]:
+    """What the events of a type say, of a stopped hub."""
+    link = sqlite3.connect(f"file:{home / 'journal.db'}?mode=ro", uri=True)
+    try:
+        return [row[0] for row in link.execute("SELECT body FROM events WHERE type = ?", (kind,))]
+    finally:
+        link.close()
+
+
 def require_rows(home: Path, acknowledged: int) -> None:
     """Raises `ServerFailed` unless the journal holds as many messages as were acknowledged."""
     rows = rows_of(home)

@@ -55,7 +55,7 @@ def hub(tmp_path: Path) -> Iterator[ScriptHub]:
 def test_it_has_every_name_of_the_asynchronous_client() -> None:
     public = {name for name in vars(Client) if not name.startswith("_")} - {"connect"}
     assert public <= set(vars(BlockingClient))
-    for name in public - {"subscribe", "presence", "lease_changes", "value_changes"}:
+    for name in public - {"subscribe", "presence", "lease_changes", "value_changes", "deliveries"}:
         theirs, ours = getattr(Client, name), getattr(BlockingClient, name)
         if inspect.isfunction(theirs):
             assert not inspect.iscoroutinefunction(ours), f"{name} would have to be awaited"
@@ -70,6 +70,10 @@ def test_a_script_sends_takes_and_reads(hub: ScriptHub) -> None:
         assert taken is not None
         assert (taken.message.id, body_of(taken.message)) == (sent.id, "to bob")
         bob.ack(sent.id)
+        with bob.deliveries(2) as feed:
+            sent = ada.send("to bob, too", to="bob")
+            assert next(iter(feed)).message.id == sent.id
+            assert bob.ack(sent.id).acked == (sent.id,)
         for n in range(300):
             ada.send(n, channel="main:general")
         assert [body_of(message) for message in bob.all_history("main:general")] == list(range(300))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from websockets.asyncio.server import ServerConnection, serve
 
 from synapse.client.home import Surroundings
-from synapse.client.transport import FRAME_BYTES_MAX, READ_BYTES, HubDialer, LineTransport, PushTransport
+from synapse.client.transport import FRAME_BYTES_MAX, READ_BYTES, WRITE_BYTES, HubDialer, LineTransport, PushTransport
 from synapse.errors import Disconnected, HubUnreachable, PeerError
 
 Serve: TypeAlias = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -172,6 +172,9 @@ class Socket(asyncio.Transport):
     def abort(self) -> None:
         self.was_cut = True
 
+    def close(self) -> None:
+        self.written.append(b"closed")
+
 
 def plugged() -> tuple[LineTransport, Socket]:
     lines, socket = LineTransport(), Socket()
@@ -265,6 +268,25 @@ async def test_a_frame_that_is_refused_ends_the_connection_and_the_ones_behind_i
         transport.post(b"{}")
 
 
+async def test_what_is_posted_in_one_step_is_one_write_and_little_is_kept_for_it() -> None:
+    transport, socket = plugged()
+    assert transport.post(b"one")
+    assert transport.post(b"two")
+    assert not socket.written
+    await asyncio.sleep(0)
+    assert socket.written == [b"one\ntwo\n"]
+    assert transport.post(b"x" * WRITE_BYTES)
+    assert len(socket.written) == 2
+
+
+async def test_what_was_posted_is_written_before_the_socket_closes() -> None:
+    transport, socket = plugged()
+    transport.post(b"last")
+    asyncio.get_running_loop().call_soon(transport.connection_lost, None)
+    await transport.aclose()
+    assert socket.written == [b"last\n", b"closed"]
+
+
 async def test_a_peer_that_does_not_read_gets_no_more_until_it_does() -> None:
     transport, socket = plugged()
     told: list[bool] = []
@@ -279,7 +301,7 @@ async def test_a_peer_that_does_not_read_gets_no_more_until_it_does() -> None:
     transport.resume_writing()
     assert told == [True, True]
     await sending
-    assert socket.written == [b"first\n", b"first\n", b"waits\n"]
+    assert b"".join(socket.written) == b"first\nfirst\nwaits\n"
     transport.pause_writing()
     sending = asyncio.ensure_future(transport.send(b"never"))
     await asyncio.sleep(0)
@@ -287,7 +309,7 @@ async def test_a_peer_that_does_not_read_gets_no_more_until_it_does() -> None:
     for waiting in (sending, pump):
         with pytest.raises(Disconnected, match=r"the connection was lost \(Broken pipe\)"):
             await waiting
-    assert len(socket.written) == 3
+    assert b"".join(socket.written) == b"first\nfirst\nwaits\n"
 
 
 async def test_a_fault_in_whoever_takes_frames_comes_out_of_the_pump(tmp_path: Path) -> None:

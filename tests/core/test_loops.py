@@ -10,6 +10,7 @@ from tests.core.conftest import World, text
 
 from synapse.core.answers import look
 from synapse.core.events import MessageHeld, MessageSent
+from synapse.core.inboxes import Lend
 from synapse.core.loops import TRACES_MAX
 from synapse.core.state import decode_state, digest, encode_state
 from synapse.core.telling import shown_to
@@ -303,3 +304,17 @@ def test_a_forgotten_agent_leaves_no_trace_that_counts_against_its_name() -> Non
     world.do(ForgetAgent(name=f"a{hops % 2}"), "operator")
     world.do(DropHeld(id=held.id), "operator")
     assert (world.state.loops.held, world.state.loops.chains) == ({}, {})
+
+
+def test_what_an_agent_has_in_hand_on_any_connection_causes_what_it_sends() -> None:
+    world = a_world()
+    asked = send(world, "a0", "a1")
+    lending, agent, seq = world.state.soft.lending, world.agent("a1"), int(asked.id[1:])
+    for number in range(300):  # however much others have in hand
+        other = int(send(world, "a0", "a2").id[1:])
+        lending.lend(Lend(world.agent("a2"), other, 100 + number, 1))
+    lending.lend(Lend(agent, seq, 77, 1))
+    assert shown(world, send(world, "a1", "a0").id, "a0").causation == asked.id
+    lending.end(agent, seq)
+    assert shown(world, send(world, "a1", "a0").id, "a0").causation is msgspec.UNSET
+    assert agent not in lending.of_inbox

@@ -18,7 +18,7 @@ from synapse.core.events import AgentCreated, MessageDied, MessagesAcked, Messag
 SENDERS = ("ann", "ben")
 RECEIVERS = ("xia", "yan")
 COPIES = 2
-"""How many processes of each receiver compete for its inbox."""
+"""How many processes of each receiver compete for its inbox: one takes, the other is lent ahead."""
 
 
 @dataclass
@@ -44,7 +44,8 @@ def under_fire(tmp_path: Path, rounds: int, seed: int) -> Ended:
     ended = Ended(0, 0)
 
     def begin(name: str) -> None:
-        readers[name] = spawn(run, name, module, "take", str(home), str(run), name.partition("-")[0])
+        how = "follow" if name.endswith("-1") else "take"
+        readers[name] = spawn(run, name, module, how, str(home), str(run), name.partition("-")[0])
 
     with Hubs(home, run / "hub.log") as hubs:
         try:

@@ -1,5 +1,5 @@
 """Role queues on a hub in memory, against a model that knows nothing of it: members with several connections take,
-wait, ack, die, leave and come back, time passes and the hub is killed, in any order.
+wait, follow, ack, die, leave and come back, time passes and the hub is killed, in any order.
 
 After each step: nothing is in two hands, who got something got the oldest that it could reach, nobody who came earlier
 still waits for it, and nobody waits while something is free for it. At the end: nothing is lost.
@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.hub.conftest import Voice, direct, error_of, message, reply_of, voice
 
-from synapse.protocol.commands import AckInbox, ListInbox, TakeInbox
+from synapse.protocol.codec import decode_notice
+from synapse.protocol.commands import AckInbox, ListInbox, Subscribe, TakeInbox, Unsubscribe
 from synapse.protocol.limits import Limits
-from synapse.protocol.replies import Acked, Inbox, Sent, Taken
+from synapse.protocol.notices import Lent
+from synapse.protocol.replies import Acked, Inbox, Sent, Subscribed, Taken, Unsubscribed
 from synapse.protocol.role_commands import JoinRole, LeaveRole, ShowRole
 from synapse.protocol.role_replies import RoleChanged, RoleInfo
 from synapse.testing import MemoryHub
@@ -32,6 +34,8 @@ steps = st.lists(
         st.tuples(st.just("wait"), agents, slots),
         st.tuples(st.just("wait"), agents, slots),
         st.tuples(st.just("wait"), agents, slots),
+        st.tuples(st.just("follow"), agents, slots, st.integers(1, 3)),
+        st.tuples(st.just("unfollow"), agents, slots),
         st.tuples(st.just("ack"), agents, slots, st.integers(0, 8)),
         st.tuples(st.just("close"), agents, slots),
         st.tuples(st.just("advance"), st.sampled_from((4_000, LEND_MS + 2_000))),
@@ -66,7 +70,8 @@ class Parcel:
 
 @dataclass
 class Machine:
-    """The hub, its connections, and the model. waiting: who waits, in the order in which they came."""
+    """The hub, its connections, and the model. waiting: who waits, in the order in which they came. following: who
+    takes by subscription: its number, and how many it takes at a time."""
 
     hub: MemoryHub
     parcels: list[Parcel] = field(default_factory=list)
@@ -74,6 +79,7 @@ class Machine:
     made: set[str] = field(default_factory=set)
     voices: dict[tuple[str, int], Voice] = field(default_factory=dict)
     waiting: list[tuple[str, int, int]] = field(default_factory=list)
+    following: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     now_ms: int = 0
 
     async def voice(self, agent: str, slot: int) -> Voice:
@@ -105,7 +111,19 @@ class Machine:
             found = await self.voice(agent, slot)
             self.waiting.append((agent, slot, await found.say(TakeInbox(wait_ms=24 * 3600 * 1000))))
 
-    def lent(self, agent: str, slot: int, taken: Taken) -> None:
+    async def follow(self, agent: str, slot: int, most: int) -> None:
+        found = await self.voice(agent, slot)
+        if (agent, slot) in self.following:
+            assert (await found.refused(Subscribe(take=most))).code == "already_subscribed"
+        else:
+            self.following[agent, slot] = ((await found.ask(Subscribe(take=most), Subscribed)).subscription, most)
+
+    async def unfollow(self, agent: str, slot: int) -> None:
+        if (agent, slot) in self.following:
+            subscription, _ = self.following.pop((agent, slot))
+            await self.voices[agent, slot].ask(Unsubscribe(subscription=subscription), Unsubscribed)
+
+    def lent(self, agent: str, slot: int, taken: Taken | Lent) -> None:
         parcel = next(parcel for parcel in self.parcels if parcel.id == taken.message.id)
         assert parcel in self.reach(agent), "a message goes to its agent, or to a member"
         assert parcel.is_free, "what is lent, dead or acked is lent to nobody else"
@@ -138,6 +156,7 @@ class Machine:
         if found is None:
             return
         self.waiting = [waiter for waiter in self.waiting if waiter[:2] != (agent, slot)]
+        self.following.pop((agent, slot), None)
         await found.peer.aclose()
         await self.hub.settle()
         for parcel in self.parcels:
@@ -171,30 +190,42 @@ class Machine:
         await self.hub.restart()
         self.voices.clear()
         self.waiting.clear()
+        self.following.clear()
         for parcel in self.parcels:
             if parcel.holder is not None:
                 parcel.come_back(dies=False)  # it dies when it is looked at next
 
     async def served(self) -> None:
         """Whoever waited and got something in this step; then whether it was right that the others did not."""
-        got: list[tuple[str, int, int, Taken]] = []
+        got: list[tuple[int, str, int, int | None, Taken | Lent]] = []
         for agent, slot, request in self.waiting:
             for frame in list(await self.voices[agent, slot].listen()):
                 if frame.id == request and frame.type == "reply":
                     self.voices[agent, slot].heard.remove(frame)
-                    got.append((agent, slot, request, reply_of(frame, Taken)))
-        got.sort(key=lambda item: item[3].cursor)
+                    got.append((frame.seq, agent, slot, request, reply_of(frame, Taken)))
+        for agent, slot in self.voices:
+            for frame in list(await self.voices[agent, slot].listen()):
+                if isinstance(lent := decode_notice(frame), Lent):
+                    self.voices[agent, slot].heard.remove(frame)
+                    got.append((frame.seq, agent, slot, None, lent))
+        got.sort(key=lambda item: item[0])
         before = list(self.waiting)
-        for waiter in got:
-            self.waiting.remove(waiter[:3])
-        for agent, slot, request, taken in got:
+        for _, agent, slot, asked, _ in got:
+            if asked is not None:
+                self.waiting.remove((agent, slot, asked))
+        for _, agent, slot, asked, taken in got:
             self.lent(agent, slot, taken)
-            earlier = before[: before.index((agent, slot, request))]
+            assert asked is not None or self.held_by(agent, slot) <= self.following[agent, slot][1], "no more than that"
+            earlier = [] if asked is None else before[: before.index((agent, slot, asked))]
             queue = taken.message.channel.removeprefix("@")
             overtaken = [waiter for waiter in earlier if waiter in self.waiting]
             assert not any(who == queue or who in self.members.get(queue, ()) for who, _, _ in overtaken), "in order"
-        for agent, _, _ in self.waiting:
+        with_room = [who for who, (_, most) in self.following.items() if self.held_by(*who) < most]
+        for agent in (*(who for who, _, _ in self.waiting), *(who for who, _ in with_room)):
             assert not any(parcel.is_free for parcel in self.reach(agent)), "nobody waits for what is free"
+
+    def held_by(self, agent: str, slot: int) -> int:
+        return sum(1 for parcel in self.parcels if parcel.holder == (agent, slot))
 
     async def nothing_is_lost(self) -> None:
         for agent in AGENTS:

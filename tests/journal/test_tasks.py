@@ -3,12 +3,24 @@
 import random
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from tests.journal.conftest import AT_MS, open_journal, post
 
-from synapse.core.events import LEASES, Ask, JournalAdopted, LeaseGranted, LeaseReleased, Recorded, Row, keys_of, to_row
+from synapse.core.events import (
+    LEASES,
+    Ask,
+    JournalAdopted,
+    LeaseGranted,
+    LeaseReleased,
+    MessagesAcked,
+    Recorded,
+    Row,
+    keys_of,
+    to_row,
+)
 from synapse.journal import store, tasks
 from synapse.journal.files import Files
 from synapse.journal.proof import Checked, check_index
@@ -176,3 +188,30 @@ def test_blocks_without_leases_and_holes_between_events_cost_nothing(proved: tup
     assert reader.tasks_indexed() > seq
     require_whole_pages(reader, rows, dice)
     assert check(reader).index_is_whole
+
+
+def test_there_are_no_lines_of_agents_and_those_of_earlier_releases_are_passed_over(tmp_path: Path) -> None:
+    with closing(open_journal(tmp_path)) as journal:
+        first = journal.head + 1
+        acked = MessagesAcked(agent=5, messages=(1,), senders=(6,), lends=(1,))
+        rows = [post(first), to_row(Recorded(first + 1, AT_MS, "ada", acked))]
+        journal.append(rows)
+    with sqlite3.connect(Files(tmp_path).database) as connection:
+        found = {key for (key,) in connection.execute("SELECT key FROM touches WHERE seq >= ?", (first,))}
+        assert found == {rows[0].key, "re/6"}
+        reader = JournalReader(tmp_path)
+        assert check_index(reader, first + 1) == Checked(reader_events(reader), first + 1, True)
+        connection.execute("INSERT INTO touches (key, seq) VALUES ('ag/5', ?)", (first + 1,))
+        connection.commit()
+        assert check_index(reader, first + 1) == Checked(reader_events(reader), first + 1, True)
+        connection.execute("DELETE FROM touches WHERE key = 're/6'")
+        connection.commit()
+        proof = check_index(reader, first + 1)
+        assert proof is not None
+        assert not proof.index_is_whole
+        reader.close()
+    connection.close()
+
+
+def reader_events(reader: JournalReader) -> int:
+    return reader.tip()[0] - reader.identity.base

@@ -66,7 +66,7 @@ ROLE_FAULTS = [
     ),
     Fault(
         "what a member has lent is said to be its agent's own",
-        "hub/requests.py",
+        "hub/takes.py",
         "        holder = connection.by.agent if inbox in state.roles.by_id else None\n",
         "        holder = None\n",
         _MACHINE,

@@ -29,6 +29,7 @@ from synapse.protocol.codes import CLOSE_NORMAL
 from synapse.protocol.notices import (
     Activity,
     LeaseChanged,
+    Lent,
     Message,
     PlanChanged,
     QuestionChanged,
@@ -458,6 +459,10 @@ class BlockingClient:
     def lease_changes(self, since: str | None = None) -> BlockingFeed[LeaseChanged]:
         """What becomes of all leases."""
         return BlockingFeed(self._loop, lambda: self._client.lease_changes(since))
+
+    def deliveries(self, prefetch: int = 8, *, directed_only: bool = False) -> BlockingFeed[Lent]:
+        """Borrow what comes into my inbox: `with client.deliveries() as feed: for lent in feed`; ack each."""
+        return BlockingFeed(self._loop, lambda: self._client.deliveries(prefetch, directed_only=directed_only))
 
     def receipt_changes(self, since: str | None = None) -> BlockingFeed[ReceiptChanged]:
         """What becomes of the messages that I sent."""

@@ -18,9 +18,11 @@ from typing import Literal, Self
 
 import msgspec
 
+from synapse.client.acks import Acks
 from synapse.client.bodies import body_as, body_of, data_of, raw_of, value_of
 from synapse.client.calls import OutcomeUnknown, RequestTimeout
 from synapse.client.cards import Cards
+from synapse.client.deliveries import DeliveryFeed
 from synapse.client.delivery import Delivery, expires_at_ms
 from synapse.client.digest import Digests, digest_text
 from synapse.client.events import Happening, Happenings, happening_of
@@ -163,6 +165,7 @@ class Client(
         dial, ask_token = (dialer, dialer.token) if wiring.dial is None else (wiring.dial, lambda: token)
         self._lifeline = Lifeline(dial, identity, ask_token, wiring.chance, timeout)
         self._takes = Takes(self._lifeline)
+        self._acks = Acks(self._lifeline)
 
     # Its life.
 
@@ -314,7 +317,17 @@ class Client(
 
     async def ack(self, *ids: str) -> replies.Acked:
         """Be done with messages, by id. Acking twice is the same as once, and so is acking what was never there."""
-        return await self.request(commands.AckInbox(ids=ids), replies.Acked)
+        return await self._acks.ack(ids)
+
+    def deliveries(self, prefetch: int = 8, *, directed_only: bool = False) -> DeliveryFeed:
+        """Borrow what comes into my inbox, ahead of its use: `async with client.deliveries() as feed: async for lent in
+        feed`; ack each by `lent.message.id`.
+
+        prefetch: so many messages are lent to me and not acked at most. Each is lent for `lend_ms` from the moment at
+        which it is sent to me, so let it be no more than I get done in that time; with 1 it is as `take`. Acks that are
+        asked for at the same time go to the hub as one.
+        """
+        return DeliveryFeed(self._lifeline, prefetch, directed_only=directed_only, left=self._takes.keep)
 
     async def ack_all(self) -> replies.Acked:
         """Be done with everything that is in my inbox now."""

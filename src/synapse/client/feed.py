@@ -124,12 +124,16 @@ class Feed(ABC):
         """True while what comes belongs to this feed."""
         return self.subscription is not None and not self._is_deaf and not self._is_left
 
-    async def _more(self) -> None:
-        """Wait until there may be something. Raises the feed's end when there will be nothing any more."""
+    def _require_more(self) -> None:
+        """Raises the feed's end when there will be nothing any more."""
         assert self._is_open, "enter the feed first: `async with client.subscribe(...) as feed`"
         if self._end is not None:
             raise self._end
         if self._is_left:
             raise StopAsyncIteration
+
+    async def _more(self) -> None:
+        """Wait until there may be something. Raises as `_require_more`."""
+        self._require_more()
         self._something.clear()
         await self._something.wait()

@@ -34,7 +34,7 @@ from synapse.protocol.codes import (
 )
 from synapse.protocol.commands import Command, DeclareStatus, Hello, IdentifyHub
 from synapse.protocol.limits import Limits
-from synapse.protocol.notices import ClaimQueued, Closing, LeaseLost, Notice
+from synapse.protocol.notices import ClaimQueued, Closing, LeaseLost, Lent, Notice
 from synapse.protocol.replies import HubIdentity, Reply, StatusDeclared, Welcome
 
 BACKOFF_FIRST_S: Final = 0.05
@@ -55,6 +55,8 @@ _CLOSE_OF: Final = {
 }
 
 _Reply = TypeVar("_Reply", bound=Reply)
+_decoders: Final[dict[type[object], msgspec.json.Decoder[object]]] = {}
+"""By the type of a reply, made when it is first asked for: it costs more than decoding."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,6 +383,8 @@ class Lifeline:
         A goodbye's code becomes that of the end.
         """
         match notice:
+            case Lent():
+                self._feeds.deliver(notice)
             case ClaimQueued():
                 self._calls.on_queued(notice)
             case LeaseLost():
@@ -543,6 +547,10 @@ class Lifeline:
 
 def _decoded(frame: HubFrame, kind: type[_Reply]) -> _Reply:
     try:
-        return msgspec.json.decode(frame.body, type=kind)
+        decoder = _decoders.get(kind)
+        if decoder is None:
+            decoder = _decoders[kind] = msgspec.json.Decoder(kind)
+        reply: _Reply = decoder.decode(frame.body)  # type: ignore[assignment]  # each kind has a decoder of its own
+        return reply
     except msgspec.MsgspecError as error:
         raise PeerError(f"the hub sent a reply that is no {kind.__name__}: {error}") from error

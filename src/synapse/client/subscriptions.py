@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Generic, Self, TypeAlias, TypeVar, assert_neve
 import msgspec
 from msgspec import UNSET
 
+from synapse.client.deliveries import DeliveryFeed
 from synapse.client.feed import QUEUE_BYTES_MAX as QUEUE_BYTES_MAX
 from synapse.client.feed import QUEUE_MESSAGES_MAX as QUEUE_MESSAGES_MAX
 from synapse.client.feed import Feed as Feed
@@ -24,6 +25,7 @@ from synapse.protocol.notices import (
     Broken,
     CaughtUp,
     LeaseChanged,
+    Lent,
     Message,
     PlanChanged,
     PresenceChanged,
@@ -329,6 +331,7 @@ class Feeds:
         self._presence: PresenceFeed | None = None
         self._signals: list[SignalFeed] = []
         self._activity: ActivityFeed | None = None
+        self._deliveries: DeliveryFeed | None = None
 
     def __iter__(self) -> Iterator[Feed]:
         return iter(tuple(self._all))
@@ -359,6 +362,8 @@ class Feeds:
             taken = ["presence"] if self._presence is not None else []
         elif isinstance(feed, ActivityFeed):
             taken = ["activity"] if self._activity is not None else []
+        elif isinstance(feed, DeliveryFeed):
+            taken = ["deliveries"] if self._deliveries is not None else []
         if taken:
             raise Rejected(
                 "already_subscribed",
@@ -386,6 +391,8 @@ class Feeds:
             self._signals.append(feed)
         elif isinstance(feed, ActivityFeed):
             self._activity = feed
+        elif isinstance(feed, DeliveryFeed):
+            self._deliveries = feed
 
     def remove(self, feed: Feed) -> None:
         """Forget a feed. Doing it twice is the same as once."""
@@ -408,6 +415,12 @@ class Feeds:
         self._presence = None if self._presence is feed else self._presence
         self._signals = [other for other in self._signals if other is not feed]
         self._activity = None if self._activity is feed else self._activity
+        self._deliveries = None if self._deliveries is feed else self._deliveries
+
+    def deliver(self, notice: Lent) -> None:
+        """A message was lent. With nobody to take it, it comes back when its lend is over."""
+        if self._deliveries is not None:
+            self._deliveries.hear(notice)
 
     def hear(self, notice: Told, seq: int, size: int) -> None:
         """Give a notice to the feed it is for; one that nobody follows any more is dropped."""

@@ -18,6 +18,7 @@ from synapse.client.lifeline import Lifeline
 from synapse.errors import Rejected
 from synapse.protocol.codec import HubFrame
 from synapse.protocol.commands import TakeInbox, WaitReceipt
+from synapse.protocol.notices import Lent
 from synapse.protocol.replies import Receipt, Taken
 
 PIECE_S: Final = 20.0
@@ -69,6 +70,12 @@ class Takes:
                 raise
             except TimeoutError:  # what was taken up may stay with the hub for longer than this one waits
                 return None
+
+    def keep(self, lent: Lent, until_s: float) -> None:
+        """A feed was lent this, and nobody asks it any more: the next take gets it."""
+        taken = Taken(message=lent.message, lends=lent.lends, lend_ms=lent.lend_ms, cursor=lent.message.cursor)
+        is_directed = lent.message.kind == "direct" and lent.message.to != ("all",)
+        self._leftovers.append(_Leftover(taken, is_directed, self._lifeline.generation, until_s))
 
     async def _wait(self, call: Call, limit: float) -> Taken:
         try:

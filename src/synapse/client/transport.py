@@ -15,6 +15,8 @@ from synapse.errors import Disconnected, PeerError
 
 FRAME_BYTES_MAX: Final = 1 << 20
 """Four times what a hub sends: beyond it the other side is no hub."""
+WRITE_BYTES: Final = 64 * 1024
+"""So much may be posted in one step of the loop before it is written."""
 READ_BYTES: Final = 32 * 1024
 """What is read at once: consumers run between two reads."""
 LOST: Final = 1006
@@ -75,6 +77,8 @@ class Stream(asyncio.BufferedProtocol, ABC):
         self._kept: deque[bytes] = deque()
         self._kept_bytes = 0
         self._is_full = False
+        self._unwritten: list[bytes] = []
+        self._unwritten_bytes = 0
         self._end: Exception | None = None
         self._came = asyncio.Event()
         self._has_room = asyncio.Event()
@@ -148,13 +152,20 @@ class Stream(asyncio.BufferedProtocol, ABC):
         if self._is_full:
             return False
         assert self._transport is not None, "asyncio connects it before it is used"
-        self._transport.write(self._framed(frame))
+        framed = self._framed(frame)
+        if not self._unwritten:
+            asyncio.get_running_loop().call_soon(self._write_out)
+        self._unwritten.append(framed)
+        self._unwritten_bytes += len(framed)
+        if self._unwritten_bytes > WRITE_BYTES:
+            self._write_out()
         return True
 
     async def send(self, frame: bytes, /) -> None:
         """Send one frame; see `Transport`."""
         while not self.post(frame):
             await self._has_room.wait()
+        self._write_out()
         await self._has_room.wait()
         if self._end is not None:
             raise self._end
@@ -188,6 +199,7 @@ class Stream(asyncio.BufferedProtocol, ABC):
 
     async def aclose(self) -> None:
         """Let the connection go; what a stuck peer does not take within a second is dropped."""
+        self._write_out()
         self._finish(Disconnected(LOST, "the connection was closed from this side"))
         self._begin_close()
         try:
@@ -208,6 +220,16 @@ class Stream(asyncio.BufferedProtocol, ABC):
         self._transport.close()
 
     # Inside.
+
+    def _write_out(self) -> None:
+        """Write what was posted in this step of the loop, at once."""
+        if not self._unwritten:
+            return
+        data = self._unwritten[0] if len(self._unwritten) == 1 else b"".join(self._unwritten)
+        self._unwritten.clear()
+        self._unwritten_bytes = 0
+        assert self._transport is not None, "asyncio connects it before it is used"
+        self._transport.write(data)
 
     def _keep(self, frame: bytes) -> None:
         """Nobody takes frames now: they wait to be asked for, but for those of a time after the end."""

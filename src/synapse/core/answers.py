@@ -322,6 +322,8 @@ def _sent(events: Sequence[Recorded], cursor: str) -> Sent:
     if isinstance(event, MessageHeld):
         return sent_held(last, event, cursor)
     assert isinstance(event, MessageSent), "a send becomes one message"
+    if len(events) == 1 and len(event.to) == 1:  # nearly all
+        return Sent(id=message_id(last.seq), cursor=cursor, to=(event.to[0].name,), skipped=event.skipped)
     to = tuple(delivery.name for delivery in event.to)
     created = tuple(
         item.event.name if isinstance(item.event, AgentCreated) else f"role:{item.event.name}"
@@ -332,6 +334,11 @@ def _sent(events: Sequence[Recorded], cursor: str) -> Sent:
 
 
 def _acked(state: "State", command: AckInbox, by: By, events: Sequence[Recorded], cursor: str) -> Acked:
+    if len(events) == 1:
+        event = events[0].event
+        if isinstance(event, MessagesAcked) and len(event.messages) == len(command.ids):  # nearly all
+            ids = tuple([message_id(seq) for seq in event.messages])
+            return Acked(acked=ids, already=(), unacked=event.left, cursor=cursor)
     asked = [seq_of_message(text) for text in dict.fromkeys(command.ids)]
     gone: list[int] = []
     left = state.agents.inboxes[by.require_agent()].unacked

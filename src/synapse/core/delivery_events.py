@@ -5,13 +5,14 @@ found again, and followed. agent: whose inbox it is, or the id of a role. recipi
 where it is left out, it is the agent that did it.
 """
 
-from typing import Final, TypeAlias, get_args
+from typing import Final, TypeAlias, final, get_args
 
 import msgspec
 
 from synapse.core.idem import Idem
 
 
+@final
 class MessageLent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A message was handed to one connection. sender: only at its first lend."""
 
@@ -22,6 +23,7 @@ class MessageLent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     idem: Idem | None = None
 
 
+@final
 class MessagesAcked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An agent is done with these messages; they leave the inbox, its own or a role's. left: how many unacked ones stay
     in its own, for the answer. by_member: of a role's queue, and who acked is asked for by the key of each message.
@@ -59,6 +61,7 @@ class MessageRevived(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     idem: Idem | None = None
 
 
+@final
 class MessagesDropped(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Dead letters left an inbox. reason: asked, limit (there were too many), resent (by who sent it, anew). left: how
     many dead ones stay. senders: as of `MessagesAcked`."""
@@ -92,8 +95,8 @@ RECEIPTS: Final = frozenset(get_args(DeliveryEvent)) - {MessagesDisowned}
 
 def receipt_keys(event: DeliveryEvent) -> tuple[str, ...]:
     """The index keys of the senders that a receipt is due to."""
-    if isinstance(event, MessagesAcked | MessagesDropped):
-        return tuple(f"re/{sender}" for sender in dict.fromkeys(event.senders) if sender)
+    if type(event) is MessagesAcked or type(event) is MessagesDropped:
+        return tuple([f"re/{sender}" for sender in dict.fromkeys(event.senders) if sender])
     if isinstance(event, MessagesDisowned) or event.sender is None:
         return ()
     return (f"re/{event.sender}",)

@@ -182,6 +182,7 @@ class MessagePosted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     idem: Idem | None = None
 
 
+@final
 class MessageSent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A message into inboxes. room: the id of the room when it was addressed to `all`; skipped: members left out."""
 
@@ -548,6 +549,15 @@ def to_row(recorded: Recorded) -> Row:
     if type(event) is LeaseReleased:
         key = f"ta/{event.room}/{event.task}"
         return new_tuple(Row, (seq, tag, VERSIONS[tag], at_ms, actor, key, _encode(event), _OF_A_TASK))
+    if type(event) is MessageSent and len(event.to) == 1:
+        key = f"in/{event.to[0].agent}"
+        return new_tuple(Row, (seq, tag, VERSIONS[tag], at_ms, actor, key, _encode(event), ()))
+    if type(event) is MessageLent:
+        also = () if event.sender is None else (f"re/{event.sender}",)
+        return new_tuple(Row, (seq, tag, VERSIONS[tag], at_ms, actor, f"ag/{event.agent}", _encode(event), also))
+    if type(event) is MessagesAcked and not event.by_member:
+        key, others = f"ag/{event.agent}", receipt_keys(event)
+        return new_tuple(Row, (seq, tag, VERSIONS[tag], at_ms, actor, key, _encode(event), others))
     keys = keys_of(seq, event)
     return new_tuple(Row, (seq, tag, VERSIONS[tag], at_ms, actor, keys[0], _encode(event), keys[1:]))
 

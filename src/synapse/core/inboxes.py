@@ -145,12 +145,14 @@ class Lend:
 class Lending:
     """Soft: all lends by (agent id, message seq), in order of their deadlines because each has the same length.
 
-    free: what nobody has, by agent and lane: seqs in order. A lane is a priority, of directed messages or of others. A
-    message that is alive is free or lent, never both, so that a take looks at no other.
+    of_inbox: what is lent of an agent's own inbox. free: what nobody has, by agent and lane: seqs in order. A lane is a
+    priority, of directed messages or of others. A message that is alive is free or lent, never both, so that a take
+    looks at no other.
     """
 
     lends: dict[tuple[int, int], Lend] = field(default_factory=dict)
     of_connection: dict[int, set[tuple[int, int]]] = field(default_factory=dict)
+    of_inbox: dict[int, set[int]] = field(default_factory=dict)
     free: dict[int, dict[int, list[int]]] = field(default_factory=dict)
 
     def offer(self, agent: int, entry: Entry) -> None:
@@ -158,11 +160,19 @@ class Lending:
         self._put(agent, 2 * _RANKS.get(entry.priority, _RANKS["normal"]) + (entry.reason != DIRECT), entry.seq)
 
     def _put(self, agent: int, lane: int, seq: int) -> None:
-        insort(self.free.setdefault(agent, {}).setdefault(lane, []), seq)
+        lanes = self.free.get(agent)
+        if lanes is None:
+            self.free[agent] = {lane: [seq]}
+        elif lane in lanes:
+            insort(lanes[lane], seq)
+        else:
+            lanes[lane] = [seq]
 
     def _pull(self, agent: int, seq: int) -> int | None:
         """Take a free message out; its lane, or None when it was not free."""
-        lanes = self.free.get(agent, {})
+        lanes = self.free.get(agent)
+        if lanes is None:
+            return None
         for lane, seqs in lanes.items():
             at = bisect_left(seqs, seq)
             if at < len(seqs) and seqs[at] == seq:
@@ -176,6 +186,15 @@ class Lending:
 
     def waiting(self, inboxes: Sequence[int], *, directed_only: bool) -> Iterator[tuple[int, int]]:
         """What is free in these inboxes, in the order in which it is handed out: pairs of seq and inbox."""
+        if len(inboxes) == 1:  # nearly all
+            here = self.free.get(inboxes[0])
+            if here is None:
+                return
+            if len(here) == 1:
+                [(lane, seqs)] = here.items()
+                if not (directed_only and lane % 2):
+                    yield from zip(seqs, repeat(inboxes[0]))
+                return
         found = [(inbox, self.free[inbox]) for inbox in inboxes if inbox in self.free]
         for rank in range(len(PRIORITIES) if found else 0):
             lanes = (2 * rank,) if directed_only else (2 * rank, 2 * rank + 1)
@@ -191,6 +210,8 @@ class Lending:
         lend.lane = lane
         self.lends[key] = lend
         self.of_connection.setdefault(lend.connection, set()).add(key)
+        if lend.holder is None:
+            self.of_inbox.setdefault(lend.agent, set()).add(lend.seq)
 
     def end(self, agent: int, seq: int) -> bool:
         """End one lend: the message is free again. False when there was none."""
@@ -212,6 +233,11 @@ class Lending:
             held.discard((agent, seq))
             if not held:
                 del self.of_connection[lend.connection]
+            if lend.holder is None:
+                seqs = self.of_inbox[agent]
+                seqs.discard(seq)
+                if not seqs:
+                    del self.of_inbox[agent]
         return lend
 
     def overdue(self, lease_ms: int) -> list[Lend]:
@@ -310,9 +336,10 @@ def leave_all(state: "State", agent: int) -> None:
 
 def apply_delivery(state: "State", at_ms: int, event: DeliveryEvent) -> None:
     """The inboxes' part of `kernel.apply`."""
+    if type(event) is MessageLent:
+        state.agents.inboxes[event.agent].entries[event.message].lends += 1
+        return
     match event:
-        case MessageLent():
-            state.agents.inboxes[event.agent].entries[event.message].lends += 1
         case MessagesAcked() | MessagesDropped():
             for message in event.messages:
                 is_there = leave(state, event.agent, message)
@@ -457,12 +484,11 @@ def decide_ack(state: "State", rules: Rules, command: AckInbox, by: By) -> list[
     inbox = state.agents.inboxes[agent]
     entries = inbox.entries
     asked = seqs_to_ack(rules, command)
-    never = never_possible(state, agent, asked)
-    if never:
-        raise never_here(never)
     seqs = list(entries) if command.all else [seq for seq in asked if seq in entries]
+    if len(seqs) < len(asked) and (never := never_possible(state, agent, asked)):
+        raise never_here(never)
     shared = _of_roles(state, asked, agent, by.lease_ms, everything=command.all)
-    left = inbox.unacked - sum(not entries[seq].dead for seq in seqs)
+    left = inbox.unacked - (sum(not entries[seq].dead for seq in seqs) if inbox.dead else len(seqs))
     return [
         _acks(state, whose, part, left) for whose, found in ((agent, seqs), *shared.items()) for part in _parts(found)
     ]

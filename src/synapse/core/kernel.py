@@ -223,13 +223,13 @@ def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]
         return resuming.taken_up(state, command, by, claimed) if state.sessions.offers else claimed
     if type(command) is ReleaseLease:
         return holding.decide_release(state, command, by)
+    if type(command) is AckInbox:
+        return inboxes.decide_ack(state, rules, command, by)
+    if type(command) is TakeInbox:
+        return inboxes.decide_take(state, rules, command, by)
     match command:
         case RenewLease():
             return holding.decide_renew(state, rules, command, by)
-        case TakeInbox():
-            return inboxes.decide_take(state, rules, command, by)
-        case AckInbox():
-            return inboxes.decide_ack(state, rules, command, by)
         case Hello():
             return agents.decide_hello(state, rules, command, by)
         case DeclareStatus():
@@ -379,25 +379,17 @@ def apply(state: State, recorded: Recorded) -> None:
                 state, seq, event.mentions, MENTION, priority=event.priority, expires_at_ms=event.expires_at_ms
             )
         return
+    if type(event) is MessageSent:
+        _apply_sent(state, recorded, event)
+        return
+    if type(event) is MessageLent:
+        inboxes.apply_delivery(state, at_ms, event)
+        return
+    if type(event) is MessagesAcked:
+        inboxes.apply_delivery(state, at_ms, event)
+        loops.note_acked(state, recorded, event)
+        return
     match event:
-        case MessageSent():
-            state.messages += 1
-            sender = state.agents.by_name.get(loops.sender_of(event.link, actor))
-            if event.link is not None:
-                loops.apply_link(state, recorded, event.link)
-            inboxes.arrive(
-                state,
-                seq,
-                event.to,
-                DIRECT if event.room is None else ALL,
-                priority=event.priority,
-                expires_at_ms=event.expires_at_ms,
-                sender=None if sender is None else sender.id,
-            )
-        case MessageLent() | MessagesAcked():
-            inboxes.apply_delivery(state, at_ms, event)
-            if type(event) is MessagesAcked:
-                loops.note_acked(state, recorded, event)
         case MessageDied() | MessageRevived() | MessagesDropped() | MessagesDisowned():
             inboxes.apply_delivery(state, at_ms, event)
         case AgentCreated():
@@ -426,6 +418,24 @@ def apply(state: State, recorded: Recorded) -> None:
             _apply_room(state, seq, at_ms, actor, event)
         case _:
             _apply_rest(state, recorded, event)
+
+
+def _apply_sent(state: State, recorded: Recorded, event: MessageSent) -> None:
+    state.messages += 1
+    sender = state.agents.by_name.get(
+        recorded.actor if event.link is None else loops.sender_of(event.link, recorded.actor)
+    )
+    if event.link is not None:
+        loops.apply_link(state, recorded, event.link)
+    inboxes.arrive(
+        state,
+        recorded.seq,
+        event.to,
+        DIRECT if event.room is None else ALL,
+        priority=event.priority,
+        expires_at_ms=event.expires_at_ms,
+        sender=None if sender is None else sender.id,
+    )
 
 
 def _apply_rest(state: State, recorded: Recorded, event: _RestEvent) -> None:

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 TRACES_MAX: Final = 32_768
 """Messages whose cause is remembered."""
-LENDS_LOOKED_AT: Final = 256
-"""With more lends in all, only those of the sender's own connection are looked at."""
 BATCH_BYTES: Final = 256 * 1024
 """A release or a drop stops here, so that a turn keeps its bound; what is left goes with the next one."""
 PEOPLE_MAX: Final = 16
@@ -229,8 +227,8 @@ def _taken(state: "State", rules: Rules, by: By, last: tuple[int, int] | None) -
     lending = state.soft.lending
     if lending.lends:
         in_hand = [seq for _, seq in lending.of_connection.get(by.connection, ())]  # of an inbox, or of a role's queue
-        if not in_hand and len(lending.lends) <= LENDS_LOOKED_AT:
-            in_hand = [seq for owner, seq in lending.lends if owner == agent]
+        if not in_hand:
+            in_hand = list(lending.of_inbox.get(agent, ()))
         if in_hand:
             return max(in_hand, key=lambda seq: (loops.traces[seq].hops if seq in loops.traces else 0, seq))
     if last is not None and 0 <= by.at_ms - last[1] <= rules.limits.cause_ms:

@@ -90,6 +90,8 @@ def _destination(command: SendMessage, by: By) -> tuple[str | None, list[str]]:
     if not command.to and command.target is None and command.room is None:
         channel = command.channel
         return by.home if channel is None else channel if ":" in channel else _address(None, channel), []
+    if command.to and command.target is None and command.channel is None and command.room is None:
+        return None, _names(command.to)
     ways = (bool(command.to), command.target is not None, command.channel is not None or command.room is not None)
     if sum(ways) > 1 and not (command.target == ALL and command.channel is None and not command.to):
         raise Rejected("bad_request", "give one of to, target, or room and channel - at `$.body`", {"path": "$.body"})
@@ -128,6 +130,8 @@ def _address(room: str | None, channel: str | None) -> str:
 
 def _names(names: tuple[str, ...]) -> list[str]:
     """Recipients without repeats; `all`, and a role, only alone."""
+    if len(names) == 1:
+        return list(names) if names[0] == ALL or is_role(names[0]) else [require_agent_name(names[0])]
     unique = list(dict.fromkeys(names))
     if unique == [ALL] or (len(unique) == 1 and is_role(unique[0])):
         return unique

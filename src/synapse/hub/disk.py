@@ -68,8 +68,7 @@ class Disk:
             if error is not None:
                 self._turns.on_broken(error)
                 return
-            assert result is not None
-            self._turns.put(None, lambda: finish(result))
+            self._turns.put(None, lambda: finish(result))  # type: ignore[arg-type]  # without an error there is one
 
         def finish(result: _Result) -> None:
             connection.is_reading_disk = False

@@ -34,12 +34,15 @@ if TYPE_CHECKING:
 def take_effect(turns: "Turns", entry: Recorded) -> None:
     """An event was folded in that is not about a lease."""
     event = entry.event
-    if isinstance(event, MessagePosted | MessageSent | Mail):
+    if type(event) is MessagesAcked:
+        turns.waiting.on_acked(event)
+        return
+    if isinstance(event, (MessagePosted, MessageSent, Mail)):
         turns.arrived(telling.arrivals(event))
     match event:
         case TaskNoted() | TaskMoved():
             turns.leasing.on_progress(event)
-        case MessagesAcked() | MessageRevived() | MessagesDropped():
+        case MessageRevived() | MessagesDropped():
             turns.letters.on_event(event)
         case RoomLeft() | ChannelLeft() | MemberRemoved():
             _hide(turns, event)
@@ -87,6 +90,7 @@ def pass_time(turns: "Turns") -> None:
     for lend in state.soft.lending.overdue(lease_ms):
         turns.letters.give_back(lend)
     state.soft.presence.fade(lease_ms)
+    turns.waiting.look_again()
     turns.waiting.end_late(now_ms)
     turns.leasing.tick()
     end_what_is_due(turns)

@@ -38,7 +38,8 @@ RECENT_BYTES_MAX: Final = 4 * 1024 * 1024
 class Subscription:
     """One feed of one connection. position: everything up to this seq was sent, while it is catching up. floors: by
     key, the seq behind which its agent reads what is private. missed, missed_activity: how many signals, or notices of
-    activity, it was not told since the last one. has_leases: it follows those of every room that its agent may see."""
+    activity, it was not told since the last one. has_leases: it follows those of every room that its agent may see.
+    takes: what it is told of is lent to it."""
 
     id: int
     connection: Connection
@@ -52,6 +53,7 @@ class Subscription:
     has_stale_presence: bool = False
     floors: dict[str, int] = field(default_factory=dict)
     has_activity: bool = False
+    takes: bool = False
     missed: int = 0
     missed_activity: int = 0
     has_leases: bool = False

@@ -152,11 +152,9 @@ class Letters:
         if not turns.is_read_only and self._state.agents.dates.heap:
             turns.record(decide_expired(self._state, turns.rules, turns.clock.wall_ms()), "hub")
 
-    def on_event(self, event: MessagesAcked | MessageRevived | MessagesDropped) -> None:
+    def on_event(self, event: MessageRevived | MessagesDropped) -> None:
         """A message has left an inbox, or is back in it: somebody may wait for that."""
         match event:
-            case MessagesAcked():
-                self._turns.waiting.on_acked(event)
             case MessageRevived():
                 self._turns.arrived([event.agent])
             case MessagesDropped():
@@ -171,6 +169,8 @@ class Letters:
         if not turns.is_read_only:
             turns.record(decide_return(self._state, turns.rules, lend), "hub")
         turns.arrived([lend.agent])
+        if lend.holder is not None:
+            turns.waiting.has_room(lend.holder)
 
     # What must be looked up first.
 
@@ -185,9 +185,12 @@ class Letters:
             seq, actor, head = seq_of_message(command.id), by.actor, state.seq
             self._read(connection, request, lambda: self._original(command, seq, actor, agent, head))
             return True
+        own, seqs = state.agents.inboxes[agent].entries, seqs_to_ack(self._turns.rules, command)
+        if own.keys() >= set(seqs):
+            return False
         inboxes = inboxes_of(state, agent)
         there = [state.agents.inboxes[inbox].entries for inbox in inboxes]
-        gone = [seq for seq in seqs_to_ack(self._turns.rules, command) if all(seq not in entries for entries in there)]
+        gone = [seq for seq in seqs if all(seq not in entries for entries in there)]
         if not gone or never_possible(state, agent, gone):
             return False
         keys = tuple(f"in/{inbox}" for inbox in inboxes)

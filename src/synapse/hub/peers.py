@@ -207,6 +207,9 @@ class Peers:
         if connection.postponed and not connection.is_stuck:
             self._turns.put_first(connection, connection.postponed)
             connection.postponed.clear()
+        if connection.waiting and connection.by.agent is not None:
+            agent = connection.by.agent
+            self._turns.put(None, lambda: self._turns.waiting.has_room(agent))
 
     def open(self, connection: Connection) -> None:
         """A peer connected."""

@@ -8,8 +8,8 @@ from msgspec import UNSET
 
 from synapse.core.answers import Answerable, answer
 from synapse.core.by import By
-from synapse.core.events import LEASES, MessageLent, Recorded
-from synapse.core.inboxes import Lend, in_order
+from synapse.core.events import LEASES, Recorded
+from synapse.core.inboxes import in_order
 from synapse.core.questions import STILL_OPEN, require_question
 from synapse.core.refusals import require_limit
 from synapse.core.retention import floor_of, require_kept
@@ -17,7 +17,6 @@ from synapse.core.rooms import require_channel, require_room
 from synapse.core.session_changes import SessionMutation, hear_of
 from synapse.core.signals import last_number, require_durable, signal_counts
 from synapse.core.state import State
-from synapse.core.telling import shown_to
 from synapse.core.topics import (
     LEASES_OF,
     channels_in,
@@ -36,7 +35,7 @@ from synapse.hub.happenings import events_query, read_events
 from synapse.hub.ledger import explanation, ledger_scan, read_ledger
 from synapse.hub.letters import Traces
 from synapse.hub.paging import recorded_of
-from synapse.hub.reads import HistoryQuery, listed, read_ackers, read_history, read_inbox, read_message
+from synapse.hub.reads import HistoryQuery, listed, read_ackers, read_history, read_inbox
 from synapse.hub.session_reads import lane_query, points_scan, read_lane, read_points
 from synapse.hub.threads import Keeper
 from synapse.hub.tokens import end_tokens
@@ -44,6 +43,7 @@ from synapse.hub.work import Waiter
 from synapse.protocol.codec import Request, RequestId
 from synapse.protocol.codes import PROTOCOL_VERSION
 from synapse.protocol.commands import (
+    AckInbox,
     BackUpJournal,
     CompactJournal,
     DeclareStatus,
@@ -56,7 +56,6 @@ from synapse.protocol.commands import (
     RebindAgent,
     ShowStatus,
     Subscribe,
-    TakeInbox,
     Unsubscribe,
     VerifyJournal,
     WaitReceipt,
@@ -76,10 +75,8 @@ from synapse.protocol.replies import (
     Pong,
     Position,
     Receipt,
-    Reply,
     Status,
     Subscribed,
-    Taken,
     Unsubscribed,
 )
 from synapse.protocol.role_commands import JoinRole, LeaveRole
@@ -142,6 +139,8 @@ class Requests:
                 if subscription is None:
                     raise Rejected("not_found", f"this connection has no subscription {command.subscription}")
                 turns.feeds.end(subscription)
+                if subscription.takes:
+                    turns.waiting.unfollow(connection.by.require_agent(), connection)
                 turns.reply(connection, request_id, Unsubscribed(subscription=subscription.id, cursor=self._cursor()))
             case ReadHistory():
                 query = self._history_query(connection, command)
@@ -243,13 +242,16 @@ class Requests:
 
     def _subscribe(self, connection: Connection, request_id: RequestId, command: Subscribe) -> None:
         limits, state, feeds = self._limits, self._state, self._turns.feeds
+        if len(connection.subscriptions) >= limits.subscriptions_max:
+            raise _limit("subscriptions_max", limits.subscriptions_max)
+        if command.take:
+            self._turns.takes.subscribe(connection, request_id, command)
+            return
         single = command.inbox or command.presence or command.leases or command.receipts or command.activity
         of_rooms = (*command.values, *command.plans, *command.questions)
         if not (single or command.channels or of_rooms):
             what = "channels, inbox, presence, leases, receipts, values, plans, questions or activity"
             raise Rejected("bad_request", f"a subscription names {what} - at `$.body`")
-        if len(connection.subscriptions) >= limits.subscriptions_max:
-            raise _limit("subscriptions_max", limits.subscriptions_max)
         taken = {key for other in connection.subscriptions.values() for key in other.keys}
         if len(taken) + len(command.channels) + len(of_rooms) > limits.subscribed_channels_max:
             raise _limit("subscribed_channels_max", limits.subscribed_channels_max)
@@ -356,43 +358,6 @@ class Requests:
 
     # The inbox.
 
-    def take(
-        self, connection: Connection, request_id: RequestId, command: TakeInbox, recorded: Sequence[Recorded]
-    ) -> None:
-        """Hand out what `decide_take` lent, or wait for it."""
-        agent = connection.by.require_agent()
-        lent = recorded[-1].event if recorded else None
-        if isinstance(lent, MessageLent):
-            self._hand_out(connection, request_id, lent.agent, lent.message)
-            return
-        if command.wait_ms <= 0:
-            raise Rejected("deadline", "nothing unacked is free in the inbox")
-        waiter = self._turns.waiting.park(connection, request_id, command.wait_ms)
-        waiter.directed_only = command.directed_only
-        self._turns.waiting.for_inbox(agent, waiter)
-
-    def _hand_out(self, connection: Connection, request_id: RequestId, inbox: int, seq: int) -> None:
-        """Lend what is in an inbox, or in the queue of a role."""
-        turns, state, limits = self._turns, self._state, self._limits
-        deadline_ms = turns.lease_clock.now_ms + limits.lend_ms
-        holder = connection.by.agent if inbox in state.roles.by_id else None
-        state.soft.lending.lend(Lend(inbox, seq, connection.id, deadline_ms, holder))
-        lends, cursor, journal_id = state.agents.inboxes[inbox].entries[seq].lends, self._cursor(), state.journal_id
-
-        def read() -> Reply:
-            message = read_message(turns.pages, journal_id, seq, inbox)
-            if message is None:
-                raise Rejected("not_found", f"m{seq} was acked and dropped meanwhile", {"id": f"m{seq}"})
-            return Taken(message=message, lends=lends, lend_ms=limits.lend_ms, cursor=cursor)
-
-        recent = turns.recent_event(seq)
-        message = None if recent is None else shown_to(journal_id, recent, inbox)
-        if message is None:
-            turns.disk.defer(connection, request_id, read)
-        else:
-            taken = Taken(message=message, lends=lends, lend_ms=limits.lend_ms, cursor=cursor)
-            turns.reply(connection, request_id, taken)
-
     def _list_inbox(self, connection: Connection, request_id: RequestId, command: ListInbox) -> None:
         agent, turns, state = connection.by.require_agent(), self._turns, self._state
         require_limit(command.limit, self._limits.page_items_max)
@@ -464,7 +429,9 @@ class Requests:
 
     def after(self, connection: Connection, command: Answerable) -> None:
         """What a mutation does beside its events."""
-        if isinstance(command, DeclareStatus):
+        if isinstance(command, AckInbox):
+            self._turns.waiting.has_room(connection.by.require_agent())
+        elif isinstance(command, DeclareStatus):
             self._state.soft.presence.declare(connection.by.require_agent(), command.status)
         elif isinstance(command, RebindAgent | ForgetAgent):
             self._turns.revoke(self._turns.of_agent.get(command.name, ()))

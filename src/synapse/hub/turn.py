@@ -10,6 +10,7 @@ import asyncio
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Final
 
 from synapse.core import kernel
@@ -21,6 +22,7 @@ from synapse.core.events import (
     Event,
     LeaseQueued,
     MessageHeld,
+    MessageLent,
     MessagePosted,
     MessageSent,
     Recorded,
@@ -53,6 +55,7 @@ from synapse.hub.requests import Requests
 from synapse.hub.retention import Retention
 from synapse.hub.signals import OK, Signals
 from synapse.hub.space import Space
+from synapse.hub.takes import Takes
 from synapse.hub.threads import Store, commit
 from synapse.hub.waiting import Waiting
 from synapse.hub.whereabouts import Whereabouts
@@ -89,6 +92,8 @@ RETRY_SPACE_MS: Final = 1_000
 """How often a read-only hub tries to write its reserve again."""
 
 
+_SEQ: Final = itemgetter(0)
+"""Of an event with its place."""
 _OPEN: Final = Phase.OPEN
 _CLOSED: Final = Phase.CLOSED
 # Looked up once: they are asked for at each request, and before Python 3.12 each look-up costs 0.1 µs.
@@ -131,6 +136,7 @@ class Turns:
         self.leasing = Leasing(self)
         self.space = Space(self, store.writer)
         self.requests = Requests(self, store.keeper)
+        self.takes = Takes(self)
         self.letters = Letters(self)
         self.retention = Retention(self, store, loop)
         self.signals = Signals(self)
@@ -322,7 +328,7 @@ class Turns:
         elif isinstance(command, RenewLease):
             self.leasing.after_renewal(connection, command)
         elif isinstance(command, TakeInbox):
-            self.requests.take(connection, request.id, command, recorded)
+            self.takes.take(connection, request.id, command, recorded)
             return
         else:
             self.requests.after(connection, command)
@@ -370,6 +376,11 @@ class Turns:
             if kind in LEASE_EVENTS:
                 self.leasing.on_event(entry)
                 continue
+            if kind is MessageLent:
+                continue
+            if kind is MessageSent:
+                turn.arrived.update([delivery.agent for delivery in event.to])  # type: ignore[union-attr]  # kind is its type
+                continue
             take_effect(self, entry)
         return recorded
 
@@ -404,6 +415,10 @@ class Turns:
         self._turn.replies.setdefault(connection, []).append((seq, payload))
         if len(payload) > WEIGHED_BYTES:  # it names many holders
             self._weigh(connection, payload)
+
+    def is_sated(self, connection: Connection) -> bool:
+        """True for a connection that is told no more in this turn."""
+        return connection in self._turn.sated
 
     def arrived(self, agents: Iterable[int]) -> None:
         """Something came into the inboxes of these agents in this turn."""
@@ -449,7 +464,7 @@ class Turns:
     def recent_event(self, seq: int) -> Recorded | None:
         """A message event of this turn or of the last ones, if it is still in memory."""
         told = self._turn.told
-        at = bisect_left(told, seq, key=lambda recorded: recorded.seq)
+        at = bisect_left(told, seq, key=_SEQ)
         return told[at] if at < len(told) and told[at].seq == seq else self.feeds.recent.find(seq)
 
     def say_later(self, connection: Connection, request_id: RequestId, result: Reply | Rejected) -> None:

@@ -2,8 +2,8 @@
 readers of events at the head, who are answered when there are more, or with none."""
 
 from collections import deque
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Final
 
 from synapse.core import kernel
 from synapse.core.events import MessageLent, MessagesAcked, MessagesDropped
@@ -15,12 +15,18 @@ from synapse.errors import Rejected
 from synapse.hub.connection import Connection
 from synapse.hub.work import Waiter
 from synapse.protocol.codec import RequestId
-from synapse.protocol.commands import TakeInbox
+from synapse.protocol.commands import Subscribe, TakeInbox
 from synapse.protocol.cursor import cursor_of, question_id
 from synapse.protocol.event_commands import ReadEvents
 
 if TYPE_CHECKING:
     from synapse.hub.turn import Turns
+
+
+_ANY: Final = TakeInbox()
+_DIRECTED: Final = TakeInbox(directed_only=True)
+ENDLESS_MS: Final = 1 << 62
+"""The deadline of who waits for as long as the connection stands."""
 
 
 class Waiting:
@@ -86,6 +92,40 @@ class Waiting:
         waiter.order = self._came
         self._presence.wake(agent, waiter.connection.id)
         self._inboxes.setdefault(agent, deque()).append(waiter)
+
+    def follow(self, agent: int, connection: Connection, subscription: int, command: Subscribe) -> None:
+        """A subscription takes what comes into an inbox, for as long as it stands."""
+        connection.waiting += 1
+        self._presence.poll(agent, connection.id, self._turns.clock.wall_ms())
+        waiter = Waiter(connection, None, ENDLESS_MS, command.directed_only)
+        waiter.subscription, waiter.most = subscription, command.take
+        self.for_inbox(agent, waiter)
+
+    def unfollow(self, agent: int, connection: Connection) -> None:
+        """Such a subscription has ended. What it was lent stays lent."""
+        waiters = self._inboxes[agent]
+        waiters.remove(next(waiter for waiter in waiters if waiter.subscription and waiter.connection is connection))
+        if not waiters:
+            del self._inboxes[agent]
+        connection.waiting -= 1
+        self._presence.unpoll(agent, connection.id)
+        self._presence.unwake(agent, connection.id)
+
+    def has_room(self, agent: int) -> None:
+        """Lends of this agent have ended, or it reads again: subscriptions of its own go on taking."""
+        state = self._turns.state
+        if agent not in state.soft.lending.free and agent not in state.roles.of_agent:
+            return
+        for waiter in self._inboxes.get(agent, ()):
+            if waiter.subscription:
+                self._turns.arrived([agent])
+                return
+
+    def look_again(self) -> None:
+        """Give subscriptions what is there for them, however room was made."""
+        if self._turns.state.soft.lending.free:
+            for agent in self._inboxes:
+                self.has_room(agent)
 
     def for_receipt(self, seq: int, waiter: Waiter) -> None:
         """Wait until a recipient has acked the message at `seq`."""
@@ -160,27 +200,43 @@ class Waiting:
             if inbox in self._turns.state.roles.by_id:
                 self._serve_role(inbox)
             elif inbox in self._inboxes and inbox in self._turns.state.agents.by_id:
-                for waiter in list(self._inboxes[inbox]):
-                    self._serve(inbox, waiter)
+                self._serve_agent(inbox)
+
+    def _serve_agent(self, agent: int) -> None:
+        """Who waits for an inbox gets a message each, subscriptions again and again while they have room."""
+        waiters: Sequence[Waiter] = list(self._inboxes[agent])
+        while waiters:
+            served = [waiter for waiter in waiters if self._serve(agent, waiter)]
+            waiters = [waiter for waiter in served if waiter.subscription]
 
     def _serve_role(self, role: int) -> None:
-        """The members that wait are served in the order in which they came, whoever they are."""
+        """The members that wait are served in the order in which they came, whoever they are; a subscription that was
+        served is behind all others then."""
         found = [
             (waiter, member)
             for member in takers(self._turns.state, role)
             if member in self._inboxes
             for waiter in self._inboxes[member]
         ]
-        for waiter, member in sorted(found, key=lambda item: item[0].order):
-            if not self._serve(member, waiter):
-                return  # nothing is left for those who came later either
+        while found:
+            served: list[tuple[Waiter, int]] = []
+            for waiter, member in sorted(found, key=lambda item: item[0].order):
+                if self._serve(member, waiter):
+                    served.append((waiter, member))
+                elif not waiter.subscription:
+                    return  # nothing is left for those who came later either
+            found = [(waiter, member) for waiter, member in served if waiter.subscription]
 
     def _serve(self, agent: int, waiter: Waiter) -> bool:
-        """Lend a waiter what is there for it; False when that is nothing."""
+        """Lend a waiter what is there for it; False when that is nothing, or it may have no more now."""
         turns, connection = self._turns, waiter.connection
-        connection.by.at_ms = turns.clock.wall_ms()
+        if waiter.subscription and (waiter.is_reading or not turns.takes.has_room(connection, waiter.most)):
+            return False
+        if agent not in turns.state.soft.lending.free and agent not in turns.state.roles.of_agent:
+            return False
+        connection.by.at_ms = turns.now_at_ms
         connection.by.lease_ms = turns.lease_clock.now_ms
-        command = TakeInbox(directed_only=waiter.directed_only)
+        command = _ANY if not waiter.directed_only else _DIRECTED
         events = kernel.decide(turns.state, turns.rules, command, connection.by)
         if not events or turns.is_read_only:
             return False
@@ -189,11 +245,17 @@ class Waiting:
             return False
         waiters = self._inboxes[agent]
         waiters.remove(waiter)
+        if waiter.subscription:
+            self._came += 1
+            waiter.order = self._came
+            waiters.append(waiter)
+            turns.takes.hand_on(waiter, recorded[-1].event)
+            return True
         if not waiters:
             del self._inboxes[agent]
         self._presence.unwake(agent, connection.id)
         self.unpark(connection)
-        turns.requests.take(connection, waiter.request_id, command, recorded)
+        turns.takes.take(connection, waiter.request_id, command, recorded)
         return True
 
     def end_late(self, now_ms: int) -> None:

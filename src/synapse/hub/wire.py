@@ -212,9 +212,15 @@ class LinePeer(Peer):
         if connection is None or self._is_closing:
             return
         pending, bound = self._pending, self._listeners.limits.frame_bytes_max
-        if not pending and data.endswith(b"\n") and not self._is_skipping and data.count(b"\n") == 1:
-            self._hear(data[:-1])
-            return
+        if not pending and data.endswith(b"\n") and not self._is_skipping:
+            lines = data[:-1].split(b"\n")
+            if len(lines) == 1:
+                self._hear(lines[0])
+                return
+            peers = self._listeners.turns.peers
+            if len(lines) <= peers.room(connection) and all(lines):  # one read holds less than a line may have
+                peers.hear_all(connection, lines, peers.now_ms())
+                return
         pending += data
         start = 0
         while not connection.is_held and (end := pending.find(b"\n", start)) >= 0:

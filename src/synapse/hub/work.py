@@ -20,7 +20,8 @@ class Waiter:
     """A long poll: answered when something happens, or refused `deadline`. deadline_ms: monotonic clock.
 
     directed_only: of `inbox.take`. order: who waits for an inbox has a lower one than who came later. recipients: agent
-    ids and names, of `receipt.wait`.
+    ids and names, of `receipt.wait`. subscription: of one that takes, which stays, up to `most` messages at a time;
+    is_reading: what it was lent is on its way from the disk, and comes before anything else.
     """
 
     connection: Connection
@@ -29,6 +30,9 @@ class Waiter:
     directed_only: bool = False
     order: int = 0
     recipients: dict[int, str] = field(default_factory=dict)
+    subscription: int = 0
+    most: int = 0
+    is_reading: bool = False
 
 
 @dataclass(slots=True)

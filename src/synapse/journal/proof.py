@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from synapse.core.events import Row, keys_of
 from synapse.journal.reader import JournalReader
-from synapse.journal.tasks import first_of_block, is_task_key
+from synapse.journal.tasks import first_of_block, is_task_key, is_unread_key
 from synapse.journal.upcast import decode
 
 _ROWS_PER_STEP = 1024
@@ -38,6 +38,8 @@ def check_index(reader: JournalReader, upto: int, stop: Callable[[], bool] = lam
             if first_of_block(row.seq) != block:
                 block, in_block = first_of_block(row.seq), set()
             for key in touched_by(row):
+                if is_unread_key(key):
+                    continue
                 if not is_task_key(key):
                     wanted += hash((key, row.seq))
                 elif row.seq <= indexed and key not in in_block:
@@ -51,6 +53,8 @@ def check_index(reader: JournalReader, upto: int, stop: Callable[[], bool] = lam
     while lines := reader.touches(at, upto, _ROWS_PER_STEP):
         for line in lines:
             key, line_seq = line
+            if is_unread_key(key):
+                continue
             if not is_task_key(key):
                 there += hash(line)
             elif line_seq <= indexed and (key, first_of_block(line_seq)) != last:

@@ -38,11 +38,18 @@ from synapse.journal.files import (
 from synapse.journal.lock import HomeLock
 from synapse.journal.mark import MarkFile
 from synapse.journal.reserve import RESERVE_BYTES, Reserve
-from synapse.journal.tasks import EVENTS_PER_INDEXING, IS_OF_A_TASK, index_tasks, tasks_indexed
+from synapse.journal.tasks import (
+    EVENTS_PER_INDEXING,
+    IS_OF_A_TASK,
+    IS_OF_AN_AGENT,
+    index_tasks,
+    is_unread_key,
+    tasks_indexed,
+)
 
 INSERT_EVENT = "INSERT INTO events (seq, type, version, at_ms, actor, key, body, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 INSERT_TOUCH = "INSERT OR IGNORE INTO touches (key, seq) VALUES (?, ?)"
-_OTHER_EVENTS = f"FROM events WHERE seq BETWEEN ? AND ? AND NOT ({IS_OF_A_TASK})"
+_OTHER_EVENTS = f"FROM events WHERE seq BETWEEN ? AND ? AND NOT ({IS_OF_A_TASK}) AND NOT ({IS_OF_AN_AGENT})"
 _INSERT_FIRST_TOUCHES = f"INSERT OR IGNORE INTO touches (key, seq) SELECT key, seq {_OTHER_EVENTS}"
 
 # Many rows in one statement: each statement lets go of the interpreter's lock and has to win it back from the loop.
@@ -219,7 +226,7 @@ class Journal:
             raise self._not_committed(error) from error
         self.head, self.head_hash = last, prev
         self._tasks_waiting += of_tasks
-        keys = len({row.key for row in rows}) if of_tasks < len(rows) else 0
+        keys = len({row.key for row in rows if not is_unread_key(row.key)}) if of_tasks < len(rows) else 0
         self._pages_waiting += _PAGES_PER_COMMIT + len(rows) // _ROWS_PER_PAGE + keys + len(others)
         try:
             self._mark.write(last, prev)

@@ -90,11 +90,15 @@ class Subscribe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     since: a cursor; what came after it is sent first, then everything live. activity: what agents do, which is told and
     not kept.
 
-    Observes only: nothing is taken from an inbox and no membership changes.
+    Observes only: nothing is taken from an inbox and no membership changes. But for `take`, which stands alone with
+    `directed_only`: what is free in my inbox and my roles' queues is lent to this connection as by `inbox.take` and
+    sent as it comes, while fewer than `take` messages are lent to it.
     """
 
     channels: tuple[str, ...] = ()
     inbox: bool = False
+    take: Int = 0
+    directed_only: bool = False
     presence: bool = False
     leases: bool = False
     receipts: bool = False
@@ -131,6 +135,7 @@ class ReadHistory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     until_ms: Int | None = None
 
 
+@final
 class TakeInbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Borrow an unacked message of my inbox and of my roles' queues, for 30 s or until this connection closes: urgent
     before high, normal and low ones, the oldest among equals.
@@ -142,6 +147,7 @@ class TakeInbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     directed_only: bool = False
 
 
+@final
 class AckInbox(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Be done with messages by id, or with `all` of them. Acking twice is the same as once; an id that never was in my
     inbox is refused `not_found`, and nothing is acked. Of my roles' queues: one by its id, unless another has it lent;

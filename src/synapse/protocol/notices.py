@@ -226,6 +226,16 @@ class Broken(msgspec.Struct, frozen=True, kw_only=True):
     first_kept: str | UnsetType = UNSET
 
 
+class Lent(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that a subscription with `take` was lent for `lend_ms`; ack it by id. lends: how often it was lent,
+    this time included."""
+
+    subscription: int
+    message: Message
+    lends: int
+    lend_ms: int
+
+
 class Closing(msgspec.Struct, frozen=True, kw_only=True):
     """The hub ends this connection; code and reason as in a WebSocket close."""
 
@@ -245,6 +255,7 @@ Notice: TypeAlias = (
     | ReceiptChanged
     | QuestionChanged
     | SoftNotice
+    | Lent
     | CaughtUp
     | Broken
     | Closing
@@ -264,6 +275,7 @@ NOTICES: Final[dict[str, type[Notice]]] = {
     "signal": Signal,
     "typing": Typing,
     "activity": Activity,
+    "inbox.lent": Lent,
     "feed.live": CaughtUp,
     "feed.broken": Broken,
     "closing": Closing,

@@ -1,0 +1,130 @@
+"""Handing messages out: to who takes one, and to subscriptions that take what comes.
+
+A message goes to one connection at a time, and only when the event of its lend is on its way to disk: what is said here
+leaves with the turn.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from synapse.core.events import MessageLent, Recorded
+from synapse.core.inboxes import Lend
+from synapse.core.telling import shown_to
+from synapse.errors import Rejected
+from synapse.hub.connection import Connection
+from synapse.hub.reads import read_message
+from synapse.hub.work import Waiter
+from synapse.protocol.codec import RequestId, encode_notice
+from synapse.protocol.commands import Subscribe, TakeInbox
+from synapse.protocol.cursor import cursor_of
+from synapse.protocol.notices import Lent, Message
+from synapse.protocol.replies import Position, Reply, Subscribed, Taken
+
+if TYPE_CHECKING:
+    from synapse.hub.turn import Turns
+
+
+class Takes:
+    """The lends of one `Turns`, as their takers see them."""
+
+    def __init__(self, turns: "Turns") -> None:
+        self._turns = turns
+        self._state = turns.state
+        self._limits = turns.rules.limits
+
+    def take(
+        self, connection: Connection, request_id: RequestId, command: TakeInbox, recorded: Sequence[Recorded]
+    ) -> None:
+        """Hand out what `decide_take` lent, or wait for it."""
+        agent = connection.by.require_agent()
+        lent = recorded[-1].event if recorded else None
+        if isinstance(lent, MessageLent):
+            self._hand_out(connection, request_id, lent.agent, lent.message)
+            return
+        if command.wait_ms <= 0:
+            raise Rejected("deadline", "nothing unacked is free in the inbox")
+        waiter = self._turns.waiting.park(connection, request_id, command.wait_ms)
+        waiter.directed_only = command.directed_only
+        self._turns.waiting.for_inbox(agent, waiter)
+
+    def _hand_out(self, connection: Connection, request_id: RequestId, inbox: int, seq: int) -> None:
+        """Lend what is in an inbox, or in the queue of a role."""
+        turns, limits = self._turns, self._limits
+        lends, message = self._lend(connection, inbox, seq)
+        cursor, journal_id = cursor_of(self._state.journal_id, self._state.seq), self._state.journal_id
+
+        def read() -> Reply:
+            message = read_message(turns.pages, journal_id, seq, inbox)
+            if message is None:
+                raise Rejected("not_found", f"m{seq} was acked and dropped meanwhile", {"id": f"m{seq}"})
+            return Taken(message=message, lends=lends, lend_ms=limits.lend_ms, cursor=cursor)
+
+        if message is None:
+            turns.disk.defer(connection, request_id, read)
+        else:
+            taken = Taken(message=message, lends=lends, lend_ms=limits.lend_ms, cursor=cursor)
+            turns.reply(connection, request_id, taken)
+
+    def _lend(self, connection: Connection, inbox: int, seq: int) -> tuple[int, Message | None]:
+        """Lend a message; how often that was done, and what it says, unless it must be read from disk."""
+        turns, state = self._turns, self._state
+        deadline_ms = turns.lease_clock.now_ms + self._limits.lend_ms
+        holder = connection.by.agent if inbox in state.roles.by_id else None
+        state.soft.lending.lend(Lend(inbox, seq, connection.id, deadline_ms, holder))
+        recent = turns.recent_event(seq)
+        message = None if recent is None else shown_to(state.journal_id, recent, inbox)
+        return state.agents.inboxes[inbox].entries[seq].lends, message
+
+    def hand_on(self, waiter: Waiter, lent: MessageLent) -> None:
+        """Lend a message to a subscription that takes. What must be read from disk comes before what is lent later."""
+        turns, state, connection, inbox, seq = self._turns, self._state, waiter.connection, lent.agent, lent.message
+        lends, message = self._lend(connection, inbox, seq)
+        if message is not None:
+            self._say_lent(waiter, message, lends)
+            return
+
+        def said(found: Message | None) -> None:
+            waiter.is_reading = False
+            if connection.is_closed:
+                return
+            if found is not None:  # else it was acked and dropped meanwhile
+                self._say_lent(waiter, found, lends)
+            turns.arrived([connection.by.require_agent()])
+
+        waiter.is_reading = True
+        turns.disk.read(connection, lambda: read_message(turns.pages, state.journal_id, seq, inbox), said)
+
+    def _say_lent(self, waiter: Waiter, message: Message, lends: int) -> None:
+        notice = Lent(subscription=waiter.subscription, message=message, lends=lends, lend_ms=self._limits.lend_ms)
+        self._turns.say(waiter.connection, encode_notice(self._state.seq, notice))
+
+    def subscribe(self, connection: Connection, request_id: RequestId, command: Subscribe) -> None:
+        """A subscription that borrows what comes into my inbox. Raises `Rejected`."""
+        agent, limits, state = connection.by.require_agent(), self._limits, self._state
+        if command != Subscribe(take=command.take, directed_only=command.directed_only):
+            raise Rejected("bad_request", "a subscription with take names nothing else but directed_only - at `$.body`")
+        if not 0 < command.take <= limits.acks_max:
+            raise Rejected("bad_request", f"take {command.take} must be 1 to {limits.acks_max} - at `$.body.take`")
+        if any(subscription.takes for subscription in connection.subscriptions.values()):
+            raise Rejected(
+                "already_subscribed",
+                "another subscription of this connection takes from the inbox: end that one first",
+                {"channel": f"@{connection.by.actor}", "room": None},
+            )
+        subscription = self._turns.feeds.open(connection, (), agent, state.seq, has_presence=False)
+        subscription.takes = True
+        position = Position(room=None, channel=f"@{connection.by.actor}", n=state.agents.inboxes[agent].last_n)
+        cursor = cursor_of(state.journal_id, state.seq)
+        self._turns.reply(
+            connection,
+            request_id,
+            Subscribed(subscription=subscription.id, positions=(position,), from_cursor=cursor, cursor=cursor),
+        )
+        self._turns.waiting.follow(agent, connection, subscription.id, command)
+        self._turns.arrived([agent])
+
+    def has_room(self, connection: Connection, most: int) -> bool:
+        """True while a connection may be lent another message: it reads, it was not told too much in this turn, and
+        fewer than `most` are lent to it."""
+        held = self._state.soft.lending.of_connection.get(connection.id, ())
+        return len(held) < most and not connection.is_stuck and not self._turns.is_sated(connection)

@@ -1,0 +1,203 @@
+"""Subscriptions that take: what comes is lent ahead, in order, within bounds, and to one connection at a time."""
+
+import msgspec
+from tests.hub.conftest import Voice, direct, error_of, message, operator, text_of, voice
+
+from synapse.protocol.commands import (
+    AckInbox,
+    ForgetAgent,
+    JoinRoom,
+    ListInbox,
+    SendMessage,
+    Subscribe,
+    TakeInbox,
+    Unsubscribe,
+)
+from synapse.protocol.limits import Limits
+from synapse.protocol.notices import Lent
+from synapse.protocol.replies import Acked, AgentRemoved, Inbox, Place, Sent, Subscribed, Taken, Unsubscribed
+from synapse.protocol.role_commands import JoinRole, LeaveRole
+from synapse.protocol.role_replies import RoleChanged
+from synapse.testing import MemoryHub
+
+
+async def lent(who: Voice) -> list[Lent]:
+    """What it was lent and not asked about yet."""
+    notices = await who.notices()
+    who.heard.clear()
+    return [notice for notice in notices if isinstance(notice, Lent)]
+
+
+async def texts(who: Voice) -> list[str]:
+    return [text_of(one.message) for one in await lent(who)]
+
+
+async def send(who: Voice, *words: str, to: str = "bob") -> None:
+    for text in words:
+        await who.ask(direct(text, to), Sent)
+
+
+async def test_what_comes_is_lent_in_the_turn_in_which_it_came() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        subscribed = await bob.ask(Subscribe(take=2), Subscribed)
+        commits = hub.turns.totals.commits
+        await send(ada, "one")
+        assert hub.turns.totals.commits == commits + 1
+        [found] = await lent(bob)
+        assert (text_of(found.message), found.lends, found.lend_ms) == ("one", 1, 30_000)
+        assert found.subscription == subscribed.subscription
+        listed = await bob.ask(ListInbox(), Inbox)
+        assert [item.delivery for item in listed.messages] == ["delivered"]
+
+
+async def test_no_more_are_lent_than_it_takes_and_an_ack_makes_room_at_once() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        await send(ada, "one", "two")
+        await bob.ask(Subscribe(take=2), Subscribed)
+        await send(ada, "three", "four")
+        first, second = await lent(bob)
+        assert [text_of(one.message) for one in (first, second)] == ["one", "two"]
+        commits = hub.turns.totals.commits
+        await bob.ask(AckInbox(ids=(first.message.id, second.message.id)), Acked)
+        assert await texts(bob) == ["three", "four"]
+        assert hub.turns.totals.commits == commits + 1
+
+
+async def test_a_lend_that_ends_makes_room_and_the_message_comes_again() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        await bob.ask(Subscribe(take=1), Subscribed)
+        await send(ada, "one", "two")
+        assert await texts(bob) == ["one"]
+        await hub.advance(31_000)
+        [again] = await lent(bob)
+        assert (text_of(again.message), again.lends) == ("one", 2)
+
+
+async def test_a_message_that_dies_in_its_hands_makes_room() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        await bob.ask(Subscribe(take=1), Subscribed)
+        soon = SendMessage(body=msgspec.Raw(b'"soon over"'), to=("bob",), expires_at_ms=hub.clock.wall_ms() + 2_000)
+        await ada.ask(soon, Sent)
+        await send(ada, "next")
+        assert await texts(bob) == ["soon over"]
+        await hub.advance(3_000)
+        assert await texts(bob) == ["next"]
+
+
+async def test_a_connection_that_closes_gives_back_what_it_was_lent() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, bob_too = await voice(hub), await voice(hub, "bob"), await voice(hub, "bob")
+        await bob.ask(Subscribe(take=4), Subscribed)
+        await send(ada, "one", "two")
+        assert await texts(bob) == ["one", "two"]
+        await bob_too.ask(Subscribe(take=4), Subscribed)
+        assert await texts(bob_too) == []
+        await bob.peer.aclose()
+        found = await lent(bob_too)
+        assert [(text_of(one.message), one.lends) for one in found] == [("one", 2), ("two", 2)]
+        assert hub.turns.waiting.count == 1
+
+
+async def test_two_that_take_get_what_comes_by_turns() -> None:
+    async with MemoryHub() as hub:
+        ada, bobs = await voice(hub), [await voice(hub, "bob") for _ in range(2)]
+        for bob in bobs:
+            await bob.ask(Subscribe(take=10), Subscribed)
+        await send(ada, "one", "two", "three", "four")
+        assert [await texts(bob) for bob in bobs] == [["one", "three"], ["two", "four"]]
+
+
+async def test_who_ends_it_gets_no_more_and_keeps_what_it_has() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        subscribed = await bob.ask(Subscribe(take=1), Subscribed)
+        assert hub.turns.waiting.count == 1
+        await send(ada, "one")
+        await bob.ask(Unsubscribe(subscription=subscribed.subscription), Unsubscribed)
+        await send(ada, "two")
+        [first] = await lent(bob)
+        assert bob.peer.connection is not None
+        assert (hub.turns.waiting.count, bob.peer.connection.waiting) == (0, 0)
+        assert not hub.state.soft.presence.here[hub.state.agents.by_name["bob"].id].is_wakeable
+        assert text_of((await bob.ask(TakeInbox(), Taken)).message) == "two"
+        assert (await bob.ask(AckInbox(ids=(first.message.id,)), Acked)).acked == (first.message.id,)
+        again = await bob.ask(Subscribe(take=1), Subscribed)
+        assert again.subscription != subscribed.subscription
+
+
+async def test_what_is_read_from_disk_comes_before_what_came_later() -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        await voice(hub, "bob")
+        await send(ada, "one", "two", "three")
+        await hub.restart()
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        await bob.say(Subscribe(take=10))
+        await ada.say(direct("four", "bob"))
+        await ada.say(direct("five", "bob"))
+        assert await texts(bob) == ["one", "two", "three", "four", "five"]
+
+
+async def test_long_messages_come_turn_by_turn_and_the_outbox_keeps_its_bound() -> None:
+    async with MemoryHub(limits=Limits(outbox_bytes_max=256 * 1024)) as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        for number in range(12):
+            body = msgspec.Raw(b'"%s"' % (b"%d" % (number % 10) * 100_000))
+            await ada.ask(SendMessage(body=body, to=("bob",)), Sent)
+        await bob.say(Subscribe(take=12))
+        most, found = 0, 0
+        while found < 12:
+            await hub.settle()
+            most = max(most, bob.peer.buffered())
+            frames = bob.peer.received_now()
+            assert frames, "it goes on when it was read"
+            found += sum(b'"inbox.lent"' in frame for frame in frames)
+        assert most <= 256 * 1024
+
+
+async def test_mentions_stay_where_they_are_when_it_takes_directed_ones_only() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        await ada.ask(JoinRoom(room="main"), Place)
+        await bob.ask(Subscribe(take=2, directed_only=True), Subscribed)
+        await ada.ask(SendMessage(body=msgspec.Raw(b'"hello @bob"'), channel="main:general"), Sent)
+        await send(ada, "for you")
+        assert await texts(bob) == ["for you"]
+        assert text_of((await bob.ask(TakeInbox(), Taken)).message) == "hello @bob"
+
+
+async def test_what_makes_no_sense_is_refused() -> None:
+    async with MemoryHub(limits=Limits(acks_max=5)) as hub:
+        bob = await voice(hub, "bob")
+        for command in (Subscribe(take=1, inbox=True), Subscribe(take=6), Subscribe(take=-1)):
+            refused = error_of(await bob.exchange(command))
+            assert refused.code == "bad_request", command
+        assert error_of(await bob.exchange(Subscribe(directed_only=True))).code == "bad_request"
+        await bob.ask(Subscribe(take=5), Subscribed)
+        assert error_of(await bob.exchange(Subscribe(take=1))).code == "already_subscribed"
+
+
+async def test_an_agent_that_is_forgotten_takes_nothing() -> None:
+    async with MemoryHub() as hub:
+        bob, chief = await voice(hub, "bob"), await operator(hub)
+        await bob.ask(Subscribe(take=5), Subscribed)
+        await chief.ask(ForgetAgent(name="bob"), AgentRemoved)
+        assert not await bob.is_open()
+        await chief.listen()
+        assert hub.turns.waiting.count == 0
+
+
+async def test_who_leaves_a_role_with_its_hands_full_gets_what_is_its_own_at_once() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        await bob.ask(JoinRole(role="build"), RoleChanged)
+        await bob.ask(Subscribe(take=1), Subscribed)
+        await ada.ask(message("for the role", "role:build"), Sent)
+        await send(ada, "for bob")
+        assert await texts(bob) == ["for the role"]
+        await bob.ask(LeaveRole(role="build"), RoleChanged)
+        assert await texts(bob) == ["for bob"]
