@@ -346,6 +346,7 @@ class SimulatedHub:
             },
             live.seq,
         )
+        ledger.desk.check(set(live.questions.open), self.clock.wall_ms(), self.clock.now_ms - self.clock.excused_ms)
         if live.leases.live.keys() != terms.live.keys() or live.leases.places.keys() != terms.places.keys():
             raise Violation("altered", f"the hub has leases {list(live.leases.live)}, there are {list(terms.live)}")
         for agent in live.agents.by_id.values():

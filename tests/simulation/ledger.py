@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.simulation.agenda import Agenda, PlanEvent
+from tests.simulation.agenda import Agenda, Json, PlanEvent
+from tests.simulation.desk import Desk
 from tests.simulation.shelf import Shelf, ValueEvent
 from tests.simulation.terms import Term, Terms, Violation
 
@@ -38,6 +39,8 @@ from synapse.core.events import (
     Row,
     from_row,
 )
+from synapse.core.mail import Mail
+from synapse.core.question_events import QuestionEvent
 
 KEEP_MS: Final = 24 * 3600 * 1000
 Sometimes = Callable[[str], None]
@@ -82,6 +85,7 @@ class Ledger:
     ) -> None:
         self.head = base
         self.agenda = Agenda(sometimes)
+        self.desk = Desk(terms, self.agenda, sometimes)
         self.terms = terms
         self.shelf = shelf
         self.asked = Asked()
@@ -111,12 +115,16 @@ class Ledger:
             self._enter(entry, decided_ms)
             found.append(entry)
         self.agenda.end_transaction(self.head)
+        self.desk.end_transaction(self.head)
         return found
 
     def _enter(self, entry: Recorded, decided_ms: int) -> None:
         seq, _, actor, event = entry
         if event.idem is not None and not isinstance(event, LeaseQueued):
             self._take_key(actor, event.idem.key, seq, decided_ms)
+        if isinstance(event, Mail):
+            self._arrive(seq, event.deliveries)
+            self.messages[seq] = entry
         match event:
             case MessagePosted():
                 self._number(event.address, seq, event.n)
@@ -141,6 +149,8 @@ class Ledger:
             case _ if isinstance(event, PlanEvent):
                 for stream in self.agenda.enter(entry, event):
                     self.streams[stream].append(seq)
+            case _ if isinstance(event, QuestionEvent):
+                self.desk.enter(entry, event, decided_ms)
             case _:
                 self._lease(entry, decided_ms)
 
@@ -260,6 +270,7 @@ class Ledger:
             self.streams["leases"].append(seq)
         self.terms.enter(seq, actor, event, decided_ms)
         self.agenda.lease(seq, event)
+        self.desk.lease(seq, event)
 
     def _grant(self, seq: int, event: LeaseGranted, decided_ms: int) -> None:
         if event.replaces is not None:
@@ -308,6 +319,12 @@ class Ledger:
             raise Violation("unasked", f"{actor} never asked for {type(event).__name__} at {seq}: {event}", actor)
 
     # Questions.
+
+    def letter(self, entry: Recorded) -> Json | None:
+        """What a message of the hub's own says, as far as that is known here."""
+        if isinstance(entry.event, QuestionEvent):
+            return self.desk.letter(entry, entry.event)  # type: ignore[arg-type]  # what was asked is no mail
+        return None
 
     def next_of(self, keys: Iterable[str], after: int, at: dict[str, int]) -> int | None:
         """The first seq behind `after` in any of these streams. at: an index into each, moved on."""

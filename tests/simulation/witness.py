@@ -17,6 +17,7 @@ from tests.simulation.terms import Violation
 from tests.simulation.virtual_time import Clock
 
 from synapse.core.events import LeaseHandedOff, LeaseOffered, LeaseReleased, MessagePosted, MessageSent, Recorded
+from synapse.core.mail import Mail
 
 Json: TypeAlias = dict[str, Any]
 """A frame or a body: plain JSON, whose shape the other side answers for."""
@@ -96,6 +97,7 @@ class Witness:
             case _:
                 self._ledger.shelf.ask(kind, agent, body)
                 self._ledger.agenda.ask(kind, agent, body)
+                self._ledger.desk.ask(kind, agent, body)
 
     def lose(self, link: Link) -> None:
         """The hub learned that a connection is gone: it owes no answers there."""
@@ -163,6 +165,9 @@ class Witness:
             shelf = self._ledger.shelf
             shelf.require_refused_rightly(question.agent, question.body, seq, error, question.heard_ms)
             return
+        if question.type.startswith("question."):
+            desk = self._ledger.desk
+            desk.require_refused_rightly(question.agent, question.type, question.body, seq, error)
         if question.type.startswith(PLAN):
             agenda = self._ledger.agenda
             agenda.require_refused_rightly(question.agent, question.type, question.body, seq, error)
@@ -205,6 +210,10 @@ class Witness:
                 changed = shelf.require_true(agent, kind, question.body, seq, reply, since_ms)
                 if changed is not None:
                     self._same_answer(question, changed)
+            case kind if kind.startswith("question."):
+                done = self._ledger.desk.require_true(question.agent, kind, question.body, seq, reply)
+                if done is not None:
+                    self._same_answer(question, done)
             case kind if kind.startswith(PLAN):
                 self._same_answer_of_plan(question, seq, reply)
             case "feed.subscribe":
@@ -307,6 +316,9 @@ class Witness:
         event = entry.event
         if isinstance(event, LeaseHandedOff | LeaseOffered):
             return
+        if isinstance(event, Mail):
+            self._letter(agent, told, entry, event)
+            return
         assert isinstance(event, MessagePosted | MessageSent)
         number: int | None
         if isinstance(event, MessagePosted):
@@ -319,6 +331,15 @@ class Witness:
             raise Violation("foreign", f"{agent} is shown {told}", agent)
         if told["n"] != number or told["from"] != entry.actor or told["body"] != msgspec.json.decode(event.body):
             raise Violation("altered", f"{agent} is shown {told}; the journal has {entry}", agent)
+
+    def _letter(self, agent: str, told: Json, entry: Recorded, event: Mail) -> None:
+        """A message of the hub's own says what happened, to whom it concerns. Raises `Violation`."""
+        number = next((delivery.n for delivery in event.deliveries if delivery.name == agent), None)
+        if told["channel"] != f"@{agent}" or number is None:
+            raise Violation("foreign", f"{agent} is shown {told}", agent)
+        said, due = {name: it for name, it in told["body"].items() if name != "next"}, self._ledger.letter(entry)
+        if (told["n"], told["from"], said) != (number, "hub", said if due is None else due):
+            raise Violation("altered", f"{agent} is shown {told}; {due} is due, of {entry}", agent)
 
     def _history(self, question: Question, reply: Json) -> None:
         address = question.body.get("channel")
