@@ -17,6 +17,7 @@ from tests.simulation.people import Asker
 from tests.simulation.planners import SHARED, Planner
 from tests.simulation.sharing import Sharer
 from tests.simulation.terms import Violation
+from tests.simulation.workers import Worker
 
 from synapse.client.calls import OutcomeUnknown, RequestTimeout
 from synapse.client.client import Card, Client, HeldLease, Terms, Wiring
@@ -137,7 +138,7 @@ class Process:
             link.cut(Learns(self._chance.uniform(5.0, 60.0) if late else self._chance.uniform(0.0, 0.2), 0.0))
 
 
-class Agent(Sharer, Planner, Asker):
+class Agent(Sharer, Planner, Asker, Worker):
     """One identity over all its runs. number: also decides what it is like."""
 
     def __init__(self, world: "World", number: int) -> None:
@@ -177,6 +178,7 @@ class Agent(Sharer, Planner, Asker):
             }
             | self.plan_repertoire()
             | self.question_repertoire()
+            | self.work_repertoire()
         )
 
     def say(self, text: str) -> None:
@@ -314,6 +316,8 @@ class Agent(Sharer, Planner, Asker):
         if note["type"] == "lease.offered" and not self.world.is_calm:
             lease = await client.claim(task, ttl=20.0, room=room, terms=self._terms())
             self.memory.epochs.append((task, lease.epoch))
+        elif note["type"] == "lane.offered":
+            await self.on_lane(client, note["lane"])
         elif note["type"] == "lease.handed_off":
             self.memory.epochs.append((task, note["epoch"]))
             await client.renew(task, epoch=note["epoch"], room=room)

@@ -91,6 +91,7 @@ class Desk:
         self._acts: dict[tuple[str, str, str], list[Json]] = defaultdict(list)
         self._open: dict[int, Sheet] = {}
         self._of_place: dict[Place, list[Sheet]] = defaultdict(list)
+        self._of_session: dict[str, list[Sheet]] = defaultdict(list)
         self._ends: list[int] = []
         self._closings: dict[int, Sheet] = {}
         self._to_park: dict[int, int] = {}
@@ -100,6 +101,10 @@ class Desk:
     def open(self) -> dict[int, Sheet]:
         """Those that wait for an answer."""
         return self._open
+
+    def is_waiting(self, session: int, seq: int) -> bool:
+        """True when a question of this session is open after the event at `seq`."""
+        return any(sheet.is_open(seq) for sheet in self._of_session.get(f"s{session}", ()))
 
     def _questions_of(self, place: Place, seq: int) -> list[str]:
         """The open questions of a task after the event at `seq`."""
@@ -140,6 +145,8 @@ class Desk:
         if not is_same or any(getattr(event, name) != value for name, value in due.items()):
             raise Violation("altered", f"{seq} asks {event}; {due} is due", actor)
         sheet = self.sheets[seq] = self._open[seq] = Sheet(entry, is_moved=False, seen_ms=decided_ms)
+        if event.session is not None:
+            self._of_session[event.session].append(sheet)
         if event.deadline_at_ms is not None:
             self._sometimes("a question had a date")
         if sheet.place is not None:

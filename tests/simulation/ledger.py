@@ -12,6 +12,8 @@ from typing import Final
 
 from tests.simulation.agenda import Agenda, Json, PlanEvent
 from tests.simulation.desk import Desk
+from tests.simulation.passages import LaneEvent, Passages
+from tests.simulation.records import Records, SessionEvent
 from tests.simulation.shelf import Shelf, ValueEvent
 from tests.simulation.terms import Term, Terms, Violation
 
@@ -41,6 +43,7 @@ from synapse.core.events import (
 )
 from synapse.core.mail import Mail
 from synapse.core.question_events import QuestionEvent
+from synapse.core.session_events import SessionCheckpointed, SessionOffered
 
 KEEP_MS: Final = 24 * 3600 * 1000
 Sometimes = Callable[[str], None]
@@ -86,6 +89,9 @@ class Ledger:
         self.head = base
         self.agenda = Agenda(sometimes)
         self.desk = Desk(terms, self.agenda, sometimes)
+        self.records = Records(self.agenda, sometimes)
+        self.records.waiting = self.desk.is_waiting
+        self.lanes = Passages(self.agenda, self.records, sometimes)
         self.terms = terms
         self.shelf = shelf
         self.asked = Asked()
@@ -116,6 +122,7 @@ class Ledger:
             found.append(entry)
         self.agenda.end_transaction(self.head)
         self.desk.end_transaction(self.head)
+        self.records.end_transaction(self.head)
         return found
 
     def _enter(self, entry: Recorded, decided_ms: int) -> None:
@@ -151,6 +158,12 @@ class Ledger:
                     self.streams[stream].append(seq)
             case _ if isinstance(event, QuestionEvent):
                 self.desk.enter(entry, event, decided_ms)
+            case _ if isinstance(event, SessionEvent):
+                self.records.enter(entry, event)
+                if isinstance(event, SessionCheckpointed):
+                    self.lanes.keep(entry, event)
+            case _ if isinstance(event, LaneEvent):
+                self.lanes.enter(entry, event)
             case _:
                 self._lease(entry, decided_ms)
 
@@ -230,6 +243,7 @@ class Ledger:
         """A new process of the hub: all that is soft begins anew."""
         self._queued_before_start = set(self.terms.places)
         self.terms.restart(at_ms)
+        self.records.restart()
         for entries in self.inboxes.values():
             for entry in entries.values():
                 entry.link = None
@@ -271,6 +285,8 @@ class Ledger:
         self.terms.enter(seq, actor, event, decided_ms)
         self.agenda.lease(seq, event)
         self.desk.lease(seq, event)
+        self.records.lease(entry)
+        self.lanes.lease(seq, event)
 
     def _grant(self, seq: int, event: LeaseGranted, decided_ms: int) -> None:
         if event.replaces is not None:
@@ -324,7 +340,37 @@ class Ledger:
         """What a message of the hub's own says, as far as that is known here."""
         if isinstance(entry.event, QuestionEvent):
             return self.desk.letter(entry, entry.event)  # type: ignore[arg-type]  # what was asked is no mail
-        return None
+        if isinstance(entry.event, SessionOffered):
+            return self.records.letter(entry.event)
+        return self.lanes.letter(entry, entry.event) if isinstance(entry.event, LaneEvent) else None
+
+    # Areas of requests.
+
+    def ask_area(self, kind: str, agent: str, body: Json) -> None:
+        """The hub is about to hear a request about questions, sessions or lanes."""
+        for area in (self.desk, self.records, self.lanes):
+            area.ask(kind, agent, body)
+
+    def require_refused_rightly(
+        self, agent: str, kind: str, body: Json, seq: int, error: Json, wall_ms: tuple[int, int]
+    ) -> None:
+        """What such a request was refused for is so. Raises `Violation`."""
+        if kind.startswith("question."):
+            self.desk.require_refused_rightly(agent, kind, body, seq, error)
+        elif kind.startswith("session."):
+            self.records.require_refused_rightly(agent, kind, body, seq, error)
+        if body.get("lane") is not None:
+            self.lanes.require_refused_rightly(agent, kind, body, seq, error, wall_ms)
+
+    def require_true(
+        self, agent: str, kind: str, body: Json, seq: int, reply: Json, *, wall_ms: tuple[int, int], now_ms: int
+    ) -> object:
+        """What is answered to such a request is so; what a repeat under its key must say again. Raises `Violation`."""
+        if kind.startswith("question."):
+            return self.desk.require_true(agent, kind, body, seq, reply)
+        if kind.startswith("session."):
+            return self.records.require_true(agent, kind, body, seq, reply, now_ms)
+        return self.lanes.require_true(agent, kind, body, seq, reply, wall_ms)
 
     def next_of(self, keys: Iterable[str], after: int, at: dict[str, int]) -> int | None:
         """The first seq behind `after` in any of these streams. at: an index into each, moved on."""

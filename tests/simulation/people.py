@@ -87,11 +87,11 @@ class Asker:
         """Ask, and wait a while for the answer, take it back, or leave it to the inbox."""
         command = self._question(room=self._chance.choice((None, "crew")))
         await self.keyed(process.client, command, QuestionInfo)
-        asked = self._mine(command.title)
+        asked = self._asked(command.title)
         if asked is not None:
             await self._wait(process.client, asked)
 
-    def _mine(self, title: str) -> "Sheet | None":
+    def _asked(self, title: str) -> "Sheet | None":
         sheets = self.world.ledger.desk.open.values()
         return next((sheet for sheet in sheets if sheet.event.title == title), None)
 

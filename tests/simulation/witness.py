@@ -24,6 +24,7 @@ Json: TypeAlias = dict[str, Any]
 
 ENDED: Final = frozenset({"stale_epoch", "not_holder"})
 FEEDS_OF_ROOMS: Final = ("value.changed", "plan.changed")
+AREAS: Final = ("question.", "session.", "lane.")
 PLAN: Final = ("task.", "progress.")
 REMEMBERED_MAX: Final = 4_096
 
@@ -97,7 +98,7 @@ class Witness:
             case _:
                 self._ledger.shelf.ask(kind, agent, body)
                 self._ledger.agenda.ask(kind, agent, body)
-                self._ledger.desk.ask(kind, agent, body)
+                self._ledger.ask_area(kind, agent, body)
 
     def lose(self, link: Link) -> None:
         """The hub learned that a connection is gone: it owes no answers there."""
@@ -165,15 +166,15 @@ class Witness:
             shelf = self._ledger.shelf
             shelf.require_refused_rightly(question.agent, question.body, seq, error, question.heard_ms)
             return
-        if question.type.startswith("question."):
-            desk = self._ledger.desk
-            desk.require_refused_rightly(question.agent, question.type, question.body, seq, error)
+        if question.type.startswith(AREAS):
+            wall_ms = self._clock.wall_range_ms(question.heard_ms)
+            self._ledger.require_refused_rightly(question.agent, question.type, question.body, seq, error, wall_ms)
         if question.type.startswith(PLAN):
             agenda = self._ledger.agenda
             agenda.require_refused_rightly(question.agent, question.type, question.body, seq, error)
         if code in ENDED and epoch is not None:
             self.fenced += 1
-            is_own = question.type not in ("lease.check", "lease.claim")
+            is_own = question.type not in ("lease.check", "lease.claim", "session.checkpoint")
             if is_own and self._ledger.terms.holds(question.agent, epoch, seq):
                 raise Violation("fenced wrongly", f"{question} is refused {code} at {seq}", question.agent)
 
@@ -210,8 +211,10 @@ class Witness:
                 changed = shelf.require_true(agent, kind, question.body, seq, reply, since_ms)
                 if changed is not None:
                     self._same_answer(question, changed)
-            case kind if kind.startswith("question."):
-                done = self._ledger.desk.require_true(question.agent, kind, question.body, seq, reply)
+            case kind if kind.startswith(AREAS):
+                wall_ms = self._clock.wall_range_ms(question.heard_ms)
+                agent, body, now_ms = question.agent, question.body, self._clock.now_ms
+                done = self._ledger.require_true(agent, kind, body, seq, reply, wall_ms=wall_ms, now_ms=now_ms)
                 if done is not None:
                     self._same_answer(question, done)
             case kind if kind.startswith(PLAN):
@@ -274,7 +277,10 @@ class Witness:
         if reply.get("live") is False:
             return
         self._held(link, question, seq, reply, is_fresh=is_fresh)
-        self._ledger.agenda.require_brief(owner, (term.ask.room_name, term.ask.task), seq, reply.get("plan"))
+        place = term.ask.room_name, term.ask.task
+        self._ledger.agenda.require_brief(owner, place, seq, reply.get("plan"))
+        if is_fresh:
+            self._ledger.records.require_resume(owner, place, epoch, seq, reply.get("resume"))
 
     def _held(self, link: Link, question: Question, seq: int, reply: Json, *, is_fresh: bool) -> None:
         epoch, owner = reply["epoch"], question.body.get("claimant") or question.agent
