@@ -40,7 +40,7 @@ ENDS: Final[dict[type[object], str]] = {
     QuestionWithdrawn: "withdrawn",
 }
 VERBS: Final = {"question.answer": "answered", "question.dismiss": "dismissed", "question.withdraw": "withdrawn"}
-SILENT: Final[tuple[object, ...]] = (None, "", (), [], False)
+SILENT: Final[tuple[object, ...]] = ("", (), [])
 
 
 def is_person(name: str) -> bool:
@@ -329,7 +329,9 @@ class Desk:
         else:
             assert end is not None
             found |= self.first(end) | {"letter": f"m{end.seq}"}
-        return {name: value for name, value in found.items() if value not in SILENT}
+        return {
+            name: value for name, value in found.items() if not (value is None or value is False or value in SILENT)
+        }
 
     def _parks(self, sheet: Sheet, seq: int) -> int | None:
         """The lease that stands still for it after the event at `seq`."""

@@ -241,7 +241,7 @@ class Passages:
         self._add(entry, lane, messages=event.n)
         self._sometimes("something was said in a lane")
 
-    def _add(self, entry: Recorded, lane: Passage, **counts: int) -> None:
+    def _add(self, entry: Recorded, lane: Passage, **counts: Any) -> None:
         insort(self._entries[lane.id], entry.seq)
         self._become(entry.seq, replace(lane, **counts))
 

@@ -547,7 +547,8 @@ def mark_of(kind: str, body: Json) -> str | None:
 
 def _merged(run: Run, body: Json) -> Run:
     """A session as it is after an update that was asked for."""
-    append, lists = body.get("append") or {}, {}
+    append: Json = body.get("append") or {}
+    lists: Json = {}
     for name in LISTS:
         there: tuple[str, ...] = getattr(run, name)
         instead = body.get(name)
@@ -571,7 +572,9 @@ def _merged(run: Run, body: Json) -> Run:
 
 def _folded(run: Run, event: SessionUpdated) -> Run:
     """A session as it is after the event."""
-    lists = {name: (*(() if name in event.replaced else getattr(run, name)), *getattr(event, name)) for name in LISTS}
+    lists: Json = {
+        name: (*(() if name in event.replaced else getattr(run, name)), *getattr(event, name)) for name in LISTS
+    }
     date_ms = event.resumable_at_ms
     return replace(
         run,

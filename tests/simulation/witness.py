@@ -279,8 +279,9 @@ class Witness:
         self._held(link, question, seq, reply, is_fresh=is_fresh)
         place = term.ask.room_name, term.ask.task
         self._ledger.agenda.require_brief(owner, place, seq, reply.get("plan"))
-        if is_fresh:
-            self._ledger.records.require_resume(owner, place, epoch, seq, reply.get("resume"))
+        resume = reply.get("resume")
+        if is_fresh and (resume is not None or reply["outcome"] != "renewed"):  # a later claim is not told it again
+            self._ledger.records.require_resume(owner, place, epoch, seq, resume)
 
     def _held(self, link: Link, question: Question, seq: int, reply: Json, *, is_fresh: bool) -> None:
         epoch, owner = reply["epoch"], question.body.get("claimant") or question.agent
