@@ -16,7 +16,7 @@ import msgspec
 from tests.simulation.agenda import HOME, STEPS, Agenda, Place
 from tests.simulation.terms import RANKS, Terms, Violation
 
-from synapse.core.events import Event, LeaseGranted, LeaseHandedOff, LeaseParked, LeaseResumed, Recorded
+from synapse.core.events import Event, LeaseExpired, LeaseGranted, LeaseHandedOff, LeaseParked, LeaseResumed, Recorded
 from synapse.core.question_events import (
     QuestionAnswered,
     QuestionAsked,
@@ -273,6 +273,8 @@ class Desk:
                     raise Violation("unasked", f"{seq} parks {event.epoch} for {event.question}", event.ask.owner)
                 self.sheets[event.question].epochs.append(event.epoch)
                 self._sometimes("a lease was parked for a question")
+            case LeaseExpired() if self._terms.all[event.epoch].questions:
+                self._sometimes("a lease reached its ceiling while its question was open")
             case LeaseHandedOff() | LeaseGranted():
                 for question in self._terms.live[seq].questions:
                     self.sheets[question].epochs.append(seq)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 TOKEN: Final = "a-person-of-the-simulation".ljust(43, ".")
 OPTIONS: Final = ("yes", "no", "later")
-ASKED_ABOUT: Final = ("T0", "T1", "T5", "T6", "T7", *OWN)
+ASKED_ABOUT: Final = (*SHARED, "T5", "T6", *OWN)
 SLOW: Final = "slow"
 """The tag of a question that people leave for longer than a lease may be parked."""
 SLOW_MS: Final = 150_000
@@ -117,28 +117,31 @@ class Asker:
             await self.keyed(client, self._question(task=task, room=room, epoch=epoch), QuestionInfo)
         if chance.random() < 0.2:
             await client.park(task, room=room, epoch=lease.epoch)
+        await self._after_asking(process, task, room, lease.epoch)
+
+    async def _after_asking(self, process: "Process", task: str, room: str | None, epoch: int) -> None:
+        client, chance = process.client, self._chance
         fate = 1.0 if self.world.is_calm else chance.random()
-        if fate < 0.12:
+        if fate < 0.1:
             await self.crash(process)
-        if fate < 0.3:
+        if fate < 0.26:
             return  # the lease stands still until there is an answer, and then its time runs out
-        if fate < 0.42:
-            to = self.world.somebody(chance, besides=self.name)
-            await client.hand_off(task, to, epoch=lease.epoch, room=room)
+        if fate < 0.36:
+            await client.hand_off(task, self.world.somebody(chance, besides=self.name), epoch=epoch, room=room)
             return
-        if fate < 0.5:
-            await client.park(task, parked=False, room=room, epoch=lease.epoch)
+        if fate < 0.44:
+            await client.park(task, parked=False, room=room, epoch=epoch)
         await self.pause(12.0)
-        if fate < 0.6 and task not in SHARED:
+        if 0.44 < fate < 0.64:
             status = chance.choice(("failed", "cancelled", "open"))
-            await client.update_task(task, status, room=room, note=self.mark(), epoch=lease.epoch)
-        elif fate < 0.7:
+            await client.update_task(task, status, room=room, note=self.mark(), epoch=epoch)
+        elif fate < 0.72:
             mine = [it for it in self.world.ledger.desk.open.values() if it.asked.actor == self.name]
             for sheet in mine:
                 await self.keyed(client, WithdrawQuestion(id=f"q{sheet.asked.seq}"), QuestionClosed)
-        await client.renew(task, room=room, epoch=lease.epoch)
+        await client.renew(task, room=room, epoch=epoch)
         await self.pause(5.0)
-        await client.release(task, room=room, epoch=lease.epoch)
+        await client.release(task, room=room, epoch=epoch)
 
     async def play_person(self, process: "Process") -> None:
         """Try to close what only people close, or what somebody else asked. Raises `Violation` when that works."""

@@ -84,10 +84,10 @@ class Worker:
         if fate < 0.45:
             return  # its time runs out
         if fate < 0.6:  # a limit was hit: others may go on from then on
-            at_ms = self.world.clock.wall_ms() + chance.choice((1_000, 10_000, 60_000))
+            at_ms = self.world.clock.wall_ms() + chance.choice((1_000, 10_000, 60_000, 60_000))
             limited = UpdateSession(repo=self.mark(), resumable_at_ms=at_ms)
             await self.keyed(client, limited, SessionKept)
-            if fate < 0.52:
+            if fate < 0.56:
                 return
         elif fate < 0.75:
             await self._end(client, None)
