@@ -19,7 +19,7 @@ from tests.planted.simulated import SIMULATED_FAULTS
 
 SEEDS: Final = (1, 2, 3)
 HOURS: Final = 0.5
-SECONDS_MAX: Final = 120
+SECONDS_MAX: Final = 300
 
 TURN, LEASING, FEEDS, VALUES = "hub/turn.py", "core/leasing.py", "hub/feeds.py", "core/values.py"
 

@@ -22,7 +22,7 @@ def offered(hub: Paper, mark: str = "ada-5", who: str = "ada", *told: str, **mor
     at = next((run.id for run in hub.ledger.records.open_of("ada")), None) or session(hub)
     context = {"mark": mark}
     hub.hear(who, "lane.offer", {"to": "bob", "context": context, "session": f"s{at}", "timeout_ms": SPAN_MS})
-    fields = {"expires_at_ms": SPAN_MS, "task": "T1"} | more
+    fields: Json = {"expires_at_ms": SPAN_MS, "task": "T1"} | more
     return LaneOffered(
         **WHERE, **SIDES, session=at, sender_id=hub.ids["ada"], receiver_id=hub.ids["bob"],
         deliveries=to(hub, *(told or ("bob",))), context=msgspec.Raw(msgspec.json.encode(context)), **fields,
@@ -39,7 +39,7 @@ def step(hub: Paper, kind: Any, number: int, verb: str, who: str, *told: str, **
     if verb:
         hub.hear(who, f"lane.{verb}", {"lane": f"l{number}"})
     run = hub.ledger.records.open_of("ada")[0].id
-    fields = {"expires_at_ms": SPAN_MS, "task": "T1", "deliveries": to(hub, *told)} | more
+    fields: Json = {"expires_at_ms": SPAN_MS, "task": "T1", "deliveries": to(hub, *told)} | more
     return kind(**WHERE, **SIDES, lane=number, session=run, **fields)
 
 

@@ -34,6 +34,7 @@ SessionEvent: TypeAlias = (
 ALIVE_MS: Final = 90_000
 ENDED_MAX: Final = 1_000
 """So many sessions that have ended are kept."""
+LATE_MS_MAX: Final = 3_000
 LISTS: Final = ("decisions", "files", "todos")
 
 
@@ -103,6 +104,8 @@ class Records:
         self._due_offers: dict[Place, tuple[int, str]] = {}
         self._due_resumptions: dict[Place, int] = {}
         self._granted: set[Place] = set()
+        self._late_since_ms: dict[int, int] = {}
+        self._offered_at_ms: dict[Place, int] = {}
 
     # What was asked for.
 
@@ -320,6 +323,7 @@ class Records:
         is_served = run.is_served or (run.resumable_at_ms is not None and run.resumable_at_ms <= at_ms)
         self._become(seq, replace(run, is_served=is_served))
         self._offers[place].become(seq, run.id)
+        self._offered_at_ms[place] = at_ms
 
     def _concerned(self, place: Place, run: Run, seq: int) -> set[str]:
         item = self._agenda.at(place, seq)
@@ -519,13 +523,28 @@ class Records:
         if not is_so:
             raise Violation("fenced wrongly", f"{kind} {body} of {agent} at {seq}: {error}; there is {run}", agent)
 
-    def check(self, sessions: dict[int, tuple[int, int, bool]]) -> None:
-        """The hub keeps these sessions: version, how many checkpoints, whether it is offered. Raises `Violation`."""
+    def check(self, sessions: dict[int, tuple[int, int, bool]], seq: int, wall_ms: int, working_ms: int) -> None:
+        """The hub keeps these sessions: version, how many checkpoints, whether it is offered; and what may be gone on
+        with from its date on is offered. Raises `Violation`."""
+        late = {run.id for run in self._now.values() if self._waits_for_date(run, seq, wall_ms)}
+        self._late_since_ms = {at: self._late_since_ms.get(at, working_ms) for at in late}
+        for at, since_ms in self._late_since_ms.items():
+            if working_ms - since_ms > LATE_MS_MAX:
+                raise Violation("not offered", f"{self._now[at]} at {wall_ms}", self._now[at].owner)
         due = {run.id: (run.version, run.points, self._is_offered(run)) for run in self._now.values()}
         if sessions != due:
             other = {at: (sessions.get(at), due.get(at)) for at in sessions.keys() | due.keys()}
             other = {at: both for at, both in other.items() if both[0] != both[1]}
             raise Violation("altered", f"the hub's sessions are not the journal's: {other}")
+
+    def _waits_for_date(self, run: Run, seq: int, wall_ms: int) -> bool:
+        """True when its date has come, it could be offered, and it is not."""
+        place, date_ms = run.place, run.resumable_at_ms
+        if place is None or date_ms is None or date_ms > wall_ms or run.is_served or not run.is_fresh:
+            return False
+        is_held = run.owner in self._agenda.holders(place, seq).values()
+        is_superseded = self._offered_at_ms.get(place, 0) >= date_ms  # a task has one offer, the latest
+        return not is_held and not is_superseded and not self._has_ended(place, seq)
 
     def _is_offered(self, run: Run) -> bool:
         past = None if run.place is None else self._offers.get(run.place)

@@ -259,7 +259,7 @@ def a_page_without_a_checkpoint(hub: Paper) -> None:
     number = session(hub)
     hub.write("ada", kept(hub, number))
     request = hub.hear("bob", "session.checkpoints", {"session": f"s{number}"})
-    page = {"session": f"s{number}", "checkpoints": [], "next": None, "cursor": f"x:{hub.ledger.head}"}
+    page: Json = {"session": f"s{number}", "checkpoints": [], "next": None, "cursor": f"x:{hub.ledger.head}"}
     hub.reply("bob", request, page)
 
 
@@ -308,7 +308,15 @@ def a_conflict_with_the_right_version(hub: Paper) -> None:
 
 def a_hub_that_forgot_an_offer(hub: Paper) -> None:
     number = broken_off(hub)
-    hub.ledger.records.check({number: (number, 1, False)})
+    hub.ledger.records.check({number: (number, 1, False)}, hub.ledger.head, 0, 0)
+
+
+def its_date_came_and_nothing_happens(hub: Paper) -> None:
+    number = session(hub)
+    hub.write("ada", kept(hub, number))
+    version = hub.write("ada", changed(hub, number, "ada-2", resumable_at_ms=1_000))
+    for working_ms in (0, 9_000):
+        hub.ledger.records.check({number: (version, 1, False)}, version, 1_000, working_ms)
 
 
 SESSION_LIES: dict[Callable[[Paper], None], str] = {
@@ -346,6 +354,7 @@ SESSION_LIES: dict[Callable[[Paper], None], str] = {
     a_session_is_not_listed: "wrong page",
     a_conflict_with_the_right_version: "fenced wrongly",
     a_hub_that_forgot_an_offer: "altered",
+    its_date_came_and_nothing_happens: "not offered",
 }
 
 
