@@ -311,7 +311,8 @@ class Passages:
                 return reply["lane"], reply["state"], reply["epoch"]
             case "lane.send":
                 at = self._done.get(body["body"]["mark"])
-                if at is None or (reply["id"], reply["n"]) != (f"m{at}", self._said[at].event.n):  # type: ignore[union-attr]  # a message
+                said: Any = None if at is None else self._said[at].event
+                if said is None or (reply["id"], reply["n"]) != (f"m{at}", said.n):
                     raise Violation("lost", f"{agent} sent {body}, and is told {reply}", agent)
                 return reply["id"]
             case "lane.show":
