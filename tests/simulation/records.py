@@ -544,7 +544,8 @@ class Records:
             return False
         is_held = run.owner in self._agenda.holders(place, seq).values()
         is_superseded = self._offered_at_ms.get(place, 0) >= date_ms  # a task has one offer, the latest
-        return not is_held and not is_superseded and not self._has_ended(place, seq)
+        is_offered = self.offered(place, seq) == run.id
+        return not (is_held or is_superseded or is_offered or self._has_ended(place, seq))
 
     def _is_offered(self, run: Run) -> bool:
         past = None if run.place is None else self._offers.get(run.place)
