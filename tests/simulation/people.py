@@ -32,7 +32,7 @@ OPTIONS: Final = ("yes", "no", "later")
 ASKED_ABOUT: Final = (*SHARED, "T5", "T6", *OWN)
 SLOW: Final = "slow"
 """The tag of a question that people leave for longer than a lease may be parked."""
-SLOW_MS: Final = 150_000
+SLOW_MS: Final = 500_000
 
 
 async def let_in(world: "World", client: Client) -> None:
@@ -80,7 +80,7 @@ class Asker:
             more["on_deadline"] = chance.choice((None, None, "expire"))
         more["free"] = chance.random() < 0.3
         more["priority"] = chance.choice(("low", "normal", "normal", "high", "urgent"))
-        more["tags"] = (SLOW,) if "deadline_ms" not in more and chance.random() < 0.3 else ()
+        more["tags"] = (SLOW,) if "deadline_ms" not in more and chance.random() < 0.5 else ()
         return AskQuestion(title=self.mark(), question="and why?", options=options, **more)
 
     async def ask(self, process: "Process") -> None:

@@ -205,6 +205,8 @@ class Worker:
         elif chance < 0.85:
             reason = self._chance.choice((None, "busy"))
             await self.keyed(client, DeclineLane(lane=lane, reason=reason), LaneMoved)
+            if chance > 0.72:  # no step leads back
+                await self.keyed(client, AcceptLane(lane=lane), LaneMoved)
 
     async def tend_lane(self, process: "Process") -> None:
         """Write in a lane of mine, keep a checkpoint in it, take another step of it, legal or not."""
