@@ -21,13 +21,6 @@ SIMULATED_FAULTS = [
         _TESTS,
     ),
     Fault(
-        "a lease that is claimed anew forgets what it waits for",
-        "core/lease_events.py",
-        "    lease.questions = questions\n",
-        "",
-        _TESTS,
-    ),
-    Fault(
         "a lease stands still for twice the ceiling",
         "hub/leasing.py",
         "                soft.untie(event.epoch)\n"
