@@ -9,7 +9,7 @@ from tests.core.test_sessions import World, raw, refused
 from synapse.core.resuming import LINES_BYTES_MAX, due_resumptions
 from synapse.core.state import decode_state, digest, encode_state
 from synapse.protocol.commands import ClaimLease, ForgetAgent, HandOffLease, Hello, ReleaseLease
-from synapse.protocol.plan_commands import DeclareTask, UpdateTask
+from synapse.protocol.plan_commands import DeclareTask, RemoveTask, UpdateTask
 from synapse.protocol.session_commands import EndSession, Lines, SaveSessionPoint, StartSession, UpdateSession
 
 
@@ -162,6 +162,41 @@ def test_whose_agent_holds_the_task_at_the_date_is_offered_once_it_is_released(w
     assert len(offers(world)) == 1
     world.do("ada", UpdateSession(resumable_at_ms=0))
     assert world.show(agent="ada").resumable_at_ms is None
+
+
+def test_whose_date_came_while_the_task_had_ended_is_offered_when_it_is_reopened(world: World) -> None:
+    world.do("ada", DeclareTask(task="T1", suggested_owner="cy"))
+    world.do("ada", UpdateSession(resumable_at_ms=5_000))
+    world.do("ada", ReleaseLease(task="T1"))
+    world.do("operator", UpdateTask(task="T1", status="cancelled"))
+    world.at_ms = 6_000
+    assert due_resumptions(world.state, 6_000) == []
+    world.do("operator", UpdateTask(task="T1", status="open"))
+    assert offers(world) == [world.show(agent="ada").session]
+    assert [letter["reason"] for letter in world.mail_of("cy")] == ["resumable_at"]
+
+
+def test_whose_date_came_while_the_task_had_ended_is_offered_when_the_task_is_taken_out(world: World) -> None:
+    world.do("ada", DeclareTask(task="T1"))
+    world.do("ada", UpdateSession(resumable_at_ms=5_000))
+    world.do("ada", ReleaseLease(task="T1"))
+    world.do("operator", UpdateTask(task="T1", status="cancelled"))
+    world.at_ms = 6_000
+    assert due_resumptions(world.state, 6_000) == []
+    world.do("ada", RemoveTask(task="T1"))
+    assert offers(world) == [world.show(agent="ada").session]
+
+
+def test_who_hands_the_task_on_after_the_date_leaves_its_checkpoint_to_the_receiver(world: World) -> None:
+    session = world.show().session
+    world.do("ada", UpdateSession(resumable_at_ms=5_000))
+    world.at_ms = 6_000
+    assert due_resumptions(world.state, 6_000) == []
+    world.state.soft.presence.touch(world.state.agents.by_name["bob"].id, 0, world.lease_ms)
+    world.do("ada", HandOffLease(task="T1", to="bob"))
+    assert offers(world) == [session]
+    assert resume_of(world.do("bob", ClaimLease(task="T1"))).session == session
+    assert offers(world) == []
 
 
 def test_the_suggested_owner_is_told_once_and_nothing_is_offered_of_a_task_that_has_ended(world: World) -> None:

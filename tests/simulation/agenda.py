@@ -117,6 +117,8 @@ class Agenda:
         self._to_free: dict[int, Recorded] = {}
         self._ended: dict[int, Event] = {}
         self._touched: set[Place] = set()
+        self.due_steps: dict[Place, tuple[str, str, str, int | None]] = {}
+        self.questions_of: Callable[[Place, int], list[str]] = lambda _place, _seq: []
         self._sometimes = sometimes
 
     # What was asked for.
@@ -254,6 +256,10 @@ class Agenda:
             raise Violation("illegal step", f"{seq} is {event}; there is {item}", actor, event.task)
         if event.reason == "asked":
             self._step(entry, event, held)
+        elif event.reason.startswith("question"):
+            due = self.due_steps.pop(place, None)
+            if due != (event.reason, event.previous, event.status, event.epoch):
+                raise Violation("unasked", f"{seq} is {event} by {actor}; due is {due}", actor, event.task)
         else:
             ended, lease = self._ended.get(event.epoch or 0), (event.epoch, event.owner)
             if event.reason == "claimed":
@@ -366,6 +372,8 @@ class Agenda:
     def end_transaction(self, seq: int) -> None:
         """The transaction that ends here is whole. Raises `Violation`."""
         self._end_declaring(seq)
+        for place, due in self.due_steps.items():
+            raise Violation("not moved", f"{place} at {seq}: {due} follows from a question", place[1])
         for entry in self._to_free.values():
             raise Violation("leased after the end", f"{entry.event} at {entry.seq} freed nothing", entry.actor)
         for place in self._touched:
@@ -412,7 +420,7 @@ class Agenda:
             "moved_at_ms": item.moved_at_ms, "progress_at_ms": item.progress_at_ms,
         }  # fmt: skip
         some = {"labels": list(item.labels), "waits_for": missing, "unmet": len(missing), "dependents": dependents}
-        some |= {"progress": item.progress, "holders": held}
+        some |= {"progress": item.progress, "holders": held, "questions": self.questions_of((room, task), seq)}
         found |= {name: value for name, value in some.items() if value}
         return found | ({"description": item.description, "declared_at_ms": item.declared_at_ms} if is_full else {})
 

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 from tests.simulation.network import Learns, Link
+from tests.simulation.people import Asker
 from tests.simulation.planners import SHARED, Planner
 from tests.simulation.sharing import Sharer
 from tests.simulation.terms import Violation
+from tests.simulation.workers import Worker
 
 from synapse.client.calls import OutcomeUnknown, RequestTimeout
 from synapse.client.client import Card, Client, HeldLease, Terms, Wiring
@@ -64,6 +66,7 @@ REFUSALS: Final = frozenset(
         "illegal_transition",
         "cycle",
         "not_empty",
+        "already_answered",
     }
 )
 """The lawful noes; any other code is a fault of the agent or of the hub."""
@@ -97,7 +100,9 @@ class Memory:
 class Process:
     """One run of an agent's program: its connections die with it."""
 
-    def __init__(self, world: "World", agent: "Agent", chance: Random, *, operator: bool = False) -> None:
+    def __init__(
+        self, world: "World", agent: "Agent", chance: Random, *, operator: bool = False, token: str | None = None
+    ) -> None:
         self.is_dead = False
         self._world = world
         self._agent = agent
@@ -111,6 +116,7 @@ class Process:
             room="main",
             home="/nowhere/synapse",
             operator=operator,
+            token=token,
             timeout=TIMEOUT_S,
             wiring=wiring,
         )
@@ -132,7 +138,7 @@ class Process:
             link.cut(Learns(self._chance.uniform(5.0, 60.0) if late else self._chance.uniform(0.0, 0.2), 0.0))
 
 
-class Agent(Sharer, Planner):
+class Agent(Sharer, Planner, Asker, Worker):
     """One identity over all its runs. number: also decides what it is like."""
 
     def __init__(self, world: "World", number: int) -> None:
@@ -149,26 +155,31 @@ class Agent(Sharer, Planner):
         self._actions, self._weights = zip(*self._repertoire().items(), strict=True)
 
     def _repertoire(self) -> dict[Callable[[Process], Awaitable[None]], float]:
-        return {
-            self.post: 24,
-            self.write: 12,
-            self.burst: 2,
-            self.write_to_all: 0.4,
-            self.read_history: 3,
-            self.hold: 30,
-            self.claim: 14,
-            self.show_old_epoch: 5,
-            self.ask_again: 3,
-            self.ask_twice: 3,
-            self.give_up_waiting: 3,
-            self.join_or_leave: 1,
-            self.put_value: 8,
-            self.count: 5,
-            self.read_values: 4,
-            self.give_value: 5,
-            self.remove_values: 2,
-            self.crash: 0.8,
-        } | self.plan_repertoire()
+        return (
+            {
+                self.post: 24,
+                self.write: 12,
+                self.burst: 2,
+                self.write_to_all: 0.4,
+                self.read_history: 3,
+                self.hold: 30,
+                self.claim: 14,
+                self.show_old_epoch: 5,
+                self.ask_again: 3,
+                self.ask_twice: 3,
+                self.give_up_waiting: 3,
+                self.join_or_leave: 1,
+                self.put_value: 8,
+                self.count: 5,
+                self.read_values: 4,
+                self.give_value: 5,
+                self.remove_values: 2,
+                self.crash: 0.8,
+            }
+            | self.plan_repertoire()
+            | self.question_repertoire()
+            | self.work_repertoire()
+        )
 
     def say(self, text: str) -> None:
         """For the story."""
@@ -223,9 +234,9 @@ class Agent(Sharer, Planner):
             if self.world.is_calm:
                 return
             (action,) = self._chance.choices(self._actions, self._weights)
-            await self._attempt(action(process))
+            await self.attempt(action(process))
 
-    async def _attempt(self, action: Awaitable[None]) -> None:
+    async def attempt(self, action: Awaitable[None]) -> None:
         """Carry out what may lawfully be refused, take too long, or be lost."""
         try:
             await action
@@ -240,7 +251,7 @@ class Agent(Sharer, Planner):
     async def _settle(self, client: Client) -> None:
         """Everything converges: questions are answered, the feed has all, the inbox empties."""
         while self.memory.unknown:
-            await self._attempt(self._ask_again(client))
+            await self.attempt(self._ask_again(client))
         ledger, entries = self.world.ledger, self.world.ledger.inboxes[self.name]
         while any(not entry.is_dead for entry in entries.values()) or (
             self._follows and ledger.next_of(self._keys(), self.memory.heard, self.memory.at) is not None
@@ -291,7 +302,7 @@ class Agent(Sharer, Planner):
             await asyncio.sleep(self._chance.uniform(0.0, 0.5))
             is_patient = self.world.is_calm or self._chance.random() < (0.3 if self.number % 10 == 3 else 0.9)
             if is_patient:
-                await self._attempt(self._ack(client, taken))
+                await self.attempt(self._ack(client, taken))
             elif self._chance.random() < 0.1:
                 process.die()
                 raise Crash
@@ -301,15 +312,17 @@ class Agent(Sharer, Planner):
         if taken.message.kind != "system":
             return
         note = msgspec.json.decode(bytes(taken.message.body))
-        task = note["task"]
+        task, room = note.get("task"), note.get("room")
         if note["type"] == "lease.offered" and not self.world.is_calm:
-            lease = await client.claim(task, ttl=20.0, terms=self._terms())
+            lease = await client.claim(task, ttl=20.0, room=room, terms=self._terms())
             self.memory.epochs.append((task, lease.epoch))
+        elif note["type"] == "lane.offered":
+            await self.on_lane(client, note["lane"])
         elif note["type"] == "lease.handed_off":
             self.memory.epochs.append((task, note["epoch"]))
-            await client.renew(task, epoch=note["epoch"])
+            await client.renew(task, epoch=note["epoch"], room=room)
             await self.pause(3.0)
-            await client.release(task, epoch=note["epoch"])
+            await client.release(task, epoch=note["epoch"], room=room)
 
     # Talking.
 

@@ -15,10 +15,11 @@ from typing import Final
 
 from tests.planted.__main__ import ROOT, planted
 from tests.planted.fault import Fault
+from tests.planted.simulated import SIMULATED_FAULTS
 
 SEEDS: Final = (1, 2, 3)
 HOURS: Final = 0.5
-SECONDS_MAX: Final = 120
+SECONDS_MAX: Final = 300
 
 TURN, LEASING, FEEDS, VALUES = "hub/turn.py", "core/leasing.py", "hub/feeds.py", "core/values.py"
 
@@ -164,6 +165,7 @@ CONTROLS: Final = (
         " | PLAN_EVENTS",
         "",
     ),
+    *SIMULATED_FAULTS,
 )
 
 

@@ -346,6 +346,13 @@ class SimulatedHub:
             },
             live.seq,
         )
+        wall_ms, working_ms = self.clock.wall_ms(), self.clock.now_ms - self.clock.excused_ms
+        ledger.desk.check(set(live.questions.open), wall_ms, working_ms)
+        sessions = live.sessions.by_id.values()
+        kept = {run.id: (run.version, run.points, run.is_offered) for run in sessions}
+        ledger.records.check(kept, live.seq, wall_ms, working_ms)
+        lanes = {lane.id: (lane.state, lane.messages, lane.checkpoints) for lane in live.lanes.by_id.values()}
+        ledger.lanes.check(lanes, wall_ms, working_ms)
         if live.leases.live.keys() != terms.live.keys() or live.leases.places.keys() != terms.places.keys():
             raise Violation("altered", f"the hub has leases {list(live.leases.live)}, there are {list(terms.live)}")
         for agent in live.agents.by_id.values():

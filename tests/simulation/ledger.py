@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.simulation.agenda import Agenda, PlanEvent
+from tests.simulation.agenda import Agenda, Json, PlanEvent
+from tests.simulation.desk import Desk
+from tests.simulation.passages import LaneEvent, Passages
+from tests.simulation.records import Records, SessionEvent
 from tests.simulation.shelf import Shelf, ValueEvent
 from tests.simulation.terms import Term, Terms, Violation
 
@@ -38,6 +41,9 @@ from synapse.core.events import (
     Row,
     from_row,
 )
+from synapse.core.mail import Mail
+from synapse.core.question_events import QuestionEvent
+from synapse.core.session_events import SessionCheckpointed, SessionOffered
 
 KEEP_MS: Final = 24 * 3600 * 1000
 Sometimes = Callable[[str], None]
@@ -82,6 +88,10 @@ class Ledger:
     ) -> None:
         self.head = base
         self.agenda = Agenda(sometimes)
+        self.desk = Desk(terms, self.agenda, sometimes)
+        self.records = Records(self.agenda, sometimes)
+        self.records.waiting = self.desk.is_waiting
+        self.lanes = Passages(self.agenda, self.records, sometimes)
         self.terms = terms
         self.shelf = shelf
         self.asked = Asked()
@@ -111,12 +121,17 @@ class Ledger:
             self._enter(entry, decided_ms)
             found.append(entry)
         self.agenda.end_transaction(self.head)
+        self.desk.end_transaction(self.head)
+        self.records.end_transaction(self.head)
         return found
 
     def _enter(self, entry: Recorded, decided_ms: int) -> None:
         seq, _, actor, event = entry
         if event.idem is not None and not isinstance(event, LeaseQueued):
             self._take_key(actor, event.idem.key, seq, decided_ms)
+        if isinstance(event, Mail):
+            self._arrive(seq, event.deliveries)
+            self.messages[seq] = entry
         match event:
             case MessagePosted():
                 self._number(event.address, seq, event.n)
@@ -141,6 +156,14 @@ class Ledger:
             case _ if isinstance(event, PlanEvent):
                 for stream in self.agenda.enter(entry, event):
                     self.streams[stream].append(seq)
+            case _ if isinstance(event, QuestionEvent):
+                self.desk.enter(entry, event, decided_ms)
+            case _ if isinstance(event, SessionEvent):
+                self.records.enter(entry, event)
+                if isinstance(event, SessionCheckpointed):
+                    self.lanes.keep(entry, event)
+            case _ if isinstance(event, LaneEvent):
+                self.lanes.enter(entry, event)
             case _:
                 self._lease(entry, decided_ms)
 
@@ -220,6 +243,7 @@ class Ledger:
         """A new process of the hub: all that is soft begins anew."""
         self._queued_before_start = set(self.terms.places)
         self.terms.restart(at_ms)
+        self.records.restart()
         for entries in self.inboxes.values():
             for entry in entries.values():
                 entry.link = None
@@ -260,6 +284,9 @@ class Ledger:
             self.streams["leases"].append(seq)
         self.terms.enter(seq, actor, event, decided_ms)
         self.agenda.lease(seq, event)
+        self.desk.lease(seq, event)
+        self.records.lease(entry)
+        self.lanes.lease(seq, event)
 
     def _grant(self, seq: int, event: LeaseGranted, decided_ms: int) -> None:
         if event.replaces is not None:
@@ -308,6 +335,42 @@ class Ledger:
             raise Violation("unasked", f"{actor} never asked for {type(event).__name__} at {seq}: {event}", actor)
 
     # Questions.
+
+    def letter(self, entry: Recorded) -> Json | None:
+        """What a message of the hub's own says, as far as that is known here."""
+        if isinstance(entry.event, QuestionEvent):
+            return self.desk.letter(entry, entry.event)  # type: ignore[arg-type]  # what was asked is no mail
+        if isinstance(entry.event, SessionOffered):
+            return self.records.letter(entry.event)
+        return self.lanes.letter(entry, entry.event) if isinstance(entry.event, LaneEvent) else None
+
+    # Areas of requests.
+
+    def ask_area(self, kind: str, agent: str, body: Json) -> None:
+        """The hub is about to hear a request about questions, sessions or lanes."""
+        for area in (self.desk, self.records, self.lanes):
+            area.ask(kind, agent, body)
+
+    def require_refused_rightly(
+        self, agent: str, kind: str, body: Json, seq: int, error: Json, wall_ms: tuple[int, int]
+    ) -> None:
+        """What such a request was refused for is so. Raises `Violation`."""
+        if kind.startswith("question."):
+            self.desk.require_refused_rightly(agent, kind, body, seq, error)
+        elif kind.startswith("session."):
+            self.records.require_refused_rightly(agent, kind, body, seq, error)
+        if body.get("lane") is not None:
+            self.lanes.require_refused_rightly(agent, kind, body, seq, error, wall_ms)
+
+    def require_true(
+        self, agent: str, kind: str, body: Json, seq: int, reply: Json, *, wall_ms: tuple[int, int], now_ms: int
+    ) -> object:
+        """What is answered to such a request is so; what a repeat under its key must say again. Raises `Violation`."""
+        if kind.startswith("question."):
+            return self.desk.require_true(agent, kind, body, seq, reply)
+        if kind.startswith("session."):
+            return self.records.require_true(agent, kind, body, seq, reply, now_ms)
+        return self.lanes.require_true(agent, kind, body, seq, reply, wall_ms)
 
     def next_of(self, keys: Iterable[str], after: int, at: dict[str, int]) -> int | None:
         """The first seq behind `after` in any of these streams. at: an index into each, moved on."""

@@ -56,6 +56,12 @@ class Paper:
         """A transaction; the seq of its last event."""
         return self.write_of(*((actor, event) for event in events))
 
+    def write_at(self, at_ms: int, actor: str, event: Event) -> int:
+        """As `write`, at another time of the wall."""
+        row = to_row(Recorded(self.ledger.head + 1, at_ms, actor, event))
+        self.ledger.fold([row], self.clock.now_ms)
+        return self.ledger.head
+
     def write_of(self, *entries: tuple[str, Event]) -> int:
         """A transaction of events by several; the seq of its last event."""
         head = self.ledger.head

@@ -5,6 +5,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from tests.simulation.agents import TASKS, TREES, Agent, Process
+from tests.simulation.people import TOKEN, Answerer, let_in
 from tests.simulation.planners import OWN, SHARED, PlanFollower
 from tests.simulation.sharing import Follower
 from tests.simulation.terms import Violation
@@ -26,16 +27,16 @@ class Operator(Agent):
 
     async def _run(self, process: Process) -> None:
         operator = Process(self.world, self, Random(self._chance.getrandbits(64)), operator=True)
-        async with operator.client as client:
+        async with operator.client as client, asyncio.TaskGroup() as group:
+            await let_in(self.world, client)
+            answering = group.create_task(Answerer(self, self._chance).answer_all(client))
             while not self.world.is_calm:
                 await self.pause(40.0)
-                await self._attempt(self._intervene(client))
+                await self.attempt(self._intervene(client))
             while self.world.terms.live or self.world.terms.places:
                 await asyncio.sleep(1.0)
             await self._compare(client)
-            self.is_settled = True
-            while not self.world.is_over:
-                await asyncio.sleep(1.0)
+            await answering
 
     async def _intervene(self, client: Client) -> None:
         chance = self._chance.random()
@@ -129,3 +130,22 @@ class Watcher(Agent):
         self.is_settled = True
         while not world.is_over:
             await asyncio.sleep(1.0)
+
+
+class Person(Agent):
+    """A person with a token of their own, who answers what agents ask; its connections are cut as all others."""
+
+    def __init__(self, world: "World", number: int) -> None:
+        super().__init__(world, number)
+        self.name = f"person{number:02d}"
+        self.secret = f"{self.name}-secret".ljust(40, ".")
+        self._chance = Random(f"{world.seed}/{self.name}")
+
+    async def _run(self, process: Process) -> None:
+        while not self.world.are_people_let_in:
+            await asyncio.sleep(1.0)
+        person = Process(self.world, self, Random(self._chance.getrandbits(64)), token=TOKEN)
+        async with person.client as client, asyncio.TaskGroup() as group:
+            reading = group.create_task(self._work_inbox(person))
+            await Answerer(self, self._chance).answer_all(client)
+            reading.cancel()

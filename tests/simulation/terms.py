@@ -60,8 +60,8 @@ class Term:
 
     frozen_ms, excused_ms: the clock's, at these times.
 
-    spent_ms: of the TTL, when it was parked. link: the connection that it is tied to. lost_ms: when the hub learned
-    that this connection is gone.
+    spent_ms: of the TTL, when it was parked. questions: the open ones that park it beside the holder's hand. link: the
+    connection that it is tied to. lost_ms: when the hub learned that this connection is gone.
     """
 
     epoch: int
@@ -79,6 +79,8 @@ class Term:
     link: int | None = None
     lost_ms: int | None = None
     kept: list[tuple[int, object]] = field(default_factory=list)
+    questions: list[int] = field(default_factory=list)
+    is_parked_by_hand: bool = False
 
     def is_live_at(self, seq: int) -> bool:
         """True when it is live after the event at `seq`."""
@@ -167,11 +169,15 @@ class Terms:
         ask = event.ask
         if event.place is not None and self.places.pop(event.place, None) is None:
             raise Violation("not live", f"{seq} is granted from place {event.place}, which is not there", ask.owner)
+        questions: list[int] = []
         if event.replaces is not None:
-            self._end(seq, event.replaces, ask.owner, event)
+            questions = self._end(seq, event.replaces, ask.owner, event).questions
         elif actor != "operator":
             self._stand_in_line(seq, event)
         self._begin(seq, ask, event.ttl_ms, decided_ms, tied=event.tied)
+        if questions:
+            term = self.live[seq]
+            term.questions, term.parked_ms = questions, decided_ms
 
     def _stand_in_line(self, seq: int, event: LeaseGranted) -> None:
         rank, at = self._ranks[event.ask.owner], seq if event.place is None else event.place
@@ -238,6 +244,7 @@ class Terms:
             raise Violation("hand-off", f"{seq} hands {event.previous} over with another scope", event.sender)
         self._begin(seq, event.ask, old.ttl_ms, decided_ms, tied=False)
         term = self.live[seq]
+        term.questions, term.is_parked_by_hand = old.questions, old.is_parked_by_hand
         if old.parked_ms is not None:
             term.parked_ms, term.spent_ms = decided_ms, old.spent_ms
 
@@ -256,16 +263,24 @@ class Terms:
                 self._count(term, decided_ms)
                 self._touch(term)
             case LeaseParked():
-                term.spent_ms, term.parked_ms = decided_ms - term.counted_ms, decided_ms
-                term.link = term.lost_ms = None
+                self._park(term, event.question, decided_ms)
             case LeaseResumed():
-                term.parked_ms = None
+                term.parked_ms, term.is_parked_by_hand = None, False
                 self._count(term, decided_ms - term.spent_ms)
                 self._touch(term)
             case LeaseCheckpointed():
                 term.kept.append((seq, json.loads(bytes(event.data))))
             case LeaseOffered():
                 pass
+
+    def _park(self, term: Term, question: int | None, decided_ms: int) -> None:
+        if question is None:
+            term.is_parked_by_hand = True
+        else:
+            term.questions.append(question)
+        if term.parked_ms is None:
+            term.spent_ms, term.parked_ms = decided_ms - term.counted_ms, decided_ms
+            term.link = term.lost_ms = None
 
     # Time.
 

@@ -6,8 +6,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.simulation.lane_lies import LANE_LIES, an_honest_lane
 from tests.simulation.paper import ROOM, TTL_MS, Paper, expired, lease, released
 from tests.simulation.plan_lies import PLAN_LIES, an_honest_plan
+from tests.simulation.question_lies import QUESTION_LIES, an_honest_question
+from tests.simulation.session_lies import SESSION_LIES, an_honest_run
 from tests.simulation.terms import Violation
 from tests.simulation.virtual_time import START_AT_MS
 
@@ -472,6 +475,9 @@ LIES: dict[Callable[[Paper], None], str] = {
     a_change_that_never_was: "not durable",
     a_change_again: "repeated",
     **PLAN_LIES,
+    **QUESTION_LIES,
+    **SESSION_LIES,
+    **LANE_LIES,
 }
 
 
@@ -483,9 +489,8 @@ def test_a_lie_is_called_by_its_name(lie: Callable[[Paper], None], rule: str) ->
 
 
 def test_every_rule_of_the_observers_has_its_lie() -> None:
-    texts = [
-        (Path(__file__).parent / f"{name}.py").read_text() for name in ("terms", "ledger", "shelf", "agenda", "witness")
-    ]
+    names = ("terms", "ledger", "shelf", "agenda", "witness", "desk", "records", "passages")
+    texts = [(Path(__file__).parent / f"{name}.py").read_text() for name in names]
     rules = {rule for text in texts for rule in re.findall(r'Violation\(\s*"([^"]+)"', text)}
     assert rules == set(LIES.values())
 
@@ -529,3 +534,22 @@ def test_the_truth_about_a_plan_passes() -> None:
     hub = Paper()
     an_honest_plan(hub)
     assert hub.ledger.agenda.announced == {("main", "Q")}
+
+
+def test_the_truth_about_a_question_passes() -> None:
+    hub = Paper()
+    an_honest_question(hub)
+    assert not hub.ledger.desk.open
+    assert [term.parked_ms for term in hub.terms.live.values()] == [None]
+
+
+def test_the_truth_about_a_session_passes() -> None:
+    hub = Paper()
+    an_honest_run(hub)
+    assert [run.resumed_by for run in hub.ledger.records.newest(1)] == ["bob"]
+
+
+def test_the_truth_about_a_lane_passes() -> None:
+    hub = Paper()
+    an_honest_lane(hub)
+    assert [lane.state for lane in hub.ledger.lanes.now.values()] == ["closed"]

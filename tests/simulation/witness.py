@@ -17,12 +17,14 @@ from tests.simulation.terms import Violation
 from tests.simulation.virtual_time import Clock
 
 from synapse.core.events import LeaseHandedOff, LeaseOffered, LeaseReleased, MessagePosted, MessageSent, Recorded
+from synapse.core.mail import Mail
 
 Json: TypeAlias = dict[str, Any]
 """A frame or a body: plain JSON, whose shape the other side answers for."""
 
 ENDED: Final = frozenset({"stale_epoch", "not_holder"})
 FEEDS_OF_ROOMS: Final = ("value.changed", "plan.changed")
+AREAS: Final = ("question.", "session.", "lane.")
 PLAN: Final = ("task.", "progress.")
 REMEMBERED_MAX: Final = 4_096
 
@@ -96,6 +98,7 @@ class Witness:
             case _:
                 self._ledger.shelf.ask(kind, agent, body)
                 self._ledger.agenda.ask(kind, agent, body)
+                self._ledger.ask_area(kind, agent, body)
 
     def lose(self, link: Link) -> None:
         """The hub learned that a connection is gone: it owes no answers there."""
@@ -163,12 +166,15 @@ class Witness:
             shelf = self._ledger.shelf
             shelf.require_refused_rightly(question.agent, question.body, seq, error, question.heard_ms)
             return
+        if question.type.startswith(AREAS):
+            wall_ms = self._clock.wall_range_ms(question.heard_ms)
+            self._ledger.require_refused_rightly(question.agent, question.type, question.body, seq, error, wall_ms)
         if question.type.startswith(PLAN):
             agenda = self._ledger.agenda
             agenda.require_refused_rightly(question.agent, question.type, question.body, seq, error)
         if code in ENDED and epoch is not None:
             self.fenced += 1
-            is_own = question.type not in ("lease.check", "lease.claim")
+            is_own = question.type not in ("lease.check", "lease.claim", "session.checkpoint")
             if is_own and self._ledger.terms.holds(question.agent, epoch, seq):
                 raise Violation("fenced wrongly", f"{question} is refused {code} at {seq}", question.agent)
 
@@ -205,6 +211,12 @@ class Witness:
                 changed = shelf.require_true(agent, kind, question.body, seq, reply, since_ms)
                 if changed is not None:
                     self._same_answer(question, changed)
+            case kind if kind.startswith(AREAS):
+                wall_ms = self._clock.wall_range_ms(question.heard_ms)
+                agent, body, now_ms = question.agent, question.body, self._clock.now_ms
+                done = self._ledger.require_true(agent, kind, body, seq, reply, wall_ms=wall_ms, now_ms=now_ms)
+                if done is not None:
+                    self._same_answer(question, done)
             case kind if kind.startswith(PLAN):
                 self._same_answer_of_plan(question, seq, reply)
             case "feed.subscribe":
@@ -265,7 +277,11 @@ class Witness:
         if reply.get("live") is False:
             return
         self._held(link, question, seq, reply, is_fresh=is_fresh)
-        self._ledger.agenda.require_brief(owner, (term.ask.room_name, term.ask.task), seq, reply.get("plan"))
+        place = term.ask.room_name, term.ask.task
+        self._ledger.agenda.require_brief(owner, place, seq, reply.get("plan"))
+        resume = reply.get("resume")
+        if is_fresh and (resume is not None or reply["outcome"] != "renewed"):  # a later claim is not told it again
+            self._ledger.records.require_resume(owner, place, epoch, seq, resume)
 
     def _held(self, link: Link, question: Question, seq: int, reply: Json, *, is_fresh: bool) -> None:
         epoch, owner = reply["epoch"], question.body.get("claimant") or question.agent
@@ -307,6 +323,9 @@ class Witness:
         event = entry.event
         if isinstance(event, LeaseHandedOff | LeaseOffered):
             return
+        if isinstance(event, Mail):
+            self._letter(agent, told, entry, event)
+            return
         assert isinstance(event, MessagePosted | MessageSent)
         number: int | None
         if isinstance(event, MessagePosted):
@@ -319,6 +338,15 @@ class Witness:
             raise Violation("foreign", f"{agent} is shown {told}", agent)
         if told["n"] != number or told["from"] != entry.actor or told["body"] != msgspec.json.decode(event.body):
             raise Violation("altered", f"{agent} is shown {told}; the journal has {entry}", agent)
+
+    def _letter(self, agent: str, told: Json, entry: Recorded, event: Mail) -> None:
+        """A message of the hub's own says what happened, to whom it concerns. Raises `Violation`."""
+        number = next((delivery.n for delivery in event.deliveries if delivery.name == agent), None)
+        if told["channel"] != f"@{agent}" or number is None:
+            raise Violation("foreign", f"{agent} is shown {told}", agent)
+        said, due = {name: it for name, it in told["body"].items() if name != "next"}, self._ledger.letter(entry)
+        if (told["n"], told["from"], said) != (number, "hub", said if due is None else due):
+            raise Violation("altered", f"{agent} is shown {told}; {due} is due, of {entry}", agent)
 
     def _history(self, question: Question, reply: Json) -> None:
         address = question.body.get("channel")

@@ -19,7 +19,7 @@ from tests.simulation.disk import SimulatedJournal
 from tests.simulation.hub import LIMITS, SimulatedHub
 from tests.simulation.ledger import Ledger
 from tests.simulation.network import Learns, Link
-from tests.simulation.roles import Operator, Watcher
+from tests.simulation.roles import Operator, Person, Watcher
 from tests.simulation.shelf import Shelf
 from tests.simulation.story import Step, told
 from tests.simulation.terms import RANKS, Bounds, Terms, Violation
@@ -59,11 +59,12 @@ class World:
         self.think_s = think_s
         self.is_calm = False
         self.is_over = False
+        self.are_people_let_in = False
         self.counts: Counter[str] = Counter()
         self.loop = VirtualLoop()
         self.clock = Clock(self.loop)
         self.crowd = [Agent(self, number) for number in range(agents)]
-        self.others: list[Agent] = [Operator(self, 0), *(Watcher(self, number) for number in range(2))]
+        self.others: list[Agent] = [Operator(self, 0), Person(self, 0), *(Watcher(self, number) for number in range(2))]
         self.hub = SimulatedHub(
             self.loop, self.clock, Random(f"{seed}/hub"), self._observers, self.sometimes, self._trace
         )

@@ -28,6 +28,7 @@ from synapse.core.events import (
 from synapse.core.leases import NO_LEASES, TaskKey
 from synapse.core.lifecycle import ENDS as TASK_ENDS
 from synapse.core.mail import Letter, deliveries_to
+from synapse.core.plan_events import TaskMoved, TaskRemoved
 from synapse.core.rooms import room_of
 from synapse.core.session_events import SessionCheckpointed, SessionOffered, SessionResumed, SessionUpdated
 from synapse.core.sessions import DONE, Session, session_id
@@ -69,8 +70,10 @@ def resumptions(state: "State", recorded: Sequence[Recorded]) -> list[Event]:
                 key = (event.ask.room, event.ask.task)
                 granted[key] = (event.ask.owner, entry.seq)
                 touched.update(state.sessions.of_task.get(key, {}))
-            case LeaseReleased():
+            case LeaseReleased() | TaskMoved() | TaskRemoved():  # a date may have come while the task had ended
                 touched.update(state.sessions.of_task.get((event.room, event.task), {}))
+            case LeaseHandedOff():
+                touched.update(state.sessions.of_task.get((event.ask.room, event.ask.task), {}))
             case SessionUpdated() | SessionCheckpointed():
                 touched[event.session] = None
             case _:
