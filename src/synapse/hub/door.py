@@ -93,7 +93,9 @@ class Door:
             except OSError as error:
                 if error.errno not in _NO_RESOURCE:
                     raise
-                self._loop.call_exception_handler({"message": "a newcomer was not let in, and nobody is for 1 s", "exception": error})
+                self._loop.call_exception_handler(
+                    {"message": "a newcomer was not let in, and nobody is for 1 s", "exception": error}
+                )
                 self._pause(RETRY_S)
                 return
             newcomer.setblocking(False)
