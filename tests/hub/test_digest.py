@@ -12,6 +12,8 @@ from synapse.hub import digest as counting
 from synapse.protocol import commands, plan_commands, replies
 from synapse.protocol.digest_commands import ReadDigest
 from synapse.protocol.digest_replies import Digest
+from synapse.protocol.member_commands import InviteMember
+from synapse.protocol.member_replies import Membership
 from synapse.protocol.plan_replies import TaskInfo
 from synapse.protocol.role_commands import JoinRole
 from synapse.protocol.role_replies import RoleChanged
@@ -45,6 +47,17 @@ async def move(voice: Voice, task: str, status: str) -> TaskInfo:
 
 def counts(found: Digest, *, since: bool) -> dict[str, dict[str, int]]:
     return {line.of: line.counts for line in found.rest if line.since == since}
+
+
+async def test_a_letter_of_the_hub_is_told_in_words_with_what_follows_from_it() -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        await ada.ask(commands.CreateRoom(room="den", private=True), replies.Place)
+        bob = await voice(hub, "bob")
+        await ada.ask(InviteMember(agent="bob", place="den"), Membership)
+        [ask] = (await digest(bob)).asked
+        assert (ask.by, ask.subject) == ("hub", "you are asked into the private room den")
+        assert ask.text == "place den; next: synapse room join den"
 
 
 async def test_what_is_asked_is_told_by_priority_and_then_by_age() -> None:

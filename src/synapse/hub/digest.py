@@ -125,9 +125,22 @@ def _asks(pages: Pages, query: DigestQuery) -> list[DigestAsk]:
     return asks
 
 
+def _in_words(letter: dict[str, object]) -> str:
+    """The facts of a letter of the hub's own, and the command that follows from them; its subject says the rest."""
+    facts = {key: value for key, value in letter.items() if key not in ("type", "next") and value not in (None, "")}
+    words = [
+        f"{key} {value if isinstance(value, str) else msgspec.json.encode(value).decode()}"
+        for key, value in facts.items()
+    ]
+    follows = letter.get("next")
+    return ", ".join(words) + (f"; next: {follows}" if follows else "")
+
+
 def _ask(message: Message, *, is_new: bool) -> DigestAsk:
     body = msgspec.json.decode(message.body)
     text = body if isinstance(body, str) else bytes(message.body).decode()
+    if message.kind == "system":
+        text = _in_words(body)
     return DigestAsk(
         kind="message" if message.room is None else "mention",
         by=message.sender,

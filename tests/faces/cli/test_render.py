@@ -56,6 +56,15 @@ def test_a_file_is_told_by_its_name_its_size_and_how_one_gets_it() -> None:
     assert message_block(message(4, body={"type": "file"})).split("\n")[1:] == ['  {"type":"file"}'], "not one"
 
 
+def test_a_letter_of_the_hub_is_told_in_facts_and_what_follows_from_them() -> None:
+    body = {"type": "question.answered", "question": "q7", "answer": "y\nes", "note": None, "next": "synapse renew T1"}
+    told = message_block({"channel": "@ada", "n": 3, "from": "hub", "id": "m9", "kind": "system", "body": body})
+    assert told.split("\n")[1:] == ["  question q7, answer y\\nes", "  next: synapse renew T1"]
+    assert message_block({"channel": "@ada", "kind": "direct", "body": body}).endswith(
+        json.dumps(body, separators=(",", ":"))
+    )
+
+
 def test_a_block_says_who_to_whom_and_how_urgent() -> None:
     block = message_block(
         message(

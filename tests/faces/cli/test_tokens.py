@@ -125,6 +125,8 @@ def test_create_says_the_secret_once_and_never_writes_over_a_file(hub: RealHub, 
     done = hub.run("token", "create", "--role", "agent", "--rooms", "lab, main")
     assert (done.returncode, len(done.stdout.strip())) == (0, 43)
     assert "for lab, main" in done.stderr
+    assert "no room lab yet" in done.stderr
+    assert "no room main" not in done.stderr
     assert done.stdout.strip() not in hub.run("token", "list").stdout
     there = tmp_path / "there"
     there.write_text("mine")

@@ -87,7 +87,7 @@ def message_block(message: "Json") -> str:
 
 
 def _body_words(message: "Json", body: object) -> str:
-    """What a message says; of one that refers to a file, which it is and how one gets it."""
+    """What a message says. Of one that refers to a file: which, and how one gets it; of the hub's own: the facts."""
     if isinstance(body, str):
         return body
     if isinstance(body, dict) and message.get("id") is not None:
@@ -96,9 +96,20 @@ def _body_words(message: "Json", body: object) -> str:
             how += f" {field(message, 'room')}:{field(message, 'channel')}"
         if body.get("type") == "file" and body.keys() >= {"path", "bytes", "sha256"}:
             return f"file {field(body, 'path')}  {size}: {how}"
+        if message.get("kind") == "system":
+            return _letter_words(body)
         if body.get("type") == "chunked" and body.keys() >= {"file", "name", "bytes", "sha256"}:
             return f"file {field(body, 'name')}  {size}, at the hub: {how} --save PATH"
     return dumps(body)
+
+
+def _letter_words(body: "Json") -> str:
+    """A letter of the hub's own: facts in a line, and the command that follows from them. Its subject says the rest."""
+    facts = [f"{key} {field(body, key)}" for key in body if key not in ("type", "next") and body[key] not in (None, "")]
+    lines = [", ".join(facts)] if facts else []
+    if body.get("next"):
+        lines.append(f"next: {body['next']}")
+    return "\n".join(lines)
 
 
 def clock(at_ms: object) -> str:

@@ -42,7 +42,19 @@ def token_create(call: Call) -> int:
     else:
         print_text(secret if path is None else os.path.abspath(path))
         print_words(f"{_described(answer)}; it is shown this once{'' if path is None else ' in that file'}")
+    if rooms is not None:
+        _say_unknown(call, answer)
     return EXIT_OK
+
+
+def _say_unknown(call: Call, token: "Json") -> None:
+    """Rooms may be made after the token; a name that was mistyped would never be."""
+    found = pages(call.open_as_operator(), "room.list", {}, ("rooms",))["rooms"]
+    there = {room["room"] for room in found if isinstance(room, dict)} if isinstance(found, list) else set()
+    granted = token.get("rooms")
+    for name in granted if isinstance(granted, list) else []:
+        if name not in there:
+            print_words(f"there is no room {name} yet: the token is for it once it is made")
 
 
 def _write(call: Call, path: str, secret: str, answer: "Json") -> None:
