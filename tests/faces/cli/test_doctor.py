@@ -108,6 +108,24 @@ def test_what_other_users_may_open_is_named_with_the_command_that_closes_it(hub:
     assert hub.run("doctor").returncode == 0
 
 
+def test_a_certificate_in_the_home_may_be_read_by_others_and_its_key_not(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home.mkdir(mode=0o700)
+    certificate = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+    (home / "hub.pem").write_text(certificate)
+    (home / "hub.pem").chmod(0o644)
+    assert [level for level, _, _ in look(capsys, 1)["home"]] == ["ok"]
+    (home / "both.pem").write_text(f"{certificate}-----BEGIN PRIVATE KEY-----\nMIGH\n-----END PRIVATE KEY-----\n")
+    (home / "both.pem").chmod(0o644)
+    [(level, detail, cure)] = look(capsys, 1)["home"]
+    assert (level, detail, cure) == (
+        "problem",
+        f"other users may open {home}/both.pem",
+        f"chmod go= {home}/both.pem",
+    )
+
+
 def test_a_second_journal_where_a_home_may_be_is_named(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], paper: Callable[[Script], PaperHub]
 ) -> None:

@@ -28,6 +28,7 @@ DISK_BYTES_MIN = 64 << 20
 """The reserve is 16 MiB; a WAL grows to 16 MiB before it is emptied, and a snapshot needs room beside the last one."""
 DISK_BYTES_WARN = 512 << 20
 LAG_MS_WARN = 10_000
+_PEM_BYTES_MAX = 1 << 20
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ws_proxy", "wss_proxy")
 _WAL_RESET_FIXED = (3, 51, 3)
 """SQLite from 3.7.0 until then may lose pages when two connections write and checkpoint at once; see its wal.html."""
@@ -89,13 +90,23 @@ def _home(call: Call) -> "Iterator[Finding]":
     for entry in entries:
         mode = entry.stat(follow_symlinks=False).st_mode
         is_plain = mode & 0o170000 in (0o100000, 0o040000)  # the socket asks who connects
-        if mode & 0o077 and is_plain and entry.name != "config.toml":
+        if mode & 0o077 and is_plain and entry.name != "config.toml" and not _is_certificate(entry.path):
             open_to_others.append(entry.path)
     if open_to_others:
         cure = f"chmod go= {' '.join(open_to_others)}"
         yield Finding("home", PROBLEM, f"other users may open {', '.join(open_to_others)}", cure)
     else:
         yield Finding("home", OK, home)
+
+
+def _is_certificate(path: str) -> bool:
+    """A certificate is for everybody, unless its key is in the same file."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_PEM_BYTES_MAX)
+    except OSError:  # a directory, for one
+        return False
+    return text.startswith(b"-----BEGIN CERTIFICATE-----") and len(text) < _PEM_BYTES_MAX and b"PRIVATE KEY" not in text
 
 
 def _other_homes(call: Call) -> "Iterator[Finding]":

@@ -11,7 +11,7 @@ OBSERVE_VERBS = (
         "Print what happened, oldest first, as an object a line: all that I may see and that is kept.",
         Option("since", TEXT, "CURSOR", "Only what came after this cursor."),
         Option("kind", MANY, "K", "Only this kind: lease.granted, or lease for all that begin so. Again for more."),
-        Option("memory", FLAG, "", "Only what is worth keeping: findings, decisions, checkpoints, hand-offs."),
+        Option("memory", FLAG, "", "Only what is worth keeping: findings, decisions, answers, checkpoints, hand-offs."),
         Option("follow", FLAG, "", "Then each as it happens."),
         Option("limit", NUMBER, "N", "At most so many."),
     ),

@@ -533,7 +533,7 @@ VERBS = {
                 "keep",
                 MANY,
                 "KIND=AGE",
-                "How long: messages=30d; also leases, values, plan, sessions; =all.",
+                "How long: messages=30d; also leases, values, plan, sessions, questions, files; =all.",
             ),
             Option("channel", MANY, "CHANNEL=AGE", "Another age for one channel: main:general=90d."),
             Option("dry-run", FLAG, "", "Only say what would go."),
