@@ -9,9 +9,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from tests.simulation.confidants import Confidant
+from tests.simulation.correspondents import Correspondent, ReceiptFollower, is_past_its_date
 from tests.simulation.network import Learns, Link
 from tests.simulation.planners import SHARED, Planner
 from tests.simulation.sharing import Sharer
@@ -132,7 +134,7 @@ class Process:
             link.cut(Learns(self._chance.uniform(5.0, 60.0) if late else self._chance.uniform(0.0, 0.2), 0.0))
 
 
-class Agent(Sharer, Planner):
+class Agent(Sharer, Planner, Correspondent, Confidant):
     """One identity over all its runs. number: also decides what it is like."""
 
     def __init__(self, world: "World", number: int) -> None:
@@ -143,8 +145,11 @@ class Agent(Sharer, Planner):
         self.priority = {1: "high", 2: "low"}.get(number % 10, "normal")
         self.world = world
         self.runs = 0
+        self.sent: list[str] = []
+        self.receipts = ReceiptFollower(world, self.name) if number % 4 == 1 else None
         self.is_settled = False
         self._chance = Random(f"{world.seed}/{self.name}")
+        self._is_choosy = number % 7 == 4
         self._follows = self._chance.sample(CHANNELS, 2) if number % 3 == 0 else []
         self._actions, self._weights = zip(*self._repertoire().items(), strict=True)
 
@@ -168,7 +173,14 @@ class Agent(Sharer, Planner):
             self.give_value: 5,
             self.remove_values: 2,
             self.crash: 0.8,
-        } | self.plan_repertoire()
+            **self.plan_repertoire(),
+            **self.mail_repertoire(),
+            **self.secret_repertoire(),
+        }
+
+    def twin(self) -> Process:
+        """A second connection of this agent."""
+        return Process(self.world, self, Random(self._chance.getrandbits(64)))
 
     def say(self, text: str) -> None:
         """For the story."""
@@ -211,6 +223,8 @@ class Agent(Sharer, Planner):
             helpers = [group.create_task(self._work_inbox(process), name="inbox")]
             if self._follows:
                 helpers.append(group.create_task(self._listen(client), name="listen"))
+            if self.receipts is not None:
+                helpers.append(group.create_task(self.receipts.follow(client), name="receipts"))
             await self._work(process)
             if self.world.is_calm:
                 await self._settle(client)
@@ -230,7 +244,7 @@ class Agent(Sharer, Planner):
         try:
             await action
         except Rejected as refusal:
-            if refusal.code not in REFUSALS:
+            if refusal.code not in REFUSALS and not is_past_its_date(refusal):
                 raise Violation("refused for nothing", f"{self.name}: {refusal}", self.name) from refusal
         except OutcomeUnknown:
             self.world.sometimes("an outcome was unknown")
@@ -241,9 +255,11 @@ class Agent(Sharer, Planner):
         """Everything converges: questions are answered, the feed has all, the inbox empties."""
         while self.memory.unknown:
             await self._attempt(self._ask_again(client))
-        ledger, entries = self.world.ledger, self.world.ledger.inboxes[self.name]
-        while any(not entry.is_dead for entry in entries.values()) or (
-            self._follows and ledger.next_of(self._keys(), self.memory.heard, self.memory.at) is not None
+        ledger = self.world.ledger
+        while (
+            not ledger.mail.is_at_rest(self.name)
+            or (self._follows and ledger.next_of(self._keys(), self.memory.heard, self.memory.at) is not None)
+            or (self.receipts is not None and self.receipts.due is not None)
         ):
             await asyncio.sleep(1.0)
         self.is_settled = True
@@ -281,14 +297,19 @@ class Agent(Sharer, Planner):
         client = process.client
         while True:
             try:
-                taken = await client.take(wait=self._chance.choice((0.0, 10.0, 30.0, 30.0)))
+                wait, directed = (
+                    self._chance.choice((0.0, 10.0, 30.0, 30.0)),
+                    self._is_choosy and not self.world.is_calm,
+                )
+                taken = await client.take(wait=wait, directed_only=directed)
             except (Rejected, RequestTimeout):
                 await self.pause(1.0)
                 continue
             if taken is None:
                 await self.pause(1.0)
                 continue
-            await asyncio.sleep(self._chance.uniform(0.0, 0.5))
+            is_slow = not self.world.is_calm and self._chance.random() < 0.02
+            await asyncio.sleep(self._chance.uniform(25.0, 45.0) if is_slow else self._chance.uniform(0.0, 0.5))
             is_patient = self.world.is_calm or self._chance.random() < (0.3 if self.number % 10 == 3 else 0.9)
             if is_patient:
                 await self._attempt(self._ack(client, taken))
@@ -301,6 +322,8 @@ class Agent(Sharer, Planner):
         if taken.message.kind != "system":
             return
         note = msgspec.json.decode(bytes(taken.message.body))
+        if not note["type"].startswith("lease."):
+            return
         task = note["task"]
         if note["type"] == "lease.offered" and not self.world.is_calm:
             lease = await client.claim(task, ttl=20.0, terms=self._terms())
@@ -329,7 +352,7 @@ class Agent(Sharer, Planner):
         command = SendMessage(body=msgspec.Raw(msgspec.json.encode(text)), **where)  # type: ignore[arg-type]  # by name
         await self.keyed(client, command, replies.Sent)
 
-    async def keyed(self, client: Client, command: Command, kind: type[Reply]) -> None:
+    async def keyed(self, client: Client, command: Command, kind: type[Reply]) -> Any:
         """Ask under a key of our own, which is remembered when the outcome stays unknown."""
         key = f"{self._chance.getrandbits(64):016x}"
 
@@ -337,7 +360,7 @@ class Agent(Sharer, Planner):
             return other.request(command, kind, idem_key=same)
 
         try:
-            await again(client, key)
+            return await again(client, key)
         except OutcomeUnknown:
             self.memory.unknown.append(Repeat(key, again))
             raise
@@ -538,7 +561,7 @@ class Agent(Sharer, Planner):
 
     async def ask_twice(self, process: Process) -> None:
         """The same key over two connections of the same agent at once: one effect, one answer."""
-        twin = Process(self.world, self, Random(self._chance.getrandbits(64)))
+        twin = self.twin()
         key, text, channel = f"{self._chance.getrandbits(64):016x}", self._text(), self._chance.choice(CHANNELS)
         async with twin.client as other:
             both = await asyncio.gather(

@@ -155,6 +155,7 @@ class SimulatedHub:
         self._read_only_since_ms: int | None = None
         self._has_committed = False
         self._stop = 0.0, 0.0
+        self._dying_ms: int | None = None
 
     # Its lives.
 
@@ -199,7 +200,9 @@ class SimulatedHub:
         self.life, life.is_dead = None, True
         self._down_since_ms = self.clock.now_ms
         life.turns.broken = StoreFailed(why)
+        self._dying_ms = int(life.writer.since_s * 1000)
         outcome = life.writer.die(keep=self._chance.random() < 0.4)
+        self._dying_ms = None
         life.reader.die(keep=False)
         if outcome == "lost":
             self.sometimes("a commit was lost with the hub")
@@ -271,7 +274,9 @@ class SimulatedHub:
 
     def _on_durable(self, rows: Sequence[Row]) -> None:
         life = self.life
-        decided_ms = self.clock.now_ms if life is None else int(life.writer.since_s * 1000)
+        decided_ms = self.clock.now_ms if self._dying_ms is None else self._dying_ms
+        if life is not None:
+            decided_ms = int(life.writer.since_s * 1000)
         self._has_committed = life is not None
         for row in rows:
             self.trace(row.seq, row.body)
@@ -348,10 +353,23 @@ class SimulatedHub:
         )
         if live.leases.live.keys() != terms.live.keys() or live.leases.places.keys() != terms.places.keys():
             raise Violation("altered", f"the hub has leases {list(live.leases.live)}, there are {list(terms.live)}")
-        for agent in live.agents.by_id.values():
-            inbox, entries = live.agents.inboxes[agent.id], ledger.inboxes[agent.name]
-            if inbox.entries.keys() != entries.keys() or inbox.last_n != ledger.numbers[f"@{agent.name}"]:
-                raise Violation("altered", f"the inbox of {agent.name} is {inbox}, there are {entries}", agent.name)
+        ids = {agent.id: agent.name for agent in live.agents.by_id.values()}
+        ids |= {role.id: f"role:{role.name}" for role in live.roles.by_id.values()}
+        inboxes = live.agents.inboxes
+        ledger.mail.check(
+            {
+                name: {seq: (it.lends, it.dead, it.expires_at_ms) for seq, it in inboxes[number].entries.items()}
+                for number, name in ids.items()
+            },
+            {f"role:{role.name}": {ids[agent] for agent in role.members} for role in live.roles.by_id.values()},
+        )
+        rooms = live.rooms
+        places = [(room.name, room) for room in rooms.by_id.values() if room.private]
+        places += [(rooms.address(it), it) for it in rooms.channels.values() if it.private]  # type: ignore[misc]
+        ledger.privacy.check((name, {ids[i] for i in it.members}, {ids[i] for i in it.invited}) for name, it in places)
+        for number, name in ids.items():
+            if inboxes[number].last_n != ledger.numbers[f"@{name}"]:
+                raise Violation("altered", f"the inbox of {name} is {inboxes[number]}", name)
 
     def check_replay(self) -> None:
         """The whole journal from its first event on gives the state that there is. Raises `Violation`."""

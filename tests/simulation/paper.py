@@ -63,6 +63,10 @@ class Paper:
         self.ledger.fold(rows, self.clock.now_ms)
         return self.ledger.head
 
+    def write_at(self, at_ms: int, actor: str, event: Event) -> None:
+        """A transaction at another time of the wall clock."""
+        self.ledger.fold([to_row(Recorded(self.ledger.head + 1, at_ms, actor, event))], self.clock.now_ms)
+
     def link(self, owner: str, number: int = 1) -> Link:
         """A connection, as far as observers look at it."""
         return cast("Link", SimpleNamespace(owner=owner, number=number))
@@ -120,9 +124,10 @@ class Paper:
         to = (Delivery("bob", self.ids["bob"], n),)
         return self.write("ada", MessageSent(to=to, body=msgspec.Raw(msgspec.json.encode(mark))))
 
-    def lend(self, message: int) -> None:
-        """A message is lent to bob."""
-        self.write("bob", MessageLent(agent=self.ids["bob"], message=message))
+    def lend(self, message: int, *, is_first: bool = True) -> None:
+        """A message of ada's is lent to bob."""
+        sender = self.ids["ada"] if is_first else None
+        self.write("bob", MessageLent(agent=self.ids["bob"], message=message, sender=sender))
 
     def ask_put(self, owner: str, mark: str, **more: Any) -> int:
         """A request to put a value under `k`; its id."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.simulation.mail_lies import MAIL_LIES, honest_mail
 from tests.simulation.paper import ROOM, TTL_MS, Paper, expired, lease, released
 from tests.simulation.plan_lies import PLAN_LIES, an_honest_plan
 from tests.simulation.terms import Violation
@@ -57,7 +58,7 @@ def a_hole(hub: Paper) -> None:
 def lent_after_its_ack(hub: Paper) -> None:
     message = hub.mail()
     hub.hear("bob", "inbox.ack", {"ids": [f"m{message}"]})
-    hub.write("bob", MessagesAcked(agent=hub.ids["bob"], messages=(message,)))
+    hub.write("bob", MessagesAcked(agent=hub.ids["bob"], messages=(message,), senders=(hub.ids["ada"],)))
     hub.lend(message)
 
 
@@ -68,8 +69,8 @@ def acked_without_asking(hub: Paper) -> None:
 def lent_to_two(hub: Paper) -> None:
     message = hub.mail()
     hub.lend(message)
-    hub.ledger.hand_out("bob", message, 1)
-    hub.lend(message)
+    hub.ledger.mail.hand_out("bob", "@bob", message, 1)
+    hub.lend(message, is_first=False)
 
 
 def dead_too_soon(hub: Paper) -> None:
@@ -472,6 +473,7 @@ LIES: dict[Callable[[Paper], None], str] = {
     a_change_that_never_was: "not durable",
     a_change_again: "repeated",
     **PLAN_LIES,
+    **MAIL_LIES,
 }
 
 
@@ -483,9 +485,8 @@ def test_a_lie_is_called_by_its_name(lie: Callable[[Paper], None], rule: str) ->
 
 
 def test_every_rule_of_the_observers_has_its_lie() -> None:
-    texts = [
-        (Path(__file__).parent / f"{name}.py").read_text() for name in ("terms", "ledger", "shelf", "agenda", "witness")
-    ]
+    names = ("terms", "ledger", "shelf", "agenda", "witness", "delivery", "privacy")
+    texts = [(Path(__file__).parent / f"{name}.py").read_text() for name in names]
     rules = {rule for text in texts for rule in re.findall(r'Violation\(\s*"([^"]+)"', text)}
     assert rules == set(LIES.values())
 
@@ -506,9 +507,9 @@ def test_the_truth_passes() -> None:
     hub = Paper()
     message = hub.mail()
     hub.lend(message)
-    hub.ledger.hand_out("bob", message, 1)
+    hub.ledger.mail.hand_out("bob", "@bob", message, 1)
     hub.witness.lose(hub.link("bob"))
-    hub.lend(message)
+    hub.lend(message, is_first=False)
     epoch = hub.grant("ada", tied=True)
     hub.terms.beliefs[epoch] = lambda: hub.loop.now_s < 9
     hub.queue("bob", "T1")
@@ -529,3 +530,9 @@ def test_the_truth_about_a_plan_passes() -> None:
     hub = Paper()
     an_honest_plan(hub)
     assert hub.ledger.agenda.announced == {("main", "Q")}
+
+
+def test_the_truth_about_mail_and_secrets_passes() -> None:
+    hub = Paper()
+    honest_mail(hub)
+    assert (hub.ledger.mail.is_at_rest("eve"), hub.ledger.privacy.mine("bob")) == (False, ["zqr1x"])

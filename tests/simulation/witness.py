@@ -13,10 +13,12 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from tests.simulation.ledger import Asked, Key, Ledger, Sometimes
 from tests.simulation.network import Link
+from tests.simulation.privacy import SIGN
 from tests.simulation.terms import Violation
 from tests.simulation.virtual_time import Clock
 
 from synapse.core.events import LeaseHandedOff, LeaseOffered, LeaseReleased, MessagePosted, MessageSent, Recorded
+from synapse.core.mail import Mail
 
 Json: TypeAlias = dict[str, Any]
 """A frame or a body: plain JSON, whose shape the other side answers for."""
@@ -24,6 +26,8 @@ Json: TypeAlias = dict[str, Any]
 ENDED: Final = frozenset({"stale_epoch", "not_holder"})
 FEEDS_OF_ROOMS: Final = ("value.changed", "plan.changed")
 PLAN: Final = ("task.", "progress.")
+OF_ROOMS: Final = (*PLAN, "value.")
+DELIVERY: Final = ("receipt.get", "dead.", "role.")
 REMEMBERED_MAX: Final = 4_096
 
 _decode: Final = msgspec.json.Decoder(Json).decode
@@ -70,6 +74,7 @@ class Witness:
         self._open[link.number, frame["id"]] = Question(
             kind, agent, key, body, self._clock.now_ms, self._newest if agent else 0
         )
+        self._ledger.privacy.ask(kind, agent, body, payload)
         self._register(link, kind, agent, body)
 
     def _register(self, link: Link, kind: str, agent: str, body: Json) -> None:
@@ -77,10 +82,6 @@ class Witness:
         match kind:
             case "message.send":
                 asked.marks[body["body"].split(" ", 1)[0]] = agent
-            case "inbox.ack":
-                asked.acks.update((agent, int(text[1:])) for text in body.get("ids", ()))
-                if body.get("all"):
-                    asked.acks_of_all.add(agent)
             case "lease.claim":
                 owner, task = body.get("claimant") or agent, body["task"]
                 pools = tuple(sorted(body.get("pools", {}).items()))
@@ -94,6 +95,7 @@ class Witness:
             case "lease.release" | "lease.hand_off" if body.get("epoch") is not None:
                 asked.under.add((kind, agent, body["epoch"]))
             case _:
+                self._ledger.mail.ask(kind, agent, body)
                 self._ledger.shelf.ask(kind, agent, body)
                 self._ledger.agenda.ask(kind, agent, body)
 
@@ -101,7 +103,7 @@ class Witness:
         """The hub learned that a connection is gone: it owes no answers there."""
         self._open = {at: question for at, question in self._open.items() if at[0] != link.number}
         self._fed = {at: seq for at, seq in self._fed.items() if at[0] != link.number}
-        self._ledger.lose(link.number)
+        self._ledger.mail.lose(link.number)
         self._ledger.terms.lose(link.number)
 
     def restart(self) -> None:
@@ -114,6 +116,10 @@ class Witness:
     def tell(self, link: Link, payloads: Sequence[bytes]) -> None:
         """The hub has written these frames. Raises `Violation`."""
         for payload in payloads:
+            if SIGN in payload:
+                frame = _decode(payload)
+                is_reply = frame["type"] in ("reply", "error")
+                self._ledger.privacy.look(link.owner, frame["seq"], payload, is_reply=is_reply)
             known = self._seen.get(payload)
             if known is not None:  # the same notice for another follower; it was true a moment ago
                 self.notices += 1
@@ -159,6 +165,10 @@ class Witness:
     def _refusal(self, question: Question, seq: int, error: Json) -> None:
         code, epoch = error["code"], question.body.get("epoch")
         self._sometimes(f"refused: {code}")
+        if question.type.startswith(OF_ROOMS):
+            room = question.body.get("room") or ""
+            if self._ledger.privacy.is_refused_rightly(question.agent, room, seq, code):
+                return
         if question.type.startswith("value."):
             shelf = self._ledger.shelf
             shelf.require_refused_rightly(question.agent, question.body, seq, error, question.heard_ms)
@@ -179,7 +189,8 @@ class Witness:
                 self._sent(question, reply)
                 self._same_answer(question, reply["id"])
             case "inbox.take":
-                self._ledger.hand_out(question.agent, int(reply["message"]["id"][1:]), link.number)
+                told = reply["message"]
+                self._ledger.mail.hand_out(question.agent, told["channel"], int(told["id"][1:]), link.number)
                 self._message(question.agent, reply["message"])
             case "inbox.ack":
                 for text in (*reply["acked"], *reply["already"]):
@@ -200,6 +211,10 @@ class Witness:
                 self._handed(question, reply)
             case "history.read":
                 self._history(question, reply)
+            case kind if kind.startswith(DELIVERY):
+                self._ledger.mail.require_true(question.agent, kind, question.body, reply)
+                if kind == "dead.resend":
+                    self._same_answer(question, reply["id"])
             case kind if kind.startswith("value."):
                 shelf, agent, since_ms = self._ledger.shelf, question.agent, question.heard_ms
                 changed = shelf.require_true(agent, kind, question.body, seq, reply, since_ms)
@@ -211,6 +226,7 @@ class Witness:
                 body, seq = question.body, int(reply["from_cursor"].partition(":")[2])
                 feeds = [_feed_of("value.changed", room) for room in body.get("values", ())]
                 feeds += [_feed_of("plan.changed", room) for room in body.get("plans", ())]
+                feeds += ["receipt.changed"] if body.get("receipts") else []
                 feeds += ["lease.changed"] if body.get("leases") else [] if feeds else ["message"]
                 self._fed.update({(link.number, feed): seq for feed in feeds})
             case _:
@@ -305,7 +321,7 @@ class Witness:
         if entry is None:
             raise Violation("not durable", f"{agent} is shown {told['id']}, which is not in the journal", agent)
         event = entry.event
-        if isinstance(event, LeaseHandedOff | LeaseOffered):
+        if isinstance(event, LeaseHandedOff | LeaseOffered | Mail):
             return
         assert isinstance(event, MessagePosted | MessageSent)
         number: int | None
@@ -313,8 +329,9 @@ class Witness:
             place, number = f"{told['room']}:{told['channel']}", event.n
             is_here = place == event.address
         else:
-            is_here = told["channel"] == f"@{agent}"
-            number = next((delivery.n for delivery in event.to if delivery.name == agent), None)
+            names = [agent, *(role for role, members in self._ledger.mail.members.items() if agent in members)]
+            number = next((it.n for it in event.to if it.name in names and told["channel"] == f"@{it.name}"), None)
+            is_here = number is not None
         if not is_here or number is None:
             raise Violation("foreign", f"{agent} is shown {told}", agent)
         if told["n"] != number or told["from"] != entry.actor or told["body"] != msgspec.json.decode(event.body):
@@ -328,6 +345,8 @@ class Witness:
         stream = self._ledger.streams[address]
         before = question.body.get("before")
         upto = int((reply["cursor"] if before is None else before).partition(":")[2]) - (before is not None)
+        position = int(reply["cursor"].partition(":")[2])
+        stream = stream[bisect_right(stream, self._ledger.privacy.floor(question.agent, address, position)) :]
         upto_index = bisect_right(stream, upto)
         due = stream[max(0, upto_index - len(told)) : upto_index]
         if told != due or (reply["previous"] is None and len(told) < upto_index):
@@ -345,6 +364,9 @@ class Witness:
         match kind:
             case "message":
                 self._message(link.owner, body)
+                self._follow(link, kind, frame["seq"])
+            case "receipt.changed":
+                self._ledger.mail.require_told_rightly(link.owner, frame["seq"], body)
                 self._follow(link, kind, frame["seq"])
             case "lease.changed":
                 self._follow(link, kind, frame["seq"])
