@@ -8,12 +8,13 @@ A run that crashes says no goodbye. Whatever an agent is told is held against th
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from tests.simulation.confidants import Confidant
-from tests.simulation.correspondents import Correspondent, ReceiptFollower, is_past_its_date
+from tests.simulation.correspondents import Correspondent, ReceiptFollower, going_on, is_past_its_date
 from tests.simulation.network import Learns, Link
 from tests.simulation.planners import SHARED, Planner
 from tests.simulation.sharing import Sharer
@@ -66,6 +67,7 @@ REFUSALS: Final = frozenset(
         "illegal_transition",
         "cycle",
         "not_empty",
+        "cursor_too_old",
     }
 )
 """The lawful noes; any other code is a fault of the agent or of the hub."""
@@ -222,9 +224,11 @@ class Agent(Sharer, Planner, Correspondent, Confidant):
         async with process.client as client, asyncio.TaskGroup() as group:
             helpers = [group.create_task(self._work_inbox(process), name="inbox")]
             if self._follows:
-                helpers.append(group.create_task(self._listen(client), name="listen"))
+                helpers.append(group.create_task(going_on(lambda: self._listen(client), self.memory), name="listen"))
             if self.receipts is not None:
-                helpers.append(group.create_task(self.receipts.follow(client), name="receipts"))
+                helpers.append(
+                    group.create_task(going_on(partial(self.receipts.follow, client), self.receipts), name="receipts")
+                )
             await self._work(process)
             if self.world.is_calm:
                 await self._settle(client)

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 from tests.simulation.terms import Violation
@@ -18,11 +18,31 @@ if TYPE_CHECKING:
     from tests.simulation.agents import Process
     from tests.simulation.world import World
 
+MUTTERED: Final = ("main:build", "main:review", "crew:general")
 ROLES: Final = ("reviewer", "builder")
 PRIORITIES: Final = ("low", "normal", "normal", "high", "urgent")
 DATES_MS: Final = (300, 1_500, 6_000, 25_000, 90_000)
 SENT_MAX: Final = 20
 """So many of its messages an agent remembers."""
+
+
+class Reader(Protocol):
+    """Who remembers how far it was: cursor, and the seq in it."""
+
+    cursor: str | None
+    heard: int
+
+
+async def going_on(follow: Callable[[], Awaitable[None]], reader: Reader) -> None:
+    """Follow; when the cursor is too old, go on from where what is kept begins."""
+    while True:
+        try:
+            return await follow()
+        except Rejected as refusal:
+            first = refusal.facts.get("first_kept")
+            if refusal.code != "cursor_too_old" or not isinstance(first, str):
+                raise
+            reader.cursor, reader.heard = first, int(first.partition(":")[2])
 
 
 def is_past_its_date(refusal: Rejected) -> bool:
@@ -50,6 +70,7 @@ class Correspondent:
             self.read_receipts: 5,
             self.look_at_dead_letters: 4,
             self.look_at_dead_sent: 2.5,
+            self.mutter: 20,
         }
 
     async def _mail(self, client: Client, **where: object) -> None:
@@ -65,6 +86,12 @@ class Correspondent:
         if self._chance.random() < 0.6:
             date = self.world.clock.wall_ms() + self._chance.choice(DATES_MS)
         await self._mail(process.client, to=tuple(sorted(others)), expires_at_ms=date)
+
+    async def mutter(self, process: "Process") -> None:
+        """Say something without a key: whether it was heard, nobody can find out later, and nothing keeps it."""
+        body = msgspec.Raw(msgspec.json.encode(self._text()))
+        command = SendMessage(body=body, channel=self._chance.choice(MUTTERED))
+        await process.client._lifeline.ask(command, Sent)
 
     async def write_to_a_role(self, process: "Process") -> None:
         """Something for whoever of a role takes it first."""

@@ -7,6 +7,7 @@ known from outside: its time is up by the simulation's clock, its connection is 
 the hub began anew. What senders are told of it is held against the position that the answer names.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -95,7 +96,7 @@ class Asked:
 
 class Mailroom:
     """All inboxes by name, those of roles as `role:NAME`. names: of agents and roles by id. tell: called with a stream
-    and a seq for each receipt. members: of each role."""
+    and a seq for each receipt. members: of each role. floor: up to where nothing of a stream can be read."""
 
     def __init__(
         self,
@@ -111,6 +112,7 @@ class Mailroom:
         self.asked = Asked()
         self.members: dict[str, set[str]] = {}
         self._pasts: dict[str, Past] = defaultdict(Past)
+        self.floor: Callable[[str], int] = lambda stream: 0
         self._fates: dict[tuple[str, int], Past] = defaultdict(Past)
         self._dead: dict[str, Past] = defaultdict(Past)
         self._dead_of: dict[str, Past] = defaultdict(Past)
@@ -167,9 +169,11 @@ class Mailroom:
         """True when it came into this inbox at any time."""
         return (name, message) in self._fates
 
-    def leave(self, name: str, message: int) -> None:
+    def leave(self, name: str, message: int, seq: int) -> None:
         """The hub took a message of its own back."""
-        self.inboxes[name].pop(message, None)
+        found = self.inboxes[name].pop(message, None)
+        if found is not None and found.is_dead:
+            self._bury(seq, name, message, found, is_dead=False)
 
     def enter(self, entry: Recorded, event: DeliveryEvent, decided_ms: int) -> None:
         """Fold an event of delivery in. Raises `Violation`."""
@@ -273,14 +277,14 @@ class Mailroom:
     def _gone(self, entry: Recorded, name: str, message: int, **fate: Any) -> None:
         found = self.inboxes[name].pop(message)
         if found.is_dead:
-            self._bury(entry, name, message, found, is_dead=False)
+            self._bury(entry.seq, name, message, found, is_dead=False)
         self._become(entry, name, message, **fate)
 
-    def _bury(self, entry: Recorded, name: str, message: int, found: Entry, *, is_dead: bool) -> None:
+    def _bury(self, seq: int, name: str, message: int, found: Entry, *, is_dead: bool) -> None:
         """A message is dead from here on, or dead no more: in the list of the inbox and in that of its sender."""
-        self._change_list(self._dead[name], entry.seq, (message, name), is_dead=is_dead)
+        self._change_list(self._dead[name], seq, (message, name), is_dead=is_dead)
         if found.sender is not None:
-            self._change_list(self._dead_of[found.sender], entry.seq, (message, name), is_dead=is_dead)
+            self._change_list(self._dead_of[found.sender], seq, (message, name), is_dead=is_dead)
 
     @staticmethod
     def _change_list(past: Past, seq: int, item: tuple[int, str], *, is_dead: bool) -> None:
@@ -299,7 +303,7 @@ class Mailroom:
         self._require_receipt(entry, name, found, event.sender)
         found.is_dead = True
         found.free(self._clock.now_ms)
-        self._bury(entry, name, event.message, found, is_dead=True)
+        self._bury(entry.seq, name, event.message, found, is_dead=True)
         self._become(entry, name, event.message, state="dead", died=event.reason)
         self._sometimes("a message died of its date" if by_date else "a message died of being lent too often")
 
@@ -310,7 +314,7 @@ class Mailroom:
         if not found.is_dead:
             raise Violation("illegal step", f"{event.message} of {name} is revived alive at {entry.seq}", name)
         self._require_receipt(entry, name, found, event.sender)
-        self._bury(entry, name, event.message, found, is_dead=False)
+        self._bury(entry.seq, name, event.message, found, is_dead=False)
         found.is_dead, found.lends, found.expires_at_ms, found.freed_ms = False, 0, None, None
         found.late_since_ms = None
         self._become(entry, name, event.message, state="stored", lends=0, died=None)
@@ -383,12 +387,11 @@ class Mailroom:
         """A lent message was told on a connection. Raises `Violation`."""
         name = channel[1:] if channel.startswith(f"@{ROLE}") else reader
         entry = self.inboxes[name].get(message)
-        if entry is None or not entry.lends or entry.holder not in (None, reader):
+        if entry is None or not entry.lends or entry.holder != reader:
             raise Violation(
                 "acked came again", f"{reader} was handed {message}, which is not lent to it: {entry}", reader
             )
-        if entry.holder is not None:
-            entry.link = link
+        entry.link = link
 
     def lose(self, link: int) -> None:
         """The hub learned that a connection is gone: what was lent to it is free."""
@@ -440,8 +443,16 @@ class Mailroom:
             fate = self.fate(name, message, position)
             due = None if fate is None else fate.told
             lends = None if fate is None else fate.lends
+            if self._is_dropped(sender, name, message, position):
+                continue  # nobody knows any more
             if (info["state"], info["acked_by"]) != due or info["lends"] not in (None, lends):
                 raise Violation("wrong receipt", f"{agent} is told {info} at {position}; it is {fate}", agent, name)
+
+    def _is_dropped(self, sender: str, name: str, message: int, seq: int) -> bool:
+        """True when the event that was the last of a message may be gone from the journal."""
+        past, fate = self._fates[name, message], self.fate(name, message, seq)
+        is_over = fate is not None and fate.state in ("acked", "dropped")
+        return is_over and past.at[bisect_right(past.at, seq) - 1] <= self.floor(f"receipts {sender}")
 
     def require_told_rightly(self, agent: str, seq: int, body: Json) -> None:
         """A receipt that a sender is told as it comes. Raises `Violation`."""

@@ -12,6 +12,7 @@ from typing import Final
 
 from tests.simulation.agenda import Agenda, PlanEvent
 from tests.simulation.delivery import Mailroom
+from tests.simulation.keeping import Archive
 from tests.simulation.privacy import Privacy
 from tests.simulation.shelf import Shelf, ValueEvent
 from tests.simulation.terms import Term, Terms, Violation
@@ -39,6 +40,7 @@ from synapse.core.events import (
     from_row,
 )
 from synapse.core.mail import Mail
+from synapse.core.retention_events import JournalCompacted
 from synapse.core.role_events import RoleEvent
 
 KEEP_MS: Final = 24 * 3600 * 1000
@@ -82,6 +84,9 @@ class Ledger:
         self.mail = Mailroom(terms.clock, self.names, self._tell, sometimes, lends_max=lends_max, lend_ms=lend_ms)
         self.inboxes = self.mail.inboxes
         self.privacy = Privacy(terms.clock, self.names, self.mail.has_arrived, sometimes)
+        self.archive = Archive(self.names, self.privacy.rooms, self.privacy.channels, sometimes)
+        self.mail.floor = self.archive.floor
+        self._told: list[str] = []
         self.keys: dict[tuple[str, str], Key] = {}
         self.marks: dict[str, int] = {}
         self._offers: dict[int, tuple[str, int]] = {}
@@ -98,7 +103,9 @@ class Ledger:
                 raise Violation("hole in the journal", f"{row.seq} follows {self.head}")
             self.head = row.seq
             entry = Recorded(row.seq, row.at_ms, row.actor, from_row(row.type, row.body))
+            self._told = []
             self._enter(entry, decided_ms)
+            self.archive.enter(entry, self._told)
             found.append(entry)
         self.agenda.end_transaction(self.head)
         return found
@@ -127,6 +134,8 @@ class Ledger:
                 self.names[seq] = event.name
             case AgentForgotten():
                 raise Violation("unasked", "nobody forgets agents here")
+            case JournalCompacted():
+                self.archive.compact(entry, event)
             case HubStarted():
                 self.restart(decided_ms)
             case JournalWritable():
@@ -148,6 +157,7 @@ class Ledger:
 
     def _tell(self, stream: str, seq: int) -> None:
         self.streams[stream].append(seq)
+        self._told.append(stream.removeprefix("receipts "))
 
     def _arrive(self, entry: Recorded, deliveries: Iterable[Delivery]) -> None:
         for delivery in deliveries:
@@ -177,6 +187,12 @@ class Ledger:
         self._queued_before_start = set(self.terms.places)
         self.terms.restart(at_ms)
         self.mail.restart()
+
+    def plan_compaction(self, upto: int, until_ms: int, kinds: Iterable[str]) -> None:
+        """A compaction of all up to the head is planned."""
+        assert upto == self.head, "it is planned on all there is"
+        in_inboxes = {seq for entries in self.inboxes.values() for seq in entries}
+        self.archive.plan(upto, until_ms, kinds, in_inboxes)
 
     # Leases.
 
@@ -223,6 +239,7 @@ class Ledger:
         queued = self.terms.queued.get(event.place)
         if queued is not None and queued.idem is not None:
             self._take_key(event.ask.owner, queued.idem.key, seq, decided_ms)
+            self.archive.keep(seq)
         if self._ended_by_time:
             self._sometimes("a waiter was granted what had expired")
         if event.place in self._queued_before_start:
@@ -239,7 +256,7 @@ class Ledger:
         offer = self._offers.pop(epoch, None)
         if offer is not None:
             name, seq = offer
-            self.mail.leave(name, seq)
+            self.mail.leave(name, seq, self.head)
 
     def _ask_for(self, seq: int, actor: str, event: Event) -> None:
         """What an agent did, it had asked for. Raises `Violation`."""

@@ -92,8 +92,8 @@ class Privacy:
         self.places: dict[str, Place] = {}
         self.secrets: dict[bytes, Secret] = {}
         self.looked = 0
-        self._rooms: dict[int, str] = {}
-        self._channels: dict[int, str] = {}
+        self.rooms: dict[int, str] = {}
+        self.channels: dict[int, str] = {}
         self._asked: set[tuple[str, str, str, str]] = set()
         self._said: dict[str, set[bytes]] = defaultdict(set)
         self._clock = clock
@@ -159,21 +159,21 @@ class Privacy:
         seq = entry.seq
         match event:
             case RoomCreated():
-                self._rooms[seq] = event.name
+                self.rooms[seq] = event.name
                 if event.private:
                     self.places[event.name] = Place(event.name, entry.actor)
             case ChannelCreated():
-                address = self._channels[seq] = f"{self._rooms[event.room]}:{event.name}"
+                address = self.channels[seq] = f"{self.rooms[event.room]}:{event.name}"
                 if event.private:
                     self.places[address] = Place(address, entry.actor)
             case RoomJoined():
-                self._join(entry, self._rooms[event.room], event.agent, event.after)
+                self._join(entry, self.rooms[event.room], event.agent, event.after)
             case ChannelJoined():
-                self._join(entry, self._channels[event.channel], event.agent, event.after)
+                self._join(entry, self.channels[event.channel], event.agent, event.after)
             case RoomLeft():
-                self._leave(entry, self._rooms[event.room], event.agent)
+                self._leave(entry, self.rooms[event.room], event.agent)
             case ChannelLeft():
-                self._leave(entry, self._channels[event.channel], event.agent)
+                self._leave(entry, self.channels[event.channel], event.agent)
             case _:
                 pass
 

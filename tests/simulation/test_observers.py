@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.simulation.keeping_lies import KEEPING_LIES, an_honest_compaction
 from tests.simulation.mail_lies import MAIL_LIES, honest_mail
 from tests.simulation.paper import ROOM, TTL_MS, Paper, expired, lease, released
 from tests.simulation.plan_lies import PLAN_LIES, an_honest_plan
@@ -474,6 +475,7 @@ LIES: dict[Callable[[Paper], None], str] = {
     a_change_again: "repeated",
     **PLAN_LIES,
     **MAIL_LIES,
+    **KEEPING_LIES,
 }
 
 
@@ -485,7 +487,7 @@ def test_a_lie_is_called_by_its_name(lie: Callable[[Paper], None], rule: str) ->
 
 
 def test_every_rule_of_the_observers_has_its_lie() -> None:
-    names = ("terms", "ledger", "shelf", "agenda", "witness", "delivery", "privacy")
+    names = ("terms", "ledger", "shelf", "agenda", "witness", "delivery", "privacy", "keeping")
     texts = [(Path(__file__).parent / f"{name}.py").read_text() for name in names]
     rules = {rule for text in texts for rule in re.findall(r'Violation\(\s*"([^"]+)"', text)}
     assert rules == set(LIES.values())
@@ -536,3 +538,9 @@ def test_the_truth_about_mail_and_secrets_passes() -> None:
     hub = Paper()
     honest_mail(hub)
     assert (hub.ledger.mail.is_at_rest("eve"), hub.ledger.privacy.mine("bob")) == (False, ["zqr1x"])
+
+
+def test_the_truth_about_a_compaction_passes() -> None:
+    hub = Paper()
+    an_honest_compaction(hub)
+    assert (hub.ledger.archive.floor("main:general"), hub.ledger.archive.dropped) == (hub.ledger.marks["ada-1"], 1)

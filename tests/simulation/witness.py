@@ -165,6 +165,9 @@ class Witness:
     def _refusal(self, question: Question, seq: int, error: Json) -> None:
         code, epoch = error["code"], question.body.get("epoch")
         self._sometimes(f"refused: {code}")
+        if code == "cursor_too_old":
+            archive = self._ledger.archive
+            archive.require_refused_rightly(question.agent, question.type, question.body, error)
         if question.type.startswith(OF_ROOMS):
             room = question.body.get("room") or ""
             if self._ledger.privacy.is_refused_rightly(question.agent, room, seq, code):
@@ -223,6 +226,7 @@ class Witness:
             case kind if kind.startswith(PLAN):
                 self._same_answer_of_plan(question, seq, reply)
             case "feed.subscribe":
+                self._ledger.archive.require_whole(question.agent, question.type, question.body, seq)
                 body, seq = question.body, int(reply["from_cursor"].partition(":")[2])
                 feeds = [_feed_of("value.changed", room) for room in body.get("values", ())]
                 feeds += [_feed_of("plan.changed", room) for room in body.get("plans", ())]
@@ -339,18 +343,21 @@ class Witness:
 
     def _history(self, question: Question, reply: Json) -> None:
         address = question.body.get("channel")
-        if address is None or reply["messages"] == []:
+        if address is None:
             return
         told = [int(message["id"][1:]) for message in reply["messages"]]
-        stream = self._ledger.streams[address]
-        before = question.body.get("before")
-        upto = int((reply["cursor"] if before is None else before).partition(":")[2]) - (before is not None)
         position = int(reply["cursor"].partition(":")[2])
-        stream = stream[bisect_right(stream, self._ledger.privacy.floor(question.agent, address, position)) :]
-        upto_index = bisect_right(stream, upto)
-        due = stream[max(0, upto_index - len(told)) : upto_index]
-        if told != due or (reply["previous"] is None and len(told) < upto_index):
-            raise Violation("wrong page", f"{question.agent} reads {told} of {address}; there is {due}", question.agent)
+        before = question.body.get("before")
+        upto = position if before is None else int(before.partition(":")[2]) - 1
+        archive, private = self._ledger.archive, self._ledger.privacy.floor(question.agent, address, position)
+        for floor in (archive.floor(address, position), archive.floor(address)):
+            stream = self._ledger.streams[address]
+            stream = stream[bisect_right(stream, max(floor, private)) :]
+            upto_index = bisect_right(stream, upto)
+            due = stream[max(0, upto_index - len(told)) : upto_index]
+            if told == due and not (reply["previous"] is None and len(told) < upto_index):
+                return
+        raise Violation("wrong page", f"{question.agent} reads {told} of {address}; there is {due}", question.agent)
 
     def _follow(self, link: Link, kind: str, seq: int) -> None:
         """Each connection has one feed of a kind: it goes forward, from where the hub said that it begins."""

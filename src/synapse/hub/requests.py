@@ -69,6 +69,7 @@ from synapse.protocol.event_commands import ReadEvents
 from synapse.protocol.file_commands import ReadChunk
 from synapse.protocol.lane_commands import ShowLane
 from synapse.protocol.names import GENERAL, split_address, split_topic
+from synapse.protocol.notices import Message
 from synapse.protocol.plan_commands import ReadProgress
 from synapse.protocol.question_commands import WaitQuestion
 from synapse.protocol.replies import (
@@ -377,22 +378,32 @@ class Requests:
         turns, state, limits = self._turns, self._state, self._limits
         deadline_ms = turns.lease_clock.now_ms + limits.lend_ms
         holder = connection.by.agent if inbox in state.roles.by_id else None
-        state.soft.lending.lend(Lend(inbox, seq, connection.id, deadline_ms, holder))
-        lends, cursor, journal_id = state.agents.inboxes[inbox].entries[seq].lends, self._cursor(), state.journal_id
+        lend = Lend(inbox, seq, connection.id, deadline_ms, holder)
+        lending, journal_id = state.soft.lending, state.journal_id
+        lending.lend(lend)
+        lends, cursor = state.agents.inboxes[inbox].entries[seq].lends, self._cursor()
+
+        def taken(message: Message) -> Taken:
+            return Taken(message=message, lends=lends, lend_ms=limits.lend_ms, cursor=cursor)
 
         def read() -> Reply:
             message = read_message(turns.pages, journal_id, seq, inbox)
             if message is None:
-                raise Rejected("not_found", f"m{seq} was acked and dropped meanwhile", {"id": f"m{seq}"})
-            return Taken(message=message, lends=lends, lend_ms=limits.lend_ms, cursor=cursor)
+                raise gone
+            return taken(message)
+
+        def require_lent() -> None:
+            if lending.lends.get((inbox, seq)) is not lend:
+                raise gone
 
         recent = turns.recent_event(seq)
         message = None if recent is None else shown_to(journal_id, recent, inbox)
         if message is None:
-            turns.disk.defer(connection, request_id, read)
+            text = f"m{seq}, which was lent for this, was acked or went elsewhere before it was read: take again"
+            gone = Rejected("deadline", text, {"id": f"m{seq}"})
+            turns.disk.defer(connection, request_id, read, require_lent)
         else:
-            taken = Taken(message=message, lends=lends, lend_ms=limits.lend_ms, cursor=cursor)
-            turns.reply(connection, request_id, taken)
+            turns.reply(connection, request_id, taken(message))
 
     def _list_inbox(self, connection: Connection, request_id: RequestId, command: ListInbox) -> None:
         agent, turns, state = connection.by.require_agent(), self._turns, self._state
