@@ -12,6 +12,7 @@ from tests.planted.questions import QUESTION_FAULTS
 from tests.planted.roles import ROLE_FAULTS
 from tests.planted.sessions import SESSION_FAULTS
 from tests.planted.signals import SIGNAL_FAULTS
+from tests.planted.simulated import SIMULATED_FAULTS
 from tests.planted.spine import SPINE_FAULTS
 from tests.planted.tokens import TOKEN_FAULTS
 from tests.planted.values import VALUE_FAULTS
@@ -28,6 +29,7 @@ FAULTS = [
     *QUESTION_FAULTS,
     *ROLE_FAULTS,
     *SIGNAL_FAULTS,
+    *SIMULATED_FAULTS,
     *SESSION_FAULTS,
     *SPINE_FAULTS,
     *TOKEN_FAULTS,

@@ -15,6 +15,7 @@ from typing import Final
 
 from tests.planted.__main__ import ROOT, planted
 from tests.planted.fault import Fault
+from tests.planted.simulated import SIMULATED_FAULTS
 
 SEEDS: Final = (1, 2, 3)
 HOURS: Final = 0.5
@@ -164,6 +165,7 @@ CONTROLS: Final = (
         " | PLAN_EVENTS",
         "",
     ),
+    *SIMULATED_FAULTS,
 )
 
 

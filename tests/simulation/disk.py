@@ -28,7 +28,7 @@ class SimulatedJournal(MemoryJournal):
     """The rows that are on the disk; survives the hub.
 
     on_durable: told of each transaction that is safe from here on. on_dropped: told which rows have no body any more.
-    is_full: no room. failure: the next append fails, and what it wrote is there nevertheless (`kept`) or is not (`lost`).
+    is_full: no room. failure: the next append fails; what it wrote is there nevertheless (`kept`) or is not (`lost`).
     """
 
     def __init__(self, on_durable: Callable[[Sequence[Row]], None]) -> None:

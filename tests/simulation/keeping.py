@@ -47,13 +47,13 @@ class Archive:
         self._rows: list[tuple[int, int, frozenset[str], tuple[str, ...]]] = []
         self._keyed: set[int] = set()
         self._may_go: set[int] = set()
+        self._gone: set[int] = set()
         self._cuts: dict[str, int] = defaultdict(int)
         self._floors: dict[str, int] = defaultdict(int)
-        self._planned: dict[int, tuple[set[int], dict[str, int], dict[str, int]]] = {}
+        self._planned: dict[int, tuple[set[int], int, dict[str, int], dict[str, int]]] = {}
         self._past: dict[str, Past] = defaultdict(Past)
         self._ids = {"in": names, "re": names, "kv": rooms, "ch": channels}
         self._sometimes = sometimes
-        self.dropped = 0
 
     # The fold.
 
@@ -88,7 +88,7 @@ class Archive:
                 gone.add(seq)
                 for stream in streams:
                     floors[stream] = max(seq, floors.get(stream, 0))
-        self._planned[upto] = gone, cuts, floors
+        self._planned[upto] = gone, len(gone - self._gone), cuts, floors
 
     def _index(self, seq: int) -> int:
         return bisect_right(self._rows, seq, key=lambda row: row[0])
@@ -97,13 +97,15 @@ class Archive:
         """The hub says what goes. Raises `Violation`."""
         if event.upto not in self._planned or entry.actor != "operator":
             raise Violation("unasked", f"nobody planned what {entry.seq} is: {event}", entry.actor)
-        gone, cuts, floors = self._planned[event.upto]
+        gone, rows, cuts, floors = self._planned[event.upto]
         told = {self._stream_of(name): seq for name, seq in event.floors.items()}
-        if told != floors or event.rows != len(gone - self._may_go):
+        if told != floors or event.rows != rows:
             odd = {name: (told.get(name), floors.get(name)) for name in told.keys() | floors.keys()}
             odd = {name: pair for name, pair in odd.items() if pair[0] != pair[1]}
-            text = f"{entry.seq} drops {event.rows} rows, {len(gone - self._may_go)} may go; told and due are {odd}"
+            text = f"{entry.seq} drops {event.rows} rows, {rows} may go; told and due are {odd}"
             raise Violation("wrong floor", text)
+        if rows > len(gone - self._may_go):
+            self._sometimes("a compaction went on with what another had left")
         self._may_go |= gone
         self._cuts.update(cuts)
         self._floors.update(floors)
@@ -123,9 +125,14 @@ class Archive:
         gone = set(seqs)
         if not gone <= self._may_go:
             raise Violation("dropped", f"rows lost their bodies that had to stay: {sorted(gone - self._may_go)[:10]}")
-        self.dropped += len(gone)
-        if gone:
+        if gone - self._gone:
             self._sometimes("rows lost their bodies")
+        self._gone |= gone
+
+    @property
+    def dropped(self) -> int:
+        """How many rows have no body any more."""
+        return len(self._gone)
 
     # Questions.
 

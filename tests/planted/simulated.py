@@ -1,0 +1,86 @@
+"""One-line faults in delivery, private places and retention that the simulation must find, and says by which rule."""
+
+from tests.planted.fault import Fault
+
+INBOXES, REFUSALS = "core/inboxes.py", "core/refusals.py"
+_TESTS = ("tests/simulation/test_simulation.py",)
+
+SIMULATED_FAULTS = [
+    Fault(
+        "the least urgent message goes first",
+        INBOXES,
+        "for rank, priority in enumerate(reversed(PRIORITIES))}",
+        "for rank, priority in enumerate(PRIORITIES)}",
+        _TESTS,
+    ),
+    Fault(
+        "a message is lent after its date",
+        INBOXES,
+        "        if entry.is_late(by.at_ms):\n",
+        "        if entry.is_late(by.at_ms - 3_000):\n",
+        _TESTS,
+    ),
+    Fault(
+        "who sent a message gets no receipt of its lend",
+        INBOXES,
+        "            sender = None if entry.lends else entry.sender\n",
+        "            sender = None\n",
+        _TESTS,
+    ),
+    Fault(
+        "what another member has is acked",
+        INBOXES,
+        "            if held is not None and held.holder != agent:\n",
+        "            if held is None and lending.lends.get((role, -1)):\n",
+        _TESTS,
+    ),
+    Fault(
+        "a letter that is revived is not lent for the first time",
+        INBOXES,
+        "entry.expires_at_ms = False, 0, None, None, None\n",
+        "entry.expires_at_ms = False, 1, None, None, None\n",
+        _TESTS,
+    ),
+    Fault(
+        "a refusal names who holds a path in secret",
+        REFUSALS,
+        "    if room is None or ask.agent == by.agent or may_see(room, by):\n",
+        "    if room is not None:\n",
+        _TESTS,
+    ),
+    Fault(
+        "a list of leases names those of private rooms",
+        "core/lease_answers.py",
+        "        if may_see(state.rooms.by_id[lease.ask.room], by)\n",
+        "        if lease.ask.room\n",
+        _TESTS,
+    ),
+    Fault(
+        "who follows leases hears of those in private rooms",
+        "core/topics.py",
+        "for room in rooms if may_see(room, by))]",
+        "for room in rooms)]",
+        _TESTS,
+    ),
+    Fault(
+        "a compaction forgets what is in inboxes",
+        "core/retention.py",
+        "        yield from inbox.entries\n",
+        "        yield from list(inbox.entries)[1:]\n",
+        _TESTS,
+    ),
+    Fault(
+        "a floor is one too low",
+        "core/retention.py",
+        "                self.floors[name] = max(seq, self.floors.get(name, 0))",
+        "                self.floors[name] = max(seq - 1, self.floors.get(name, 0))",
+        _TESTS,
+    ),
+    Fault(
+        "a feed begins in what is not kept",
+        "core/retention.py",
+        "    if since < floor:\n",
+        "    if since < floor - 50:\n",
+        _TESTS,
+    ),
+]
