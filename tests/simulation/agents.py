@@ -19,6 +19,7 @@ from tests.simulation.network import Learns, Link
 from tests.simulation.planners import SHARED, Planner
 from tests.simulation.sharing import Sharer
 from tests.simulation.terms import Violation
+from tests.simulation.traders import Trader
 
 from synapse.client.calls import OutcomeUnknown, RequestTimeout
 from synapse.client.client import Card, Client, HeldLease, Terms, Wiring
@@ -68,6 +69,7 @@ REFUSALS: Final = frozenset(
         "cycle",
         "not_empty",
         "cursor_too_old",
+        "already_exists",
     }
 )
 """The lawful noes; any other code is a fault of the agent or of the hub."""
@@ -136,7 +138,7 @@ class Process:
             link.cut(Learns(self._chance.uniform(5.0, 60.0) if late else self._chance.uniform(0.0, 0.2), 0.0))
 
 
-class Agent(Sharer, Planner, Correspondent, Confidant):
+class Agent(Sharer, Planner, Correspondent, Confidant, Trader):
     """One identity over all its runs. number: also decides what it is like."""
 
     def __init__(self, world: "World", number: int) -> None:
@@ -178,6 +180,7 @@ class Agent(Sharer, Planner, Correspondent, Confidant):
             **self.plan_repertoire(),
             **self.mail_repertoire(),
             **self.secret_repertoire(),
+            **self.trade_repertoire(),
         }
 
     def twin(self) -> Process:

@@ -372,6 +372,7 @@ class SimulatedHub:
         terms.check_times()
         terms.check_circles()
         ledger.shelf.check_times()
+        ledger.market.check_times()
         ledger.agenda.check(
             {
                 (live.rooms.by_id[room].name, task.id): (task.status, task.unmet, task.is_announced)

@@ -13,6 +13,7 @@ from typing import Final
 from tests.simulation.agenda import Agenda, PlanEvent
 from tests.simulation.delivery import Mailroom
 from tests.simulation.keeping import Archive
+from tests.simulation.market import Market
 from tests.simulation.privacy import Privacy
 from tests.simulation.shelf import Shelf, ValueEvent
 from tests.simulation.terms import Term, Terms, Violation
@@ -85,6 +86,7 @@ class Ledger:
         self.inboxes = self.mail.inboxes
         self.privacy = Privacy(terms.clock, self.names, self.mail.has_arrived, sometimes)
         self.archive = Archive(self.names, self.privacy.rooms, self.privacy.channels, sometimes)
+        self.market = Market(terms, self.names, self.privacy.ephemeral, sometimes)
         self.mail.floor = self.archive.floor
         self._told: list[str] = []
         self.keys: dict[tuple[str, str], Key] = {}
@@ -115,6 +117,7 @@ class Ledger:
         if event.idem is not None and not isinstance(event, LeaseQueued):
             self._take_key(actor, event.idem.key, seq, decided_ms)
         self.privacy.enter(entry)
+        self.market.enter(entry)
         match event:
             case MessagePosted():
                 self._number(event.address, seq, event.n)
@@ -187,6 +190,7 @@ class Ledger:
         self._queued_before_start = set(self.terms.places)
         self.terms.restart(at_ms)
         self.mail.restart()
+        self.market.restart()
 
     def plan_compaction(self, upto: int, until_ms: int, kinds: Iterable[str]) -> None:
         """A compaction of all up to the head is planned."""

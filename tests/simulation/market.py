@@ -18,13 +18,15 @@ from synapse.core.resource_events import ResourceEvent, ResourceExpired, Resourc
 
 Json: TypeAlias = dict[str, Any]
 KINDS: Final = ("resource.", "card.", "signal.")
+ANSWERED_MS: Final = 60_000
+"""Within this time a request is answered."""
 RECENT_MAX: Final = 100
 """So many signals of a channel the hub keeps at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """An offer that stands, or stood. late_since_ms: see `Market.check_times`."""
+    """An offer that stands, or stood."""
 
     owner: str
     capacity: int
@@ -43,10 +45,12 @@ class Followed:
 
 
 class Market:
-    """All offers, cards and signals. names: of agents by id."""
+    """All offers, cards and signals. names: of agents by id. ephemeral: channels of which nothing is kept."""
 
-    def __init__(self, terms: Terms, names: dict[int, str], sometimes: Callable[[str], None]) -> None:
-        self.ephemeral: set[str] = set()
+    def __init__(
+        self, terms: Terms, names: dict[int, str], ephemeral: set[str], sometimes: Callable[[str], None]
+    ) -> None:
+        self.ephemeral = ephemeral
         self.signals = 0
         self._offers: dict[str, Past] = defaultdict(Past)
         self._cards: dict[str, Past] = defaultdict(Past)
@@ -144,12 +148,7 @@ class Market:
         position = int((reply.get("cursor") or ":0").partition(":")[2])
         match kind:
             case "resource.list" if not (body.get("kind") or body.get("owner") or body.get("after") or reply["next"]):
-                told = {it["resource"]: (it["owner"], it["capacity"], it["kind"], it["status"]) for it in reply["resources"]}
-                offers = {name: past.upto(position) for name, past in self._offers.items()}
-                every = {name: (it.owner, it.capacity, it.kind, it.status) for name, it in offers.items() if it}
-                due = {name: it for name, it in every.items() if it[3] == "offered"}
-                if not due.items() <= told.items() <= every.items():
-                    raise Violation("wrong list", f"{agent} is told {told} at {position}; there is {due}", agent)
+                self._require_list(agent, position, reply)
             case "card.list":
                 for card in reply["cards"]:
                     self._require_card(agent, card, position)
@@ -159,6 +158,22 @@ class Market:
                 self._require_recent(agent, f"{reply['room']}:{reply['channel']}", reply)
             case _:
                 pass
+
+    def _require_list(self, agent: str, seq: int, reply: Json) -> None:
+        """What stands is listed, and nothing that never stood; what is past its date may be called expired."""
+        offers = {name: past.upto(seq) for name, past in self._offers.items()}
+        every = {name: (it.owner, it.capacity, it.kind, it.status) for name, it in offers.items() if it}
+        told = {it["resource"]: (it["owner"], it["capacity"], it["kind"], it["status"]) for it in reply["resources"]}
+        clock = self._terms.clock
+        _, latest_ms = clock.wall_range_ms(max(0, clock.now_ms - ANSWERED_MS))
+        for name, (*what, status) in told.items():
+            date = offers[name].expires_at_ms if offers.get(name) else None
+            if status == "expired" and date is not None and date <= latest_ms:
+                every[name] = (*every[name][:3], "expired")
+            if every.get(name) != (*what, status):
+                raise Violation("wrong list", f"{agent} is told {told} at {seq}; there is {every}", agent)
+        if {name for name, it in every.items() if it[3] == "offered"} - told.keys():
+            raise Violation("wrong list", f"{agent} is told {told} at {seq}; there is {every}", agent)
 
     def _require_card(self, agent: str, card: Json, seq: int) -> None:
         past = self._cards.get(card["name"])
@@ -202,7 +217,9 @@ class Market:
 
     def _require_recent(self, agent: str, channel: str, reply: Json) -> None:
         numbers = [signal["n"] for signal in reply["signals"]]
-        if len(numbers) > RECENT_MAX or numbers != list(range(numbers[0], numbers[0] + len(numbers)) if numbers else []):
+        if len(numbers) > RECENT_MAX or numbers != list(
+            range(numbers[0], numbers[0] + len(numbers)) if numbers else []
+        ):
             raise Violation("wrong page", f"{agent} is told {numbers} of {channel}", agent)
         for signal in reply["signals"]:
             self._number(agent, channel, signal["n"], signal["body"])

@@ -91,6 +91,7 @@ class Privacy:
     ) -> None:
         self.places: dict[str, Place] = {}
         self.secrets: dict[bytes, Secret] = {}
+        self.ephemeral: set[str] = set()
         self.looked = 0
         self.rooms: dict[int, str] = {}
         self.channels: dict[int, str] = {}
@@ -164,6 +165,8 @@ class Privacy:
                     self.places[event.name] = Place(event.name, entry.actor)
             case ChannelCreated():
                 address = self.channels[seq] = f"{self.rooms[event.room]}:{event.name}"
+                if event.ephemeral:
+                    self.ephemeral.add(address)
                 if event.private:
                     self.places[address] = Place(address, entry.actor)
             case RoomJoined():

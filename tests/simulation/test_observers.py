@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from tests.simulation.keeping_lies import KEEPING_LIES, an_honest_compaction
 from tests.simulation.mail_lies import MAIL_LIES, honest_mail
+from tests.simulation.market_lies import MARKET_LIES, an_honest_market
 from tests.simulation.paper import ROOM, TTL_MS, Paper, expired, lease, released
 from tests.simulation.plan_lies import PLAN_LIES, an_honest_plan
 from tests.simulation.terms import Violation
@@ -476,6 +477,7 @@ LIES: dict[Callable[[Paper], None], str] = {
     **PLAN_LIES,
     **MAIL_LIES,
     **KEEPING_LIES,
+    **MARKET_LIES,
 }
 
 
@@ -487,7 +489,7 @@ def test_a_lie_is_called_by_its_name(lie: Callable[[Paper], None], rule: str) ->
 
 
 def test_every_rule_of_the_observers_has_its_lie() -> None:
-    names = ("terms", "ledger", "shelf", "agenda", "witness", "delivery", "privacy", "keeping")
+    names = ("terms", "ledger", "shelf", "agenda", "witness", "delivery", "privacy", "keeping", "market")
     texts = [(Path(__file__).parent / f"{name}.py").read_text() for name in names]
     rules = {rule for text in texts for rule in re.findall(r'Violation\(\s*"([^"]+)"', text)}
     assert rules == set(LIES.values())
@@ -544,3 +546,10 @@ def test_the_truth_about_a_compaction_passes() -> None:
     hub = Paper()
     an_honest_compaction(hub)
     assert (hub.ledger.archive.floor("main:general"), hub.ledger.archive.dropped) == (hub.ledger.marks["ada-1"], 1)
+
+
+def test_the_truth_about_a_market_passes() -> None:
+    hub = Paper()
+    an_honest_market(hub)
+    with pytest.raises(Violation, match="not counted"):
+        hub.ledger.market.told("bob", 1, {"room": "main", "channel": "hum", "n": 6, "from": "ada", "body": "ada-4"})

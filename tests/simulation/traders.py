@@ -58,7 +58,7 @@ class Trader:
     async def take_what_is_lent(self, process: "Process") -> None:
         """A lease with units of what somebody lends."""
         client, task = process.client, f"job{self._chance.randrange(12)}"
-        pools, wait = {self._chance.choice(LENT): self._chance.randint(1, 2)}, self._chance.choice((0.0, 10.0))
+        pools, wait = {self._chance.choice(LENT): 1}, self._chance.choice((0.0, 10.0))
         lease = await client.claim(task, ttl=8.0, wait=wait, pools=pools, terms=Terms(folds_case=False))
         await self.pause(5.0)
         if self._chance.random() < 0.8:
@@ -99,5 +99,3 @@ class Trader:
         async with client.signals(channel) as feed:
             async for _ in feed:
                 pass
-
-

@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 from tests.simulation.ledger import Asked, Key, Ledger, Sometimes
+from tests.simulation.market import KINDS
 from tests.simulation.network import Link
 from tests.simulation.privacy import SIGN
 from tests.simulation.terms import Violation
@@ -82,6 +83,7 @@ class Witness:
         match kind:
             case "message.send":
                 asked.marks[body["body"].split(" ", 1)[0]] = agent
+                self._ledger.market.ask(kind, agent, body)
             case "lease.claim":
                 owner, task = body.get("claimant") or agent, body["task"]
                 pools = tuple(sorted(body.get("pools", {}).items()))
@@ -96,6 +98,7 @@ class Witness:
                 asked.under.add((kind, agent, body["epoch"]))
             case _:
                 self._ledger.mail.ask(kind, agent, body)
+                self._ledger.market.ask(kind, agent, body)
                 self._ledger.shelf.ask(kind, agent, body)
                 self._ledger.agenda.ask(kind, agent, body)
 
@@ -104,6 +107,7 @@ class Witness:
         self._open = {at: question for at, question in self._open.items() if at[0] != link.number}
         self._fed = {at: seq for at, seq in self._fed.items() if at[0] != link.number}
         self._ledger.mail.lose(link.number)
+        self._ledger.market.lose(link.number)
         self._ledger.terms.lose(link.number)
 
     def restart(self) -> None:
@@ -188,6 +192,8 @@ class Witness:
     def _reply(self, link: Link, question: Question, seq: int, frame: Json) -> None:
         reply, replayed = frame["body"], frame.get("replayed", False)
         match question.type:
+            case "message.send" if reply.get("ephemeral"):
+                self._ledger.market.sent(question.agent, question.body["channel"], question.body["body"], reply)
             case "message.send":
                 self._sent(question, reply)
                 self._same_answer(question, reply["id"])
@@ -214,6 +220,8 @@ class Witness:
                 self._handed(question, reply)
             case "history.read":
                 self._history(question, reply)
+            case kind if kind.startswith(KINDS):
+                self._ledger.market.require_true(question.agent, kind, question.body, reply)
             case kind if kind.startswith(DELIVERY):
                 self._ledger.mail.require_true(question.agent, kind, question.body, reply)
                 if kind == "dead.resend":
@@ -372,6 +380,8 @@ class Witness:
             case "message":
                 self._message(link.owner, body)
                 self._follow(link, kind, frame["seq"])
+            case "signal":
+                self._ledger.market.told(link.owner, link.number, body)
             case "receipt.changed":
                 self._ledger.mail.require_told_rightly(link.owner, frame["seq"], body)
                 self._follow(link, kind, frame["seq"])
