@@ -19,6 +19,7 @@ from tests.simulation.witness import Witness
 from synapse.core import kernel
 from synapse.core.by import Rules
 from synapse.core.events import Row
+from synapse.core.rooms import Channel, Room
 from synapse.core.state import State, decode_state, encode_state, new_state
 from synapse.errors import JournalError, StoreFailed
 from synapse.hub.connection import Connection
@@ -394,8 +395,8 @@ class SimulatedHub:
             {f"role:{role.name}": {ids[agent] for agent in role.members} for role in live.roles.by_id.values()},
         )
         rooms = live.rooms
-        places = [(room.name, room) for room in rooms.by_id.values() if room.private]
-        places += [(rooms.address(it), it) for it in rooms.channels.values() if it.private]  # type: ignore[misc]
+        places: list[tuple[str, Room | Channel]] = [(it.name, it) for it in rooms.by_id.values() if it.private]
+        places += [(rooms.address(it), it) for it in rooms.channels.values() if it.private]
         ledger.privacy.check((name, {ids[i] for i in it.members}, {ids[i] for i in it.invited}) for name, it in places)
         for number, name in ids.items():
             if inboxes[number].last_n != ledger.numbers[f"@{name}"]:
