@@ -63,6 +63,25 @@ async def test_one_of_a_kind_at_a_time_and_stop_ends_it(tmp_path: Path) -> None:
     assert not children._tasks
 
 
+async def test_what_nobody_waits_for_is_done_gently(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[str, ...]] = []
+
+    async def remembered(*arguments: str, **_: object) -> Never:
+        started.append(arguments[2:])
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", remembered)
+    children = Children(tmp_path)
+    children.snapshot()
+    await answer_of(children)
+    planned: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    children.compact({}, 0, planned.set_result, dry_run=True)
+    await asyncio.wait_for(planned, 20)
+    assert [line[0] for line in started] == ["synapse.hub.gentle", "synapse.journal", "synapse.hub.gentle"]
+    assert started[0][1:] == (str(tmp_path / "journal.db-wal"), "synapse.journal.snapshot", str(tmp_path))
+    assert started[2][1:4] == (str(tmp_path / "journal.db-wal"), "synapse.journal", "compact")
+
+
 async def test_without_a_process_to_be_had_the_asker_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def none_left(*_: object, **__: object) -> Never:
         raise OSError(24, "Too many open files")

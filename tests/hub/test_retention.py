@@ -73,8 +73,7 @@ class Planner:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "PACE", 0.0)
-    monkeypatch.setattr(retention, "PAUSE_S_MIN", 0.0)
+    monkeypatch.setattr(retention, "PAUSE_S_MAX", 0.0)
 
 
 @asynccontextmanager

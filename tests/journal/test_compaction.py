@@ -16,10 +16,10 @@ from synapse.core.events import LEASES, Row, keys_of
 from synapse.core.kernel import apply
 from synapse.core.retention import Retained, floor_of, kind_of, pinned
 from synapse.core.state import State, decode_state, digest, encode_state
-from synapse.errors import JournalRefused, Rejected
+from synapse.errors import DiskFull, JournalRefused, Rejected
 from synapse.hub.paging import recorded_of
 from synapse.hub.reads import read_message
-from synapse.journal import compaction, store, tasks
+from synapse.journal import compaction, dropping, store, tasks
 from synapse.journal.admin import adopt, backup, bring_in, restore, verify
 from synapse.journal.compaction import compact
 from synapse.journal.export import export
@@ -384,15 +384,21 @@ def test_a_jump_of_the_clock_keeps_more_and_never_less(tmp_path: Path) -> None:
     assert max(recovered(traffic.home, at_ms).retention.cuts.values()) <= before
 
 
-def test_on_disk_and_in_memory_the_same_rows_go(compacted_once: Traffic) -> None:
-    traffic = Traffic.begin(compacted_once.home.parent / "other", 11)
-    traffic.go_on(250)
-    traffic.journal.close()
+def in_memory(traffic: Traffic) -> MemoryJournal:
+    """The journal of a life once more, in memory."""
     memory = MemoryJournal(
         at_ms=1_700_000_000_000, hub_id=traffic.journal.hub_id, journal_id=traffic.journal.journal_id
     )
     assert memory.base == traffic.journal.base
     memory.append(traffic.world.rows)
+    return memory
+
+
+def test_on_disk_and_in_memory_the_same_rows_go(compacted_once: Traffic) -> None:
+    traffic = Traffic.begin(compacted_once.home.parent / "other", 11)
+    traffic.go_on(250)
+    traffic.journal.close()
+    memory = in_memory(traffic)
     planning = compaction.survey(memory, traffic.world.state, KEEP, traffic.world.at_ms, base=memory.base)
     event = planning.event(memory.head, "")
     compaction.drop_all(memory, compaction.Plan(compaction=event, is_due=True, pins=tuple(planning.pins)))
@@ -400,6 +406,43 @@ def test_on_disk_and_in_memory_the_same_rows_go(compacted_once: Traffic) -> None
     with closing(JournalReader(traffic.home)) as reader:
         assert reader.rows(memory.base + 1, memory.head) == memory.rows(memory.base + 1, memory.head)
     assert sum(1 for row in memory.rows(memory.base + 1, memory.head) if not row.body) == event.rows > 60
+
+
+def test_dropping_leaves_commits_as_durable_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    traffic = Traffic.begin(tmp_path / "home", 9)
+    traffic.go_on(200)
+    journal, world = traffic.journal, traffic.world
+    planning = compaction.survey(in_memory(traffic), world.state, KEEP, world.at_ms, base=journal.base)
+    rule = compaction.Plan(compaction=planning.event(journal.head, ""), is_due=True, pins=tuple(planning.pins)).rule
+
+    def synchronous() -> int:
+        return int(journal._connection.execute("PRAGMA synchronous").fetchone()[0])
+
+    seen: list[int] = []
+
+    def watched(connection: sqlite3.Connection, rule: dropping.Rule, after: int, indexed: int) -> dropping.Dropped:
+        seen.append(synchronous())
+        return dropping.drop_some(connection, rule, after, indexed)
+
+    def refused(*_: object) -> dropping.Dropped:
+        journal._connection.execute("BEGIN IMMEDIATE")
+        raise full_disk()
+
+    monkeypatch.setattr(store, "drop_some", watched)
+    assert journal.drop(rule, journal.base).rows > 0
+    assert (seen, synchronous()) == ([1], 2)
+    monkeypatch.setattr(store, "drop_some", refused)
+    with pytest.raises(DiskFull):
+        journal.drop(rule, journal.base)
+    assert synchronous() == 2
+    journal.close()
+
+
+def full_disk() -> sqlite3.OperationalError:
+    """What SQLite says of one."""
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    return error
 
 
 def test_a_compaction_killed_at_any_time_leaves_a_whole_journal(tmp_path: Path) -> None:

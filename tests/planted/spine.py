@@ -19,6 +19,13 @@ _IDEMPOTENCY = ("tests/core/test_idempotency.py",)
 _WIRE = ("tests/hub/test_wire.py",)
 
 SPINE_FAULTS = [
+    Fault(
+        "what is committed after bodies went is not synced",
+        STORE,
+        '                connection.execute("PRAGMA synchronous=FULL")\n',
+        "                pass\n",
+        ("tests/journal/test_compaction.py",),
+    ),
     # the turn: nothing leaves before it is durable, and a failed commit answers nothing
     Fault(
         "answers are released before the commit",

@@ -18,6 +18,7 @@ import msgspec
 from synapse.errors import EXIT_FAILED, Rejected
 from synapse.hub.log import log
 from synapse.journal.compaction import Plan
+from synapse.journal.files import Files
 from synapse.protocol.cursor import cursor_of
 from synapse.protocol.replies import JournalBackedUp, JournalVerified
 
@@ -56,7 +57,7 @@ class Children:
             else:
                 log("snapshot.failed", text or "the snapshot child failed", level=logging.WARNING, exit_code=code)
 
-        self._start("snapshot", ["synapse.journal.snapshot", str(self._home)], done)
+        self._start("snapshot", self._gently("synapse.journal.snapshot", str(self._home)), done)
 
     def verify(self, done: Callable[[JournalVerified | Rejected], None]) -> None:
         """Prove the whole journal (`requests.Keeper`)."""
@@ -96,7 +97,7 @@ class Children:
             done(msgspec.convert(report["plan"], Plan))
 
         asked = json.dumps({"keep": dict(keep), "at_ms": at_ms, "dry_run": dry_run})
-        arguments = ["synapse.journal", "compact", str(self._home), asked]
+        arguments = self._gently("synapse.journal", "compact", str(self._home), asked)
         self._exclusive("compact", arguments, finish, behind=self._tasks.get("snapshot"))
 
     def back_up(self, path: str, done: Callable[[JournalBackedUp | Rejected], None]) -> None:
@@ -118,6 +119,10 @@ class Children:
             )
 
         self._exclusive("backup", ["synapse.journal", "backup", str(self._home), path], finish)
+
+    def _gently(self, *arguments: str) -> list[str]:
+        """For what nobody waits for."""
+        return ["synapse.hub.gentle", str(Files(self._home).wal), *arguments]
 
     def _exclusive(
         self,

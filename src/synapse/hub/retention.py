@@ -25,10 +25,14 @@ from synapse.protocol.journal_replies import Compaction, KeptFrom
 if TYPE_CHECKING:
     from synapse.hub.turn import Turns
 
+PAUSE_S: Final = 0.016
+"""While the hub is in use, nothing is dropped for so long after a step at least: a commit seldom meets one, nor the
+checkpoint of what many of them wrote."""
 PACE: Final = 5.0
-"""So many times as long as a step took, nothing is dropped after it: a commit seldom meets one."""
-PAUSE_S_MIN: Final = 0.002
+"""And so many times as long as the step took, on a slow disk."""
 PAUSE_S_MAX: Final = 0.5
+IN_USE_S: Final = 1.0
+"""A hub that journalled something within this time is in use."""
 STEPS_PER_MAINTENANCE: Final = 16
 EVERY_MS: Final = 24 * 3600 * 1000
 """How often the hub compacts by itself, when its settings say what may go."""
@@ -56,6 +60,7 @@ class Retention:
         self._seq = 0
         self._steps = 0
         self._dropped = (0, 0)
+        self._used = (0, 0.0)  # the head, and since when it is that
 
     def ask(self, connection: Connection, request_id: RequestId, command: CompactJournal) -> None:
         """Begin what an operator asks for; the answer comes when all is done. Raises `Rejected`."""
@@ -152,11 +157,18 @@ class Retention:
             assert result is not None
             self._seq = result.seq
             self._dropped = (self._dropped[0] + result.rows, self._dropped[1] + result.bytes)
-            took_s = self._loop.time() - began_s
-            pause_s = min(max(PACE * took_s, PAUSE_S_MIN), PAUSE_S_MAX) if result.rows else 0.0
-            self._loop.call_later(pause_s, self._drop, found)
+            self._loop.call_later(self._pause_s(began_s) if result.rows else 0.0, self._drop, found)
 
         self._store.writer.submit(step, done)
+
+    def _pause_s(self, began_s: float) -> float:
+        """How long nothing is dropped after the step that began then."""
+        now_s, head = self._loop.time(), self._turns.state.seq
+        if head != self._used[0]:
+            self._used = (head, now_s)
+        if now_s - self._used[1] >= IN_USE_S:
+            return 0.0
+        return min(max(PAUSE_S, PACE * (now_s - began_s)), PAUSE_S_MAX)
 
     def _dropped_all(self, found: Plan, error: JournalError | None) -> None:
         if error is not None:

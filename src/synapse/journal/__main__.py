@@ -4,17 +4,8 @@ another process.
 Prints one JSON object; exits 0, or with the exit code of the error it prints.
 """
 
-import os
-import sys
-
-if __name__ == "__main__" and sys.argv[1:2] == ["compact"]:
-    # Nobody waits for it, and the hub may share its core: so before the imports, which are most of a small one's work.
-    if hasattr(os, "SCHED_IDLE"):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    else:
-        os.nice(19)
-
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 

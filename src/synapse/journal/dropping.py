@@ -1,4 +1,4 @@
-"""Dropping bodies: a few hundred rows in a transaction, so that no commit waits long behind one.
+"""Dropping bodies: a few rows in a transaction, so that no commit waits long behind one.
 
 A row keeps its header and gets the hash of its body in the body's place; its lines of the index go with it. A process
 that dies between two steps leaves some rows dropped and some not, and both are right: the next compaction goes on.
@@ -16,8 +16,8 @@ from synapse.core.retention_events import JournalCompacted
 from synapse.journal.tasks import first_of_block, index_anew, is_task_key
 from synapse.journal.upcast import decode
 
-ROWS_PER_STEP = 64
-BYTES_PER_STEP = 128 * 1024
+ROWS_PER_STEP = 16
+BYTES_PER_STEP = 32 * 1024
 SEQS_PER_STEP = 4_096
 """So far one step looks: rows that stay, or went before, cost time too."""
 
@@ -53,11 +53,12 @@ class Rule:
 
 
 class Dropped(NamedTuple):
-    """One step: everything up to `seq` is done, so many rows went with so many bytes."""
+    """One step: everything up to `seq` is done, so many rows went with so many bytes, and lines of so many keys."""
 
     seq: int
     rows: int
     bytes: int
+    keys: int = 0
 
 
 def drop_some(connection: sqlite3.Connection, rule: Rule, after: int, indexed: int) -> Dropped:
@@ -86,12 +87,12 @@ def drop_some(connection: sqlite3.Connection, rule: Rule, after: int, indexed: i
             upto = row.seq
             break
     lines.close()
-    if gone:
-        _write(connection, gone, indexed)
-    return Dropped(upto, len(gone), size)
+    keys = _write(connection, gone, indexed) if gone else 0
+    return Dropped(upto, len(gone), size, keys)
 
 
-def _write(connection: sqlite3.Connection, gone: list[Row], indexed: int) -> None:
+def _write(connection: sqlite3.Connection, gone: list[Row], indexed: int) -> int:
+    """How many keys had lines that went."""
     tasks: dict[int, set[str]] = {}
     others: list[tuple[str, int]] = []
     for row in gone:
@@ -106,3 +107,4 @@ def _write(connection: sqlite3.Connection, gone: list[Row], indexed: int) -> Non
     for block, keys in tasks.items():
         index_anew(connection, block, indexed, keys)
     connection.execute("COMMIT")
+    return len({key for key, _ in others}) + sum(map(len, tasks.values()))

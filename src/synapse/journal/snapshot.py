@@ -8,7 +8,6 @@ and an older one, or all events, are folded instead.
 folds up to the head, writes, and prints one JSON line. The hub never folds twice in its own process.
 """
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -281,6 +280,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    if hasattr(os, "nice"):
-        os.nice(10)
     sys.exit(main(sys.argv[1:]))

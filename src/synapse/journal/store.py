@@ -258,13 +258,20 @@ class Journal:
         """Drop the bodies of some rows behind `after`, in one small transaction. Call it between turns, and `maintain`
         now and then.
 
-        Raises `DiskFull` when there is no room: nothing happened. Raises `JournalLocked` and `StoreFailed` as `append`.
+        It does not wait for the disk: the next `append`, or checkpoint, makes it durable with what it writes itself,
+        and when it is lost the next compaction drops them again. Raises `DiskFull` when there is no room: nothing
+        happened. Raises `JournalLocked` and `StoreFailed` as `append`.
         """
+        connection = self._connection
         try:
-            done = drop_some(self._connection, rule, after, self._tasks_indexed)
+            connection.execute("PRAGMA synchronous=NORMAL")
+            done = drop_some(connection, rule, after, self._tasks_indexed)
         except sqlite3.Error as error:
             raise self._not_committed(error) from error
-        self._pages_waiting += _PAGES_PER_COMMIT + 2 * done.rows if done.rows else 0
+        finally:
+            if not connection.in_transaction:  # else this object takes no more rows
+                connection.execute("PRAGMA synchronous=FULL")
+        self._pages_waiting += _PAGES_PER_COMMIT + done.rows // _ROWS_PER_PAGE + done.keys if done.rows else 0
         return done
 
     def end_drop(self, compaction: JournalCompacted) -> None:
