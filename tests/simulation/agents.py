@@ -315,6 +315,7 @@ class Agent(Sharer, Planner, Correspondent, Confidant, Trader):
             if taken is None:
                 await self.pause(1.0)
                 continue
+            await self._attempt(self.may_leave_its_role(client, taken.message.channel))
             is_slow = not self.world.is_calm and self._chance.random() < 0.02
             await asyncio.sleep(self._chance.uniform(25.0, 45.0) if is_slow else self._chance.uniform(0.0, 0.5))
             is_patient = self.world.is_calm or self._chance.random() < (0.3 if self.number % 10 == 3 else 0.9)

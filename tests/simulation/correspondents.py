@@ -107,6 +107,11 @@ class Correspondent:
         else:
             await process.client.join_role(role)
 
+    async def may_leave_its_role(self, client: Client, channel: str) -> None:
+        """Sometimes who was just lent a message of a role has enough of it."""
+        if channel.startswith("@role:") and not self.world.is_calm and self._chance.random() < 0.06:
+            await client.leave_role(channel.partition(":")[2])
+
     async def read_receipts(self, process: "Process") -> None:
         """How far one of the last messages got."""
         if self.sent:
