@@ -44,7 +44,7 @@ class Confidant:
             self.follow_in_secret: 3,
             self.read_in_secret: 5,
             self.put_somebody_out: 2.5,
-            self.go_out: 0.7,
+            self.go_out: 1.5,
             self.pry: 3,
             self.look_around: 1.5,
         }

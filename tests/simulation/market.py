@@ -104,6 +104,11 @@ class Market:
         found: Offer | None = past.then[-1] if past is not None and past.then else None
         return found
 
+    def offered_by(self, agent: str) -> list[str]:
+        """What an agent lends."""
+        found = ((name, self._last(name)) for name in self._offers)
+        return [name for name, it in found if it is not None and (it.owner, it.status) == (agent, "offered")]
+
     def _change(self, entry: Recorded, event: ResourceEvent) -> None:
         seq, actor, old = entry.seq, entry.actor, self._last(event.name)
         is_standing = old is not None and old.status == "offered"

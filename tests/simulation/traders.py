@@ -33,7 +33,7 @@ class Trader:
     def trade_repertoire(self) -> dict[Callable[["Process"], Awaitable[None]], float]:
         """What it does, and how often."""
         return {
-            self.offer: 4,
+            self.offer: 5,
             self.withdraw_offer: 2,
             self.take_what_is_lent: 5,
             self.look_at_the_market: 2,
@@ -44,7 +44,8 @@ class Trader:
 
     async def offer(self, process: "Process") -> None:
         """Lend something, for a while or until further notice."""
-        name, ttl_ms = self._chance.choice(LENT), self._chance.choice(TTLS_MS)
+        mine, ttl_ms = self.world.ledger.market.offered_by(self.name), self._chance.choice(TTLS_MS)
+        name = self._chance.choice(mine or LENT)
         command = OfferResource(resource=name, kind="tool", capacity=self._chance.randint(1, 3), ttl_ms=ttl_ms)
         await self.keyed(process.client, command, ResourceInfo)
 
