@@ -101,6 +101,8 @@ class Confidant:
                 task, room=place, ttl=10.0, paths=paths, worktree=tree, wait=wait, terms=terms
             )
             await self.pause(6.0)
+            if self._chance.random() < 0.2:
+                await process.client.leave(place)  # not with a lease in there
             if self._chance.random() < 0.7:
                 await process.client.release(task, epoch=lease.epoch, room=place)
 

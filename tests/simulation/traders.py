@@ -51,10 +51,9 @@ class Trader:
 
     async def withdraw_offer(self, process: "Process") -> None:
         """End an offer, which is mine as a rule."""
-        found = await process.client.resources()
-        mine = [it.resource for it in found if (it.owner == self.name) == (self._chance.random() < 0.9)]
-        if mine:
-            await process.client.withdraw_resource(self._chance.choice(mine))
+        mine = self.world.ledger.market.offered_by(self.name)
+        if mine or self._chance.random() < 0.1:
+            await process.client.withdraw_resource(self._chance.choice(mine or LENT))
 
     async def take_what_is_lent(self, process: "Process") -> None:
         """A lease with units of what somebody lends."""
@@ -81,7 +80,8 @@ class Trader:
         if channel not in self.world.ledger.market.ephemeral:
             await client.create_channel(channel, ephemeral=True)
         many = self._chance.choice((1, 3, 6, 45))
-        sent = (client.signal(f"{self.mark()} {'~' * 600}", channel) for _ in range(many))
+        size = 2_400 if many == 45 else 600
+        sent = (client.signal(f"{self.mark()} {'~' * size}", channel) for _ in range(many))
         for problem in await asyncio.gather(*sent, return_exceptions=True):
             if isinstance(problem, BaseException):
                 raise problem
