@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 PLACES_MAX: Final = 12
+"""So many have members at once."""
 FOLLOWED_S: Final = 40.0
 
 
@@ -35,7 +36,7 @@ class Confidant:
     def secret_repertoire(self) -> dict[Callable[["Process"], Awaitable[None]], float]:
         """What it does, and how often."""
         return {
-            self.found_a_place: 0.7,
+            self.found_a_place: 1,
             self.ask_somebody_in: 5,
             self.come_in: 8,
             self.whisper: 12,
@@ -44,7 +45,7 @@ class Confidant:
             self.follow_in_secret: 3,
             self.read_in_secret: 5,
             self.put_somebody_out: 2.5,
-            self.go_out: 1.5,
+            self.go_out: 0.8,
             self.pry: 3,
             self.look_around: 1.5,
         }
@@ -58,7 +59,7 @@ class Confidant:
 
     async def found_a_place(self, process: "Process") -> None:
         """Make a private room, or a private channel of the crew's room, and ask some in."""
-        if len(self.world.ledger.privacy.places) >= PLACES_MAX:
+        if sum(1 for place in self.world.ledger.privacy.places.values() if place.now) >= PLACES_MAX:
             return
         if self._chance.random() < 0.7:
             name = self._word("r")
@@ -154,7 +155,9 @@ class Confidant:
         """A member, or who is asked in."""
         if place := self._mine():
             found = self.world.ledger.privacy.places[place]
-            others = sorted({*found.now, *found.invited} - {self.name})
+            others = sorted(found.now.keys() - {self.name})
+            if not others or self._chance.random() < 0.3:
+                others = sorted(found.invited)
             if others:
                 await process.client.kick(place, self._chance.choice(others))
 
