@@ -34,7 +34,7 @@ class Trader:
         """What it does, and how often."""
         return {
             self.offer: 5,
-            self.withdraw_offer: 2,
+            self.withdraw_offer: 7,
             self.take_what_is_lent: 5,
             self.look_at_the_market: 2,
             self.describe_itself: 1,
