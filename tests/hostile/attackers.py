@@ -22,6 +22,8 @@ from tests.crash.websocket import PING, TEXT, masked
 
 FROM: Final = "127.0.0.2"
 SECRET: Final = "a secret of thirty-two characters, or more"
+IP_BIND_ADDRESS_NO_PORT: Final = 24
+"""Of Linux; the socket module names it from Python 3.12 on."""
 NOISE: Final = "main:noise"
 """A channel whose history is several megabytes."""
 BULK: Final = "bulk"
@@ -49,7 +51,7 @@ class Attacker:
         """A TCP connection; waits and tries again while there is none to have."""
         while True:
             try:
-                reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, local_addr=(FROM, 0))
+                reader, self.writer = await asyncio.open_connection(sock=await connected(self.port))
                 return reader, self.writer
             except OSError as error:
                 self.met[type(error).__name__] += 1
@@ -133,6 +135,21 @@ class Attacker:
         writer.transport.abort()
 
 
+async def connected(port: int, receive_bytes: int | None = None) -> socket.socket:
+    """A socket from `FROM` to the hub. receive_bytes: how much the system takes in for who does not read."""
+    with contextlib.ExitStack() as undo:
+        raw = undo.enter_context(socket.socket())
+        raw.setblocking(False)
+        if receive_bytes is not None:
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        # Else the system looks for a port that nobody uses at all, for 100 ms when many are still closing.
+        raw.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+        raw.bind((FROM, 0))
+        await asyncio.get_running_loop().sock_connect(raw, ("127.0.0.1", port))
+        undo.pop_all()
+        return raw
+
+
 async def frame_from(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     """The next frame of the hub: opcode and payload."""
     first, size = await reader.readexactly(2)
@@ -175,13 +192,8 @@ def unread(asked: bytes) -> Attack:
     """Asks through a small window, and reads nothing of it."""
 
     async def never_reads(me: Attacker) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            with socket.socket() as raw:
-                raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-                raw.bind((FROM, 0))
-                raw.setblocking(False)
-                await loop.sock_connect(raw, ("127.0.0.1", me.port))
+            with await connected(me.port, 4_096) as raw:
                 _, writer = await asyncio.open_connection(sock=raw.dup())
                 me.writer = writer
                 writer.transport.pause_reading()  # type: ignore[attr-defined]  # a socket's transport reads

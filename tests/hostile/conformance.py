@@ -73,9 +73,8 @@ class EchoPeers(Peers):
 class EchoListeners(Listeners):
     """The doors, with echoes behind them."""
 
-    async def listen(self) -> None:
-        assert self._tcp is not None
-        self._servers.append(await self.loop.create_server(lambda: EchoPeer(self), sock=self._tcp))
+    def newcomer(self) -> EchoPeer:
+        return EchoPeer(self)
 
 
 @asynccontextmanager
@@ -87,7 +86,7 @@ async def our_server(home: Path) -> AsyncIterator[str]:
         settings = Settings(home=home, port=0, unix_socket=False, limits=ROOMY)
         listeners = EchoListeners(turns, settings, TOKEN, asyncio.get_running_loop())
         listeners.bind()
-        await listeners.listen()
+        listeners.listen()
         try:
             yield listeners.uris[0]
         finally:

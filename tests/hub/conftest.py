@@ -362,7 +362,7 @@ async def doors(
     listeners = Listeners(hub.turns, settings, TOKEN, asyncio.get_running_loop())
     listeners._next_id = 1_000  # the hub in memory counts its own from 1
     listeners.bind()
-    await listeners.listen()
+    listeners.listen()
     try:
         yield listeners
     finally:

@@ -24,6 +24,7 @@ from tests.hub.conftest import (
 from websockets.frames import Opcode
 
 from synapse.hub.listeners import AddressInUse, Listeners
+from synapse.hub.peers import OUTBOXES_MS
 from synapse.hub.settings import Settings
 from synapse.protocol.codec import decode_hub_frame, encode_request
 from synapse.protocol.commands import Hello, Ping
@@ -54,6 +55,7 @@ async def test_health_says_what_waits_for_peers_and_how_far_the_journal_is_prove
         assert listeners.health()[1]["outbox_bytes"] == 0
         await ada.say(Ping())
         await quiet(hub)
+        hub.clock.advance(OUTBOXES_MS)
         facts = listeners.health()[1]
         assert facts["outbox_bytes"] == ada.peer.buffered() > 0, "Ada has not read her answer"
         assert (facts["head"], facts["verified_through"]) == (hub.state.seq, hub.turns.verified_through)

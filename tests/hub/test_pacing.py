@@ -54,6 +54,19 @@ async def test_a_flood_is_refused_once_and_then_heard_in_slices_each_request_ans
         assert connection.pace is None, "it asked for little, and is heard as everybody is"
 
 
+async def test_frames_that_are_no_requests_cost_their_host_as_much(tmp_path: Path) -> None:
+    limits = Limits(rate_host_per_s=100, rate_host_burst=40)
+    pieces = [Frame(Opcode.TEXT, b'{"type":"ping",', fin=False), *[Frame(Opcode.CONT, b" ", fin=False)] * 30]
+    async with MemoryHub(limits=limits) as hub, doors(hub, tmp_path) as listeners:
+        peer = await web(listeners)
+        [connection] = hub.turns.peers.connections.values()
+        peer.writer.write(b"".join(piece.serialize(mask=True) for piece in pieces))
+        await until(lambda: connection.pace is connection.host_bucket)
+        peer.send(Opcode.CONT, b'"id":7,"body":{}}')
+        hub.clock.advance(1_000)
+        assert (await peer.frame())[1].startswith(b'{"type":"reply","id":7')
+
+
 async def test_a_bucket_hears_its_connections_in_turn_and_no_faster_than_it_fills(tmp_path: Path) -> None:
     limits = Limits(rate_agent_per_s=1_000, rate_agent_burst=4)
     async with MemoryHub(limits=limits) as hub, doors(hub, tmp_path) as listeners:

@@ -16,6 +16,7 @@ import msgspec
 from synapse import home as rendezvous
 from synapse.errors import EXIT_ADDRESS_IN_USE, Rejected, SynapseError
 from synapse.hub.connection import Connection
+from synapse.hub.door import Door
 from synapse.hub.http import Gate, Page
 from synapse.hub.log import log
 from synapse.hub.metrics import CONTENT_TYPE, render
@@ -24,11 +25,10 @@ from synapse.hub.supervision import Doors, require_private
 from synapse.hub.tls import server_context
 from synapse.hub.tokens import opens
 from synapse.hub.turn import Turns
-from synapse.hub.wire import LinePeer, Peer, WebPeer
+from synapse.hub.wire import LinePeer, Peer, WebPeer, peer_host, peer_user
 from synapse.protocol.codes import CLOSE_RESTART
 from synapse.protocol.session import Session
 
-BACKLOG: Final = 1024
 NO_DOORS: Final = Doors()
 WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104  # not to listen there, but not to take it for a name
 DRAIN_S: Final = 2.0
@@ -58,7 +58,7 @@ class Listeners:
         self._settings = settings
         self._per_host: Counter[str] = Counter()
         self._next_id = 1
-        self._servers: list[asyncio.Server] = []
+        self._open: list[Door] = []
         self._tls: ssl.SSLContext | None = None
         self._tcp: socket.socket | None = None
         self._unix: socket.socket | None = None
@@ -99,23 +99,20 @@ class Listeners:
             self._unix = _bind_unix(self._socket_path)
             self.uris.append(f"unix:{self._socket_path}")
 
-    async def listen(self) -> None:
+    def listen(self) -> None:
         """Open the doors that `bind` took."""
         assert self._tcp is not None
-        create, backlog = self.loop.create_server, BACKLOG
-        tls, within_s = self._tls, self.limits.hello_ms / 1000
-        tcp = create(
-            lambda: WebPeer(self),
-            sock=self._tcp,
-            backlog=backlog,
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else within_s,
-            ssl_shutdown_timeout=None if tls is None else DRAIN_S / 2,
-        )
-        self._servers.append(await tcp)
+        buckets, clock = self.turns.peers.host_buckets, self.turns.clock
+        bounds = {"handshake_s": self.limits.hello_ms / 1000, "shutdown_s": DRAIN_S / 2}
+        self._open.append(Door(self._tcp, self.newcomer, peer_host, buckets, clock, tls=self._tls, **bounds))
         if self._unix is not None:
-            # not create_unix_server, which from Python 3.13 on takes the name away when it closes
-            self._servers.append(await create(lambda: LinePeer(self), sock=self._unix, backlog=backlog))
+            self._open.append(Door(self._unix, lambda: LinePeer(self), peer_user, buckets, clock))
+        for door in self._open:
+            door.open()
+
+    def newcomer(self) -> WebPeer:
+        """Who comes through the TCP port."""
+        return WebPeer(self)
 
     def refusal(self, host: str, *, is_owner: bool = False) -> Rejected | None:
         """Why one more connection from this host is too many; None when it is not. is_owner: the system has said that
@@ -197,8 +194,8 @@ class Listeners:
     async def drain(self) -> None:
         """Let nobody in, answer what was heard, say goodbye, and cut who has not gone after 2 s."""
         self._is_draining = True
-        for server in self._servers:
-            server.close()
+        for door in self._open:
+            door.close()
         self.turns.peers.hold_all()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.turns.settle(), DRAIN_S / 2)
@@ -213,8 +210,8 @@ class Listeners:
 
     def cut(self) -> None:
         """Abort everybody, and take the socket's name away."""
-        for server in self._servers:
-            server.close()
+        for door in self._open:
+            door.close()
         for raw in (self._tcp, self._unix):
             if raw is not None:
                 raw.close()

@@ -23,6 +23,7 @@ INBOX_MAX: Final = 16_384
 """Requests that wait for a turn, of all peers together; then nobody is read from."""
 TOKEN_BYTES: Final = 8 * 1024
 """A request costs one token for each of these that it begins: reading a long one takes a hundred times as long."""
+OUTBOXES_MS: Final = 100
 BULK_FRAME_BYTES: Final = 16 * 1024
 BULK_BYTES_MAX: Final = 1024 * 1024
 """Requests of more than `BULK_FRAME_BYTES` that one connection has in flight; then it is not read from until all are
@@ -50,12 +51,18 @@ class Peers:
         self._let_go = let_go
         self._pacer = Pacer(clock, self.unhold)
         self._stuck: dict[Connection, None] = {}
+        self._outboxes = (-OUTBOXES_MS, 0)
         self._is_ending = False
 
     @property
     def outbox_bytes(self) -> int:
-        """Bytes that wait for peers in all outboxes together."""
-        return sum(connection.wire.buffered() for connection in self.connections.values())
+        """Bytes that wait for peers in all outboxes together, as they were up to a tenth of a second ago: the question
+        may come from anybody, and often."""
+        now_ms = self._clock.monotonic_ms()
+        if now_ms - self._outboxes[0] >= OUTBOXES_MS:
+            total = sum(connection.wire.buffered() for connection in self.connections.values())
+            self._outboxes = (now_ms, total)
+        return self._outboxes[1]
 
     @property
     def stuck(self) -> int:
@@ -112,6 +119,14 @@ class Peers:
         """A frame that is not text."""
         if connection.session.phase is not _CLOSED:
             self._admit(connection, connection.session.hear_binary(), self.now_ms())
+
+    def charge(self, connection: Connection, now_ms: int) -> None:
+        """A frame that costs about what a request does, and is none: a control frame, or a piece of a message."""
+        refused_by: Bucket | None = None
+        if connection.host_bucket.take(now_ms, is_last=connection.pace is not None):
+            refused_by = connection.host_bucket
+        if (refused_by is not None or connection.pace is not None) and self._pacer.count(connection, refused_by, 1):
+            self._hold(connection)
 
     def _admit(self, connection: Connection, heard: Heard, now_ms: int, cost: int = 1) -> None:
         """Count a frame against the rates and bounds of its peer, and queue it."""

@@ -40,7 +40,6 @@ from synapse.hub.reads import HistoryQuery, listed, read_ackers, read_history, r
 from synapse.hub.session_reads import lane_query, points_scan, read_lane, read_points
 from synapse.hub.threads import Keeper
 from synapse.hub.tokens import end_tokens
-from synapse.hub.whereabouts import say_presence
 from synapse.hub.work import Waiter
 from synapse.protocol.codec import Request, RequestId
 from synapse.protocol.codes import PROTOCOL_VERSION
@@ -306,8 +305,7 @@ class Requests:
 
         def begin() -> None:
             if subscription.has_presence and not subscription.is_ended:
-                feeds.presence[subscription] = None  # from here on: the diff of this very turn is in the snapshot
-                say_presence(self._turns, subscription)
+                self._turns.whereabouts.welcome(subscription)
             feeds.start(subscription)
 
         self._turns.after_release(begin)

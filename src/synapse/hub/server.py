@@ -39,8 +39,9 @@ from synapse.journal.reader import JournalReader
 from synapse.journal.recovery import Recovered, recover, verify_older
 
 TICK_S: Final = 0.25
-GC_THRESHOLD: Final = 50_000
-"""Allocations between collections of the youngest generation: a turn makes thousands of objects and no cycles."""
+GC_THRESHOLDS: Final = (5_000, 4, 100)
+"""Allocations between collections of the youngest generation, and how many of these between those of the older ones: a
+turn makes thousands of objects and no cycles, and a collection of many young ones holds up everybody for long."""
 
 
 def run(settings: Settings) -> int:
@@ -64,7 +65,7 @@ def _run(settings: Settings, supervisor: Supervisor) -> int:
         return _refuse(error, supervisor)
     gc.collect()
     gc.freeze()  # the replayed state lives as long as the process: collections need not walk it again
-    gc.set_threshold(GC_THRESHOLD)
+    gc.set_threshold(*GC_THRESHOLDS)
     with contextlib.closing(recovered.journal):
         try:
             token = rendezvous.ensure_token(settings.home, settings.token_file)
@@ -188,7 +189,7 @@ class _Hub:
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stopped.set)
         try:
-            await listeners.listen()
+            listeners.listen()
             self._say_ready(listeners)
             self._verify_older()
             ticking = asyncio.create_task(self._tick())

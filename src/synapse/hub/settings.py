@@ -182,7 +182,12 @@ _LIMIT_ROWS: Final[dict[str, tuple[str, int, int]]] = {
     "outbox_bytes_max": ("Bytes that wait for one connection.", 64 * 1024, 1 << 30),
     "rate_agent_per_s": ("Requests a second of one agent; each 8 KiB of one count as one more.", 1, 1_000_000_000),
     "rate_agent_burst": ("Requests of one agent at once.", 1, 1_000_000_000),
-    "rate_host_per_s": ("Requests a second from one host, counted in the same way.", 1, 1_000_000_000),
+    "rate_host_per_s": (
+        "Requests a second from one host, counted in the same way; a new connection counts as 16, a control frame or a "
+        "piece of a message as one.",
+        1,
+        1_000_000_000,
+    ),
     "rate_host_burst": ("Requests from one host at once.", 1, 1_000_000_000),
 }
 

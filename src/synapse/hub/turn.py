@@ -55,7 +55,7 @@ from synapse.hub.signals import OK, Signals
 from synapse.hub.space import Space
 from synapse.hub.threads import Store, commit
 from synapse.hub.waiting import Waiting
-from synapse.hub.whereabouts import tell_presence
+from synapse.hub.whereabouts import Whereabouts
 from synapse.hub.work import Totals, Turn, Work
 from synapse.protocol.codec import Request, RequestId, encode_error, encode_reply
 from synapse.protocol.codes import CLOSE_REVOKED
@@ -126,6 +126,7 @@ class Turns:
         self.events_at_start = 0
         self.peers = Peers(self, rules.limits, clock, self._let_go)
         self.waiting = Waiting(self)
+        self.whereabouts = Whereabouts(self, loop)
         self.disk = Disk(self, store.reader)
         self.leasing = Leasing(self)
         self.space = Space(self, store.writer)
@@ -513,8 +514,7 @@ class Turns:
         for connection, keys in receivers.items():
             if not connection.is_closed:
                 self.feeds.hand_out(connection, told, keys, (), before)
-        if self.state.soft.presence.changed:
-            tell_presence(self)
+        self.whereabouts.tell()
         for connection, payload in turn.notices:
             if not connection.is_closed and not connection.is_stuck:
                 connection.wire.write(connection.wire.frame(payload))

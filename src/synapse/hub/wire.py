@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 BUFFER_BYTES: Final = 16 * 1024
 """One buffer for all connections: a larger read of tiny frames would hold the loop for too long."""
-CONTROL_BURST: Final = 50
+CONTROL_BURST: Final = 20
 CONTROL_PER_S: Final = 10
 PING_AFTER_S: Final = 20.0
 PONG_WITHIN_S: Final = 20.0
@@ -188,13 +188,14 @@ class LinePeer(Peer):
         self._is_skipping = False
         transport = self._transport
         assert transport is not None
-        uid = peer_uid(transport.get_extra_info("socket"))
-        refusal = self._listeners.refusal(f"uid:{uid}", is_owner=uid == os.getuid())
+        raw = transport.get_extra_info("socket")
+        uid, host = peer_uid(raw), peer_user(raw)
+        refusal = self._listeners.refusal(host, is_owner=uid == os.getuid())
         if refusal is not None:
             self.write(self.frame(encode_error(None, 0, refusal)))
             self._finish()
             return
-        self.connection = self._listeners.admit(self, host=f"uid:{uid}", uid=uid)
+        self.connection = self._listeners.admit(self, host=host, uid=uid)
 
     def _receive(self, data: bytes) -> None:
         connection = self.connection
@@ -402,6 +403,7 @@ class WebPeer(Peer):
             if data[at] == PLAIN_TEXT and not self._fragments:
                 self._hear_text(connection, unmasked(data, frame))
             else:
+                peers.charge(connection, now_ms)
                 protocol.receive_data(data[at:end])
                 self._take_events(protocol, connection)
             if self._is_closing:
@@ -513,6 +515,19 @@ class WebPeer(Peer):
         if self._transport.can_write_eof():
             with contextlib.suppress(OSError, RuntimeError):
                 self._transport.write_eof()
+
+
+def peer_host(raw: socket.socket) -> str:
+    """The address of the host on the other end; `?` for one that is gone already."""
+    try:
+        return str(raw.getpeername()[0])
+    except OSError:
+        return "?"
+
+
+def peer_user(raw: socket.socket) -> str:
+    """What stands for the host on the other end of a Unix socket."""
+    return f"uid:{peer_uid(raw)}"
 
 
 def peer_uid(raw: socket.socket) -> int:
