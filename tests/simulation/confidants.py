@@ -28,6 +28,7 @@ class Confidant:
     name: str
     world: "World"
     _chance: Random
+    _terms: Callable[..., Terms]
     mark: Callable[[], str]
     keyed: Callable[..., Awaitable[Any]]
     pause: Callable[[float], Awaitable[None]]
@@ -94,7 +95,7 @@ class Confidant:
     async def hold_in_secret(self, process: "Process") -> None:
         """A lease in a private room, of paths that others want too."""
         if place := self._my_place(rooms_only=True):
-            task, terms = self._word("t"), Terms(folds_case=False)
+            task, terms = self._word("t"), self._terms()
             paths = self._chance.choice(((), ("a",), ("e/f", "f/e")))
             tree = "box:/repo" if paths else None
             wait = self._chance.choice((0.0, 8.0))
@@ -186,7 +187,7 @@ class Confidant:
             lambda: client.who(room),
             lambda: self.keyed(client, command, Sent),
             lambda: self.keyed(client, PutValue(key="a/pry", value=value, room=room), ValueInfo),
-            lambda: client.claim("pry", room=room, ttl=5.0, terms=Terms(folds_case=False)),
+            lambda: client.claim("pry", room=room, ttl=5.0, terms=self._terms()),
         )
         await self._chance.choice(tries)()
 

@@ -189,6 +189,7 @@ class SimulatedHub:
         """Replay what is on the disk, and open the doors."""
         assert self.life is None, "one hub at a time"
         self.lives += 1
+        self._has_committed = False  # of a commit that the hub before was not told of
         journal, loop = self.journal, self._loop
         journal.open_again()
         state = self._replay.start()

@@ -25,6 +25,7 @@ class Trader:
     name: str
     world: "World"
     _chance: Random
+    _terms: Callable[..., Terms]
     mark: Callable[[], str]
     keyed: Callable[..., Awaitable[Any]]
     pause: Callable[[float], Awaitable[None]]
@@ -59,7 +60,7 @@ class Trader:
         """A lease with units of what somebody lends."""
         client, task = process.client, f"job{self._chance.randrange(12)}"
         pools, wait = {self._chance.choice(LENT): 1}, self._chance.choice((0.0, 10.0))
-        lease = await client.claim(task, ttl=8.0, wait=wait, pools=pools, terms=Terms(folds_case=False))
+        lease = await client.claim(task, ttl=8.0, wait=wait, pools=pools, terms=self._terms())
         await self.pause(5.0)
         if self._chance.random() < 0.8:
             await client.release(task, epoch=lease.epoch)
