@@ -160,6 +160,7 @@ class Agent(Sharer, Planner, Asker, Worker, Correspondent, Confidant, Trader):
         self.is_settled = False
         self._chance = Random(f"{world.seed}/{self.name}")
         self._is_choosy = number % 7 == 4
+        self._takes_ahead = number % 3 == 1
         self._follows = self._chance.sample(CHANNELS, 2) if number % 3 == 0 else []
         self._actions, self._weights = zip(*self._repertoire().items(), strict=True)
 
@@ -305,35 +306,50 @@ class Agent(Sharer, Planner, Asker, Worker, Correspondent, Confidant, Trader):
         self.memory.heard, self.memory.cursor = seq, message.cursor
 
     async def _work_inbox(self, process: Process) -> None:
-        client = process.client
         while True:
+            is_ahead = self._takes_ahead and self._chance.random() < 0.3
             try:
-                wait, directed = (
-                    self._chance.choice((0.0, 10.0, 30.0, 30.0)),
-                    self._is_choosy and not self.world.is_calm,
-                )
-                taken = await client.take(wait=wait, directed_only=directed)
+                await (self._take_ahead(process) if is_ahead else self._take_one(process))
             except (Rejected, RequestTimeout):
                 await self.pause(1.0)
-                continue
-            if taken is None:
-                await self.pause(1.0)
-                continue
-            await self.attempt(self.may_leave_its_role(client, taken.message.channel))
-            is_slow = not self.world.is_calm and self._chance.random() < 0.02
-            await asyncio.sleep(self._chance.uniform(25.0, 45.0) if is_slow else self._chance.uniform(0.0, 0.5))
-            is_patient = self.world.is_calm or self._chance.random() < (0.3 if self.number % 10 == 3 else 0.9)
-            if is_patient:
-                await self.attempt(self._ack(client, taken))
-            elif self._chance.random() < 0.1:
-                process.die()
-                raise Crash
 
-    async def _ack(self, client: Client, taken: replies.Taken) -> None:
-        await client.ack(taken.message.id)
-        if taken.message.kind != "system":
+    async def _take_one(self, process: Process) -> None:
+        wait = self._chance.choice((0.0, 10.0, 30.0, 30.0))
+        taken = await process.client.take(wait=wait, directed_only=self._is_choosy and not self.world.is_calm)
+        if taken is None:
+            await self.pause(1.0)
+        else:
+            await self._deal_with(process, taken.message)
+
+    async def _take_ahead(self, process: Process) -> None:
+        """Be lent several at a time, until there is nothing for a while or it is enough."""
+        most, directed = self._chance.choice((1, 3, 8)), self._is_choosy and not self.world.is_calm
+        async with process.client.deliveries(most, directed_only=directed) as feed:
+            for _ in range(self._chance.randint(1, 40)):
+                try:
+                    async with asyncio.timeout(20.0):
+                        lent = await anext(feed)
+                except TimeoutError:
+                    return
+                await self._deal_with(process, lent.message)
+
+    async def _deal_with(self, process: Process, message: Message) -> None:
+        client = process.client
+        await self.attempt(self.may_leave_its_role(client, message.channel))
+        is_slow = not self.world.is_calm and self._chance.random() < 0.02
+        await asyncio.sleep(self._chance.uniform(25.0, 45.0) if is_slow else self._chance.uniform(0.0, 0.5))
+        is_patient = self.world.is_calm or self._chance.random() < (0.3 if self.number % 10 == 3 else 0.9)
+        if is_patient:
+            await self.attempt(self._ack(client, message))
+        elif self._chance.random() < 0.1:
+            process.die()
+            raise Crash
+
+    async def _ack(self, client: Client, message: Message) -> None:
+        await client.ack(message.id)
+        if message.kind != "system":
             return
-        note = msgspec.json.decode(bytes(taken.message.body))
+        note = msgspec.json.decode(bytes(message.body))
         task, room = note.get("task"), note.get("room")
         if note["type"] == "lease.offered" and not self.world.is_calm:
             lease = await client.claim(task, ttl=20.0, room=room, terms=self._terms())

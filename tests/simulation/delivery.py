@@ -116,6 +116,7 @@ class Mailroom:
         self._fates: dict[tuple[str, int], Past] = defaultdict(Past)
         self._dead: dict[str, Past] = defaultdict(Past)
         self._dead_of: dict[str, Past] = defaultdict(Past)
+        self._ahead: dict[int, int] = {}
         self._sent: dict[int, tuple[str, tuple[str, ...]]] = {}
         self._clock = clock
         self._names = names
@@ -134,7 +135,7 @@ class Mailroom:
                 asked.acks.update((agent, seq) for seq in ids)
                 if body.get("all"):
                     asked.acks_of_all.add(agent)
-            case "inbox.take" if body.get("directed_only"):
+            case "inbox.take" | "feed.subscribe" if body.get("directed_only"):
                 asked.directed_only.add(agent)
             case "role.join" | "role.leave" | "role.delete":
                 asked.roles.add((kind, agent, body["role"]))
@@ -392,6 +393,19 @@ class Mailroom:
                 "acked came again", f"{reader} was handed {message}, which is not lent to it: {entry}", reader
             )
         entry.link = link
+
+    def take_ahead(self, link: int, most: int) -> None:
+        """A subscription takes so many messages at most on a connection."""
+        self._ahead[link] = most
+
+    def hand_out_ahead(self, reader: str, channel: str, message: int, link: int) -> None:
+        """The same, for a subscription: no more than it takes are lent on its connection. Raises `Violation`."""
+        self.hand_out(reader, channel, message, link)
+        since_ms = self._clock.now_ms - self._lend_ms
+        lent = [seq for _, seq, it in self._waiting_for(reader) if it.link == link and it.lent_ms > since_ms]
+        if len(lent) > self._ahead[link]:
+            raise Violation("lent too many", f"{reader} has {lent} on {link}, and takes {self._ahead[link]}", reader)
+        self._sometimes("several messages were lent ahead" if len(lent) > 1 else "a message was lent ahead")
 
     def lose(self, link: int) -> None:
         """The hub learned that a connection is gone: what was lent to it is free."""

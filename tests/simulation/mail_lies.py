@@ -105,6 +105,15 @@ def handed_to_another(hub: Paper) -> None:
     hub.ledger.mail.hand_out("ada", "@bob", message, 1)
 
 
+def too_many_ahead(hub: Paper) -> None:
+    request = hub.hear("bob", "feed.subscribe", {"take": 1})
+    hub.reply("bob", request, {"subscription": 1, "from_cursor": f"j:{hub.ledger.head}"})
+    for at in (1, 2):
+        message = letter(hub, f"ada-{at}", at)
+        hub.write("bob", MessageLent(agent=hub.ids["bob"], message=message, sender=hub.ids["ada"]))
+        hub.ledger.mail.hand_out_ahead("bob", "@bob", message, 1)
+
+
 def revived_without_asking(hub: Paper) -> None:
     message = dead(hub)
     hub.write("bob", MessageRevived(agent=hub.ids["bob"], message=message, recipient="bob", sender=hub.ids["ada"]))
@@ -411,6 +420,7 @@ MAIL_LIES: dict[Callable[[Paper], None], str] = {
     kept_past_its_date: "expired late",
     the_second_goes_first: "out of order",
     the_urgent_one_waits: "out of order",
+    too_many_ahead: "lent too many",
     handed_to_another: "acked came again",
     revived_without_asking: "unasked",
     revived_alive: "illegal step",

@@ -1,6 +1,7 @@
 """Who is not one of the crowd: an operator who takes leases away, and watchers of all that is told."""
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final
@@ -11,6 +12,7 @@ from tests.simulation.people import TOKEN, Answerer, let_in
 from tests.simulation.planners import OWN, SHARED, PlanFollower
 from tests.simulation.sharing import Follower
 from tests.simulation.terms import Violation
+from tests.simulation.workers import WORKED_ON
 
 from synapse.client.client import Client, Terms
 from synapse.protocol.notices import LeaseChanged
@@ -48,7 +50,10 @@ class Operator(Agent):
             await client.set_pool("gpu", self._chance.randint(2, 4))
         elif chance < 0.5:
             terms = Terms(preempt=True, claimant=self.world.somebody(self._chance), folds_case=False)
-            await client.claim(self._chance.choice(TASKS), ttl=10.0, paths=("a",), worktree=TREES[0], terms=terms)
+            if chance < 0.37:
+                await client.claim(self._chance.choice(TASKS), ttl=10.0, paths=("a",), worktree=TREES[0], terms=terms)
+            else:
+                await client.claim(self._chance.choice(self._worked_on()), ttl=10.0, terms=terms)
         elif chance < 0.65:
             task, room = self._chance.choice((*SHARED, *OWN)), self._chance.choice(("main", "main", "crew"))
             await client.update_task(task, self._chance.choice(("open", "done")), room=room, note=self.mark())
@@ -56,6 +61,12 @@ class Operator(Agent):
             await self._compare(client)
         else:
             await self._compact(client)
+
+    def _worked_on(self) -> Sequence[str]:
+        """Tasks under a lease whose holder kept a checkpoint, if there are any."""
+        live = {(it.ask.room_name, it.ask.task, it.ask.owner) for it in self.world.terms.live.values()}
+        runs = [run for run in self.world.ledger.records.newest(100) if run.is_fresh and run.room == "main"]
+        return [run.task for run in runs if run.task and ("main", run.task, run.owner) in live] or WORKED_ON[:3]
 
     async def _compact(self, client: Client) -> None:
         """What is old goes: of everything, or of messages alone."""

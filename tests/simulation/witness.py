@@ -247,6 +247,9 @@ class Witness:
             case "feed.subscribe":
                 self._ledger.archive.require_whole(question.agent, question.type, question.body, seq)
                 body, seq = question.body, int(reply["from_cursor"].partition(":")[2])
+                if body.get("take"):
+                    self._ledger.mail.take_ahead(link.number, body["take"])
+                    return
                 feeds = [_feed_of("value.changed", room) for room in body.get("values", ())]
                 feeds += [_feed_of("plan.changed", room) for room in body.get("plans", ())]
                 feeds += ["receipt.changed"] if body.get("receipts") else []
@@ -407,6 +410,10 @@ class Witness:
             case "message":
                 self._message(link.owner, body)
                 self._follow(link, kind, frame["seq"])
+            case "inbox.lent":
+                told = body["message"]
+                self._ledger.mail.hand_out_ahead(link.owner, told["channel"], int(told["id"][1:]), link.number)
+                self._message(link.owner, told)
             case "signal":
                 self._ledger.market.told(link.owner, link.number, body)
             case "receipt.changed":
