@@ -87,6 +87,13 @@ SIMULATED_FAULTS = [
         _TESTS,
     ),
     Fault(
+        "a subscription is lent one message more than it takes",
+        "hub/takes.py",
+        "        return len(held) < most and",
+        "        return len(held) <= most and",
+        _TESTS,
+    ),
+    Fault(
         "a letter that is revived is not lent for the first time",
         INBOXES,
         "entry.expires_at_ms = False, 0, None, None, None\n",
