@@ -129,6 +129,13 @@ SIMULATED_FAULTS = [
         _TESTS,
     ),
     Fault(
+        "questions are not compacted",
+        "core/retention.py",
+        '    "question": QUESTIONS,\n',
+        "",
+        _TESTS,
+    ),
+    Fault(
         "a floor is one too low",
         "core/retention.py",
         "                self.floors[name] = max(seq, self.floors.get(name, 0))",

@@ -18,6 +18,7 @@ from tests.simulation.virtual_time import VirtualLoop
 
 from synapse.core.delivery_events import DeliveryEvent, MessagesDisowned
 from synapse.core.events import Event, LeaseHandedOff, LeaseOffered, LeaseQueued, MessagePosted, MessageSent, Recorded
+from synapse.core.question_events import QuestionAsked, QuestionEvent
 from synapse.core.retention import KEEP_MS_MIN
 from synapse.core.retention_events import JournalCompacted
 from synapse.core.state import State, encode_state
@@ -28,9 +29,10 @@ from synapse.journal.interface import Pages
 from synapse.protocol.replies import JournalBackedUp, JournalVerified
 
 Json: TypeAlias = dict[str, Any]
-MESSAGES, LEASES, VALUES = "messages", "leases", "values"
+MESSAGES, LEASES, VALUES, QUESTIONS = "messages", "leases", "values", "questions"
 AGE_MS: Final = 4 * 60 * 1000
 """How old something is when it goes. The keeper is told another time than it is: the hub keeps all for a day."""
+READ_BY: Final = {"re": "receipts", "kv": "values", "qu": "questions"}
 READS: Final = {"history.read": "before", "feed.subscribe": "since"}
 
 
@@ -52,7 +54,7 @@ class Archive:
         self._floors: dict[str, int] = defaultdict(int)
         self._planned: dict[int, tuple[set[int], int, dict[str, int], dict[str, int]]] = {}
         self._past: dict[str, Past] = defaultdict(Past)
-        self._ids = {"in": names, "re": names, "kv": rooms, "ch": channels}
+        self._ids = {"in": names, "re": names, "kv": rooms, "qu": rooms, "ch": channels}
         self._sometimes = sometimes
 
     # The fold.
@@ -112,13 +114,17 @@ class Archive:
         for stream, seq in floors.items():
             self._past[stream].become(entry.seq, seq)
         self._sometimes("the journal was compacted")
+        if any(stream.startswith("questions ") for stream in floors):
+            self._sometimes("the journal was compacted, and questions too")
 
     def _stream_of(self, key: str) -> str:
         prefix, _, number = key.partition("/")
         if prefix not in self._ids:
             return key
         name = self._ids[prefix][int(number)]
-        return {"in": f"@{name}", "re": f"receipts {name}", "kv": f"values {name}"}.get(prefix, name)
+        if prefix == "in":
+            return f"@{name}"
+        return f"{READ_BY[prefix]} {name}" if prefix in READ_BY else name
 
     def drop(self, seqs: Iterable[int]) -> None:
         """These rows have no body any more. Raises `Violation`."""
@@ -176,6 +182,10 @@ def _kinds_of(event: Event) -> frozenset[str]:
             return frozenset({MESSAGES})
         case ValuePut() | ValueDeleted() | ValueExpired() | ValueTransferred() | ValuesCleared():
             return frozenset({VALUES})
+        case QuestionAsked():
+            return frozenset({QUESTIONS})
+        case _ if isinstance(event, QuestionEvent):
+            return frozenset({QUESTIONS, MESSAGES} if event.deliveries else {QUESTIONS})
         case _ if type(event).__name__.startswith("Lease"):
             return frozenset({LEASES})
         case _:
@@ -197,6 +207,9 @@ def _streams_of(event: Event) -> list[str]:
             return []
         case ValuePut() | ValueDeleted() | ValueExpired() | ValueTransferred() | ValuesCleared():
             return [f"values {event.room_name}"]
+        case _ if isinstance(event, QuestionEvent):
+            mail = () if isinstance(event, QuestionAsked) else event.deliveries
+            return [f"questions {event.room_name}", *(f"@{it.name}" for it in mail)]
         case _ if type(event).__name__.startswith("Lease"):
             return [LEASES]
         case _:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 DAY_MS: Final = 24 * 3600 * 1000
+COMPACTED: Final = ("messages", "questions", "leases", "values")
 
 
 class Operator(Agent):
@@ -70,7 +71,7 @@ class Operator(Agent):
 
     async def _compact(self, client: Client) -> None:
         """What is old goes: of everything, or of messages alone."""
-        kinds = self._chance.choice((("messages", "leases", "values"), ("messages",)))
+        kinds = self._chance.choice((COMPACTED, COMPACTED[:2], COMPACTED[:1]))
         try:
             async with asyncio.timeout(60.0):
                 await client.compact_journal(dict.fromkeys(kinds, DAY_MS))

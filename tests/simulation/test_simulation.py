@@ -143,6 +143,7 @@ SOMETIMES: Final = (
     "the hub was killed",
     "the hub was stopped and went on",
     "the journal was compacted",
+    "the journal was compacted, and questions too",
     "the wall clock was set",
     "two connections used one key at once",
     "what broke off waited for its date",
