@@ -128,6 +128,18 @@ def test_an_operator_takes_it_away_for_somebody(hub: RealHub) -> None:
     assert refused["error"]["code"] == "not_permitted"
 
 
+@pytest.mark.parametrize(("role", "code"), [("agent", 77), ("human", 0), ("admin", 0)])
+def test_whose_token_is_of_a_person_takes_it_away_from_anywhere(hub: RealHub, role: str, code: int) -> None:
+    claim(hub, "ada", "T1")
+    token = hub.home / "carried"
+    hub.json("token", "create", "--role", role, "--out", str(token))
+    there = ["--uri", hub.websocket, "--token-file", str(token), "--name", "bob"]
+    answer = hub.json(*there, "claim", "T1", "--preempt", code=code)
+    assert (answer.get("owner"), answer.get("error", {}).get("code")) == (
+        ("bob", None) if code == 0 else (None, "not_permitted")
+    )
+
+
 def test_a_room_of_its_own(hub: RealHub) -> None:
     hub.json("--name", "ada", "room", "create", "lab")
     assert claim(hub, "ada", "T1", "--room", "lab")["room"] == "lab"

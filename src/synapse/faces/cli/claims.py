@@ -36,9 +36,11 @@ def claim(call: Call) -> int:
     require_quoted(parsed.arguments[1:], "synapse claim TASK")
     body, key = claim_body(call, parsed.arguments[0]), parsed.text("idem_key")
     if parsed.has("preempt"):
-        call.open_as(who).await_welcome()  # so that the agent exists
+        link = call.open_as(who)  # so that the agent exists
         body |= {"preempt": True, "claimant": who.name, "wait_ms": 0}
-        lease = call.open_as_operator().ask("lease.claim", body, idem_key=key)
+        if link.await_welcome().get("role") != "human":  # who may by its token needs nobody else
+            link = call.open_as_operator()
+        lease = link.ask("lease.claim", body, idem_key=key)
     else:
         lease = Claim(call, body, key).grant().lease
     call.show(lease, described(lease))

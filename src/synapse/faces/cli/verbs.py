@@ -152,7 +152,7 @@ VERBS = {
             "Get the lease of a task, with all that is asked for or nothing; claimed again, it is renewed.",
             *_SCOPE,
             *_TIMES,
-            Option("preempt", FLAG, "", "Take away what stands in the way (operator)."),
+            Option("preempt", FLAG, "", "Take away what stands in the way (operator, or a token of the role human)."),
             Option("idem-key", TEXT, "K", "Claim once, however often this key is used."),
         ),
         Verb(
