@@ -80,7 +80,7 @@ class Asker:
             more["on_deadline"] = chance.choice((None, None, "expire"))
         more["free"] = chance.random() < 0.3
         more["priority"] = chance.choice(("low", "normal", "normal", "high", "urgent"))
-        more["tags"] = (SLOW,) if "deadline_ms" not in more and chance.random() < 0.5 else ()
+        more["tags"] = (SLOW,) if "deadline_ms" not in more and chance.random() < 0.8 else ()
         return AskQuestion(title=self.mark(), question="and why?", options=options, **more)
 
     async def ask(self, process: "Process") -> None:
