@@ -132,7 +132,7 @@ def test_what_is_not_understood_is_refused_with_its_place(tmp_path: Path, config
 )
 def test_a_variable_of_no_limit_is_refused(tmp_path: Path, variable: str, words: str) -> None:
     with pytest.raises(SettingsRefused, match=words) as caught:
-        load(tmp_path, **{variable: "500"})
+        load_settings({}, {"SYNAPSE_HOME": str(tmp_path), variable: "500"})
     assert caught.value.exit_code == 78
 
 
