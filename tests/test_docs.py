@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROTOCOL = ROOT / "PROTOCOL.md"
 ERRORS_PAGE = ROOT / "docs" / "reference" / "errors.md"
 BAD_INPUT_PAGE = ROOT / "docs" / "reference" / "bad-input.md"
+PERFORMANCE_PAGE = ROOT / "docs" / "performance.md"
 CLIENT_PAGE = ROOT / "docs" / "reference" / "client.md"
 
 LINK = re.compile(r"\[[^\]\n]+\]\(([^)\s]+)\)")
@@ -273,3 +274,13 @@ def test_every_method_of_the_client_has_its_row_with_all_its_arguments() -> None
     told = methods_of_the_page()
     assert sorted(real.keys() ^ told.keys()) == []
     assert {name: told[name] for name in real if told[name] != real[name]} == {}
+
+
+# the benchmarks
+
+
+def test_every_gate_is_in_the_table_of_gates() -> None:
+    rows = [set(re.findall(r"[\w-]+", row[0])) for row in rows_of(section_of(text_of(PERFORMANCE_PAGE), "Gates"))]
+    promised = re.findall(r'Gate\(\s*"([^"]+)",\s*"[^"]+",\s*AT_', text_of(ROOT / "benchmarks" / "gates.py"))
+    assert len(promised) > 30
+    assert [name for name in promised if not any(set(re.findall(r"[\w-]+", name)) <= row for row in rows)] == []

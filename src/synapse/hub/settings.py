@@ -262,8 +262,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         name="retention",
         kind="retention",
         default={},
-        doc='How long is kept what is older, at least `1d`, by kind or channel: `messages = "30d"`, `leases = "7d"`, '
-        '`values = "90d"`, `"main:general" = "all"`. The hub drops the rest once a day; what is not named is kept.',
+        doc="How long is kept what is older, at least `1d`, by kind (`messages`, `leases`, `values`, `plan`, "
+        '`sessions`, `questions`, `files`) or channel: `messages = "30d"`, `"main:general" = "all"`. The hub drops the rest once a '
+        "day; what is not named is kept.",
         key="retention",
     ),
     _row("allowed_hosts", "texts", (), "Further values of the Host header to answer; separated by commas."),
