@@ -263,8 +263,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         kind="retention",
         default={},
         doc="How long is kept what is older, at least `1d`, by kind (`messages`, `leases`, `values`, `plan`, "
-        '`sessions`, `questions`, `files`) or channel: `messages = "30d"`, `"main:general" = "all"`. The hub drops the rest once a '
-        "day; what is not named is kept.",
+        '`sessions`, `questions`, `files`) or channel: `messages = "30d"`, `"main:general" = "all"`. The hub drops '
+        "the rest once a day; what is not named is kept.",
         key="retention",
     ),
     _row("allowed_hosts", "texts", (), "Further values of the Host header to answer; separated by commas."),
