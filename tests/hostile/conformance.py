@@ -26,8 +26,14 @@ from synapse.testing import TOKEN, MemoryHub
 
 COMPRESSION: Final = ("12.*", "13.*")
 """Cases of permessage-deflate, which neither server agrees to."""
-ROOMY: Final = Limits(frame_bytes_max=17 << 20, fragments_max=1 << 17, outbox_bytes_max=64 << 20)
-"""The largest case sends 16 MiB in one message; another one 65 536 fragments."""
+ROOMY: Final = Limits(
+    frame_bytes_max=17 << 20,
+    fragments_max=1 << 17,
+    outbox_bytes_max=64 << 20,
+    rate_host_per_s=10**9,
+    rate_host_burst=10**9,
+)
+"""The largest case sends 16 MiB in one message; another one 65 536 fragments, each of which counts against a rate."""
 AT_ONCE: Final = 4
 
 

@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from tests.hub.conftest import Voice, direct, error_of, operator, reply_of, text_of, voice
+from tests.hub.conftest import Voice, direct, error_of, operator, reply_of, slow_reader, steps, text_of, voice
 
 from synapse.core.state import digest
 from synapse.protocol.commands import (
@@ -20,6 +20,8 @@ from synapse.protocol.delivery_replies import DeadPage, Dropped, Receipts, Resen
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import PresenceChanged, ReceiptChanged
 from synapse.protocol.replies import Acked, AgentInfo, Agents, Sent, Subscribed, Taken, Unsubscribed
+from synapse.protocol.role_commands import JoinRole, LeaveRole
+from synapse.protocol.role_replies import RoleChanged
 from synapse.testing import MemoryHub
 
 
@@ -157,6 +159,51 @@ async def test_a_letter_that_its_reader_revives_is_handed_to_who_waits() -> None
         other = await voice(hub, "bob")
         assert (await other.ask(ResendDead(id=sent.id), Resent)).to == ("bob",)
         assert reply_of(await bob.answer(waiting), Taken).message.id == sent.id
+
+
+async def test_a_sender_that_gave_a_letter_up_is_not_told_of_lends_of_before() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        sent = await ada.ask(dated(hub, "x", "bob"), Sent)
+        await bob.ask(TakeInbox(), Taken)
+        await hub.advance(2_000)
+        assert (await ada.ask(GetReceipt(id=sent.id), Receipts)).recipients[0].lends == 1
+        await ada.ask(DropDead(ids=(sent.id,), sent=True), Dropped)
+        await bob.ask(ResendDead(id=sent.id), Resent)
+        await bob.ask(TakeInbox(), Taken)
+        await bob.ask(AckInbox(ids=(sent.id,)), Acked)
+        (found,) = (await ada.ask(GetReceipt(id=sent.id), Receipts)).recipients
+        assert (found.state, found.lends) == ("gone", None), "how often it was lent is not known any more"
+
+
+@pytest.mark.parametrize("how", ["left", "acked"])
+async def test_what_went_elsewhere_while_it_was_read_is_not_handed_out(how: str) -> None:
+    async with MemoryHub() as hub:
+        ada, bob, eve = await voice(hub), await voice(hub, "bob"), await voice(hub, "eve")
+        for member in (bob, eve):
+            await member.ask(JoinRole(role="reviewer"), RoleChanged)
+        sent = await ada.ask(SendMessage(body=direct("x").body, target="role:reviewer"), Sent)
+        await hub.restart()
+        bob, eve, again = await voice(hub, "bob"), await voice(hub, "eve"), await voice(hub, "bob")
+        reader = slow_reader(hub)
+        asked = await bob.say(TakeInbox())
+        await steps()
+        if how == "left":
+            await again.ask(LeaveRole(role="reviewer"), RoleChanged)
+        else:
+            await again.ask(AckInbox(ids=(sent.id,)), Acked)
+        reader.finish()
+        refused = error_of(await bob.answer(asked))
+        assert (refused.code, refused.facts) == ("deadline", {"id": sent.id})
+        waiting = await eve.say(TakeInbox())
+        await steps()
+        if reader.jobs:
+            reader.finish()
+        answer = await eve.answer(waiting)
+        if how == "left":
+            assert reply_of(answer, Taken).message.id == sent.id
+        else:
+            assert error_of(answer).code == "deadline"
 
 
 async def test_dead_letters_survive_a_restart_of_the_hub_and_its_dates_hold() -> None:

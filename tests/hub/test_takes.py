@@ -1,7 +1,8 @@
 """Subscriptions that take: what comes is lent ahead, in order, within bounds, and to one connection at a time."""
 
 import msgspec
-from tests.hub.conftest import Voice, direct, error_of, message, operator, text_of, voice
+import pytest
+from tests.hub.conftest import Voice, direct, error_of, message, operator, slow_reader, steps, text_of, voice
 
 from synapse.protocol.commands import (
     AckInbox,
@@ -140,6 +141,32 @@ async def test_what_is_read_from_disk_comes_before_what_came_later() -> None:
         await ada.say(direct("four", "bob"))
         await ada.say(direct("five", "bob"))
         assert await texts(bob) == ["one", "two", "three", "four", "five"]
+
+
+@pytest.mark.parametrize("how", ["left", "acked"])
+async def test_what_went_elsewhere_while_it_was_read_is_not_lent_here_too(how: str) -> None:
+    async with MemoryHub() as hub:
+        ada, bob, eve = await voice(hub), await voice(hub, "bob"), await voice(hub, "eve")
+        for member in (bob, eve):
+            await member.ask(JoinRole(role="build"), RoleChanged)
+        sent = await ada.ask(message("for the role", "role:build"), Sent)
+        await hub.restart()
+        bob, eve, again = await voice(hub, "bob"), await voice(hub, "eve"), await voice(hub, "bob")
+        reader = slow_reader(hub)
+        await bob.say(Subscribe(take=1))
+        await steps()
+        assert reader.jobs, "it is lent, and read from disk"
+        if how == "left":
+            await again.ask(LeaveRole(role="build"), RoleChanged)
+        else:
+            await again.ask(AckInbox(ids=(sent.id,)), Acked)
+        reader.finish()
+        assert await texts(bob) == []
+        await eve.say(Subscribe(take=1))
+        await steps()
+        if reader.jobs:
+            reader.finish()
+        assert await texts(eve) == (["for the role"] if how == "left" else [])
 
 
 async def test_long_messages_come_turn_by_turn_and_the_outbox_keeps_its_bound() -> None:

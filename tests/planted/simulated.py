@@ -1,8 +1,9 @@
-"""One-line faults in questions, sessions and lanes that an hour of the simulation finds."""
+"""One-line faults that an hour of the simulation finds."""
 
 from tests.planted.fault import Fault
 
 ASKING, LANES = "core/asking.py", "core/lanes.py"
+INBOXES, REFUSALS = "core/inboxes.py", "core/refusals.py"
 _TESTS = ("tests/simulation/test_simulation.py",)
 
 SIMULATED_FAULTS = [
@@ -55,6 +56,97 @@ SIMULATED_FAULTS = [
         LANES,
         "    others = tuple(side for side in (lane.sender, lane.receiver) if side != by.agent)",
         "    others = tuple(side for side in (lane.sender, lane.receiver) if side == by.agent)",
+        _TESTS,
+    ),
+    Fault(
+        "the least urgent message goes first",
+        INBOXES,
+        "for rank, priority in enumerate(reversed(PRIORITIES))}",
+        "for rank, priority in enumerate(PRIORITIES)}",
+        _TESTS,
+    ),
+    Fault(
+        "a message outlives its date",
+        INBOXES,
+        "while self.heap and self.heap[0][0] <= at_ms and most > 0:",
+        "while self.heap and self.heap[0][0] <= at_ms - 200_000 and most > 0:",
+        _TESTS,
+    ),
+    Fault(
+        "who sent a message gets no receipt of its lend",
+        INBOXES,
+        "            sender = None if entry.lends else entry.sender\n",
+        "            sender = None\n",
+        _TESTS,
+    ),
+    Fault(
+        "who leaves a role keeps what it was lent",
+        "hub/requests.py",
+        "            if lend.agent == role:\n",
+        "            if lend.agent != role:\n",
+        _TESTS,
+    ),
+    Fault(
+        "a subscription is lent one message more than it takes",
+        "hub/takes.py",
+        "        return len(held) < most and",
+        "        return len(held) <= most and",
+        _TESTS,
+    ),
+    Fault(
+        "a letter that is revived is not lent for the first time",
+        INBOXES,
+        "entry.expires_at_ms = False, 0, None, None, None\n",
+        "entry.expires_at_ms = False, 1, None, None, None\n",
+        _TESTS,
+    ),
+    Fault(
+        "a refusal names who holds a path in secret",
+        REFUSALS,
+        "    if room is None or ask.agent == by.agent or may_see(room, by):\n",
+        "    if room is not None:\n",
+        _TESTS,
+    ),
+    Fault(
+        "a list of leases names those of private rooms",
+        "core/lease_answers.py",
+        "        if may_see(state.rooms.by_id[lease.ask.room], by)\n",
+        "        if lease.ask.room\n",
+        _TESTS,
+    ),
+    Fault(
+        "who follows leases hears of those in private rooms",
+        "core/topics.py",
+        "for room in rooms if may_see(room, by))]",
+        "for room in rooms)]",
+        _TESTS,
+    ),
+    Fault(
+        "a compaction forgets what stands behind a key",
+        "core/retention.py",
+        "        yield from range(remembered.seq, remembered.seq + remembered.count)\n",
+        "        yield from range(remembered.seq + 1, remembered.seq + remembered.count)\n",
+        _TESTS,
+    ),
+    Fault(
+        "questions are not compacted",
+        "core/retention.py",
+        '    "question": QUESTIONS,\n',
+        "",
+        _TESTS,
+    ),
+    Fault(
+        "a floor is one too low",
+        "core/retention.py",
+        "                self.floors[name] = max(seq, self.floors.get(name, 0))",
+        "                self.floors[name] = max(seq - 1, self.floors.get(name, 0))",
+        _TESTS,
+    ),
+    Fault(
+        "a feed begins in what is not kept",
+        "core/retention.py",
+        "    if since < floor:\n",
+        "    if since < 0:\n",
         _TESTS,
     ),
 ]

@@ -8,15 +8,19 @@ A run that crashes says no goodbye. Whatever an agent is told is held against th
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from tests.simulation.confidants import Confidant
+from tests.simulation.correspondents import Correspondent, ReceiptFollower, going_on, is_past_its_date
 from tests.simulation.network import Learns, Link
 from tests.simulation.people import Asker
 from tests.simulation.planners import SHARED, Planner
 from tests.simulation.sharing import Sharer
 from tests.simulation.terms import Violation
+from tests.simulation.traders import Trader
 from tests.simulation.workers import Worker
 
 from synapse.client.calls import OutcomeUnknown, RequestTimeout
@@ -67,6 +71,8 @@ REFUSALS: Final = frozenset(
         "cycle",
         "not_empty",
         "already_answered",
+        "cursor_too_old",
+        "already_exists",
     }
 )
 """The lawful noes; any other code is a fault of the agent or of the hub."""
@@ -138,7 +144,7 @@ class Process:
             link.cut(Learns(self._chance.uniform(5.0, 60.0) if late else self._chance.uniform(0.0, 0.2), 0.0))
 
 
-class Agent(Sharer, Planner, Asker, Worker):
+class Agent(Sharer, Planner, Asker, Worker, Correspondent, Confidant, Trader):
     """One identity over all its runs. number: also decides what it is like."""
 
     def __init__(self, world: "World", number: int) -> None:
@@ -149,37 +155,42 @@ class Agent(Sharer, Planner, Asker, Worker):
         self.priority = {1: "high", 2: "low"}.get(number % 10, "normal")
         self.world = world
         self.runs = 0
+        self.sent: list[str] = []
+        self.receipts = ReceiptFollower(world, self.name) if number % 4 == 1 else None
         self.is_settled = False
         self._chance = Random(f"{world.seed}/{self.name}")
+        self._is_choosy = number % 7 == 4
+        self._takes_ahead = number % 3 == 1
         self._follows = self._chance.sample(CHANNELS, 2) if number % 3 == 0 else []
         self._actions, self._weights = zip(*self._repertoire().items(), strict=True)
 
     def _repertoire(self) -> dict[Callable[[Process], Awaitable[None]], float]:
-        return (
-            {
-                self.post: 24,
-                self.write: 12,
-                self.burst: 2,
-                self.write_to_all: 0.4,
-                self.read_history: 3,
-                self.hold: 30,
-                self.claim: 14,
-                self.show_old_epoch: 5,
-                self.ask_again: 3,
-                self.ask_twice: 3,
-                self.give_up_waiting: 3,
-                self.join_or_leave: 1,
-                self.put_value: 8,
-                self.count: 5,
-                self.read_values: 4,
-                self.give_value: 5,
-                self.remove_values: 2,
-                self.crash: 0.8,
-            }
-            | self.plan_repertoire()
-            | self.question_repertoire()
-            | self.work_repertoire()
-        )
+        actions: dict[Callable[[Process], Awaitable[None]], float] = {
+            self.post: 24,
+            self.write: 12,
+            self.burst: 2,
+            self.write_to_all: 0.4,
+            self.read_history: 3,
+            self.hold: 30,
+            self.claim: 14,
+            self.show_old_epoch: 5,
+            self.ask_again: 3,
+            self.ask_twice: 3,
+            self.give_up_waiting: 3,
+            self.join_or_leave: 1,
+            self.put_value: 8,
+            self.count: 5,
+            self.read_values: 4,
+            self.give_value: 5,
+            self.remove_values: 2,
+            self.crash: 0.8,
+        }
+        actions |= self.plan_repertoire() | self.question_repertoire() | self.work_repertoire()
+        return actions | self.mail_repertoire() | self.secret_repertoire() | self.trade_repertoire()
+
+    def twin(self) -> Process:
+        """A second connection of this agent."""
+        return Process(self.world, self, Random(self._chance.getrandbits(64)))
 
     def say(self, text: str) -> None:
         """For the story."""
@@ -221,7 +232,11 @@ class Agent(Sharer, Planner, Asker, Worker):
         async with process.client as client, asyncio.TaskGroup() as group:
             helpers = [group.create_task(self._work_inbox(process), name="inbox")]
             if self._follows:
-                helpers.append(group.create_task(self._listen(client), name="listen"))
+                helpers.append(group.create_task(going_on(lambda: self._listen(client), self.memory), name="listen"))
+            if self.receipts is not None:
+                helpers.append(
+                    group.create_task(going_on(partial(self.receipts.follow, client), self.receipts), name="receipts")
+                )
             await self._work(process)
             if self.world.is_calm:
                 await self._settle(client)
@@ -241,7 +256,7 @@ class Agent(Sharer, Planner, Asker, Worker):
         try:
             await action
         except Rejected as refusal:
-            if refusal.code not in REFUSALS:
+            if refusal.code not in REFUSALS and not is_past_its_date(refusal):
                 raise Violation("refused for nothing", f"{self.name}: {refusal}", self.name) from refusal
         except OutcomeUnknown:
             self.world.sometimes("an outcome was unknown")
@@ -252,9 +267,11 @@ class Agent(Sharer, Planner, Asker, Worker):
         """Everything converges: questions are answered, the feed has all, the inbox empties."""
         while self.memory.unknown:
             await self.attempt(self._ask_again(client))
-        ledger, entries = self.world.ledger, self.world.ledger.inboxes[self.name]
-        while any(not entry.is_dead for entry in entries.values()) or (
-            self._follows and ledger.next_of(self._keys(), self.memory.heard, self.memory.at) is not None
+        ledger = self.world.ledger
+        while (
+            not ledger.mail.is_at_rest(self.name)
+            or (self._follows and ledger.next_of(self._keys(), self.memory.heard, self.memory.at) is not None)
+            or (self.receipts is not None and self.receipts.due is not None)
         ):
             await asyncio.sleep(1.0)
         self.is_settled = True
@@ -289,29 +306,50 @@ class Agent(Sharer, Planner, Asker, Worker):
         self.memory.heard, self.memory.cursor = seq, message.cursor
 
     async def _work_inbox(self, process: Process) -> None:
-        client = process.client
         while True:
+            is_ahead = self._takes_ahead and self._chance.random() < 0.3
             try:
-                taken = await client.take(wait=self._chance.choice((0.0, 10.0, 30.0, 30.0)))
+                await (self._take_ahead(process) if is_ahead else self._take_one(process))
             except (Rejected, RequestTimeout):
                 await self.pause(1.0)
-                continue
-            if taken is None:
-                await self.pause(1.0)
-                continue
-            await asyncio.sleep(self._chance.uniform(0.0, 0.5))
-            is_patient = self.world.is_calm or self._chance.random() < (0.3 if self.number % 10 == 3 else 0.9)
-            if is_patient:
-                await self.attempt(self._ack(client, taken))
-            elif self._chance.random() < 0.1:
-                process.die()
-                raise Crash
 
-    async def _ack(self, client: Client, taken: replies.Taken) -> None:
-        await client.ack(taken.message.id)
-        if taken.message.kind != "system":
+    async def _take_one(self, process: Process) -> None:
+        wait = self._chance.choice((0.0, 10.0, 30.0, 30.0))
+        taken = await process.client.take(wait=wait, directed_only=self._is_choosy and not self.world.is_calm)
+        if taken is None:
+            await self.pause(1.0)
+        else:
+            await self._deal_with(process, taken.message)
+
+    async def _take_ahead(self, process: Process) -> None:
+        """Be lent several at a time, until there is nothing for a while or it is enough."""
+        most, directed = self._chance.choice((1, 3, 8)), self._is_choosy and not self.world.is_calm
+        async with process.client.deliveries(most, directed_only=directed) as feed:
+            for _ in range(self._chance.randint(1, 40)):
+                try:
+                    async with asyncio.timeout(20.0):
+                        lent = await anext(feed)
+                except TimeoutError:
+                    return
+                await self._deal_with(process, lent.message)
+
+    async def _deal_with(self, process: Process, message: Message) -> None:
+        client = process.client
+        await self.attempt(self.may_leave_its_role(client, message.channel))
+        is_slow = not self.world.is_calm and self._chance.random() < 0.02
+        await asyncio.sleep(self._chance.uniform(25.0, 45.0) if is_slow else self._chance.uniform(0.0, 0.5))
+        is_patient = self.world.is_calm or self._chance.random() < (0.3 if self.number % 10 == 3 else 0.9)
+        if is_patient:
+            await self.attempt(self._ack(client, message))
+        elif self._chance.random() < 0.1:
+            process.die()
+            raise Crash
+
+    async def _ack(self, client: Client, message: Message) -> None:
+        await client.ack(message.id)
+        if message.kind != "system":
             return
-        note = msgspec.json.decode(bytes(taken.message.body))
+        note = msgspec.json.decode(bytes(message.body))
         task, room = note.get("task"), note.get("room")
         if note["type"] == "lease.offered" and not self.world.is_calm:
             lease = await client.claim(task, ttl=20.0, room=room, terms=self._terms())
@@ -342,7 +380,7 @@ class Agent(Sharer, Planner, Asker, Worker):
         command = SendMessage(body=msgspec.Raw(msgspec.json.encode(text)), **where)  # type: ignore[arg-type]  # by name
         await self.keyed(client, command, replies.Sent)
 
-    async def keyed(self, client: Client, command: Command, kind: type[Reply]) -> None:
+    async def keyed(self, client: Client, command: Command, kind: type[Reply]) -> Any:
         """Ask under a key of our own, which is remembered when the outcome stays unknown."""
         key = f"{self._chance.getrandbits(64):016x}"
 
@@ -350,7 +388,7 @@ class Agent(Sharer, Planner, Asker, Worker):
             return other.request(command, kind, idem_key=same)
 
         try:
-            await again(client, key)
+            return await again(client, key)
         except OutcomeUnknown:
             self.memory.unknown.append(Repeat(key, again))
             raise
@@ -551,7 +589,7 @@ class Agent(Sharer, Planner, Asker, Worker):
 
     async def ask_twice(self, process: Process) -> None:
         """The same key over two connections of the same agent at once: one effect, one answer."""
-        twin = Process(self.world, self, Random(self._chance.getrandbits(64)))
+        twin = self.twin()
         key, text, channel = f"{self._chance.getrandbits(64):016x}", self._text(), self._chance.choice(CHANNELS)
         async with twin.client as other:
             both = await asyncio.gather(

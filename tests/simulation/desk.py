@@ -78,11 +78,12 @@ class Sheet:
 
 
 class Desk:
-    """All questions there ever were."""
+    """All questions there ever were. session_on: the latest open session of an agent that works on a task."""
 
     def __init__(self, terms: Terms, agenda: Agenda, sometimes: Callable[[str], None]) -> None:
         self.sheets: dict[int, Sheet] = {}
         agenda.questions_of = self._questions_of
+        self.session_on: Callable[[str, Place], str | None] = lambda _agent, _place: None
         self._terms = terms
         self._agenda = agenda
         self._sometimes = sometimes
@@ -138,7 +139,7 @@ class Desk:
             "room_name": body.get("room") or HOME, "question": body.get("question") or "",
             "options": tuple(body.get("options", ())), "free": bool(body.get("free")), "default": body.get("default"),
             "on_deadline": body.get("on_deadline") or ("expire" if body.get("default") is None else "default"),
-            "deadline_at_ms": None if span_ms is None else at_ms + span_ms, "session": body.get("session"),
+            "deadline_at_ms": None if span_ms is None else at_ms + span_ms, "session": self._session_of(actor, body),
             "priority": body.get("priority", "normal"), "tags": tuple(body.get("tags", ())), "task": body.get("task"),
         }  # fmt: skip
         is_same = msgspec.json.decode(event.context) == body.get("context")
@@ -153,6 +154,12 @@ class Desk:
             self._ask_for(sheet, sheet.place, body.get("epoch"))
         if event.moved != sheet.is_moved:
             raise Violation("altered", f"{seq} is {event}; that it moved its task is {sheet.is_moved}", actor)
+
+    def _session_of(self, actor: str, body: Json) -> str | None:
+        """The session that asks: the one that was named, else the asker's latest that works on the task."""
+        if body.get("session") is not None or body.get("task") is None:
+            return body.get("session")
+        return self.session_on(actor, (body.get("room") or HOME, body["task"]))
 
     def _ask_for(self, sheet: Sheet, place: Place, epoch: int | None) -> None:
         """What a question about a task must bring with it."""

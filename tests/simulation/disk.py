@@ -18,6 +18,7 @@ from tests.simulation.virtual_time import START_AT_MS
 from synapse.core.events import Row
 from synapse.errors import DiskFull, JournalError, StoreFailed
 from synapse.hub.threads import Done
+from synapse.journal.dropping import Dropped, Rule
 from synapse.journal.memory import MemoryJournal
 
 _Result = TypeVar("_Result")
@@ -26,14 +27,15 @@ _Result = TypeVar("_Result")
 class SimulatedJournal(MemoryJournal):
     """The rows that are on the disk; survives the hub.
 
-    on_durable: told of each transaction that is safe from here on. is_full: no room. failure: the next append fails,
-    and what it wrote is there nevertheless (`kept`) or is not (`lost`).
+    on_durable: told of each transaction that is safe from here on. on_dropped: told which rows have no body any more.
+    is_full: no room. failure: the next append fails; what it wrote is there nevertheless (`kept`) or is not (`lost`).
     """
 
     def __init__(self, on_durable: Callable[[Sequence[Row]], None]) -> None:
         super().__init__(at_ms=START_AT_MS)
         self.is_full = False
         self.failure: str | None = None
+        self.on_dropped: Callable[[Sequence[int]], None] = lambda seqs: None
         self._on_durable = on_durable
         self._has_reserve = True
         self._turns_of_room = 0
@@ -50,6 +52,14 @@ class SimulatedJournal(MemoryJournal):
             self._on_durable(rows)
         if failure is not None:
             raise StoreFailed("the disk failed; the next start replays the truth")
+
+    def drop(self, rule: Rule, after: int) -> Dropped:
+        """Drop the bodies of some rows. Raises `DiskFull`."""
+        if self.is_full:
+            raise DiskFull("no room is left")
+        done = super().drop(rule, after)
+        self.on_dropped([row.seq for row in self.rows(after + 1, done.seq) if not row.body])
+        return done
 
     def give_up_reserve(self) -> bool:
         """Room for one turn more, once."""

@@ -9,6 +9,7 @@ from random import Random
 from typing import Final
 
 from tests.simulation.disk import DelayedWorker, SimulatedJournal
+from tests.simulation.keeping import Archivist
 from tests.simulation.ledger import Ledger, Sometimes
 from tests.simulation.network import Learns, Link
 from tests.simulation.terms import Violation
@@ -18,6 +19,7 @@ from tests.simulation.witness import Witness
 from synapse.core import kernel
 from synapse.core.by import Rules
 from synapse.core.events import Row
+from synapse.core.rooms import Channel, Room
 from synapse.core.state import State, decode_state, encode_state, new_state
 from synapse.errors import JournalError, StoreFailed
 from synapse.hub.connection import Connection
@@ -54,6 +56,7 @@ class Replay:
     def __init__(self, journal: SimulatedJournal) -> None:
         self.state = new_state()
         self.snapshot = encode_state(self.state)
+        self.bases: dict[str, tuple[int, bytes]] = {}
         self._journal = journal
         self._snapshot_seq = journal.base
 
@@ -67,9 +70,28 @@ class Replay:
         return self.state
 
     def start(self) -> State:
-        """What a new process makes of the snapshot and the rows behind it."""
-        state = decode_state(self.snapshot)
-        for row in self._journal.rows(self._snapshot_seq + 1, self._journal.head):
+        """What a new process makes of the snapshot and the rows behind it; of the base, where that is newer."""
+        seq, base = self.base()
+        if seq > self._snapshot_seq:
+            return self._folded(seq, base)
+        return self._folded(self._snapshot_seq, self.snapshot)
+
+    def base(self) -> tuple[int, bytes]:
+        """The state before which rows may have no body any more, and its seq."""
+        compaction = self._journal.compaction()
+        if compaction is None:
+            return self._journal.base, encode_state(new_state())
+        seq, base = self.bases[compaction.base_hash]
+        assert seq == compaction.upto, "a base is named by its own compaction"
+        return seq, base
+
+    def whole(self) -> State:
+        """The state that the journal from its base on gives."""
+        return self._folded(*self.base())
+
+    def _folded(self, seq: int, encoded: bytes) -> State:
+        state = decode_state(encoded)
+        for row in self._journal.rows(seq + 1, self._journal.head):
             kernel.apply(state, recorded_of(row))
         return state
 
@@ -77,12 +99,15 @@ class Replay:
 class Life:
     """One process of the hub, as its connections see it (`network.HubSide`)."""
 
-    def __init__(self, hub: "SimulatedHub", turns: Turns, writer: DelayedWorker, reader: DelayedWorker) -> None:
+    def __init__(
+        self, hub: "SimulatedHub", turns: Turns, writer: DelayedWorker, reader: DelayedWorker, keeper: Archivist
+    ) -> None:
         self.is_dead = False
         self.stopped_until_s = 0.0
         self.turns = turns
         self.writer = writer
         self.reader = reader
+        self.keeper = keeper
         self.links: dict[int, Link] = {}
         self._hub = hub
 
@@ -140,6 +165,7 @@ class SimulatedHub:
         self.checks = 0
         self.journal = SimulatedJournal(self._on_durable)
         self.ledger, self.witness = make_ledger(self.journal)
+        self.journal.on_dropped = self.ledger.archive.drop
         self.sometimes = sometimes
         self.trace = trace
         self.life: Life | None = None
@@ -155,6 +181,7 @@ class SimulatedHub:
         self._read_only_since_ms: int | None = None
         self._has_committed = False
         self._stop = 0.0, 0.0
+        self._dying_ms: int | None = None
 
     # Its lives.
 
@@ -162,6 +189,7 @@ class SimulatedHub:
         """Replay what is on the disk, and open the doors."""
         assert self.life is None, "one hub at a time"
         self.lives += 1
+        self._has_committed = False  # of a commit that the hub before was not told of
         journal, loop = self.journal, self._loop
         journal.open_again()
         state = self._replay.start()
@@ -170,10 +198,12 @@ class SimulatedHub:
             raise Violation("digest", f"a snapshot and its tail give another state than the journal, at {journal.head}")
         writer = DelayedWorker(loop, self._commit_delays, self._chance.random, self._on_told)
         reader = DelayedWorker(loop, self._read_delays, self._chance.random)
+        tell = self.ledger.plan_compaction
+        keeper = Archivist(loop, self._chance, journal, self._replay.catch_up, tell, self._replay.bases, journal.base)
         turns = Turns(
             state=state,
             rules=self._rules,
-            store=Store(journal, journal, writer, reader, None),
+            store=Store(journal, journal, writer, reader, keeper),
             clock=self.clock,
             loop=loop,
             token="simulated",
@@ -183,7 +213,8 @@ class SimulatedHub:
         self.clock.excused_ms += self.clock.now_ms - self._down_since_ms
         begin(state, journal, self._rules, ROOMS, self.clock.wall_ms(), POOLS)
         turns.begin()
-        self.life = Life(self, turns, writer, reader)
+        turns.retention.is_proved = True
+        self.life = Life(self, turns, writer, reader, keeper)
         self._count_read_only(self.life)
         if journal.is_read_only:
             self.ledger.restart(self.clock.now_ms)  # without an event that says so
@@ -199,7 +230,10 @@ class SimulatedHub:
         self.life, life.is_dead = None, True
         self._down_since_ms = self.clock.now_ms
         life.turns.broken = StoreFailed(why)
+        life.keeper.is_dead = True
+        self._dying_ms = int(life.writer.since_s * 1000)
         outcome = life.writer.die(keep=self._chance.random() < 0.4)
+        self._dying_ms = None
         life.reader.die(keep=False)
         if outcome == "lost":
             self.sometimes("a commit was lost with the hub")
@@ -271,7 +305,9 @@ class SimulatedHub:
 
     def _on_durable(self, rows: Sequence[Row]) -> None:
         life = self.life
-        decided_ms = self.clock.now_ms if life is None else int(life.writer.since_s * 1000)
+        decided_ms = self.clock.now_ms if self._dying_ms is None else self._dying_ms
+        if life is not None:
+            decided_ms = int(life.writer.since_s * 1000)
         self._has_committed = life is not None
         for row in rows:
             self.trace(row.seq, row.body)
@@ -338,6 +374,7 @@ class SimulatedHub:
         terms.check_times()
         terms.check_circles()
         ledger.shelf.check_times()
+        ledger.market.check_times()
         ledger.agenda.check(
             {
                 (live.rooms.by_id[room].name, task.id): (task.status, task.unmet, task.is_announced)
@@ -355,15 +392,25 @@ class SimulatedHub:
         ledger.lanes.check(lanes, wall_ms, working_ms)
         if live.leases.live.keys() != terms.live.keys() or live.leases.places.keys() != terms.places.keys():
             raise Violation("altered", f"the hub has leases {list(live.leases.live)}, there are {list(terms.live)}")
-        for agent in live.agents.by_id.values():
-            inbox, entries = live.agents.inboxes[agent.id], ledger.inboxes[agent.name]
-            if inbox.entries.keys() != entries.keys() or inbox.last_n != ledger.numbers[f"@{agent.name}"]:
-                raise Violation("altered", f"the inbox of {agent.name} is {inbox}, there are {entries}", agent.name)
+        ids = {agent.id: agent.name for agent in live.agents.by_id.values()}
+        ids |= {role.id: f"role:{role.name}" for role in live.roles.by_id.values()}
+        inboxes = live.agents.inboxes
+        ledger.mail.check(
+            {
+                name: {seq: (it.lends, it.dead, it.expires_at_ms) for seq, it in inboxes[number].entries.items()}
+                for number, name in ids.items()
+            },
+            {f"role:{role.name}": {ids[agent] for agent in role.members} for role in live.roles.by_id.values()},
+        )
+        rooms = live.rooms
+        places: list[tuple[str, Room | Channel]] = [(it.name, it) for it in rooms.by_id.values() if it.private]
+        places += [(rooms.address(it), it) for it in rooms.channels.values() if it.private]
+        ledger.privacy.check((name, {ids[i] for i in it.members}, {ids[i] for i in it.invited}) for name, it in places)
+        for number, name in ids.items():
+            if inboxes[number].last_n != ledger.numbers[f"@{name}"]:
+                raise Violation("altered", f"the inbox of {name} is {inboxes[number]}", name)
 
     def check_replay(self) -> None:
         """The whole journal from its first event on gives the state that there is. Raises `Violation`."""
-        state = new_state()
-        for row in self.journal.rows(self.journal.base + 1, self.journal.head):
-            kernel.apply(state, recorded_of(row))
-        if encode_state(state) != encode_state(self._replay.catch_up()):
+        if encode_state(self._replay.whole()) != encode_state(self._replay.catch_up()):
             raise Violation("digest", "the whole journal gives another state than its parts")

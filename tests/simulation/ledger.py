@@ -11,12 +11,17 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.simulation.agenda import Agenda, Json, PlanEvent
+from tests.simulation.delivery import Mailroom
 from tests.simulation.desk import Desk
+from tests.simulation.keeping import Archive
+from tests.simulation.market import Market
 from tests.simulation.passages import LaneEvent, Passages
+from tests.simulation.privacy import Privacy
 from tests.simulation.records import Records, SessionEvent
 from tests.simulation.shelf import Shelf, ValueEvent
 from tests.simulation.terms import Term, Terms, Violation
 
+from synapse.core.delivery_events import DeliveryEvent
 from synapse.core.events import (
     AgentCreated,
     AgentForgotten,
@@ -32,10 +37,7 @@ from synapse.core.events import (
     LeaseReleased,
     LeaseRevoked,
     LeaseUnqueued,
-    MessageDied,
-    MessageLent,
     MessagePosted,
-    MessagesAcked,
     MessageSent,
     Recorded,
     Row,
@@ -43,20 +45,12 @@ from synapse.core.events import (
 )
 from synapse.core.mail import Mail
 from synapse.core.question_events import QuestionEvent
+from synapse.core.retention_events import JournalCompacted
+from synapse.core.role_events import RoleEvent
 from synapse.core.session_events import SessionCheckpointed, SessionOffered
 
 KEEP_MS: Final = 24 * 3600 * 1000
 Sometimes = Callable[[str], None]
-
-
-@dataclass(slots=True)
-class Entry:
-    """An unacked message of an inbox. lent_ms, link: when it was lent last, and on which connection as far as told."""
-
-    lends: int = 0
-    is_dead: bool = False
-    lent_ms: int = 0
-    link: int | None = None
 
 
 @dataclass(slots=True)
@@ -73,8 +67,6 @@ class Asked:
     """What the hub heard agents ask for, before it did anything."""
 
     marks: dict[str, str] = field(default_factory=dict)
-    acks: set[tuple[str, int]] = field(default_factory=set)
-    acks_of_all: set[str] = field(default_factory=set)
     claims: set[tuple[object, ...]] = field(default_factory=set)
     under: set[tuple[str, str, int]] = field(default_factory=set)
 
@@ -91,6 +83,7 @@ class Ledger:
         self.desk = Desk(terms, self.agenda, sometimes)
         self.records = Records(self.agenda, sometimes)
         self.records.waiting = self.desk.is_waiting
+        self.desk.session_on = self.records.working_on
         self.lanes = Passages(self.agenda, self.records, sometimes)
         self.terms = terms
         self.shelf = shelf
@@ -98,14 +91,18 @@ class Ledger:
         self.messages: dict[int, Recorded] = {}
         self.streams: dict[str, list[int]] = defaultdict(list)
         self.numbers: dict[str, int] = defaultdict(int)
-        self.inboxes: dict[str, dict[int, Entry]] = defaultdict(dict)
         self.names: dict[int, str] = {}
+        self.mail = Mailroom(terms.clock, self.names, self._tell, sometimes, lends_max=lends_max, lend_ms=lend_ms)
+        self.inboxes = self.mail.inboxes
+        self.privacy = Privacy(terms.clock, self.names, self.mail.has_arrived, sometimes)
+        self.archive = Archive(self.names, self.privacy.rooms, self.privacy.channels, sometimes)
+        self.market = Market(terms, self.names, self.privacy.ephemeral, sometimes)
+        self.mail.floor = self.archive.floor
+        self._told: list[str] = []
         self.keys: dict[tuple[str, str], Key] = {}
         self.marks: dict[str, int] = {}
         self._offers: dict[int, tuple[str, int]] = {}
         self._sometimes = sometimes
-        self._lends_max = lends_max
-        self._lend_ms = lend_ms
         self._queued_before_start: set[int] = set()
         self._ended_by_time = False
 
@@ -118,7 +115,9 @@ class Ledger:
                 raise Violation("hole in the journal", f"{row.seq} follows {self.head}")
             self.head = row.seq
             entry = Recorded(row.seq, row.at_ms, row.actor, from_row(row.type, row.body))
+            self._told = []
             self._enter(entry, decided_ms)
+            self.archive.enter(entry, self._told)
             found.append(entry)
         self.agenda.end_transaction(self.head)
         self.desk.end_transaction(self.head)
@@ -129,23 +128,29 @@ class Ledger:
         seq, _, actor, event = entry
         if event.idem is not None and not isinstance(event, LeaseQueued):
             self._take_key(actor, event.idem.key, seq, decided_ms)
+        self.privacy.enter(entry)
+        self.market.enter(entry)
         if isinstance(event, Mail):
-            self._arrive(seq, event.deliveries)
+            self._arrive(entry, event.deliveries)
             self.messages[seq] = entry
         match event:
             case MessagePosted():
                 self._number(event.address, seq, event.n)
-                self._arrive(seq, event.mentions)
+                self._arrive(entry, event.mentions)
                 self._post(entry, event)
             case MessageSent():
-                self._arrive(seq, event.to)
+                self._arrive(entry, event.to)
                 self._post(entry, event)
-            case MessageLent() | MessagesAcked() | MessageDied():
-                self._inbox(seq, actor, event, decided_ms)
+            case _ if isinstance(event, DeliveryEvent):
+                self.mail.enter(entry, event, decided_ms)
+            case _ if isinstance(event, RoleEvent):
+                self.mail.enter_role(entry, event)
             case AgentCreated():
                 self.names[seq] = event.name
             case AgentForgotten():
                 raise Violation("unasked", "nobody forgets agents here")
+            case JournalCompacted():
+                self.archive.compact(entry, event)
             case HubStarted():
                 self.restart(decided_ms)
             case JournalWritable():
@@ -173,18 +178,23 @@ class Ledger:
         self.numbers[key] = n
         self.streams[key].append(seq)
 
-    def _arrive(self, seq: int, deliveries: Iterable[Delivery]) -> None:
+    def _tell(self, stream: str, seq: int) -> None:
+        self.streams[stream].append(seq)
+        self._told.append(stream.removeprefix("receipts "))
+
+    def _arrive(self, entry: Recorded, deliveries: Iterable[Delivery]) -> None:
         for delivery in deliveries:
             if self.names.get(delivery.agent) != delivery.name:
-                raise Violation("altered", f"{seq} arrives at {delivery.name}, agent {delivery.agent}", delivery.name)
-            self._number(f"@{delivery.name}", seq, delivery.n)
-            self.inboxes[delivery.name][seq] = Entry()
+                text = f"{entry.seq} arrives at {delivery.name}, agent {delivery.agent}"
+                raise Violation("altered", text, delivery.name)
+            self._number(f"@{delivery.name}", entry.seq, delivery.n)
+            self.mail.arrive(entry.seq, delivery.name, entry)
 
     def _post(self, entry: Recorded, event: MessagePosted | MessageSent) -> None:
         mark = mark_of(bytes(event.body))
         if self.asked.marks.get(mark) != entry.actor:
             raise Violation("unasked", f"{entry.actor} never sent {mark!r}, at {entry.seq}", entry.actor)
-        if mark in self.marks:
+        if mark in self.marks and (entry.actor, self.marks[mark]) not in self.mail.asked.resends:
             raise Violation("applied twice", f"{mark!r} at {self.marks[mark]} and {entry.seq}", entry.actor)
         self.marks[mark] = entry.seq
         self.messages[entry.seq] = entry
@@ -195,58 +205,19 @@ class Ledger:
             raise Violation("applied twice", f"key {key} of {actor} at {known.seq} and {seq}", actor)
         self.keys[actor, key] = Key(seq, decided_ms)
 
-    # Inboxes.
-
-    def _inbox(self, seq: int, actor: str, event: MessageLent | MessagesAcked | MessageDied, decided_ms: int) -> None:
-        name = self.names[event.agent]
-        entries = self.inboxes[name]
-        if isinstance(event, MessagesAcked):
-            for message in event.messages:
-                is_asked = (name, message) in self.asked.acks or name in self.asked.acks_of_all
-                if actor != name or not is_asked:
-                    raise Violation("unasked", f"{name} never acked {message}, at {seq}", name)
-                if entries.pop(message, None) is None:
-                    raise Violation("acked came again", f"{name} acks {message} at {seq} once more", name)
-            return
-        entry = entries.get(event.message)
-        if entry is None or entry.is_dead:
-            what = "lent" if isinstance(event, MessageLent) else "dies"
-            raise Violation("acked came again", f"{event.message} of {name} is {what} at {seq}, and not there", name)
-        if isinstance(event, MessageDied):
-            if entry.lends < self._lends_max:
-                raise Violation("died early", f"{event.message} of {name} died after {entry.lends} lends", name)
-            entry.is_dead = True
-            self._sometimes("a message died of being lent too often")
-            return
-        if entry.link is not None and decided_ms < entry.lent_ms + self._lend_ms:
-            raise Violation("lent twice", f"{event.message} of {name} at {seq}, while it is lent", name)
-        if entry.lends:
-            self._sometimes("a message was lent again")
-        entry.lends += 1
-        entry.lent_ms, entry.link = decided_ms, None
-
-    def hand_out(self, name: str, message: int, link: int) -> None:
-        """A lent message was told on a connection. Raises `Violation`."""
-        entry = self.inboxes[name].get(message)
-        if entry is None or not entry.lends:
-            raise Violation("acked came again", f"{name} was handed {message}, which is not lent to it", name)
-        entry.link = link
-
-    def lose(self, link: int) -> None:
-        """The hub learned that a connection is gone: what was lent to it is free."""
-        for entries in self.inboxes.values():
-            for entry in entries.values():
-                if entry.link == link:
-                    entry.link = None
-
     def restart(self, at_ms: int) -> None:
         """A new process of the hub: all that is soft begins anew."""
         self._queued_before_start = set(self.terms.places)
         self.terms.restart(at_ms)
         self.records.restart()
-        for entries in self.inboxes.values():
-            for entry in entries.values():
-                entry.link = None
+        self.mail.restart()
+        self.market.restart()
+
+    def plan_compaction(self, upto: int, until_ms: int, kinds: Iterable[str]) -> None:
+        """A compaction of all up to the head is planned."""
+        assert upto == self.head, "it is planned on all there is"
+        in_inboxes = {seq for entries in self.inboxes.values() for seq in entries}
+        self.archive.plan(upto, until_ms, kinds, in_inboxes)
 
     # Leases.
 
@@ -259,14 +230,14 @@ class Ledger:
             case LeaseHandedOff():
                 self._void_offer(event.previous)
                 if event.delivery is not None:
-                    self._arrive(seq, [event.delivery])
+                    self._arrive(entry, [event.delivery])
                     self.messages[seq] = entry
                     self._sometimes("a lease was handed off")
                 else:
                     self._sometimes("an offered lease was accepted")
             case LeaseOffered():
                 self._void_offer(event.epoch)
-                self._arrive(seq, [event.to])
+                self._arrive(entry, [event.to])
                 self.messages[seq] = entry
                 self._offers[event.epoch] = event.to.name, seq
             case LeaseReleased() | LeaseExpired() | LeaseRevoked():
@@ -280,7 +251,7 @@ class Ledger:
                 self._sometimes(f"a wait ended: {event.reason}")
             case _:
                 pass
-        if type(event).__name__.startswith("Lease"):
+        if type(event).__name__.startswith("Lease") and self.privacy.of(_room_of(event)) is None:
             self.streams["leases"].append(seq)
         self.terms.enter(seq, actor, event, decided_ms)
         self.agenda.lease(seq, event)
@@ -296,6 +267,7 @@ class Ledger:
         queued = self.terms.queued.get(event.place)
         if queued is not None and queued.idem is not None:
             self._take_key(event.ask.owner, queued.idem.key, seq, decided_ms)
+            self.archive.keep(seq)
         if self._ended_by_time:
             self._sometimes("a waiter was granted what had expired")
         if event.place in self._queued_before_start:
@@ -312,7 +284,7 @@ class Ledger:
         offer = self._offers.pop(epoch, None)
         if offer is not None:
             name, seq = offer
-            self.inboxes[name].pop(seq, None)
+            self.mail.leave(name, seq, self.head)
 
     def _ask_for(self, seq: int, actor: str, event: Event) -> None:
         """What an agent did, it had asked for. Raises `Violation`."""
@@ -385,6 +357,13 @@ class Ledger:
     def term_of(self, epoch: int) -> Term | None:
         """The grant with this epoch."""
         return self.terms.all.get(epoch)
+
+
+def _room_of(event: Event) -> str:
+    """The room that a lease is of."""
+    ask = getattr(event, "ask", None)
+    room: str = event.room_name if ask is None else ask.room_name  # type: ignore[union-attr]  # one or the other
+    return room
 
 
 def mark_of(body: bytes) -> str:

@@ -126,9 +126,10 @@ class Paper:
         to = (Delivery("bob", self.ids["bob"], n),)
         return self.write("ada", MessageSent(to=to, body=msgspec.Raw(msgspec.json.encode(mark))))
 
-    def lend(self, message: int) -> None:
-        """A message is lent to bob."""
-        self.write("bob", MessageLent(agent=self.ids["bob"], message=message))
+    def lend(self, message: int, *, is_first: bool = True) -> None:
+        """A message of ada's is lent to bob."""
+        sender = self.ids["ada"] if is_first else None
+        self.write("bob", MessageLent(agent=self.ids["bob"], message=message, sender=sender))
 
     def ask_put(self, owner: str, mark: str, **more: Any) -> int:
         """A request to put a value under `k`; its id."""

@@ -16,6 +16,7 @@ from synapse.core.question_events import (
     QuestionExpired,
     QuestionWithdrawn,
 )
+from synapse.core.session_events import SessionStarted
 
 Json = dict[str, Any]
 WHERE: Json = {"room": ROOM, "room_name": "main"}
@@ -105,6 +106,13 @@ def a_question_twice(hub: Paper) -> None:
 def a_question_with_another_date(hub: Paper) -> None:
     event = asked(hub, deadline_ms=1_000)
     hub.write("ada", msgspec.structs.replace(event, deadline_at_ms=1_001))
+
+
+def a_question_of_no_session(hub: Paper) -> None:
+    hub.hear("ada", "session.start", {"summary": "s", "task": "T1"})
+    begun = SessionStarted(**WHERE, agent=hub.ids["ada"], owner="ada", display_name="ada", task="T1", summary="s")
+    hub.write("ada", begun)
+    hub.write("ada", asked(hub, task="T1"))
 
 
 def asked_under_a_dead_epoch(hub: Paper) -> None:
@@ -348,6 +356,7 @@ QUESTION_LIES: dict[Callable[[Paper], None], str] = {
     a_question_nobody_asked: "unasked",
     a_question_twice: "applied twice",
     a_question_with_another_date: "altered",
+    a_question_of_no_session: "altered",
     asked_under_a_dead_epoch: "stale accepted",
     a_lease_runs_on_while_it_waits: "not parked",
     a_lease_stands_still_for_nothing: "unasked",

@@ -136,6 +136,10 @@ class Records:
         """The open sessions of an agent, in the order of their starts."""
         return [run for at in self._of_owner[agent] if (run := self._now.get(at)) is not None and not run.ended]
 
+    def working_on(self, agent: str, place: Place) -> str | None:
+        """The latest open session of an agent that is about a task."""
+        return next((f"s{run.id}" for run in reversed(self.open_of(agent)) if run.place == place), None)
+
     def newest(self, most: int) -> list[Run]:
         """The sessions that began last, so many at most."""
         return list(self._now.values())[-most:]

@@ -1,20 +1,27 @@
 """Who is not one of the crowd: an operator who takes leases away, and watchers of all that is told."""
 
 import asyncio
+from collections.abc import Sequence
+from functools import partial
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tests.simulation.agents import TASKS, TREES, Agent, Process
+from tests.simulation.correspondents import going_on
 from tests.simulation.people import TOKEN, Answerer, let_in
 from tests.simulation.planners import OWN, SHARED, PlanFollower
 from tests.simulation.sharing import Follower
 from tests.simulation.terms import Violation
+from tests.simulation.workers import WORKED_ON
 
 from synapse.client.client import Client, Terms
 from synapse.protocol.notices import LeaseChanged
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+
+DAY_MS: Final = 24 * 3600 * 1000
+COMPACTED: Final = ("messages", "questions", "leases", "values")
 
 
 class Operator(Agent):
@@ -31,7 +38,7 @@ class Operator(Agent):
             await let_in(self.world, client)
             answering = group.create_task(Answerer(self, self._chance).answer_all(client))
             while not self.world.is_calm:
-                await self.pause(40.0)
+                await self.pause(30.0)
                 await self.attempt(self._intervene(client))
             while self.world.terms.live or self.world.terms.places:
                 await asyncio.sleep(1.0)
@@ -40,16 +47,36 @@ class Operator(Agent):
 
     async def _intervene(self, client: Client) -> None:
         chance = self._chance.random()
-        if chance < 0.3:
+        if chance < 0.25:
             await client.set_pool("gpu", self._chance.randint(2, 4))
-        elif chance < 0.6:
+        elif chance < 0.5:
             terms = Terms(preempt=True, claimant=self.world.somebody(self._chance), folds_case=False)
-            await client.claim(self._chance.choice(TASKS), ttl=10.0, paths=("a",), worktree=TREES[0], terms=terms)
-        elif chance < 0.8:
+            if chance < 0.37:
+                await client.claim(self._chance.choice(TASKS), ttl=10.0, paths=("a",), worktree=TREES[0], terms=terms)
+            else:
+                await client.claim(self._chance.choice(self._worked_on()), ttl=10.0, terms=terms)
+        elif chance < 0.65:
             task, room = self._chance.choice((*SHARED, *OWN)), self._chance.choice(("main", "main", "crew"))
             await client.update_task(task, self._chance.choice(("open", "done")), room=room, note=self.mark())
-        else:
+        elif chance < 0.75:
             await self._compare(client)
+        else:
+            await self._compact(client)
+
+    def _worked_on(self) -> Sequence[str]:
+        """Tasks under a lease whose holder kept a checkpoint, if there are any."""
+        live = {(it.ask.room_name, it.ask.task, it.ask.owner) for it in self.world.terms.live.values()}
+        runs = [run for run in self.world.ledger.records.newest(100) if run.is_fresh and run.room == "main"]
+        return [run.task for run in runs if run.task and ("main", run.task, run.owner) in live] or WORKED_ON[:3]
+
+    async def _compact(self, client: Client) -> None:
+        """What is old goes: of everything, or of messages alone."""
+        kinds = self._chance.choice((COMPACTED, COMPACTED[:2], COMPACTED[:1]))
+        try:
+            async with asyncio.timeout(60.0):
+                await client.compact_journal(dict.fromkeys(kinds, DAY_MS))
+        except TimeoutError:
+            self.world.sometimes("nobody waited for the end of a compaction")
 
     async def _compare(self, client: Client) -> None:
         """A list of one page is a state that the journal had. Raises `Violation`."""
@@ -61,7 +88,8 @@ class Operator(Agent):
             if term is None or term.ask.owner != lease.owner:
                 raise Violation("altered", f"{lease} is listed; the journal has {term}", lease.owner)
         for term in terms.live.values():
-            if term.epoch < newest and term.epoch not in epochs:
+            is_private = self.world.ledger.privacy.of(term.ask.room_name) is not None
+            if term.epoch < newest and term.epoch not in epochs and not is_private:
                 raise Violation("lost", f"{term.epoch} of {term.ask.owner} is live and not listed", term.ask.owner)
 
 
@@ -81,8 +109,8 @@ class Watcher(Agent):
 
     async def _run(self, process: Process) -> None:
         async with process.client as client, asyncio.TaskGroup() as group:
-            tasks = [self._watch(client), self._look_around(client)]
-            tasks += [follower.follow(client) for follower in self.followers]
+            tasks = [going_on(lambda: self._watch(client), self.memory), self._look_around(client)]
+            tasks += [going_on(partial(follower.follow, client), follower) for follower in self.followers]
             helpers = [group.create_task(task) for task in tasks]
             ends_s = self._chance.uniform(60.0, 600.0) + self.world.loop.now_s
             while self.world.loop.now_s < ends_s and not self.world.is_calm:

@@ -117,7 +117,7 @@ class Terms:
         self.capacity: dict[str, int] = {}
         self.beliefs: dict[int, Callable[[], bool]] = {}
         self.latest_expiry_ms = 0
-        self._clock = clock
+        self.clock = clock
         self._bounds = bounds
         self._ranks = ranks
 
@@ -160,10 +160,10 @@ class Terms:
             place.link = None
 
     def _count(self, term: Term, from_ms: int) -> None:
-        term.counted_ms, term.frozen_ms = from_ms, self._clock.frozen_ms_most
+        term.counted_ms, term.frozen_ms = from_ms, self.clock.frozen_ms_most
 
     def _touch(self, term: Term) -> None:
-        term.latest_ms, term.excused_ms = self._clock.now_ms, self._clock.excused_ms
+        term.latest_ms, term.excused_ms = self.clock.now_ms, self.clock.excused_ms
 
     def _grant(self, seq: int, actor: str, event: LeaseGranted, decided_ms: int) -> None:
         ask = event.ask
@@ -203,7 +203,7 @@ class Terms:
                     term.ask.owner,
                     ask.task,
                 )
-        clock = self._clock
+        clock = self.clock
         term = Term(seq, ask, ttl_ms, tied, decided_ms, clock.frozen_ms_most, clock.now_ms, clock.excused_ms)
         self.all[seq] = self.live[seq] = term
         if ask.pools:
@@ -306,14 +306,14 @@ class Terms:
         """The hub learned that a connection is gone."""
         for term in self.live.values():
             if term.link == link:
-                term.lost_ms = self._clock.now_ms
+                term.lost_ms = self.clock.now_ms
         for place in self.places.values():
             if place.link == link:
                 place.link = None
 
     def _expire(self, seq: int, event: LeaseExpired, decided_ms: int) -> None:
         term = self._end(seq, event.epoch, event.owner, event)
-        due_ms = term.counted_ms + term.ttl_ms + max(0, self._clock.frozen_by_ms(decided_ms) - term.frozen_ms)
+        due_ms = term.counted_ms + term.ttl_ms + max(0, self.clock.frozen_by_ms(decided_ms) - term.frozen_ms)
         if event.reason == "parked":
             assert term.parked_ms is not None, "only what is parked reaches the ceiling"
             due_ms = term.parked_ms + self._bounds.parked_ms
@@ -335,7 +335,7 @@ class Terms:
         self._require_not_late(term, decided_ms)
 
     def _lateness_ms(self, term: Term, now_ms: int) -> int:
-        excused_ms = self._clock.excused_ms - term.excused_ms
+        excused_ms = self.clock.excused_ms - term.excused_ms
         span_ms = self._bounds.parked_ms if term.parked_ms is not None else term.ttl_ms
         return now_ms - max(term.latest_ms, term.parked_ms or 0) - span_ms - excused_ms
 
@@ -353,8 +353,8 @@ class Terms:
 
     def check_times(self) -> None:
         """No silent holder is kept, and nobody waits for nothing. Raises `Violation`."""
-        now_ms = self._clock.now_ms
-        active_ms = now_ms - self._clock.excused_ms
+        now_ms = self.clock.now_ms
+        active_ms = now_ms - self.clock.excused_ms
         for term in self.live.values():
             self._require_not_late(term, now_ms)
         for place in self.places.values():

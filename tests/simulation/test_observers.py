@@ -6,7 +6,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.simulation.keeping_lies import KEEPING_LIES, an_honest_compaction
 from tests.simulation.lane_lies import LANE_LIES, an_honest_lane
+from tests.simulation.mail_lies import MAIL_LIES, honest_mail
+from tests.simulation.market_lies import MARKET_LIES, an_honest_market
 from tests.simulation.paper import ROOM, TTL_MS, Paper, expired, lease, released
 from tests.simulation.plan_lies import PLAN_LIES, an_honest_plan
 from tests.simulation.question_lies import QUESTION_LIES, an_honest_question
@@ -60,7 +63,7 @@ def a_hole(hub: Paper) -> None:
 def lent_after_its_ack(hub: Paper) -> None:
     message = hub.mail()
     hub.hear("bob", "inbox.ack", {"ids": [f"m{message}"]})
-    hub.write("bob", MessagesAcked(agent=hub.ids["bob"], messages=(message,)))
+    hub.write("bob", MessagesAcked(agent=hub.ids["bob"], messages=(message,), senders=(hub.ids["ada"],)))
     hub.lend(message)
 
 
@@ -71,8 +74,8 @@ def acked_without_asking(hub: Paper) -> None:
 def lent_to_two(hub: Paper) -> None:
     message = hub.mail()
     hub.lend(message)
-    hub.ledger.hand_out("bob", message, 1)
-    hub.lend(message)
+    hub.ledger.mail.hand_out("bob", "@bob", message, 1)
+    hub.lend(message, is_first=False)
 
 
 def dead_too_soon(hub: Paper) -> None:
@@ -478,6 +481,9 @@ LIES: dict[Callable[[Paper], None], str] = {
     **QUESTION_LIES,
     **SESSION_LIES,
     **LANE_LIES,
+    **MAIL_LIES,
+    **KEEPING_LIES,
+    **MARKET_LIES,
 }
 
 
@@ -489,8 +495,8 @@ def test_a_lie_is_called_by_its_name(lie: Callable[[Paper], None], rule: str) ->
 
 
 def test_every_rule_of_the_observers_has_its_lie() -> None:
-    names = ("terms", "ledger", "shelf", "agenda", "witness", "desk", "records", "passages")
-    texts = [(Path(__file__).parent / f"{name}.py").read_text() for name in names]
+    names = "terms ledger shelf agenda witness desk records passages delivery privacy keeping market"
+    texts = [(Path(__file__).parent / f"{name}.py").read_text() for name in names.split()]
     rules = {rule for text in texts for rule in re.findall(r'Violation\(\s*"([^"]+)"', text)}
     assert rules == set(LIES.values())
 
@@ -511,9 +517,9 @@ def test_the_truth_passes() -> None:
     hub = Paper()
     message = hub.mail()
     hub.lend(message)
-    hub.ledger.hand_out("bob", message, 1)
+    hub.ledger.mail.hand_out("bob", "@bob", message, 1)
     hub.witness.lose(hub.link("bob"))
-    hub.lend(message)
+    hub.lend(message, is_first=False)
     epoch = hub.grant("ada", tied=True)
     hub.terms.beliefs[epoch] = lambda: hub.loop.now_s < 9
     hub.queue("bob", "T1")
@@ -553,3 +559,22 @@ def test_the_truth_about_a_lane_passes() -> None:
     hub = Paper()
     an_honest_lane(hub)
     assert [lane.state for lane in hub.ledger.lanes.now.values()] == ["closed"]
+
+
+def test_the_truth_about_mail_and_secrets_passes() -> None:
+    hub = Paper()
+    honest_mail(hub)
+    assert (hub.ledger.mail.is_at_rest("eve"), hub.ledger.privacy.mine("bob")) == (False, ["zqr1x"])
+
+
+def test_the_truth_about_a_compaction_passes() -> None:
+    hub = Paper()
+    an_honest_compaction(hub)
+    assert (hub.ledger.archive.floor("main:general"), hub.ledger.archive.dropped) == (hub.ledger.marks["ada-1"], 1)
+
+
+def test_the_truth_about_a_market_passes() -> None:
+    hub = Paper()
+    an_honest_market(hub)
+    with pytest.raises(Violation, match="not counted"):
+        hub.ledger.market.told("bob", 1, {"room": "main", "channel": "hum", "n": 6, "from": "ada", "body": "ada-4"})

@@ -12,7 +12,9 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 from tests.simulation.ledger import Asked, Key, Ledger, Sometimes
+from tests.simulation.market import KINDS
 from tests.simulation.network import Link
+from tests.simulation.privacy import SIGN
 from tests.simulation.terms import Violation
 from tests.simulation.virtual_time import Clock
 
@@ -26,6 +28,8 @@ ENDED: Final = frozenset({"stale_epoch", "not_holder"})
 FEEDS_OF_ROOMS: Final = ("value.changed", "plan.changed")
 AREAS: Final = ("question.", "session.", "lane.")
 PLAN: Final = ("task.", "progress.")
+OF_ROOMS: Final = (*PLAN, "value.")
+DELIVERY: Final = ("receipt.get", "dead.", "role.")
 REMEMBERED_MAX: Final = 4_096
 
 _decode: Final = msgspec.json.Decoder(Json).decode
@@ -72,6 +76,7 @@ class Witness:
         self._open[link.number, frame["id"]] = Question(
             kind, agent, key, body, self._clock.now_ms, self._newest if agent else 0
         )
+        self._ledger.privacy.ask(kind, agent, body, payload)
         self._register(link, kind, agent, body)
 
     def _register(self, link: Link, kind: str, agent: str, body: Json) -> None:
@@ -79,10 +84,7 @@ class Witness:
         match kind:
             case "message.send":
                 asked.marks[body["body"].split(" ", 1)[0]] = agent
-            case "inbox.ack":
-                asked.acks.update((agent, int(text[1:])) for text in body.get("ids", ()))
-                if body.get("all"):
-                    asked.acks_of_all.add(agent)
+                self._ledger.market.ask(kind, agent, body)
             case "lease.claim":
                 owner, task = body.get("claimant") or agent, body["task"]
                 pools = tuple(sorted(body.get("pools", {}).items()))
@@ -96,6 +98,8 @@ class Witness:
             case "lease.release" | "lease.hand_off" if body.get("epoch") is not None:
                 asked.under.add((kind, agent, body["epoch"]))
             case _:
+                self._ledger.mail.ask(kind, agent, body)
+                self._ledger.market.ask(kind, agent, body)
                 self._ledger.shelf.ask(kind, agent, body)
                 self._ledger.agenda.ask(kind, agent, body)
                 self._ledger.ask_area(kind, agent, body)
@@ -104,7 +108,8 @@ class Witness:
         """The hub learned that a connection is gone: it owes no answers there."""
         self._open = {at: question for at, question in self._open.items() if at[0] != link.number}
         self._fed = {at: seq for at, seq in self._fed.items() if at[0] != link.number}
-        self._ledger.lose(link.number)
+        self._ledger.mail.lose(link.number)
+        self._ledger.market.lose(link.number)
         self._ledger.terms.lose(link.number)
 
     def restart(self) -> None:
@@ -117,6 +122,10 @@ class Witness:
     def tell(self, link: Link, payloads: Sequence[bytes]) -> None:
         """The hub has written these frames. Raises `Violation`."""
         for payload in payloads:
+            if SIGN in payload:
+                frame = _decode(payload)
+                is_reply = frame["type"] in ("reply", "error")
+                self._ledger.privacy.look(link.owner, frame["seq"], payload, is_reply=is_reply)
             known = self._seen.get(payload)
             if known is not None:  # the same notice for another follower; it was true a moment ago
                 self.notices += 1
@@ -162,6 +171,13 @@ class Witness:
     def _refusal(self, question: Question, seq: int, error: Json) -> None:
         code, epoch = error["code"], question.body.get("epoch")
         self._sometimes(f"refused: {code}")
+        if code == "cursor_too_old":
+            archive = self._ledger.archive
+            archive.require_refused_rightly(question.agent, question.type, question.body, error)
+        if question.type.startswith(OF_ROOMS):
+            room = question.body.get("room") or ""
+            if self._ledger.privacy.is_refused_rightly(question.agent, room, seq, code):
+                return
         if question.type.startswith("value."):
             shelf = self._ledger.shelf
             shelf.require_refused_rightly(question.agent, question.body, seq, error, question.heard_ms)
@@ -181,11 +197,14 @@ class Witness:
     def _reply(self, link: Link, question: Question, seq: int, frame: Json) -> None:
         reply, replayed = frame["body"], frame.get("replayed", False)
         match question.type:
+            case "message.send" if reply.get("ephemeral"):
+                self._ledger.market.sent(question.agent, question.body["channel"], question.body["body"], reply)
             case "message.send":
                 self._sent(question, reply)
                 self._same_answer(question, reply["id"])
             case "inbox.take":
-                self._ledger.hand_out(question.agent, int(reply["message"]["id"][1:]), link.number)
+                told = reply["message"]
+                self._ledger.mail.hand_out(question.agent, told["channel"], int(told["id"][1:]), link.number)
                 self._message(question.agent, reply["message"])
             case "inbox.ack":
                 for text in (*reply["acked"], *reply["already"]):
@@ -206,6 +225,12 @@ class Witness:
                 self._handed(question, reply)
             case "history.read":
                 self._history(question, reply)
+            case kind if kind.startswith(KINDS):
+                self._ledger.market.require_true(question.agent, kind, question.body, reply)
+            case kind if kind.startswith(DELIVERY):
+                self._ledger.mail.require_true(question.agent, kind, question.body, reply)
+                if kind == "dead.resend":
+                    self._same_answer(question, reply["id"])
             case kind if kind.startswith("value."):
                 shelf, agent, since_ms = self._ledger.shelf, question.agent, question.heard_ms
                 changed = shelf.require_true(agent, kind, question.body, seq, reply, since_ms)
@@ -220,9 +245,14 @@ class Witness:
             case kind if kind.startswith(PLAN):
                 self._same_answer_of_plan(question, seq, reply)
             case "feed.subscribe":
+                self._ledger.archive.require_whole(question.agent, question.type, question.body, seq)
                 body, seq = question.body, int(reply["from_cursor"].partition(":")[2])
+                if body.get("take"):
+                    self._ledger.mail.take_ahead(link.number, body["take"])
+                    return
                 feeds = [_feed_of("value.changed", room) for room in body.get("values", ())]
                 feeds += [_feed_of("plan.changed", room) for room in body.get("plans", ())]
+                feeds += ["receipt.changed"] if body.get("receipts") else []
                 feeds += ["lease.changed"] if body.get("leases") else [] if feeds else ["message"]
                 self._fed.update({(link.number, feed): seq for feed in feeds})
             case _:
@@ -332,8 +362,9 @@ class Witness:
             place, number = f"{told['room']}:{told['channel']}", event.n
             is_here = place == event.address
         else:
-            is_here = told["channel"] == f"@{agent}"
-            number = next((delivery.n for delivery in event.to if delivery.name == agent), None)
+            names = [agent, *(role for role, members in self._ledger.mail.members.items() if agent in members)]
+            number = next((it.n for it in event.to if it.name in names and told["channel"] == f"@{it.name}"), None)
+            is_here = number is not None
         if not is_here or number is None:
             raise Violation("foreign", f"{agent} is shown {told}", agent)
         if told["n"] != number or told["from"] != entry.actor or told["body"] != msgspec.json.decode(event.body):
@@ -350,16 +381,21 @@ class Witness:
 
     def _history(self, question: Question, reply: Json) -> None:
         address = question.body.get("channel")
-        if address is None or reply["messages"] == []:
+        if address is None:
             return
         told = [int(message["id"][1:]) for message in reply["messages"]]
-        stream = self._ledger.streams[address]
+        position = int(reply["cursor"].partition(":")[2])
         before = question.body.get("before")
-        upto = int((reply["cursor"] if before is None else before).partition(":")[2]) - (before is not None)
-        upto_index = bisect_right(stream, upto)
-        due = stream[max(0, upto_index - len(told)) : upto_index]
-        if told != due or (reply["previous"] is None and len(told) < upto_index):
-            raise Violation("wrong page", f"{question.agent} reads {told} of {address}; there is {due}", question.agent)
+        upto = position if before is None else int(before.partition(":")[2]) - 1
+        archive, private = self._ledger.archive, self._ledger.privacy.floor(question.agent, address, position)
+        for floor in (archive.floor(address, position), archive.floor(address)):
+            stream = self._ledger.streams[address]
+            stream = stream[bisect_right(stream, max(floor, private)) :]
+            upto_index = bisect_right(stream, upto)
+            due = stream[max(0, upto_index - len(told)) : upto_index]
+            if told == due and not (reply["previous"] is None and len(told) < upto_index):
+                return
+        raise Violation("wrong page", f"{question.agent} reads {told} of {address}; there is {due}", question.agent)
 
     def _follow(self, link: Link, kind: str, seq: int) -> None:
         """Each connection has one feed of a kind: it goes forward, from where the hub said that it begins."""
@@ -373,6 +409,15 @@ class Witness:
         match kind:
             case "message":
                 self._message(link.owner, body)
+                self._follow(link, kind, frame["seq"])
+            case "inbox.lent":
+                told = body["message"]
+                self._ledger.mail.hand_out_ahead(link.owner, told["channel"], int(told["id"][1:]), link.number)
+                self._message(link.owner, told)
+            case "signal":
+                self._ledger.market.told(link.owner, link.number, body)
+            case "receipt.changed":
+                self._ledger.mail.require_told_rightly(link.owner, frame["seq"], body)
                 self._follow(link, kind, frame["seq"])
             case "lease.changed":
                 self._follow(link, kind, frame["seq"])

@@ -11,6 +11,7 @@ from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import count
 from random import Random
 from typing import Final
 
@@ -61,6 +62,7 @@ class World:
         self.is_over = False
         self.are_people_let_in = False
         self.counts: Counter[str] = Counter()
+        self.secret_numbers = count(1)
         self.loop = VirtualLoop()
         self.clock = Clock(self.loop)
         self.crowd = [Agent(self, number) for number in range(agents)]
@@ -357,6 +359,7 @@ class World:
                 "grants": len(self.terms.all),
                 "changes of values": len(self.ledger.shelf.events),
                 "changes of plans": len(self.ledger.agenda.events),
+                "frames looked through for secrets": self.ledger.privacy.looked,
                 "hub lives": self.hub.lives,
                 "latest expiry ms": self.terms.latest_expiry_ms,
             },

@@ -22,8 +22,17 @@ class Disk:
         self._turns = turns
         self._reader = reader
 
-    def defer(self, connection: Connection, request_id: RequestId, job: Callable[[], Reply]) -> None:
-        """Answer from the reader thread once this turn is durable. The request stays in flight until then."""
+    def defer(
+        self,
+        connection: Connection,
+        request_id: RequestId,
+        job: Callable[[], Reply],
+        require_still: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Answer from the reader thread once this turn is durable. The request stays in flight until then.
+
+        require_still: called when it has been read; raises `Rejected` when the answer is true no more.
+        """
 
         def start() -> None:
             connection.is_reading_disk = True
@@ -37,6 +46,10 @@ class Disk:
 
         def done(result: Reply | Rejected | None, error: JournalError | None) -> None:
             connection.is_reading_disk = False
+            try:
+                require_still()
+            except Rejected as refusal:
+                result = refusal
             if error is not None:
                 result = _unreadable(error)
             assert result is not None

@@ -294,8 +294,10 @@ class Letters:
             state = "acked"
         elif trace.is_dropped:
             state = "dropped"
+        elif inbox is not None:
+            state, lends = "gone", None  # what is known of lends is of before the sender gave it up
         else:
-            state = "gone" if inbox is not None else "forgotten"
+            state = "forgotten"
         return ReceiptInfo(
             recipient=name,
             state=state,

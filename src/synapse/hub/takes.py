@@ -50,35 +50,46 @@ class Takes:
     def _hand_out(self, connection: Connection, request_id: RequestId, inbox: int, seq: int) -> None:
         """Lend what is in an inbox, or in the queue of a role."""
         turns, limits = self._turns, self._limits
-        lends, message = self._lend(connection, inbox, seq)
+        lend, lends, message = self._lend(connection, inbox, seq)
         cursor, journal_id = cursor_of(self._state.journal_id, self._state.seq), self._state.journal_id
+        text = f"m{seq}, which was lent for this, was acked or went elsewhere before it was read: take again"
+        gone = Rejected("deadline", text, {"id": f"m{seq}"})
 
         def read() -> Reply:
             message = read_message(turns.pages, journal_id, seq, inbox)
             if message is None:
-                raise Rejected("not_found", f"m{seq} was acked and dropped meanwhile", {"id": f"m{seq}"})
+                raise gone
             return Taken(message=message, lends=lends, lend_ms=limits.lend_ms, cursor=cursor)
 
+        def require_lent() -> None:
+            if not self._is_lent(lend):
+                raise gone
+
         if message is None:
-            turns.disk.defer(connection, request_id, read)
+            turns.disk.defer(connection, request_id, read, require_lent)
         else:
             taken = Taken(message=message, lends=lends, lend_ms=limits.lend_ms, cursor=cursor)
             turns.reply(connection, request_id, taken)
 
-    def _lend(self, connection: Connection, inbox: int, seq: int) -> tuple[int, Message | None]:
+    def _lend(self, connection: Connection, inbox: int, seq: int) -> tuple[Lend, int, Message | None]:
         """Lend a message; how often that was done, and what it says, unless it must be read from disk."""
         turns, state = self._turns, self._state
         deadline_ms = turns.lease_clock.now_ms + self._limits.lend_ms
         holder = connection.by.agent if inbox in state.roles.by_id else None
-        state.soft.lending.lend(Lend(inbox, seq, connection.id, deadline_ms, holder))
+        lend = Lend(inbox, seq, connection.id, deadline_ms, holder)
+        state.soft.lending.lend(lend)
         recent = turns.recent_event(seq)
         message = None if recent is None else shown_to(state.journal_id, recent, inbox)
-        return state.agents.inboxes[inbox].entries[seq].lends, message
+        return lend, state.agents.inboxes[inbox].entries[seq].lends, message
+
+    def _is_lent(self, lend: Lend) -> bool:
+        """True until it is acked, goes elsewhere or its time is over: what was read since may be handed out."""
+        return self._state.soft.lending.lends.get((lend.agent, lend.seq)) is lend
 
     def hand_on(self, waiter: Waiter, lent: MessageLent) -> None:
         """Lend a message to a subscription that takes. What must be read from disk comes before what is lent later."""
         turns, state, connection, inbox, seq = self._turns, self._state, waiter.connection, lent.agent, lent.message
-        lends, message = self._lend(connection, inbox, seq)
+        lend, lends, message = self._lend(connection, inbox, seq)
         if message is not None:
             self._say_lent(waiter, message, lends)
             return
@@ -87,7 +98,7 @@ class Takes:
             waiter.is_reading = False
             if connection.is_closed:
                 return
-            if found is not None:  # else it was acked and dropped meanwhile
+            if found is not None and self._is_lent(lend):  # else it was acked or went elsewhere meanwhile
                 self._say_lent(waiter, found, lends)
             turns.arrived([connection.by.require_agent()])
 
