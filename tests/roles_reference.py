@@ -23,6 +23,8 @@ PAGE: Final = ROOT / "docs" / "reference" / "roles.md"
 BEGIN, END = "<!-- generated: -->\n", "\n<!-- end -->"
 _UNSAID: Final = frozenset({"hello", "hub.identify", "ping"})
 """What every verb sends, or words that also mean something else."""
+_ALWAYS: Final = {"token create": "admin"}
+"""What a verb needs whatever its options are, though it also asks for something that needs less."""
 Names = dict[str, tuple[str, str]]
 
 
@@ -73,7 +75,7 @@ def verb_rows() -> Iterator[str]:
         if not sent:
             continue
         roles = sorted({ROLE_OF[kind][0] for kind in sent}, key=ROLES.index)
-        role = roles[0] if len(roles) == 1 else f"{roles[0]} to {roles[-1]}"
+        role = _ALWAYS.get(verb.name) or (roles[0] if len(roles) == 1 else f"{roles[0]} to {roles[-1]}")
         yield f"| `{verb.name}` | {', '.join(f'`{kind}`' for kind in sent)} | {role} |"
 
 

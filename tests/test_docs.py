@@ -1,6 +1,7 @@
 """What the documents say about the protocol is what the types say; every row of bad input has its test."""
 
 import ast
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import get_type_hints
 import msgspec
 import pytest
 
+from synapse import Client
 from synapse.core.happenings import KINDS, REMEMBERED
 from synapse.core.lifecycle import diagram
 from synapse.protocol.codes import CLOSES, ERRORS
@@ -26,6 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PROTOCOL = ROOT / "PROTOCOL.md"
 ERRORS_PAGE = ROOT / "docs" / "reference" / "errors.md"
 BAD_INPUT_PAGE = ROOT / "docs" / "reference" / "bad-input.md"
+PERFORMANCE_PAGE = ROOT / "docs" / "performance.md"
+CLIENT_PAGE = ROOT / "docs" / "reference" / "client.md"
 
 LINK = re.compile(r"\[[^\]\n]+\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
@@ -244,3 +248,39 @@ def test_every_kind_of_what_happens_is_explained() -> None:
     unsaid = [kind for kind in KINDS if f"`{kind}`" not in told and f"`{kind.partition('.')[2]}`" not in told]
     assert unsaid == [], "add them to the table of kinds below `events.read` in PROTOCOL.md"
     assert [kind for kind in REMEMBERED if f"`{kind}`" not in told] == []
+
+
+def test_the_contents_of_the_protocol_are_its_headings() -> None:
+    text = FENCE.sub("", text_of(PROTOCOL))
+    contents = re.findall(r"^- \[(.+)\]\(#.+\)$", text.partition("\n## ")[0], re.MULTILINE)
+    assert contents == re.findall(r"^## (.+)$", text, re.MULTILINE)
+
+
+# the client
+
+
+def methods_of_the_page() -> dict[str, list[str]]:
+    """The names of the arguments that each method's row has: of `send(body, to=)` body and to."""
+    calls = (re.fullmatch(r"`(\w+)\((.*)\)`", row[0]) for row in rows_of(section_of(text_of(CLIENT_PAGE), "Methods")))
+    return {call[1]: re.findall(r"(\w+)(?:=\w*)?(?:,|$)", call[2]) for call in calls if call is not None}
+
+
+def test_every_method_of_the_client_has_its_row_with_all_its_arguments() -> None:
+    real = {
+        name: list(inspect.signature(method).parameters)[1:]
+        for name, method in inspect.getmembers(Client, inspect.isfunction)
+        if not name.startswith("_")
+    }
+    told = methods_of_the_page()
+    assert sorted(real.keys() ^ told.keys()) == []
+    assert {name: told[name] for name in real if told[name] != real[name]} == {}
+
+
+# the benchmarks
+
+
+def test_every_gate_is_in_the_table_of_gates() -> None:
+    rows = [set(re.findall(r"[\w-]+", row[0])) for row in rows_of(section_of(text_of(PERFORMANCE_PAGE), "Gates"))]
+    promised = re.findall(r'Gate\(\s*"([^"]+)",\s*"[^"]+",\s*AT_', text_of(ROOT / "benchmarks" / "gates.py"))
+    assert len(promised) > 30
+    assert [name for name in promised if not any(set(re.findall(r"[\w-]+", name)) <= row for row in rows)] == []

@@ -124,6 +124,19 @@ def test_what_is_not_understood_is_refused_with_its_place(tmp_path: Path, config
 
 
 @pytest.mark.parametrize(
+    ("variable", "words"),
+    [
+        ("SYNAPSE_LIMIT_LED_MS", r"there is no setting SYNAPSE_LIMIT_LED_MS; did you mean SYNAPSE_LIMIT_LEND_MS\?"),
+        ("SYNAPSE_LIMIT_DEPTH_MAX", "there is no setting SYNAPSE_LIMIT_DEPTH_MAX"),
+    ],
+)
+def test_a_variable_of_no_limit_is_refused(tmp_path: Path, variable: str, words: str) -> None:
+    with pytest.raises(SettingsRefused, match=words) as caught:
+        load_settings({}, {"SYNAPSE_HOME": str(tmp_path), variable: "500"})
+    assert caught.value.exit_code == 78
+
+
+@pytest.mark.parametrize(
     ("name", "text", "words"),
     [
         ("port", "x", "--port: 'x' where a whole number"),

@@ -199,6 +199,10 @@ def _unit_of(limit: str) -> str:
     return ""
 
 
+LIMIT_VARIABLE: Final = "SYNAPSE_LIMIT_"
+"""How the variables of all limits begin, and no others."""
+
+
 def _limit_rows() -> tuple[Setting, ...]:
     defaults = Limits()
     return tuple(
@@ -210,7 +214,7 @@ def _limit_rows() -> tuple[Setting, ...]:
             unit=_unit_of(name),
             least=least,
             most=most,
-            env=f"SYNAPSE_LIMIT_{name.upper()}",
+            env=f"{LIMIT_VARIABLE}{name.upper()}",
             key=f"limits.{name}",
         )
         for name, (doc, least, most) in _LIMIT_ROWS.items()
@@ -258,8 +262,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         name="retention",
         kind="retention",
         default={},
-        doc='How long is kept what is older, at least `1d`, by kind or channel: `messages = "30d"`, `leases = "7d"`, '
-        '`values = "90d"`, `"main:general" = "all"`. The hub drops the rest once a day; what is not named is kept.',
+        doc="How long is kept what is older, at least `1d`, by kind (`messages`, `leases`, `values`, `plan`, "
+        '`sessions`, `questions`, `files`) or channel: `messages = "30d"`, `"main:general" = "all"`. The hub drops '
+        "the rest once a day; what is not named is kept.",
         key="retention",
     ),
     _row("allowed_hosts", "texts", (), "Further values of the Host header to answer; separated by commas."),
@@ -352,6 +357,7 @@ def find_settings(flags: Mapping[str, str], environ: Mapping[str, str]) -> list[
     home = home_dir({**environ, "SYNAPSE_HOME": flags["home"]} if flags.get("home") else environ)
     path = config_path(home)
     configured = _read_config(path)
+    _require_known_limits(environ)
     # also those that are overridden: they would be the next start's surprise
     values = {
         setting.key: checked(setting, configured[setting.key], f"{path}: {setting.key}", home)
@@ -401,6 +407,14 @@ def _read_config(path: str) -> dict[str, object]:
         if key not in _BY_KEY:
             raise _unknown(path, key, [*_BY_KEY, "limits", "client"])
     return values
+
+
+def _require_known_limits(environ: Mapping[str, str]) -> None:
+    """Raises `SettingsRefused` for a variable of a limit that does not exist: it would do nothing, without a word."""
+    known = [setting.env for setting in SETTINGS if setting.env.startswith(LIMIT_VARIABLE)]
+    for name in sorted(environ):
+        if name.startswith(LIMIT_VARIABLE) and name not in known:
+            raise _unknown("environment", name, known)
 
 
 def _unknown(path: str, key: str, known: list[str]) -> SettingsRefused:

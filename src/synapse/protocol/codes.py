@@ -25,7 +25,7 @@ ERRORS: "Final[dict[str, tuple[int, str]]]" = {
     "protocol_version": (78, "client and hub share no protocol version"),
     "not_found": (4, "no such agent, room, channel or message, as far as this agent may know"),
     "already_exists": (3, "the name is in use"),
-    "not_empty": (3, "members are still there"),
+    "not_empty": (3, "something is still there or open: members, leases, questions and the like"),
     "protected": (3, "it came from the configuration and cannot be deleted"),
     "no_recipient": (3, "the message would reach nobody"),
     "inbox_full": (3, "a recipient has as many unacked messages as an inbox holds"),

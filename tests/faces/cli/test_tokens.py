@@ -81,6 +81,7 @@ def test_a_remote_agent_works_over_tls_with_a_token_of_its_own(
 def test_an_admin_is_an_operator_from_afar(over_tls: RealHub, tmp_path: Path, made: Certificates) -> None:
     boss = remote(over_tls, tmp_path / "boss", made, "--role", "admin")
     boss.json("pool", "set", "gpu", "2")
+    assert boss.json("journal", "verify")["events"] > 0
     made_there = boss.json("token", "create", "--role", "observer")
     assert len(made_there["secret"]) == 43
     assert made_there["secret"].encode() not in (tmp_path / "home" / "journal.db").read_bytes()
@@ -91,6 +92,7 @@ def test_an_admin_is_an_operator_from_afar(over_tls: RealHub, tmp_path: Path, ma
         "role": "observer",
         "needed": "agent",
     }
+    assert boss.json("journal", "verify", code=77, SYNAPSE_TOKEN_FILE=eyes)["error"]["code"] == "not_permitted"
 
 
 @pytest.mark.bad_input("BI-96")

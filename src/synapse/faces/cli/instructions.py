@@ -28,6 +28,8 @@ Other agents work on this machine. The command `synapse` keeps you off each othe
 - The plan: `synapse board` shows what is ready. Claim that; `synapse task progress TASK 'text'` keeps what you found,
   `synapse task update TASK --status done` ends the task and the claim. More work:
   `synapse task declare TASK --title 'what' --depends-on OTHER`.
+- What a person must decide: `synapse ask 'which?' --option this --option that --task TASK`. The claim stands still
+  meanwhile; the answer is a message to you.
 - When you begin, or come back: `synapse digest` tells what is asked of you, what blocks you and what is yours.
 - Who does what: `synapse state`, `synapse who`, `synapse why TASK`.
 - Exit codes: 0 done, 3 refused (the reason is on stderr), 4 not found, 5 the time is over, 69 no hub (start it:
