@@ -38,6 +38,7 @@ def follow_a_plan(cast: Cast, claim: Callable[..., Json]) -> tuple[list[str], in
     shown("", "board --watch &")
     watcher = cast.start("board", "--watch", "--json", name="ear", stderr=subprocess.PIPE)
     patience = threading.Timer(PATIENCE_S, watcher.kill)
+    patience.daemon = True  # who interrupts the story here does not wait for it
     patience.start()
     try:
         _next(watcher)  # the plan as it was, without a task
