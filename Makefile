@@ -54,6 +54,7 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.runtime
 	@echo "installing the development tools into $(VENV)"
 	@$(PIP) install 'pip>=25.1'
 	@$(PIP) install --group dev
+	@$(PIP) install --no-deps --force-reinstall -e .  # the script of an older pip imports `re`
 	@touch $@
 
 $(PY):
