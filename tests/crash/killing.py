@@ -226,6 +226,18 @@ class Kills:
 
 
 @contextlib.contextmanager
+def beside(work: Callable[[], None], is_over: threading.Event) -> Iterator[None]:
+    """Meanwhile a thread works, until it finds that this is over."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
+
+
+@contextlib.contextmanager
 def load_of(home: Path, run: Path, ways: Mapping[str, str], seed: int) -> Iterator["Load"]:
     """Start the processes of the load, each with its way to the hub; whatever is left of them at the end is killed."""
     load = Load(home, run, ways, seed)
@@ -260,13 +272,8 @@ class Load:
                 is_over.wait(self._chance.uniform(0.02, 2.5))
                 process.send_signal(signal.SIGCONT)
 
-        thread = threading.Thread(target=stop_and_wake)
-        thread.start()
-        try:
+        with beside(stop_and_wake, is_over):
             yield
-        finally:
-            is_over.set()
-            thread.join()
 
     def raise_flag(self, flag: str, *roles: str) -> None:
         """Tell everybody, and wait for those of these roles to end. Raises `Failed` when one does not end well."""

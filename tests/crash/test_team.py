@@ -21,7 +21,7 @@ import pytest
 from tests.crash.checker import Finding, feeds_are_exact
 from tests.crash.effects_checker import check_effects
 from tests.crash.history import History, Recorder, load
-from tests.crash.killing import Hubs, Kills, Request, end, join, journal_of, proxy_of, spawn
+from tests.crash.killing import Hubs, Kills, Request, beside, end, join, journal_of, proxy_of, spawn
 from tests.crash.lanes_checker import check_lanes
 from tests.crash.ledger import Ledger
 from tests.crash.load import DIRECT, UNIX, WS, Line
@@ -110,13 +110,8 @@ class Team:
                 self.deaths += 1
                 self._begin(agent)
 
-        thread = threading.Thread(target=kill)
-        thread.start()
-        try:
+        with beside(kill, is_over):
             yield
-        finally:
-            is_over.set()
-            thread.join()
 
     def raise_flag(self, flag: str, *roles: str) -> None:
         """Tell everybody, and wait for those of these roles to end. Raises `Failed` when one does not end well."""

@@ -6,6 +6,7 @@ import pytest
 from tests.hub.conftest import Voice, quiet, voice
 from tests.hub.test_requests import presence_of
 
+from synapse.errors import StoreFailed
 from synapse.hub import whereabouts
 from synapse.protocol.commands import Subscribe
 from synapse.protocol.replies import Subscribed
@@ -66,3 +67,18 @@ async def test_newcomers_hear_who_is_there_before_what_changes() -> None:
         assert told[0][0] == "PresenceSnapshot"
         last = dict(entry[:2] for _, entries in told for entry in entries)
         assert last == {"ada": "online", "bob": "recent"}
+
+
+async def test_nobody_hears_of_what_a_failed_commit_did_not_keep() -> None:
+    async with MemoryHub() as hub:
+        ada = await follower(hub, "ada")
+        await presence_of(ada)
+        hub.turns.broken = StoreFailed("the disk is gone")
+        hub.state.soft.presence.changed.add(hub.state.agents.by_name["ada"].id)
+        hub.turns.whereabouts._come_round()
+        await asyncio.sleep(2 * whereabouts.REST_S)
+        assert ada.peer.buffered() == 0
+        hub.turns.broken = None
+        hub.turns.whereabouts._come_round()
+        await asyncio.sleep(2 * whereabouts.REST_S)
+        assert ada.peer.buffered() > 0

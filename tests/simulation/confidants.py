@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
+from tests.simulation.part import Part
 
-from synapse.client.client import Client, Terms
+from synapse.client.client import Client
 from synapse.protocol.commands import SendMessage
 from synapse.protocol.replies import Sent
 from synapse.protocol.value_commands import PutValue
@@ -15,24 +15,14 @@ from synapse.protocol.value_replies import ValueInfo
 
 if TYPE_CHECKING:
     from tests.simulation.agents import Process
-    from tests.simulation.world import World
 
 PLACES_MAX: Final = 12
 """So many have members at once."""
 FOLLOWED_S: Final = 40.0
 
 
-class Confidant:
+class Confidant(Part):
     """The part of an agent that has secrets."""
-
-    name: str
-    world: "World"
-    _chance: Random
-    _terms: Callable[..., Terms]
-    mark: Callable[[], str]
-    keyed: Callable[..., Awaitable[Any]]
-    pause: Callable[[float], Awaitable[None]]
-    twin: "Callable[[], Process]"
 
     def secret_repertoire(self) -> dict[Callable[["Process"], Awaitable[None]], float]:
         """What it does, and how often."""

@@ -2,10 +2,10 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from random import Random
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
+from tests.simulation.part import Part
 from tests.simulation.terms import Violation
 
 from synapse.client.client import Client
@@ -50,16 +50,12 @@ def is_past_its_date(refusal: Rejected) -> bool:
     return refusal.code == "bad_request" and refusal.facts.get("path") == "$.body.expires_at_ms"
 
 
-class Correspondent:
+class Correspondent(Part):
     """The part of an agent that has to do with what becomes of messages. sent: ids of some that it sent."""
 
-    name: str
     number: int
-    world: "World"
     sent: list[str]
-    _chance: Random
     _text: Callable[[], str]
-    keyed: Callable[..., Awaitable[Any]]
 
     def mail_repertoire(self) -> dict[Callable[["Process"], Awaitable[None]], float]:
         """What it does, and how often."""

@@ -6,10 +6,11 @@ from hashlib import sha256
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+from tests.simulation.part import Part
 from tests.simulation.planners import OWN, SHARED
 from tests.simulation.terms import Violation
 
-from synapse.client.client import Client, Terms
+from synapse.client.client import Client
 from synapse.errors import Rejected
 from synapse.protocol.question_commands import (
     AnswerQuestion,
@@ -49,17 +50,8 @@ async def let_in(world: "World", client: Client) -> None:
             world.are_people_let_in = True
 
 
-class Asker:
+class Asker(Part):
     """The part of an agent that has to do with people."""
-
-    name: str
-    world: "World"
-    _chance: Random
-    mark: Callable[[], str]
-    keyed: Callable[..., Awaitable[Any]]
-    pause: Callable[[float], Awaitable[None]]
-    crash: Callable[["Process"], Awaitable[None]]
-    _terms: Callable[..., Terms]
 
     def question_repertoire(self) -> dict[Callable[["Process"], Awaitable[None]], float]:
         """What there is to do, and how often."""

@@ -2,13 +2,13 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from tests.simulation.agenda import OVER, STEPS, stream_of
+from tests.simulation.part import Part
 from tests.simulation.terms import Violation
 
-from synapse.client.client import Client, Terms
+from synapse.client.client import Client
 from synapse.protocol.notices import PlanChanged
 from synapse.protocol.plan_commands import DeclareTask, DeclareTasks, NoteProgress, RemoveTask, TaskSpec, UpdateTask
 from synapse.protocol.plan_replies import ProgressLine, TaskGone, TaskInfo, TasksDeclared
@@ -26,16 +26,8 @@ REST: Final = (("blocked",), ("waiting_for_input", "in_progress"), ("review",))
 """Steps under a lease after which it is given back, and the task stays where it is."""
 
 
-class Planner:
+class Planner(Part):
     """The part of an agent that has to do with the plan."""
-
-    name: str
-    world: "World"
-    _chance: Random
-    mark: Callable[[], str]
-    keyed: Callable[..., Awaitable[Any]]
-    pause: Callable[[float], Awaitable[None]]
-    _terms: Callable[..., Terms]
 
     def plan_repertoire(self) -> dict[Callable[["Process"], Awaitable[None]], float]:
         """What there is to do, and how often."""

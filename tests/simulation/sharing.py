@@ -1,12 +1,12 @@
 """What agents do with shared values: put, count together, read, give away and remove them; and who follows them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from tests.simulation.part import Part
 from tests.simulation.shelf import stream_of
 from tests.simulation.terms import Violation
 
@@ -30,15 +30,8 @@ LONG_MS: Final = 600_000
 TTLS_MS: Final = (None, None, SHORT_MS, 2_000, 8_000, 60_000)
 
 
-class Sharer:
+class Sharer(Part):
     """The part of an agent that has to do with shared values."""
-
-    name: str
-    world: "World"
-    _chance: Random
-    mark: Callable[[], str]
-    keyed: Callable[..., Awaitable[Any]]
-    pause: Callable[[float], Awaitable[None]]
 
     def _somewhere(self) -> tuple[str, str | None]:
         return self._chance.choice(KEYS), self._chance.choice(ROOMS)

@@ -2,16 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from synapse.client.client import Client, Terms
+from tests.simulation.part import Part
+
+from synapse.client.client import Client
 from synapse.protocol.resource_commands import OfferResource
 from synapse.protocol.resource_replies import ResourceInfo
 
 if TYPE_CHECKING:
     from tests.simulation.agents import Process
-    from tests.simulation.world import World
 
 LENT: Final = ("lamp", "press", "lathe")
 SIGNALS: Final = ("main:hum-a", "main:hum-b")
@@ -19,17 +19,8 @@ FOLLOWED_S: Final = 60.0
 TTLS_MS: Final = (None, 4_000, 15_000, 40_000)
 
 
-class Trader:
+class Trader(Part):
     """The part of an agent that has something to lend and something to hum."""
-
-    name: str
-    world: "World"
-    _chance: Random
-    _terms: Callable[..., Terms]
-    mark: Callable[[], str]
-    keyed: Callable[..., Awaitable[Any]]
-    pause: Callable[[float], Awaitable[None]]
-    twin: "Callable[[], Process]"
 
     def trade_repertoire(self) -> dict[Callable[["Process"], Awaitable[None]], float]:
         """What it does, and how often."""

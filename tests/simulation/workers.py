@@ -1,14 +1,14 @@
 """What agents do with work sessions and lanes: keep a record, break off, go on, hand over, accept, decline, forget."""
 
 from collections.abc import Awaitable, Callable
-from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from tests.simulation.part import Part
 from tests.simulation.planners import OWN
 from tests.simulation.terms import Violation
 
-from synapse.client.client import Client, Terms
+from synapse.client.client import Client
 from synapse.protocol.lane_commands import AcceptLane, CloseLane, DeclineLane, OfferLane, SendLane
 from synapse.protocol.lane_replies import LaneMoved, LaneSent
 from synapse.protocol.question_commands import AskQuestion
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tests.simulation.agents import Process
     from tests.simulation.passages import Passage
     from tests.simulation.records import Run
-    from tests.simulation.world import World
 
 WORKED_ON: Final = ("T8", "T9", "T10", *OWN[:5])
 """Tasks that sessions are about; others claim them too, and so go on where somebody broke off."""
@@ -34,17 +33,8 @@ def raw(data: object) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(data))
 
 
-class Worker:
+class Worker(Part):
     """The part of an agent that has to do with sessions and lanes."""
-
-    name: str
-    world: "World"
-    _chance: Random
-    mark: Callable[[], str]
-    keyed: Callable[..., Awaitable[Any]]
-    pause: Callable[[float], Awaitable[None]]
-    crash: Callable[["Process"], Awaitable[None]]
-    _terms: Callable[..., Terms]
 
     def work_repertoire(self) -> dict[Callable[["Process"], Awaitable[None]], float]:
         """What there is to do, and how often."""

@@ -96,7 +96,8 @@ class Whereabouts:
 
     def _come_round(self) -> None:
         self._spent = 0
-        if not self._turns.is_committing:  # else when that is durable
+        turns = self._turns
+        if not turns.is_committing and turns.broken is None:  # else when that is durable, or never
             self._go_on()
 
     def _tell_some(self) -> None:

@@ -199,7 +199,8 @@ class LinePeer(Peer):
         transport = self._transport
         assert transport is not None
         raw = transport.get_extra_info("socket")
-        uid, host = peer_uid(raw), peer_user(raw)
+        uid = peer_uid(raw)
+        host = host_of_user(uid)
         refusal = self._listeners.refusal(host, is_owner=uid == os.getuid())
         if refusal is not None:
             self.write(self.frame(encode_error(None, 0, refusal)))
@@ -547,7 +548,12 @@ def peer_host(raw: socket.socket) -> str:
 
 def peer_user(raw: socket.socket) -> str:
     """What stands for the host on the other end of a Unix socket."""
-    return f"uid:{peer_uid(raw)}"
+    return host_of_user(peer_uid(raw))
+
+
+def host_of_user(uid: int) -> str:
+    """As `peer_user`, of the user."""
+    return f"uid:{uid}"
 
 
 def peer_uid(raw: socket.socket) -> int:

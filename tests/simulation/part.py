@@ -1,0 +1,25 @@
+"""What the parts of a simulated agent find in the whole: its name, its world, its dice, and how it asks the hub."""
+
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.simulation.agents import Process
+    from tests.simulation.world import World
+
+    from synapse.client.client import Terms
+
+
+class Part:
+    """Declares what `Agent` has."""
+
+    name: str
+    world: "World"
+    _chance: Random
+    _terms: "Callable[..., Terms]"
+    mark: Callable[[], str]
+    keyed: Callable[..., Awaitable[Any]]
+    pause: Callable[[float], Awaitable[None]]
+    crash: "Callable[[Process], Awaitable[None]]"
+    twin: "Callable[[], Process]"
