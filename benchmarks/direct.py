@@ -12,7 +12,7 @@ from benchmarks.peers import NATS, Missing, Nats, program
 from benchmarks.servers import ServerFailed, bodies_of, rows_of
 
 PAIRS = 32
-WINDOWS = (1, 8)
+WINDOWS = (1, 8, 16)
 
 
 def direct(bench: Bench) -> None:

@@ -76,6 +76,7 @@ GATES: Final = (
     Gate("announced 1", "announced", AT_LEAST, 1.7, "one agent's claims, one in flight ÷ synapse-channel", aim=2.2),
     Gate("direct 32x1", "direct", AT_LEAST, 3.0, "32 pairs' messages, sent, taken and acked ÷ NATS JetStream, 1 each"),
     Gate("direct 32x8", "direct", AT_LEAST, 3.0, "the same, up to 8 on their way in each pair"),
+    Gate("direct 32x16", "direct", AT_LEAST, 3.0, "the same, up to 16"),
     Gate("fan-out 4", "fanout", AT_LEAST, 1.4, "durable deliveries/s to 200 ÷ broadcast, 4 in flight", aim=2.0),
     Gate("fan-out 4 p99", "fanout", AT_MOST, 1.0, "p99 delivery ÷ that of broadcast, 4 in flight"),
     Gate("fan-out 32", "fanout", AT_LEAST, 8.0, "durable deliveries/s to 200 ÷ broadcast, 32 in flight"),

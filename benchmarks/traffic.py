@@ -79,35 +79,39 @@ def fanout_shape(bench: Bench, window: int, subscribers: int = SUBSCRIBERS) -> t
 
 
 def idle(bench: Bench) -> None:
-    """One message at a time with a pause after each, against echo plus a commit through the same thread hop."""
+    """One message at a time with a pause after each, against echo plus a commit through the same thread hop.
+
+    Each of the three is measured twice, by turns, and its lower median counts: no disturbance is to help or to hurt.
+    """
     shape = ("--gap-ms", str(GAP_MS), "--seconds", str(bench.seconds / 2), "--warmup", "0.2")
+    found: list[tuple[float, float, float]] = []
     with bench.home() as home:
         with baseline("echo", bench.server_core) as echo, bench.hub(home) as hub:
-            hellos = hub.hellos(1)
-            before = _echo_and_commit(bench, echo.port, home / "before.db", shape)
-            durable = bench.generator.run(hub.port, *shape, hellos=hellos)
-            after = _echo_and_commit(bench, echo.port, home / "after.db", shape)
-        require_rows(home, durable.replies_total)
-    echo_us, commit_us = min(before[0], after[0]), min(before[1], after[1])
-    commits = (durable.p50_us - echo_us) / commit_us
-    bench.figures.record("idle round trip", commits, round=bench.round, hub=durable.brief(), before=before, after=after)
+            hellos, told = hub.hellos(1), 0
+            for turn in range(2):
+                bare = bench.generator.run(echo.port, "--echo", *shape)
+                commit_us = _commit(bench, home / f"commits-{turn}.db")
+                durable = bench.generator.run(hub.port, *shape, hellos=hellos)
+                told += durable.replies_total
+                found.append((durable.p50_us, bare.p50_us, commit_us))
+        require_rows(home, told)
+    hub_us, echo_us, commit_us = (min(turns) for turns in zip(*found, strict=True))
+    commits = (hub_us - echo_us) / commit_us
+    bench.figures.record("idle round trip", commits, round=bench.round, turns=found)
     bench.say(
-        f"idle round trip: hub {durable.p50_us:.0f} µs, echo {echo_us:.0f} µs, commit {commit_us:.0f} µs "
+        f"idle round trip: hub {hub_us:.0f} µs, echo {echo_us:.0f} µs, commit {commit_us:.0f} µs "
         f"→ echo + {commits:.2f} commits"
     )
 
 
-def _echo_and_commit(bench: Bench, port: int, database: Path, shape: tuple[str, ...]) -> tuple[float, float]:
-    """Medians in microseconds. Taken before and after the hub, and the lower ones count: a disturbance of the
-    baseline must not help the hub.
-    """
-    echo = bench.generator.run(port, "--echo", *shape)
+def _commit(bench: Bench, database: Path) -> float:
+    """Median in microseconds."""
     command = [sys.executable, "-m", "benchmarks.commit_baseline", str(database)]
     with pinned(bench.server_core):
         done = subprocess.run(
             [*command, "--gap-ms", str(GAP_MS), "--times", str(COMMITS)], capture_output=True, text=True, check=True
         )
-    return echo.p50_us, float(json.loads(done.stdout)["p50_us"])
+    return float(json.loads(done.stdout)["p50_us"])
 
 
 def flush(bench: Bench) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.journal.conftest import flip, journal_bytes, run_python
 from tests.journal.traffic import CHANNELS, DAY_MS, KEEP_ALL_SHORT, Traffic
 
-from synapse.core.events import LEASES, Row, keys_of
+from synapse.core.events import LEASES, Recorded, Row, keys_of, to_row
 from synapse.core.kernel import apply
 from synapse.core.retention import Retained, floor_of, kind_of, pinned
 from synapse.core.state import State, decode_state, digest, encode_state
@@ -413,7 +413,9 @@ def test_dropping_leaves_commits_as_durable_as_they_were(tmp_path: Path, monkeyp
     traffic.go_on(200)
     journal, world = traffic.journal, traffic.world
     planning = compaction.survey(in_memory(traffic), world.state, KEEP, world.at_ms, base=journal.base)
-    rule = compaction.Plan(compaction=planning.event(journal.head, ""), is_due=True, pins=tuple(planning.pins)).rule
+    compacted = planning.event(journal.head, "")
+    rule = compaction.Plan(compaction=compacted, is_due=True, pins=tuple(planning.pins)).rule
+    journal.append([to_row(Recorded(journal.head + 1, world.at_ms, "operator", compacted))])
 
     def synchronous() -> int:
         return int(journal._connection.execute("PRAGMA synchronous").fetchone()[0])

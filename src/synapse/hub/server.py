@@ -170,6 +170,7 @@ class _Hub:
         reader = ThreadWorker("synapse-reader", loop, self._crash)
         pages = self._pages = JournalReader(settings.home)
         pages.trusts_index = False
+        pages.tail = lambda: journal.tail
         self._children = Children(settings.home)
         self._turns = turns = Turns(
             state=state,

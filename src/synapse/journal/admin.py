@@ -38,7 +38,7 @@ from synapse.journal.mark import Mark
 from synapse.journal.proof import check_index, touched_by
 from synapse.journal.reader import JournalReader
 from synapse.journal.snapshot import core_folding
-from synapse.journal.store import INSERT_TOUCH
+from synapse.journal.tail import write_lines
 from synapse.journal.upcast import decode
 
 _ROWS_PER_STEP = 1024
@@ -348,7 +348,7 @@ _SEQ_MAX = (1 << 63) - 1
 
 def _insert(connection: sqlite3.Connection, rows: _CheckedRows) -> None:
     connection.executemany(_COPY_LINE, [line for _, line in rows])
-    connection.executemany(INSERT_TOUCH, [(key, row.seq) for row, _ in rows for key in touched_by(row)])
+    write_lines(connection, sorted((key, row.seq) for row, _ in rows for key in touched_by(row)))
 
 
 def _base_finding(files: Files, reader: JournalReader) -> str | None:

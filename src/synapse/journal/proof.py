@@ -2,7 +2,8 @@
 
 The index is not hashed. What it should hold follows from the rows, so both sides are summed up over (key, seq), in any
 order and in constant memory: 64-bit hashes modulo 2^64. A missing, added or changed line shows with a chance of
-1 − 2^-64. Lines of events about leases stand for the events of a block, and are looked at as far as they are there.
+1 − 2^-64. The last events have none yet; lines of events about leases stand for the events of a block. Both are looked
+at as far as they are there.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 
 from synapse.core.events import Row, keys_of
 from synapse.journal.reader import JournalReader
-from synapse.journal.tasks import first_of_block, is_task_key, is_unread_key
+from synapse.journal.tail import has_line
+from synapse.journal.tasks import first_of_block, is_task_key
 from synapse.journal.upcast import decode
 
 _ROWS_PER_STEP = 1024
@@ -31,18 +33,17 @@ def check_index(reader: JournalReader, upto: int, stop: Callable[[], bool] = lam
 
     Raises `JournalRefused` at the first broken row, with its seq; `StoreFailed`.
     """
-    events, seq, wanted, indexed = 0, reader.identity.base, 0, reader.tasks_indexed()
+    events, seq, wanted = 0, reader.identity.base, 0
+    indexed, of_tasks = reader.indexed(), reader.tasks_indexed()
     block, in_block = -1, set[str]()
     while rows := reader.scan(seq, upto, _ROWS_PER_STEP):
         for row in rows:
             if first_of_block(row.seq) != block:
                 block, in_block = first_of_block(row.seq), set()
             for key in touched_by(row):
-                if is_unread_key(key):
-                    continue
-                if not is_task_key(key):
-                    wanted += hash((key, row.seq))
-                elif row.seq <= indexed and key not in in_block:
+                if has_line(key):
+                    wanted += hash((key, row.seq)) if row.seq <= indexed else 0
+                elif is_task_key(key) and row.seq <= of_tasks and key not in in_block:
                     in_block.add(key)
                     wanted += hash((key, row.seq))
         events += len(rows)
@@ -53,11 +54,13 @@ def check_index(reader: JournalReader, upto: int, stop: Callable[[], bool] = lam
     while lines := reader.touches(at, upto, _ROWS_PER_STEP):
         for line in lines:
             key, line_seq = line
-            if is_unread_key(key):
-                continue
-            if not is_task_key(key):
-                there += hash(line)
-            elif line_seq <= indexed and (key, first_of_block(line_seq)) != last:
+            if not (
+                isinstance(key, str) and isinstance(line_seq, int)
+            ):  # in a damaged page a text may have become bytes
+                return Checked(events, seq, False)
+            if has_line(key):
+                there += hash(line) if line_seq <= indexed else 0
+            elif is_task_key(key) and line_seq <= of_tasks and (key, first_of_block(line_seq)) != last:
                 last = (key, first_of_block(line_seq))
                 there += hash(line)
         at = lines[-1]

@@ -5,7 +5,7 @@ is a short read transaction of its own, so a reader never keeps the WAL from bei
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from heapq import merge
 from itertools import groupby, islice
@@ -20,6 +20,7 @@ from synapse.journal.chain import genesis, may_follow
 from synapse.journal.connection import READ_ERRORS, damaged, failure, open_read_only
 from synapse.journal.evidence import SELECT_EVENTS, Identity, Line, check_line, read_identity, require_some_bytes
 from synapse.journal.files import Files
+from synapse.journal.tail import Tail, indexed, lines_of
 from synapse.journal.tasks import IS_OF_A_TASK, first_of_block, is_task_key, last_of_block, tasks_indexed
 from synapse.journal.upcast import decode
 
@@ -29,6 +30,7 @@ _TOUCHES_DOWN = "SELECT seq FROM touches WHERE key = ? AND seq > ? AND seq < ? O
 _SEQS_PER_QUERY = 500
 _ROWS_PER_LOOK = 1024
 _LOOKS_MAX = 16
+_SEQ_MAX = (1 << 63) - 1
 _LAST = "SELECT seq FROM events WHERE seq > ? AND seq <= ? ORDER BY seq DESC LIMIT 1"
 _STEP_BACK = "SELECT min(seq), max(seq) FROM (SELECT seq FROM events WHERE seq < ? ORDER BY seq DESC LIMIT ?)"
 
@@ -57,6 +59,8 @@ class JournalReader:
     trusts_index: rows are proved by their hashes, the index is not, and where it lost a line a page would lack an
     event. A hub leaves it False until the index was proved (`verify_older`): pages then come from the rows themselves,
     as far as 16 384 of them reach.
+    tail: what hands out the lines that the index does not have yet, where the process that appends is this one; else
+    they are taken from the rows.
     Every method raises `JournalRefused` for a row or page that is broken and `StoreFailed` when reading fails.
     """
 
@@ -73,6 +77,8 @@ class JournalReader:
 
     def _begin(self, files: Files) -> None:
         self.trusts_index = True
+        self.tail: Callable[[], Tail] | None = None
+        self._kept = Tail(_SEQ_MAX), _SEQ_MAX  # from the rows up to there
         self._compaction: JournalCompacted | None = None
         self._files = files
         if not files.database.exists():
@@ -182,7 +188,8 @@ class JournalReader:
                 return found[:limit]
         limit -= len(found)
         chunk = max(_CHUNK_MIN, limit // max(len(keys), 1))
-        seqs = merge(*(self._seqs_up(key, after, upto, chunk) for key in set(keys)))
+        tail = self._tail(upto)
+        seqs = merge(*(self._seqs_up(tail, key, after, upto, chunk) for key in set(keys)))
         return found + self._touching(keys, [seq for seq, _ in islice(groupby(seqs), limit)])
 
     def page_back(self, keys: Sequence[str], before: int, limit: int) -> list[Row]:
@@ -198,7 +205,8 @@ class JournalReader:
             before = first
         limit -= len(found)
         chunk = max(_CHUNK_MIN, limit // max(len(keys), 1))
-        seqs = merge(*(self._seqs_down(key, before, chunk) for key in set(keys)), reverse=True)
+        tail = self._tail(before - 1)
+        seqs = merge(*(self._seqs_down(tail, key, before, chunk) for key in set(keys)), reverse=True)
         return self._touching(keys, [seq for seq, _ in islice(groupby(seqs), limit)][::-1]) + found
 
     def touches(self, after: tuple[str, int], upto: int, limit: int) -> list[tuple[str, int]]:
@@ -223,6 +231,36 @@ class JournalReader:
         """Close the connection. It may be called again."""
         self._connection.close()
 
+    def indexed(self) -> int:
+        """Up to which seq every event has its lines in the index, but those about leases."""
+        try:
+            found = indexed(self._connection)
+        except READ_ERRORS as error:
+            raise failure(error, self._files.database) from error
+        return _SEQ_MAX if found is None else found
+
+    def tail_on_disk(self, upto: int) -> Tail | None:
+        """The lines that the index does not have, of the events up to `upto`; None when every event has its lines."""
+        at = self.indexed()
+        if at == _SEQ_MAX:
+            return None
+        tail, last = self._kept
+        if tail.indexed != at:
+            tail, last = Tail(at), at
+        while last < upto and (rows := self.scan(last, upto, _ROWS_PER_LOOK)):
+            whole = [row for row in rows if row.body]
+            tail.add(lines_of(row._replace(also=keys_of(row.seq, decode(row))[1:]) for row in whole))
+            last = rows[-1].seq
+            self._kept = tail, last
+        return tail
+
+    def _tail(self, upto: int) -> Tail:
+        """To be asked for before the index is: a line that moves there meanwhile is in both then."""
+        if self.tail is not None:
+            return self.tail()
+        tail = self.tail_on_disk(upto)
+        return Tail(_SEQ_MAX) if tail is None else tail
+
     def tasks_indexed(self) -> int:
         """Up to which seq events about leases have their lines in the index."""
         try:
@@ -235,9 +273,10 @@ class JournalReader:
         if found := self._all(_LAST, after, upto):
             raise damaged(self.path, f"the events up to {found[0][0]} are not where they should be", seq=after + 1)
 
-    def _seqs_up(self, key: str, after: int, upto: int, chunk: int) -> Iterator[int]:
+    def _seqs_up(self, tail: Tail, key: str, after: int, upto: int, chunk: int) -> Iterator[int]:
         if not is_task_key(key):
-            yield from self._walk_up(_TOUCHES_UP, key, after, upto, chunk)
+            yield from self._walk_up(_TOUCHES_UP, key, after, min(upto, tail.indexed), chunk)
+            yield from tail.of(key, after, upto + 1)
             return
         indexed = self.tasks_indexed()
         before = first_of_block(after + 1) - 1  # a line there stands for what is behind `after` too
@@ -256,9 +295,10 @@ class JournalReader:
                 return
             after = found[-1][0]
 
-    def _seqs_down(self, key: str, before: int, chunk: int) -> Iterator[int]:
+    def _seqs_down(self, tail: Tail, key: str, before: int, chunk: int) -> Iterator[int]:
         if not is_task_key(key):
-            yield from self._walk_down(_TOUCHES_DOWN, key, 0, before, chunk)
+            yield from reversed(tail.of(key, 0, before))
+            yield from self._walk_down(_TOUCHES_DOWN, key, 0, min(before, tail.indexed + 1), chunk)
             return
         indexed = self.tasks_indexed()
         yield from self._walk_down(_TASK_EVENTS_DOWN, key, indexed, before, chunk)

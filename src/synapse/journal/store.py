@@ -6,7 +6,7 @@ another, but never by two at a time.
 
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from synapse.core.events import LEASES, Row
@@ -37,26 +37,19 @@ from synapse.journal.files import (
 )
 from synapse.journal.lock import HomeLock
 from synapse.journal.mark import MarkFile
+from synapse.journal.reader import JournalReader
 from synapse.journal.reserve import RESERVE_BYTES, Reserve
-from synapse.journal.tasks import (
-    EVENTS_PER_INDEXING,
-    IS_OF_A_TASK,
-    IS_OF_AN_AGENT,
-    index_tasks,
-    is_unread_key,
-    tasks_indexed,
-)
+from synapse.journal.tail import Lines, Tail, lines_of, say_indexed
+from synapse.journal.tasks import EVENTS_PER_INDEXING, index_tasks, tasks_indexed
 
 INSERT_EVENT = "INSERT INTO events (seq, type, version, at_ms, actor, key, body, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-INSERT_TOUCH = "INSERT OR IGNORE INTO touches (key, seq) VALUES (?, ?)"
-_OTHER_EVENTS = f"FROM events WHERE seq BETWEEN ? AND ? AND NOT ({IS_OF_A_TASK}) AND NOT ({IS_OF_AN_AGENT})"
-_INSERT_FIRST_TOUCHES = f"INSERT OR IGNORE INTO touches (key, seq) SELECT key, seq {_OTHER_EVENTS}"
 
 # Many rows in one statement: each statement lets go of the interpreter's lock and has to win it back from the loop.
 _INSERTS = {rows: INSERT_EVENT + ", (?, ?, ?, ?, ?, ?, ?, ?)" * (rows - 1) for rows in (64, 8, 1)}
 _COLUMNS = 8
 
-# What a commit writes to the WAL, estimated: inner pages, the rows themselves, a leaf of the index for each key.
+# What a commit writes to the WAL, estimated: inner pages and the rows themselves; a leaf of the index for each key of
+# the lines that go with it.
 _PAGES_PER_COMMIT = 3
 _ROWS_PER_PAGE = 5
 
@@ -72,6 +65,7 @@ class Journal:
         "_mark",
         "_pages_waiting",
         "_reserve",
+        "_says_indexed",
         "_tasks_indexed",
         "_tasks_waiting",
         "base",
@@ -81,12 +75,20 @@ class Journal:
         "is_new",
         "is_read_only",
         "journal_id",
+        "tail",
     )
 
     def __init__(
-        self, files: Files, lock: HomeLock, reserve: Reserve, evidence: Evidence, *, is_read_only: bool
+        self,
+        files: Files,
+        lock: HomeLock,
+        reserve: Reserve,
+        evidence: Evidence,
+        tail: Tail | None,
+        *,
+        is_read_only: bool,
     ) -> None:
-        """For `open`. Raises sqlite3.Error and OSError."""
+        """For `open`. tail: None when every event has its lines. Raises sqlite3.Error and OSError."""
         self._files = files
         self._lock = lock
         self._reserve = reserve
@@ -99,6 +101,8 @@ class Journal:
         self.head_hash = evidence.head_hash
         self.is_new = evidence.head == evidence.identity.base
         self.is_read_only = is_read_only
+        self.tail = Tail(self.head) if tail is None else tail
+        self._says_indexed = tail is not None
         with ExitStack() as undo:
             self._connection = open_writer(files.database)
             undo.callback(self._connection.close)
@@ -173,12 +177,14 @@ class Journal:
             assert evidence is not None
         if prove is not None:
             prove(evidence)
+        with closing(JournalReader(files.home)) as reader:
+            tail = reader.tail_on_disk(evidence.head)
         if evidence.must_finish:
             files.new_mark.rename(files.mark)
             sync_directory(files.home)
         if not is_read_only:
             is_read_only = not _has_room_to_work(files, reserve)
-        return cls(files, lock, reserve, evidence, is_read_only=is_read_only)
+        return cls(files, lock, reserve, evidence, tail, is_read_only=is_read_only)
 
     def append(self, rows: Sequence[Row]) -> None:
         """Make the rows durable in one transaction, all or none, and move the mark.
@@ -192,24 +198,21 @@ class Journal:
         """
         if self._has_failed:  # in `maintain`, with this turn already on its way
             raise StoreFailed(f"{self._files.database}: it failed before; the next start replays the truth")
+        if not rows:
+            return
         last, prev = self.head, self.head_hash
         events: list[int | str | bytes] = []  # the values of all rows, one behind the other
-        others: list[tuple[str, int]] = []
         of_tasks = 0
         for row in rows:
             seq, kind, version, at_ms, actor, key, body, also = row
             assert seq == last + 1 or may_follow(seq, kind, last), f"event {seq} cannot follow {last}"
             prev = link(prev, row)
             events += (seq, kind, version, at_ms, actor, key, body, prev)
-            for other in also:
-                if other is LEASES:  # its lines come later
-                    of_tasks += 1
-                else:
-                    others.append((other, seq))
             last = seq
-        if not rows:
-            return
-        connection = self._connection
+            if also:
+                of_tasks += LEASES in also
+        connection, tail, lines = self._connection, self.tail, lines_of(rows)
+        is_full, keys = tail.is_full(last, lines), 0
         try:
             connection.execute("BEGIN IMMEDIATE")
             done = 0
@@ -217,17 +220,21 @@ class Journal:
                 while len(events) - done >= size * _COLUMNS:
                     connection.execute(statement, events[done : done + size * _COLUMNS])
                     done += size * _COLUMNS
-            if of_tasks < len(rows):
-                connection.execute(_INSERT_FIRST_TOUCHES, (rows[0].seq, last))
-            if others:
-                connection.executemany(INSERT_TOUCH, others)
+            if is_full:
+                keys = tail.write(connection, last, lines)
+            elif not self._says_indexed:
+                say_indexed(connection, tail.indexed)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise self._not_committed(error) from error
+        if is_full:
+            self.tail = Tail(last)
+        else:
+            tail.add(lines)
+        self._says_indexed = True
         self.head, self.head_hash = last, prev
         self._tasks_waiting += of_tasks
-        keys = len({row.key for row in rows if not is_unread_key(row.key)}) if of_tasks < len(rows) else 0
-        self._pages_waiting += _PAGES_PER_COMMIT + len(rows) // _ROWS_PER_PAGE + keys + len(others)
+        self._pages_waiting += _PAGES_PER_COMMIT + len(rows) // _ROWS_PER_PAGE + keys
         try:
             self._mark.write(last, prev)
         except OSError as error:
@@ -269,6 +276,7 @@ class Journal:
         and when it is lost the next compaction drops them again. Raises `DiskFull` when there is no room: nothing
         happened. Raises `JournalLocked` and `StoreFailed` as `append`.
         """
+        assert rule.upto <= self.tail.indexed, "the lines of a compaction, and so of what it drops, do not wait"
         connection = self._connection
         try:
             connection.execute("PRAGMA synchronous=NORMAL")
@@ -288,6 +296,14 @@ class Journal:
             keep_only(self._files, compaction)
         except OSError as error:
             raise StoreFailed(f"{error.filename}: {error.strerror}; start again") from error
+
+    def _write_tail(self) -> None:
+        """Write the lines that wait. Raises sqlite3.Error."""
+        connection, tail = self._connection, self.tail
+        connection.execute("BEGIN IMMEDIATE")
+        self._pages_waiting += _PAGES_PER_COMMIT + tail.write(connection, self.head, Lines([], []))
+        connection.execute("COMMIT")
+        self.tail, self._says_indexed = Tail(self.head), True
 
     def _index_tasks(self) -> None:
         """Write the index lines of task events. Raises sqlite3.Error, except for no room."""
@@ -335,17 +351,20 @@ class Journal:
         return sum(path.stat().st_size for path in (self._files.database, self._files.wal) if path.exists())
 
     def close(self) -> None:
-        """Empty the WAL into the database where that is possible, and let the home go. It may be called again.
+        """Complete the index and empty the WAL into the database where that is possible, and let the home go. It may be
+        called again.
 
-        Nothing is lost when the checkpoint fails: the WAL stays and the next start reads it.
+        Nothing is lost when that fails: the WAL stays and the next start reads it.
         """
         try:
             if not self._has_failed:
+                if len(self.tail):
+                    self._write_tail()
                 self._checkpoint("TRUNCATE")
         except sqlite3.Error:
             pass
         finally:
-            self._connection.close()
+            self._connection.close()  # what it had begun is undone
             self._mark.close()
             self._lock.close()
 

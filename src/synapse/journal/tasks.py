@@ -26,8 +26,8 @@ IS_OF_A_TASK: Final = "key >= 'ta/' AND key < 'ta0'"
 """SQL: an event about a lease."""
 
 IS_OF_AN_AGENT: Final = "key >= 'ag/' AND key < 'ag0'"
-"""SQL: an event about an agent, which has no line of its own under that key: nobody reads by it, and each line of
-another agent would be one more page of each commit. Earlier releases wrote them; they are passed over."""
+"""SQL: an event about an agent, which has no line under that key: nobody reads by it. Earlier releases wrote some; they
+are passed over."""
 
 _INDEXED: Final = "tasks_indexed"  # name in the meta table
 _KEPT_OF_A_TASK: Final = f"{IS_OF_A_TASK} AND body IS NOT NULL"
@@ -40,11 +40,6 @@ _INSERT_LINES = f"INSERT OR IGNORE INTO touches (key, seq) {_SELECT_LINES}"
 def is_task_key(key: str) -> bool:
     """True for the index keys of events about leases."""
     return key == LEASES or key.startswith("ta/")
-
-
-def is_unread_key(key: str) -> bool:
-    """True for the key of an agent, which may have lines or not."""
-    return key.startswith("ag/")
 
 
 def first_of_block(seq: int) -> int:
