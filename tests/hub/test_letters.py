@@ -133,6 +133,7 @@ async def test_what_nobody_was_lent_is_told_without_a_search(monkeypatch: pytest
     async with MemoryHub() as hub:
         ada, bob = await voice(hub), await voice(hub, "bob")
         sent = await ada.ask(direct("x", "bob"), Sent)
+        await ada.post("later")
         shelf = Shelf(hub.turns.pages)
         monkeypatch.setattr(hub.turns, "pages", shelf)
         assert (await states(ada, sent), shelf.reads) == ({"bob": "stored"}, 0)
