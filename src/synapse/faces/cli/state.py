@@ -126,19 +126,20 @@ def _items(value: object) -> "list[Json]":
 def _watch(call: Call) -> int:
     link = call.open(lasting=True)
     since: str | None = None
+    has_stood = False
     is_first = True
     while True:
         try:
-            answer = link.ask("feed.subscribe", {"leases": True} if since is None else {"leases": True, "since": since})
-            if since is None:
-                since = str(answer.get("from_cursor"))
+            link.ask("feed.subscribe", {"leases": True} if since is None else {"leases": True, "since": since})
+            has_stood = True
             if is_first or not call.as_json:
                 since = _draw(call, link, is_first=is_first)
             is_first = False
+            assert since is not None, "a state was drawn"
             while True:
                 since = _follow(call, link, since)
         except (Disconnected, NoAnswer, Rejected) as error:
-            if is_first or not is_passing(error):
+            if not has_stood or not is_passing(error):
                 raise
             print_words("the connection is lost; coming back")
         link = come_back(call, NO_END, lasting=True)
