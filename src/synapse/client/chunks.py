@@ -69,7 +69,10 @@ def split_target(target: str) -> "tuple[tuple[str, ...], str | None, str | None]
     """Whom a target means: names, or a channel, or a role, whose members are to be asked for. Raises ValueError for
     `all`: a file is for those who are named, or for who reads a channel."""
     if target == "all":
-        raise ValueError("a file goes to names, to a role or to a channel: all members of a room read its channels")
+        raise ValueError(
+            "a file goes to names, to a role or to a channel, not to all, which may be others until they have it: all "
+            "members of a room read its channels"
+        )
     kind, colon, name = target.partition(":")
     if kind == "role" and colon:
         return (), None, name
