@@ -40,7 +40,7 @@ def state(call: Call) -> int:
 
 def _look(call: Call, link: Link) -> "Json":
     parsed = call.parsed
-    body: Json = {key: text for key in ("owner", "room", "task") if (text := parsed.text(key)) is not None}
+    body: Json = {key: text for key in ("owner", "task") if (text := parsed.text(key)) is not None} | call.room
     if parsed.text("worktree") is not None:
         body["worktree"] = parsed.text("worktree")
     found = pages(link, "lease.list", body, ("leases",))
@@ -207,9 +207,10 @@ def _is_wanted(call: Call, change: "Json") -> bool:
     owner = call.parsed.text("owner")
     if owner is not None and owner not in (change.get("owner"), change.get("by"), change.get("to")):
         return False
-    return all(
-        (text := call.parsed.text(key)) is None or change.get(key) == text for key in ("room", "task", "worktree")
-    )
+    room = call.around.get("room")
+    if room is not None and change.get("room") != room:
+        return False
+    return all((text := call.parsed.text(key)) is None or change.get(key) == text for key in ("task", "worktree"))
 
 
 def _seq(cursor: str) -> int:
