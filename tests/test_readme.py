@@ -1,4 +1,4 @@
-"""What README, tutorial and how-tos tell people to type is typed here, and what they say comes out must come out.
+"""What README, tutorial, how-tos and topics tell people to type is typed here, and what they say must come out.
 
     ```console     run:  `$ COMMAND`, or `ada$ COMMAND` for a terminal of its own; what follows is its output
     ```sh          run:  all lines, in the terminal without a name
@@ -9,7 +9,8 @@ A command exits 0, or N where it ends in `# exit N`. `synapse hub`, `listen` and
 of their terminal: their output is awaited while others go on, and `^C` ends them. A `synapse claim … --wait`, without
 end or of ten seconds and more, has its terminal too until it is granted: its first line is awaited, then others go on,
 and the rest must have come by the next command there. In shown output, `…` stands for anything; `/home/ada` for the
-home directory, `box` for the machine; ids, positions, ports, pids, times and widths of columns may differ.
+home directory, `box` for the machine; ids, positions, ports, pids, times and widths of columns may differ. An id in a
+command stands for the one that came out where the document shows it.
 """
 
 import os
@@ -30,7 +31,13 @@ from synapse.faces.cli.verbs import VERBS
 
 ROOT = Path(__file__).resolve().parent.parent
 HOW_TOS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs/how-to").glob("*.md"))
-PLAYED = ("README.md", "docs/tutorial.md", "docs/topics/delivery.md", *HOW_TOS)
+PLAYED_FENCE = re.compile(r"^```(sh|console|python)\b", re.MULTILINE)
+TOPICS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / "docs/topics").glob("*.md")
+    if PLAYED_FENCE.search(path.read_text(encoding="utf-8"))
+)
+PLAYED = ("README.md", "docs/tutorial.md", *TOPICS, *HOW_TOS)
 LINKED = sorted(
     {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")}
     | {"README.md", "ARCHITECTURE.md", "deploy/README.md"}
@@ -46,14 +53,15 @@ FIRST_WORDS = {
     "listen": "synapse: listening as …",
     "board --watch": "synapse: watching the plan of …",
 }
-IN_LINE = re.compile(r"synapse (--\S+ \S+ )*claim .*--wait(=\d\d+)?")
+IN_LINE = re.compile(r"synapse (--\S+ \S+ )*(claim|ask) .*--wait(=\d\d+)?")
+SHOWN_ID = re.compile(r"\b[mqlstf]\d{6,}")
 VARYING = (
     (re.compile("(box:)?/home/ada"), r"\S*"),
     (re.compile(r"\d+\\ min\\ \d+\\ s"), r"\d+ min \d+ s"),
     (re.compile(r"\d\d:\d\d:\d\d"), r"\d\d:\d\d:\d\d"),
     (re.compile(r"127\\\.0\\\.0\\\.1:\d+"), r"127\.0\.0\.1:\d+"),
     (re.compile(r"pid\\ \d+"), r"pid\ \d+"),
-    (re.compile(r"\bm\d{6,}"), r"m\d+"),
+    (SHOWN_ID, r"([mqlstf]\d+)"),
     (re.compile(r"\b[0-9a-f]{16}\b"), r"[0-9a-f]{16}"),
     (re.compile(r"(?<![\\\w+{])\d{10,}"), r"\d+"),
     (re.compile(r"agent\\-[0-9a-f]{8}"), r"agent\-[0-9a-f]{8}"),
@@ -116,20 +124,27 @@ def pattern_of(line: str) -> re.Pattern[str]:
     return re.compile(pattern + r"\s*")
 
 
-def missing(expected: list[str], output: str) -> str | None:
-    """The first expected line that does not come, in order; None when all do."""
+def missing(expected: list[str], output: str, ids: dict[str, str] | None = None) -> str | None:
+    """The first expected line that does not come, in order; None when all do. ids: gets which real id came out for
+    each that is shown."""
     lines = iter(output.splitlines())
     for wanted in expected:
-        if wanted.strip() and not any(pattern_of(wanted).fullmatch(line) for line in lines):
+        pattern = pattern_of(wanted)
+        found = next((match for line in lines if (match := pattern.fullmatch(line))), None) if wanted.strip() else None
+        if wanted.strip() and found is None:
             return wanted
+        if found is not None and ids is not None:
+            ids |= zip(SHOWN_ID.findall(wanted), found.groups(), strict=True)
     return None
 
 
 class Terminal:
-    """A shell that remembers its variables and its directory, and what was left running in it."""
+    """A shell that remembers its variables and its directory, and what was left running in it. ids: the real one of
+    each id that the document shows, for all its terminals."""
 
-    def __init__(self, directory: Path, environ: dict[str, str]) -> None:
+    def __init__(self, directory: Path, environ: dict[str, str], ids: dict[str, str]) -> None:
         self._directory = directory
+        self._ids = ids
         self._shell = subprocess.Popen(
             ["bash", "--norc"],
             cwd=directory,
@@ -153,13 +168,14 @@ class Terminal:
             return
         code, output = self._type(step.command)
         assert code == step.exit_code, f"{step.command}\nexit {code}, not {step.exit_code}:\n{output}"
-        wanted = missing(step.expected, output)
+        wanted = missing(step.expected, output, self._ids)
         assert wanted is None, f"{step.command}\ndid not print {wanted!r} but\n{output}"
 
     def _type(self, command: str) -> tuple[int, str]:
         assert self._shell.stdin is not None
         assert self._shell.stdout is not None
         self._count += 1
+        command = SHOWN_ID.sub(lambda found: self._ids.get(found[0], found[0]), command)
         mark = f"--- {os.getpid()} {self._count} done "
         self._shell.stdin.write(f"{command}\necho '{mark}'$?\n")
         self._shell.stdin.flush()
@@ -190,7 +206,7 @@ class Terminal:
         assert self._staying is not None
         step, _, path = self._staying
         deadline_s = time.monotonic() + PATIENCE_S
-        while (wanted := missing(expected, path.read_text())) is not None:
+        while (wanted := missing(expected, path.read_text(), self._ids)) is not None:
             assert time.monotonic() < deadline_s, f"{step.command}\ndid not print {wanted!r} but\n{path.read_text()}"
             time.sleep(0.02)
 
@@ -225,12 +241,13 @@ class Terminal:
 def play(text: str, directory: Path, environ: dict[str, str]) -> int:
     """Type all commands of a document; how many there were."""
     terminals: dict[str, Terminal] = {}
+    ids: dict[str, str] = {}
     count = 0
     try:
         for step in steps_of(text):
             terminal = terminals.get(step.terminal)
             if terminal is None:
-                terminal = terminals[step.terminal] = Terminal(directory, environ)
+                terminal = terminals[step.terminal] = Terminal(directory, environ, ids)
             is_interrupted = step.expected[-1:] == ["^C"]
             if is_interrupted:
                 step.expected.pop()
@@ -325,10 +342,15 @@ def test_what_a_document_says_rightly_is_taken(account: Path, surroundings: dict
             "$ echo a; echo b; echo c",
             "a",
             "c",
+            "cleo$ echo said m3764885856976902 to q3764885856976903",
+            "said m1111111 to q2222222",
+            "$ echo m1111111; true q2222222 || exit",
+            "m3764885856976902",
+            "$ test q2222222 = q3764885856976903",
             "```",
             "```bash",
             "exit 1",
             "```",
         ]
     )
-    assert play(text, account, surroundings) == 4
+    assert play(text, account, surroundings) == 7

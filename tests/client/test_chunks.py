@@ -216,17 +216,17 @@ def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
     shelf, manifest = shelved(tmp_path / "source", b"content")
     target = tmp_path / "target"
     target.write_bytes(b"mine")
-    with pytest.raises(FileRefused, match="File exists"):
+    with pytest.raises(FileRefused, match=f"{target}: another file, of 4 bytes, is there"):
         carry_out(received(manifest, target), shelf.ask)
     target.unlink()
     target.symlink_to(tmp_path / "source")
-    with pytest.raises(FileRefused, match="File exists"):
+    with pytest.raises(FileRefused, match="a symbolic link, is there"):
         carry_out(received(manifest, target), shelf.ask)
     assert (target.is_symlink(), leftovers(tmp_path)) == (True, [])
     target.unlink()
     steps = received(manifest, target)  # it comes while the chunks are fetched
     request = next(steps)
-    with pytest.raises(FileRefused, match="File exists"):
+    with pytest.raises(FileRefused, match="another file, of"):
         while True:
             answer = shelf.ask(*request)
             if request[0] == "file.read":

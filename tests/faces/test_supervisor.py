@@ -126,10 +126,16 @@ async def test_what_waits_for_somebody_else_is_not_stalled() -> None:
         for task in ("review", "parked"):
             await ada.claim(task, ttl=3600)
         await ada.claim("tied", ttl=3600, terms=ClaimTerms(tied=True))
+        await ada.declare_task("take/planned")
+        for task in ("lock/build", "take/gpu-1", "take/planned"):
+            await ada.claim(task, ttl=3600)
         await ada.update_task("review", "review")
         await ada.park("parked")
-        await hub.advance(5 * MINUTE)
-        assert await round_of(watcher) == []
+        await hub.advance(20 * MINUTE)
+        assert [(what, task) for what, task, _ in await round_of(watcher)] == [("told", "take/planned")]
+        stalled = {"review", "take/planned"}
+        assert {lease.task for lease in await ada.leases() if lease.stalled is True} == stalled, "only of the plan"
+        assert {own.task for own in (await ada.digest()).mine if own.stalled is True} == stalled
 
 
 async def test_an_orphan_is_put_back_and_announced_and_people_are_called_in_the_end() -> None:

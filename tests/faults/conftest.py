@@ -263,7 +263,7 @@ def stopped_home(home: Path, count: int = 8, *, big: int = 0) -> Path:
 def bytes_of(home: Path) -> dict[str, bytes]:
     """The bytes of the journal's files. An empty WAL is the same as none; the `-shm` holds nothing of its own."""
     paths = [home / name for name in ("journal.db", "journal.db-wal", "journal.mark", "journal.reserve", "token")]
-    paths += sorted((home / "snapshots").glob("*"))
+    paths += [*sorted((home / "snapshots").glob("*")), *sorted((home / "bases").glob("*"))]
     return {path.name: path.read_bytes() for path in paths if path.exists() and path.stat().st_size}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.conftest import require_tool
-from tests.faults import drives
+from tests.faults import base_drives, drives
 from tests.faults.conftest import (
     HubProcess,
     Line,
@@ -47,7 +47,7 @@ def test_the_fault_has_the_exit_code_and_the_line_of_the_table(promise: Promise,
 
 
 def test_every_driven_fault_is_a_row_of_the_table() -> None:
-    assert drives.CALLS_MAX, "imported for what it drives"
+    assert drives.CALLS_MAX and base_drives.DAY_MS, "imported for what they drive"
     assert sorted(FAULTS) == sorted(promise.fault for promise in promises())
 
 

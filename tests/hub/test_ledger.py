@@ -5,8 +5,8 @@ from msgspec import UNSET
 from tests.hub.conftest import Voice, error_of, operator, reply_of, voice
 
 from synapse.protocol.commands import ClaimLease, ExplainTask, ReleaseLease
-from synapse.protocol.plan_commands import DeclareTask, NoteProgress, ReadProgress, UpdateTask
-from synapse.protocol.plan_replies import Progress, ProgressLine, TaskInfo
+from synapse.protocol.plan_commands import DeclareTask, NoteProgress, ReadProgress, RemoveTask, UpdateTask
+from synapse.protocol.plan_replies import Progress, ProgressLine, TaskGone, TaskInfo
 from synapse.protocol.replies import Explanation, Lease, Released
 from synapse.testing import MemoryHub
 
@@ -77,6 +77,21 @@ async def test_a_ledger_that_cannot_be_read_so_is_refused(fields: dict[str, obje
         ada = await voice(hub)
         frame = await ada.exchange(ReadProgress(**fields))  # type: ignore[arg-type]  # wrong on purpose
         assert error_of(frame).code == code
+
+
+async def test_the_ledger_of_a_task_that_never_was_is_not_found_and_that_of_a_removed_one_is() -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        await ada.ask(DeclareTask(task="quiet"), TaskInfo)
+        assert texts(await told(ada, task="quiet")) == []
+        assert (await ada.refused(ReadProgress(task="quite"))).code == "not_found"
+        await ada.ask(ClaimLease(task="held"), Lease)
+        assert (await ada.refused(ReadProgress(task="held"))).code == "not_found", "held, and in no plan"
+        await ada.ask(NoteProgress(task="quiet", text="a word"), ProgressLine)
+        await ada.ask(UpdateTask(task="quiet", status="cancelled"), TaskInfo)
+        await ada.ask(RemoveTask(task="quiet"), TaskGone)
+        assert texts(await told(ada, task="quiet")) == ["a word"]
+        assert texts(await told(ada, task="quiet", kind="finding")) == [], "it was there"
 
 
 async def test_a_story_has_the_plan_and_the_leases_in_one_line_of_time() -> None:

@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -12,6 +14,7 @@ from synapse.core.state import decode_state, encode_state
 from synapse.errors import Rejected
 from synapse.hub import retention
 from synapse.hub.retention import EVERY_MS, FIRST_MS
+from synapse.hub.settings import Settings
 from synapse.journal.compaction import Plan, survey
 from synapse.protocol.commands import (
     AckInbox,
@@ -26,6 +29,16 @@ from synapse.protocol.commands import (
     VerifyJournal,
     WaitReceipt,
 )
+from synapse.protocol.file_commands import (
+    BeginFile,
+    CompleteFile,
+    ListFiles,
+    PutChunk,
+    ReadChunk,
+    ReceiveFile,
+    WithdrawFile,
+)
+from synapse.protocol.file_replies import ChunkData, ChunkStored, FileBegan, FileCompleted, FileLetGo, FilesPage
 from synapse.protocol.journal_replies import Compaction
 from synapse.protocol.notices import Broken
 from synapse.protocol.replies import Acked, Explanation, History, Inbox, Lease, Released, Sent, Subscribed, Taken
@@ -243,3 +256,36 @@ async def test_the_settings_are_carried_out_once_a_day() -> None:
             await quiet(hub)
             assert len(planner.asked) == times
         assert planner.asked[0] == {"messages": DAY_MS}
+
+
+async def a_file(ada: Voice, data: bytes) -> str:
+    """A file of one chunk from ada to bob, complete."""
+    digest = sha256(data).hexdigest()
+    begun = await ada.ask(BeginFile(name="x", bytes=len(data), sha256=digest, to=("bob",)), FileBegan)
+    await ada.ask(PutChunk(file=begun.file, index=0, data=data, sha256=digest), ChunkStored)
+    await ada.ask(CompleteFile(file=begun.file), FileCompleted)
+    return begun.file
+
+
+async def test_a_hub_with_no_retention_of_its_own_lets_go_of_the_chunks_of_files_that_ended() -> None:
+    async with compacting() as (hub, _):
+        ada, bob, boss = await voice(hub), await voice(hub, "bob"), await operator(hub)
+        posted = await ada.post("stays for ever")
+        had, gone = await a_file(ada, b"had " * 1000), await a_file(ada, b"gone" * 1000)
+        assert (await bob.ask(ReceiveFile(file=had), FileLetGo)).ended
+        await ada.ask(WithdrawFile(file=gone), FileLetGo)
+        hub.clock.advance(DAY_MS - 1000)
+        live = await a_file(ada, b"live" * 1000)
+        hub.clock.advance(2000)
+        ours = hub.turns.retention
+        ours.keep = Settings(home=Path("/nowhere")).retention
+        ours.tick()
+        await quiet(hub)
+        chunks = [
+            row for row in hub.journal.scan(hub.journal.base, hub.journal.head, 1000) if row.type == "file.chunked"
+        ]
+        assert [bool(row.body) for row in chunks] == [False, False, True]
+        assert (await bob.ask(ReadChunk(file=live, index=0), ChunkData)).data == b"live" * 1000
+        (there,) = (await boss.ask(ListFiles(), FilesPage)).files
+        assert there.file == live
+        assert [one.id for one in (await ada.ask(ReadHistory(since=None), History)).messages] == [posted.id]

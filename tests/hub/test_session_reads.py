@@ -108,3 +108,20 @@ async def test_a_repeat_under_the_same_key_is_told_the_same_also_after_a_kill(be
     again = await heard(bench, "ada", frame)
     assert (again["body"], again["replayed"]) == (first["body"], True)
     assert (await said(bench, "ada", "session.show"))["todos"] == ["t"]
+
+
+async def test_what_is_read_from_disk_says_of_which_position_it_is(bench: Bench) -> None:
+    lane = (await said(bench, "ada", "lane.offer", to="bob", context={"look": "here"}))["lane"]
+    await said(bench, "bob", "lane.accept", lane=lane)
+    await said(bench, "ada", "lane.send", lane=lane, body="before")
+    asked = {"lane.show": {"lane": lane}, "history.read": {"inbox": True}, "progress.read": {}, "inbox.list": {}}
+    for kind, body in asked.items():
+        await bench.peers["ada"].send(json.dumps({"type": kind, "id": kind, "body": body}).encode())
+        later = {"type": "lane.send", "id": "later", "body": {"lane": lane, "body": "later"}}
+        await bench.peers["bob"].send(json.dumps(later).encode())
+        while (answer := json.loads(await bench.peers["ada"].receive())).get("id") != kind:
+            pass
+        assert f"{answer['seq']}" == answer["body"]["cursor"].partition(":")[2], kind
+        assert answer["seq"] < bench.hub.state.seq, "and more has happened since"
+        if kind == "lane.show":
+            assert [entry["body"] for entry in answer["body"]["entries"]] == ["before"]

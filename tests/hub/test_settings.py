@@ -13,6 +13,7 @@ from synapse.hub.settings import (
     is_loopback,
     load_settings,
     reference_lines,
+    shown_value,
 )
 from synapse.protocol.limits import Limits
 
@@ -231,7 +232,17 @@ def test_pools_of_the_configuration_are_numbers_within_bounds(tmp_path: Path) ->
 def test_a_retention_is_told_by_kind_and_channel(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text('[retention]\nmessages = "30d"\nvalues = "36h"\n"main:general" = "all"\n')
     found = load_settings({"home": str(tmp_path)}, {}).retention
-    assert found == {"messages": 30 * 24 * 3_600_000, "values": 36 * 3_600_000, "main:general": 0}
+    day_ms = 24 * 3_600_000
+    assert found == {"files": day_ms, "messages": 30 * day_ms, "values": 36 * 3_600_000, "main:general": 0}
+    assert shown_value(found, "retention") == 'files = "1d"; messages = "30d"; values = "36h"; main:general = "all"'
+
+
+def test_chunks_of_ended_files_go_after_a_day_unless_something_else_is_said(tmp_path: Path) -> None:
+    day_ms = 24 * 3_600_000
+    assert Settings(home=tmp_path).retention == {"files": day_ms}
+    for line, wanted in (("", day_ms), ('files = "2d"', 2 * day_ms), ('files = "all"', 0)):
+        (tmp_path / "config.toml").write_text(f"[retention]\n{line}\n" if line else "")
+        assert load_settings({"home": str(tmp_path)}, {}).retention == {"files": wanted}
 
 
 @pytest.mark.parametrize(

@@ -51,8 +51,8 @@ SUPERVISOR_FAULTS = [
     Fault(
         "what waits in review counts as stalled",
         DECIDES,
-        '(not lease.tied if task is None else task.status == "in_progress")',
-        "(task is not None or not lease.tied)",
+        'names.is_work(lease.task) if task is None else task.status == "in_progress"',
+        "names.is_work(lease.task) if task is None else True",
         _TESTS,
     ),
     Fault(

@@ -10,7 +10,7 @@ the digests that the hub tells. On the fast path: standard library only.
 
 import os
 
-from synapse.client.files import FileRefused, gathered, opened, partial_of, put_in_place, refer_to
+from synapse.client.files import FileRefused, gathered, opened, partial_of, put_in_place, refer_to, there_already
 from synapse.errors import Rejected
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
@@ -69,7 +69,10 @@ def split_target(target: str) -> "tuple[tuple[str, ...], str | None, str | None]
     """Whom a target means: names, or a channel, or a role, whose members are to be asked for. Raises ValueError for
     `all`: a file is for those who are named, or for who reads a channel."""
     if target == "all":
-        raise ValueError("a file goes to names, to a role or to a channel: all members of a room read its channels")
+        raise ValueError(
+            "a file goes to names, to a role or to a channel, not to all, which may be others until they have it: all "
+            "members of a room read its channels"
+        )
     kind, colon, name = target.partition(":")
     if kind == "role" and colon:
         return (), None, name
@@ -172,7 +175,7 @@ def received(manifest: Manifest, save: "str | os.PathLike[str]") -> "Steps[str]"
     target = os.path.abspath(os.fspath(save))
     if os.path.lexists(target):
         if not _is_same(target, manifest):
-            raise FileRefused(f"{target}: File exists")
+            raise there_already(target, os.path.basename(manifest.name))
         yield from _received(manifest.file)  # an earlier run put it there, and died before it could say so
         return target
     partial = partial_of(target, manifest.file, manifest.sha256)

@@ -84,7 +84,7 @@ def receive(reference: FileReference, copy_to: "str | os.PathLike[str] | None" =
         copy: BinaryIO | None = None
         if target is not None:
             if os.path.lexists(target):
-                raise FileRefused(f"{target}: File exists")
+                raise there_already(target, os.path.basename(reference.path))
             partial = partial_of(target, "copy", reference.sha256)
             copy = undo.enter_context(gathered(partial))
             undo.callback(_remove, partial)
@@ -107,6 +107,25 @@ def receive(reference: FileReference, copy_to: "str | os.PathLike[str] | None" =
         undo.pop_all()
         copy.close()
     return target
+
+
+def there_already(target: str, name: str) -> FileRefused:
+    """Why nothing is saved at `target`: what is there, and the way out. name: of the file, '' where nobody knows it."""
+    from stat import S_ISDIR, S_ISLNK, S_ISREG
+
+    try:
+        status = os.lstat(target)
+    except OSError:
+        return FileRefused(f"{target}: something else was there a moment ago; receive it again")
+    if S_ISDIR(status.st_mode):
+        inside = f", such as {os.path.join(target, name)}" if name else ""
+        return FileRefused(f"{target}: is a directory; name the file that is to be made in it{inside}")
+    kind = "a symbolic link" if S_ISLNK(status.st_mode) else "something that is no plain file"
+    if S_ISREG(status.st_mode):
+        kind = f"another file, of {status.st_size} bytes"
+    return FileRefused(
+        f"{target}: {kind}, is there, and nothing is overwritten; move it away or name another path, and receive again"
+    )
 
 
 def opened(path: str, reference: FileReference | None = None) -> "BinaryIO":
@@ -160,6 +179,8 @@ def put_in_place(content: "BinaryIO", partial: str, target: str) -> None:
     os.fsync(content.fileno())
     try:
         _name_once(partial, target)
+    except FileExistsError as error:
+        raise there_already(target, "") from error
     except OSError as error:
         raise FileRefused(f"{target}: {error.strerror}") from error
     _remove(partial)

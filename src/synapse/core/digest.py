@@ -13,6 +13,7 @@ import msgspec
 
 from synapse.core.by import By
 from synapse.core.inboxes import ALL, Entry
+from synapse.core.lease_answers import is_stalled
 from synapse.core.leases import NO_LEASES, NOTHING_YET, RANK, Lease, Place
 from synapse.core.lifecycle import ENDS
 from synapse.core.plan import RoomPlan, Task
@@ -188,7 +189,7 @@ def _held(state: "State", agent: int, by: By) -> Iterator[DigestOwn]:
             remaining_ms=left[lease.epoch],
             parked=lease.is_parked,
             idle_ms=soft.idle_ms(lease, by.lease_ms),
-            stalled=soft.is_stalled(lease, by.lease_ms),
+            stalled=is_stalled(state, lease, by),
         )
 
 

@@ -45,7 +45,7 @@ from synapse.protocol.commands import (
     WithdrawClaim,
 )
 from synapse.protocol.cursor import question_id
-from synapse.protocol.names import require_agent_name, require_task
+from synapse.protocol.names import is_work, require_agent_name, require_task
 from synapse.protocol.terms import MODES
 
 if TYPE_CHECKING:
@@ -377,8 +377,16 @@ def listed_lease(state: "State", epoch: str, by: By) -> replies.Lease:
         waiters=tuple(waiter_info(state, place, at, by) for at, place in enumerate(waiting[:WAITERS_MAX], 1)),
         waiting=len(waiting),
         idle_ms=soft.idle_ms(lease, by.lease_ms),
-        stalled=soft.is_stalled(lease, by.lease_ms),
+        stalled=is_stalled(state, lease, by),
     )
+
+
+def is_stalled(state: "State", lease: Lease, by: By) -> bool:
+    """True when it is renewed without progress. What is in no plan and ends with its process, and locks and units that
+    were taken, are no work with progress."""
+    is_planned = state.plan.find((lease.ask.room, lease.ask.task)) is not None
+    is_expected = is_planned or (not lease.tied and is_work(lease.ask.task))
+    return is_expected and state.soft.leasing.is_stalled(lease, by.lease_ms)
 
 
 def _waits_for(place: Place, lease: Lease) -> bool:

@@ -21,6 +21,7 @@ import msgspec
 from msgspec import UNSET
 
 from synapse.client.plain import span
+from synapse.protocol import names
 from synapse.protocol.plan_replies import TaskInfo
 from synapse.protocol.replies import Lease
 
@@ -130,8 +131,10 @@ def _steps(board: Board, terms: Terms) -> Iterator[Step | None]:
 
 
 def may_stall(lease: Lease, task: TaskInfo | None) -> bool:
-    """False for what waits for somebody else, and for what lives and ends with a process, as `synapse lock` does."""
-    return lease.status == "held" and (not lease.tied if task is None else task.status == "in_progress")
+    """False for what waits for somebody else, and for what is in no plan and no work with progress: what lives and ends
+    with a process, locks, units that were taken."""
+    is_work = not lease.tied and names.is_work(lease.task) if task is None else task.status == "in_progress"
+    return lease.status == "held" and is_work
 
 
 def _stalled(board: Board, terms: Terms, lease: Lease) -> Step | None:

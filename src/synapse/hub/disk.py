@@ -29,10 +29,12 @@ class Disk:
         job: Callable[[], Reply],
         require_still: Callable[[], None] = lambda: None,
     ) -> None:
-        """Answer from the reader thread once this turn is durable. The request stays in flight until then.
+        """Answer from the reader thread once this turn is durable, as of now: that is the `seq` of the reply. The
+        request stays in flight until then.
 
         require_still: called when it has been read; raises `Rejected` when the answer is true no more.
         """
+        seq = self._turns.state.seq
 
         def start() -> None:
             connection.is_reading_disk = True
@@ -53,7 +55,7 @@ class Disk:
             if error is not None:
                 result = _unreadable(error)
             assert result is not None
-            self._turns.say_later(connection, request_id, result)
+            self._turns.say_later(connection, request_id, result, None if isinstance(result, Rejected) else seq)
             if error is not None:
                 self._turns.on_broken(error)
                 return

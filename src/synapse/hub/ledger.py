@@ -32,9 +32,23 @@ from synapse.protocol.terms import PROGRESS_KINDS
 _LAPSED: Final = frozenset({"released", "expired", "revoked"})
 
 
-def ledger_scan(state: State, command: ReadProgress, by: By, items_max: int) -> Scan[ProgressLine]:
-    """What a request for a ledger looks for. Raises `Rejected`: `not_found`, `bad_name`, `bad_request`,
-    `log_diverged`."""
+def ledger(state: State, command: ReadProgress, by: By, items_max: int) -> Callable[[Pages], Progress]:
+    """How to read a page of a ledger. Raises `Rejected`: `not_found`, `bad_name`, `bad_request`, `log_diverged`; and
+    when it is read `not_found` for a task of which no plan ever knew, `cursor_too_old`."""
+    scan = _scan(state, command, by, items_max)
+    room, task = room_of(state, command.room, by), command.task
+    is_known = task is None or state.plan.find((room.id, task)) is not None
+
+    def read(pages: Pages) -> Progress:
+        progress = _read(pages, scan)
+        if not is_known and not progress.lines and not pages.page(scan.keys, 0, scan.head, 1):
+            raise _nothing_about(task or "", room.name, scan.journal_id, scan.floor())
+        return progress
+
+    return read
+
+
+def _scan(state: State, command: ReadProgress, by: By, items_max: int) -> Scan[ProgressLine]:
     room = room_of(state, command.room, by)
     require_limit(command.limit, items_max)
     if command.kind is not None and command.kind not in PROGRESS_KINDS:
@@ -93,8 +107,7 @@ def _size(line: ProgressLine) -> int:
     return 256 + 4 * len(line.text) + 512 * len(line.artefacts)
 
 
-def read_ledger(pages: Pages, scan: Scan[ProgressLine]) -> Progress:
-    """One page of a ledger. Raises `Rejected(cursor_too_old)` when it would begin before what is kept."""
+def _read(pages: Pages, scan: Scan[ProgressLine]) -> Progress:
     found = read_page(pages, scan)
     following, previous = cursors(scan, found)
     return Progress(

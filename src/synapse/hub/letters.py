@@ -7,7 +7,7 @@ the ticks that end messages at their date.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, assert_never
 
 from synapse.core import kernel
 from synapse.core.by import By, Rules
@@ -43,6 +43,8 @@ from synapse.protocol.notices import Message
 if TYPE_CHECKING:
     from synapse.hub.turn import Turns
 
+Stand: TypeAlias = Literal["stored", "held", "gone"]
+"""What an inbox has of a message: it was lent to nobody, it was lent or is dead, it is not there."""
 Decide: TypeAlias = Callable[[State, Rules, kernel.Mutation, By], list[Event]]
 
 LOOKED_UP: Final = frozenset({AckInbox, ResendDead})
@@ -70,17 +72,27 @@ class Trace:
 
 @dataclass(slots=True)
 class Traces:
-    """What the journal tells of a direct message: its event, and by agent what became of it, up to `upto`. complete:
-    false when so much happened since that not all of it was looked at."""
+    """What the journal tells of a direct message: its event, and by agent what became of it up to `position`, of what
+    is to be looked at, up to `upto`. stands: what each inbox had of it at `upto`."""
 
     event: MessageSent
+    sender: int
+    seq: int
     sent_at_ms: int
     upto: int
-    complete: bool = True
-    by_agent: dict[int, Trace] = field(default_factory=dict)
+    position: int
+    by_agent: dict[int, Trace]
+    stands: dict[int, Stand] = field(default_factory=dict)
+
+    @property
+    def is_open(self) -> bool:
+        """True while the journal may tell more. Of what nobody was lent it tells nothing."""
+        return self.position < self.upto and any(
+            not trace.is_over and self.stands.get(agent) != "stored" for agent, trace in self.by_agent.items()
+        )
 
 
-def read_traces(pages: Pages, seq: int, sender: str, sender_id: int, upto: int) -> Traces | Rejected:
+def find_sent(pages: Pages, seq: int, sender: str, sender_id: int, upto: int) -> Traces | Rejected:
     """Look a message of mine up. Refused `not_found`, and `bad_request` for one that went to a channel."""
     row = pages.row(seq) if sender_id < seq <= upto else None
     if row is None or row.actor != sender or not row.body or row.type not in ("message.sent", "message.posted"):
@@ -95,26 +107,25 @@ def read_traces(pages: Pages, seq: int, sender: str, sender_id: int, upto: int) 
     if isinstance(event, MessagePosted):
         return Rejected("bad_request", "receipts are for direct messages; this one went to a channel")
     assert isinstance(event, MessageSent)
-    traces = Traces(event, row.at_ms, upto)
-    traces.by_agent = {delivery.agent: Trace() for delivery in event.to}
-    position, scanned = seq, 0
-    while not all(trace.is_over for trace in traces.by_agent.values()):
-        rows = pages.page((f"re/{sender_id}",), position, upto, _ROWS)
-        for found in rows:
-            _follow(traces, seq, recorded_of(found))
+    by_agent = {delivery.agent: Trace() for delivery in event.to}
+    return Traces(event, sender_id, seq, row.at_ms, upto, seq, by_agent)
+
+
+def follow_traces(pages: Pages, found: Traces) -> Traces:
+    """Look through the next receipts of the sender, not so many that other readers wait long."""
+    scanned = 0
+    while found.is_open and scanned < SCAN_ROWS_MAX:
+        rows = pages.page((f"re/{found.sender}",), found.position, found.upto, _ROWS)
+        for row in rows:
+            _follow(found, recorded_of(row))
         scanned += len(rows)
-        if len(rows) < _ROWS:
-            break
-        position = rows[-1].seq
-        if scanned >= SCAN_ROWS_MAX:
-            traces.complete = False
-            break
-    return traces
+        found.position = rows[-1].seq if len(rows) == _ROWS else found.upto
+    return found
 
 
-def _follow(traces: Traces, seq: int, recorded: Recorded) -> None:
-    """Note what an event says of the message at `seq`."""
-    event, at_ms = recorded.event, recorded.at_ms
+def _follow(traces: Traces, recorded: Recorded) -> None:
+    """Note what an event says of the message."""
+    event, at_ms, seq = recorded.event, recorded.at_ms, traces.seq
     if not isinstance(event, MessageLent | MessagesAcked | MessageDied | MessageRevived | MessagesDropped):
         return
     if all(message != seq for _, message in due(event)):
@@ -223,37 +234,38 @@ class Letters:
         return never_here(unknown) if unknown else kernel.decide
 
     def _original(self, command: ResendDead, seq: int, actor: str, agent: int, head: int) -> Decide | Rejected:
-        found = read_traces(self._turns.pages, seq, actor, agent, head)
+        found = find_sent(self._turns.pages, seq, actor, agent, head)
         if isinstance(found, Rejected):
             return found
         return partial(_resend, command, found.event)
 
     # Receipts.
 
-    def trace(
-        self, connection: Connection, seq: int, then: Callable[[Traces | Rejected], None], *, is_again: bool = False
-    ) -> None:
-        """What became of a message that this agent sent, handed to `then` in a later turn."""
+    def trace(self, connection: Connection, seq: int, then: Callable[[Traces | Rejected], None]) -> None:
+        """What became of a message that this agent sent, handed to `then` in a later turn, in which it is true."""
         turns, by, head = self._turns, connection.by, self._state.seq
         sender = by.require_agent()
 
-        def done(found: Traces | Rejected) -> None:
+        def go_on(found: Traces | Rejected) -> None:
             if connection.is_closed:
                 return
-            if not isinstance(found, Rejected) and not is_again and self._is_behind(found, seq):
-                self.trace(connection, seq, then, is_again=True)
+            if isinstance(found, Rejected):
+                then(found)
                 return
-            then(found)
+            stands = {agent: self._stand(agent, seq) for agent in found.by_agent}
+            if stands != found.stands:  # it got further while the journal was read
+                found.stands, found.upto = stands, self._state.seq
+            if found.is_open:
+                turns.disk.read(connection, lambda: follow_traces(turns.pages, found), go_on)
+            else:
+                then(found)
 
-        turns.disk.read(connection, lambda: read_traces(turns.pages, seq, by.actor, sender, head), done)
+        turns.disk.read(connection, lambda: find_sent(turns.pages, seq, by.actor, sender, head), go_on)
 
-    def _is_behind(self, found: Traces, seq: int) -> bool:
-        """True when it left an inbox after the journal was looked at."""
-        inboxes = self._state.agents.inboxes
-        return found.complete and any(
-            not trace.is_over and agent in inboxes and seq not in inboxes[agent].entries
-            for agent, trace in found.by_agent.items()
-        )
+    def _stand(self, agent: int, seq: int) -> Stand:
+        inbox = self._state.agents.inboxes.get(agent)
+        entry = None if inbox is None else inbox.entries.get(seq)
+        return "gone" if entry is None else "stored" if entry.delivery == "stored" else "held"
 
     def receipt(self, connection: Connection, request_id: RequestId, command: GetReceipt) -> None:
         """Answer `receipt.get`. Raises `Rejected`."""
@@ -278,7 +290,6 @@ class Letters:
             sent_at_ms=found.sent_at_ms,
             expires_at_ms=found.event.expires_at_ms,
             recipients=tuple(self._info(name, agent, seq, found) for name, agent in page),
-            complete=found.complete,
             next=page[-1][0] if len(rest) > len(page) else None,
             cursor=cursor_of(self._state.journal_id, self._state.seq),
         )

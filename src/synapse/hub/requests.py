@@ -32,7 +32,7 @@ from synapse.hub.chunks import serve_chunk
 from synapse.hub.connection import Connection
 from synapse.hub.digest import digest_query, read_digest
 from synapse.hub.happenings import events_query, read_events
-from synapse.hub.ledger import explanation, ledger_scan, read_ledger
+from synapse.hub.ledger import explanation, ledger
 from synapse.hub.letters import Traces
 from synapse.hub.paging import recorded_of
 from synapse.hub.reads import HistoryQuery, listed, read_ackers, read_history, read_inbox
@@ -159,8 +159,8 @@ class Requests:
                 explain = explanation(state, command, connection.by, self._limits.page_items_max)
                 turns.disk.defer(connection, request_id, lambda: explain(turns.pages))
             case ReadProgress():
-                lines = ledger_scan(state, command, connection.by, self._limits.page_items_max)
-                turns.disk.defer(connection, request_id, lambda: read_ledger(turns.pages, lines))
+                progress = ledger(state, command, connection.by, self._limits.page_items_max)
+                turns.disk.defer(connection, request_id, lambda: progress(turns.pages))
             case ReadDigest():
                 digest = digest_query(state, command, connection.by, self._limits.page_items_max)
                 turns.disk.defer(connection, request_id, lambda: read_digest(turns.pages, digest))

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from synapse.core.retention import KEEP_MS_MIN, KINDS
+from synapse.core.retention import FILES, KEEP_MS_MIN, KINDS
 from synapse.core.signals import PLAIN, SCHEMAS
 from synapse.errors import EXIT_JOURNAL, Rejected, SynapseError
 from synapse.protocol.limits import Limits
@@ -128,6 +128,8 @@ def _checked_ephemeral(value: Mapping[str, object], place: str) -> dict[str, str
 
 RETENTION_KINDS: Final = KINDS
 """What a retention can be given for, besides channels."""
+RETENTION: Final[Mapping[str, int]] = {FILES: KEEP_MS_MIN}
+"""Where nothing else is set. Chunks of a file that ended are read by nobody, and would fill the disk for ever."""
 _AGE: Final = re.compile("([1-9][0-9]{0,5})(h|d)")
 _HOURS: Final = {"h": 1, "d": 24}
 
@@ -145,9 +147,15 @@ def age_ms(text: object, place: str) -> int:
     return age
 
 
+def shown_age(age: int) -> str:
+    """An age in ms as config.toml writes it."""
+    hours = age // 3_600_000
+    return "all" if age == 0 else f"{hours // 24}d" if hours % 24 == 0 else f"{hours}h"
+
+
 def _checked_retention(value: Mapping[str, object], place: str) -> dict[str, int]:
-    """Ages in ms by kind or `room:channel`; 0: all is kept."""
-    ages: dict[str, int] = {}
+    """Ages in ms by kind or `room:channel`, above those that hold anyway; 0: all is kept."""
+    ages = dict(RETENTION)
     for name, text in value.items():
         if name not in KINDS:
             room, colon, channel = name.partition(":")

@@ -14,12 +14,13 @@ from typing import Final, NamedTuple, cast
 import msgspec
 
 from synapse.home import CLIENT_SETTINGS, config_path, home_dir, token_path
+from synapse.hub.setting_values import RETENTION as RETENTION
 from synapse.hub.setting_values import RETENTION_KINDS as RETENTION_KINDS
 from synapse.hub.setting_values import Setting as Setting
 from synapse.hub.setting_values import SettingsRefused as SettingsRefused
 from synapse.hub.setting_values import Value as Value
 from synapse.hub.setting_values import age_ms as age_ms
-from synapse.hub.setting_values import checked, kind_of
+from synapse.hub.setting_values import checked, kind_of, shown_age
 from synapse.protocol.limits import Limits
 from synapse.protocol.names import GENERAL, MAIN_ROOM
 
@@ -261,10 +262,10 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
         name="retention",
         kind="retention",
-        default={},
+        default=dict(RETENTION),
         doc="How long is kept what is older, at least `1d`, by kind (`messages`, `leases`, `values`, `plan`, "
         '`sessions`, `questions`, `files`) or channel: `messages = "30d"`, `"main:general" = "all"`. The hub drops '
-        "the rest once a day; what is not named is kept.",
+        "the rest once a day; what is not named is kept, but chunks of files that ended.",
         key="retention",
     ),
     _row("allowed_hosts", "texts", (), "Further values of the Host header to answer; separated by commas."),
@@ -316,7 +317,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     rooms: dict[str, list[str]] = msgspec.field(default_factory=lambda: {MAIN_ROOM: [GENERAL]})
     pools: dict[str, int] = msgspec.field(default_factory=dict)
     ephemeral: dict[str, str] = msgspec.field(default_factory=dict)
-    retention: dict[str, int] = msgspec.field(default_factory=dict)
+    retention: dict[str, int] = msgspec.field(default_factory=lambda: dict(RETENTION))
     allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     tls_cert: Path | None = None
@@ -481,8 +482,10 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def shown_value(value: Value) -> str:
-    """A value as config.toml writes it."""
+def shown_value(value: Value, key: str = "") -> str:
+    """A value as config.toml writes it. key: of its setting; ages are numbers too."""
+    if key == "retention" and isinstance(value, dict):
+        value = {name: shown_age(age) for name, age in value.items() if isinstance(age, int)}
     match value:
         case None:
             return "–"
@@ -505,7 +508,7 @@ def reference_lines() -> Iterator[str]:
     for row in SETTINGS:
         upto = f"{row.least} to {row.most}" if row.most < 2**53 - 1 else f"from {row.least}"
         bounds = f"{upto} {row.unit}".strip() if row.kind == "integer" else ", ".join(row.choices)
-        default = shown_value(row.default)
+        default = shown_value(row.default, row.key)
         cells = [f"`{cell}`" if cell else "–" for cell in (row.key, row.env, row.flag)]
         shown = default if default == "–" else f"`{default}`"
         yield f"| {' | '.join(cells)} | {shown} | {bounds or row.kind} | {row.doc} |"

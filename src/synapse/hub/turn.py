@@ -467,9 +467,12 @@ class Turns:
         at = bisect_left(told, seq, key=_SEQ)
         return told[at] if at < len(told) and told[at].seq == seq else self.feeds.recent.find(seq)
 
-    def say_later(self, connection: Connection, request_id: RequestId, result: Reply | Rejected) -> None:
-        """Send an answer that was read from disk. Everything in it is durable, so it needs no turn."""
-        seq = self.feeds.durable
+    def say_later(
+        self, connection: Connection, request_id: RequestId, result: Reply | Rejected, seq: int | None = None
+    ) -> None:
+        """Send an answer that was read from disk. Everything in it is durable, so it needs no turn. seq: what it is of,
+        if that is not now."""
+        seq = self.feeds.durable if seq is None else seq
         connection.in_flight -= 1
         if connection.is_closed:
             return

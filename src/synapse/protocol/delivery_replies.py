@@ -28,14 +28,12 @@ class ReceiptInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Receipts(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a message got, by recipient. complete: false when so much happened since that not all of it was looked
-    at: times may be missing. next: give it as `after`, null on the last page."""
+    """How far a message got, by recipient. next: give it as `after`, null on the last page."""
 
     id: str
     sent_at_ms: int
     expires_at_ms: int | None
     recipients: tuple[ReceiptInfo, ...]
-    complete: bool
     next: str | None
     cursor: str
 

@@ -21,6 +21,9 @@ GENERAL: Final = "general"
 
 TASK: Final = r"[A-Za-z0-9][A-Za-z0-9._/#-]{0,127}"
 
+NO_WORK: Final = ("lock/", "take/")
+"""How the ids begin that `synapse lock` and `synapse resource take` give to what they hold."""
+
 KEY: Final = r"[A-Za-z0-9][A-Za-z0-9._/:#@-]{0,255}"
 
 WORD: Final = r"[A-Za-z0-9][A-Za-z0-9._/:+-]{0,63}"
@@ -32,6 +35,11 @@ _segment = re.compile(rf"{SEGMENT}\Z").match
 _name = re.compile(rf"{SEGMENT}(?:/{SEGMENT}){{0,3}}\Z").match
 _person = re.compile(rf"{SEGMENT}@{SEGMENT}\Z").match
 _mention = re.compile(rf"(?<![\w@/.-])@({SEGMENT}@{SEGMENT}|{SEGMENT}(?:/{SEGMENT}){{0,3}})").findall
+
+
+def is_work(task: str) -> bool:
+    """False for the id of a lock or of units that were taken: they are held, and nobody shows progress with them."""
+    return not task.startswith(NO_WORK)
 
 
 def is_agent_name(name: str) -> bool:

@@ -51,6 +51,14 @@ def test_a_file_in_a_channel_stays_until_it_is_withdrawn(hub: RealHub, tmp_path:
     assert hub.json("file", "list", "--operator")["files"] == []
 
 
+def test_a_file_for_all_is_refused_with_the_reason_and_the_way(hub: RealHub, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"x")
+    refused = hub.run("send", "--chunked", "--file", str(tmp_path / "x"), "--target", "all", "--room", "lab")
+    assert refused.returncode == 2
+    assert "until each agent that it was sent to has it" in refused.stderr
+    assert "--channel lab:general" in refused.stderr
+
+
 @pytest.mark.bad_input("BI-113")
 def test_half_a_line_is_a_usage_error(hub: RealHub, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"x")

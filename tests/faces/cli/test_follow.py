@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.faces.conftest import JOURNAL, Frame, PaperHub, Script, message, refusal, reply, welcome
 
+from synapse.faces.cli import board
 from synapse.faces.cli.main import main
 
 Start = Callable[[Script], PaperHub]
@@ -91,6 +92,56 @@ def test_what_listen_subscribes_to(paper: Start, words: list[str], body: Frame) 
     hub = paper(feed(None))
     assert main(["listen", *words]) == 3
     assert asked(hub, "feed.subscribe") == [body]
+
+
+@pytest.mark.parametrize(
+    ("words", "first"),
+    [
+        (["questions", "--watch", "--json"], {"questions": []}),
+        (["questions", "--watch", "--room", "main"], None),
+        (["board", "--watch", "--json"], {"tasks": [], "ready": [], "room": "main"}),
+        (["board", "--watch"], None),
+        (["state", "--watch", "--json"], {"leases": []}),
+        (["state", "--watch"], None),
+    ],
+)
+def test_a_restart_between_the_subscription_and_the_first_look_ends_no_watch(
+    paper: Start,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    first: Frame | None,
+) -> None:
+    is_screen = words == ["board", "--watch"]
+    monkeypatch.setattr(board, "_is_terminal", lambda: is_screen)
+
+    def script(hub: PaperHub, request: Frame) -> list[Frame] | None:
+        times = hub.kinds().count("feed.subscribe")
+        match request["type"]:
+            case "hello":
+                return [welcome(request)]
+            case "room.list":
+                return [reply(request, rooms=[{"room": "main"}], next=None)]
+            case "feed.subscribe":
+                return [refusal(request, "log_diverged", "start again")] if times == 3 else [subscribed(request)]
+            case "pool.list":
+                closing = notice("closing", {"code": 1012, "reason": "restart"})
+                return [reply(request, pools=[], next=None), closing]
+        if times == 1:
+            return None
+        closings = [] if words[0] == "state" else [notice("closing", {"code": 1012, "reason": "restart"})]
+        lists: Frame = {"questions": [], "tasks": [], "ready": [], "leases": [], "room": "main"}
+        return [reply(request, **lists, next=None), *closings]
+
+    hub = paper(script)
+    assert main(words) == 3
+    lines = capsys.readouterr().out.splitlines()
+    if first is not None:
+        shown = json.loads(lines[0])
+        assert {key: shown[key] for key in first} == first
+        assert len(lines) == 2, "once, and the end"
+    since = [body.get("since") for body in asked(hub, "feed.subscribe")]
+    assert (since[:2], since[2] is None) == ([None, None], is_screen)
 
 
 def test_presence_and_broken_feeds(paper: Start, capsys: pytest.CaptureFixture[str]) -> None:

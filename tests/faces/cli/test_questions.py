@@ -130,3 +130,24 @@ def test_a_watcher_hears_of_questions_as_they_come(hub: RealHub, which: str) -> 
     expected = [*([] if named else [("asked", elsewhere)]), ("asked", question), ("dismissed", question)]
     told = [json.loads(watcher.stdout.readline()) for _ in expected]
     assert [(one["change"], one["id"]) for one in told] == expected
+
+
+def test_a_watcher_hears_of_rooms_that_come_and_is_not_ended_by_one_that_goes(hub: RealHub) -> None:
+    hub.json("room", "create", "brief", SYNAPSE_NAME="ada")
+    hub.json("room", "create", "den", "--private", SYNAPSE_NAME="ada")
+    watcher = hub.begin("questions", "--watch", "--json", **BOB)
+    assert watcher.stdout is not None
+    assert json.loads(watcher.stdout.readline())["questions"] == []
+    hub.json("room", "join", "late", SYNAPSE_NAME="ada")
+    late = hub.json("ask", "In a new room?", "--room", "late", SYNAPSE_NAME="ada")["id"]
+    hub.json("room", "leave", "brief", SYNAPSE_NAME="ada")
+    deleted = hub.run("room", "delete", "brief")
+    assert deleted.returncode == 0, deleted.stderr
+    hub.json("room", "invite", "den", "bob", SYNAPSE_NAME="ada")
+    hub.json("room", "join", "den", SYNAPSE_NAME="bob")
+    assert json.loads(watcher.stdout.readline())["id"] == late
+    private = hub.json("ask", "In a private one?", "--room", "den", SYNAPSE_NAME="ada")["id"]
+    assert json.loads(watcher.stdout.readline())["id"] == private
+    after = hub.json("ask", "And here?", SYNAPSE_NAME="ada")["id"]
+    assert json.loads(watcher.stdout.readline())["id"] == after
+    assert "brief" not in [room["room"] for room in hub.json("room", "list")["rooms"]]

@@ -38,3 +38,21 @@ def test_what_is_no_file_no_id_or_no_reference_is_said(hub: RealHub, tmp_path: P
     assert hub.run("send", "--file", str(tmp_path / "nothing"), "--name", "ada").returncode == 1
     assert hub.run("send", "text", "--file", str(tmp_path), "--name", "ada").returncode == 2
     assert hub.run("send", "--name", "ada").returncode == 2
+
+
+def test_a_place_that_is_taken_is_named_with_what_is_there_and_the_way_out(hub: RealHub, tmp_path: Path) -> None:
+    file, taken = tmp_path / "report.txt", tmp_path / "taken"
+    file.write_text("all of it")
+    taken.write_text("mine")
+    hub.json("who", "--name", "bob")
+    sent = [
+        hub.json("send", "--to", "bob", "--file", str(file), *more, "--name", "ada")["id"]
+        for more in ((), ("--chunked",))
+    ]
+    for message in sent:
+        refused = hub.run("receive", message, "--save", str(taken), "--name", "bob")
+        assert (refused.returncode, taken.read_text()) == (1, "mine")
+        assert f"{taken}: another file, of 4 bytes, is there" in refused.stderr
+        assert "move it away or name another path" in refused.stderr
+        into = hub.run("receive", message, "--save", str(tmp_path), "--name", "bob")
+        assert f"name the file that is to be made in it, such as {file}" in into.stderr

@@ -54,7 +54,21 @@ def test_the_state_for_programs(hub: RealHub) -> None:
         (["--room", "main"], ["T1", "T3"]),
     ):
         assert [lease["task"] for lease in hub.json("state", *words)["leases"]] == tasks
+    for room, tasks in (("lab", []), ("main", ["T1", "T3"])):
+        found = hub.json("state", SYNAPSE_ROOM=room)
+        assert [lease["task"] for lease in found["leases"]] == tasks, "the room in force, as of --room"
+    assert len(hub.json("state", "--room", "main", SYNAPSE_ROOM="lab")["leases"]) == 2, "the flag comes first"
     assert waiting.poll() is None
+
+
+def test_watching_in_a_room_in_force_leaves_the_others_out(hub: RealHub) -> None:
+    hub.json("room", "create", "lab", SYNAPSE_NAME="ada")
+    watching = hub.begin("--name", "eve", "state", "--watch", "--json", SYNAPSE_ROOM="lab")
+    objects_of(watching, 1)
+    hub.json("--name", "ada", "claim", "T1", "--room", "main")
+    hub.json("--name", "ada", "claim", "T2", "--room", "lab")
+    (change,) = objects_of(watching, 1)
+    assert (change["room"], change["task"]) == ("lab", "T2")
 
 
 def test_the_state_for_people(hub: RealHub) -> None:

@@ -123,6 +123,8 @@ def test_the_ledger_is_written_and_read_by_task_agent_kind_and_cursor(hub: RealH
     assert hub.lines("task", "log", SYNAPSE_NAME="ada")[0]["cursor"] == first["cursor"]
     after = hub.lines("task", "log", "--since", first["cursor"], "--limit", "1", SYNAPSE_NAME="ada")
     assert [line["text"] for line in after] == texts[1:2]
+    unknown = hub.run("task", "log", "biuld", **ADA)
+    assert (unknown.returncode, unknown.stdout, "biuld" in unknown.stderr) == (4, "", True)
     shown = hub.run("task", "log", "build", **ADA).stdout
     assert "\x1b" not in shown
     assert "\n  two\n  lines\\x1b[2J\n" in shown

@@ -162,16 +162,16 @@ def _watch_screen(call: Call) -> int:
     """The picture, drawn anew with each change and every few seconds."""
     room = call.around.get("room") or MAIN
     link = call.open(lasting=True)
-    is_first = True
+    has_stood = False
     while True:
         try:
             link.ask("feed.subscribe", {"plans": [room], "leases": True})
+            has_stood = True
             while True:
                 _draw(call, link)
-                is_first = False
                 _await_change(link, room)
         except (Disconnected, NoAnswer, Rejected) as error:
-            if is_first or not is_passing(error):
+            if not has_stood or not is_passing(error):
                 raise
             print_words("the connection is lost; coming back")
         link = come_back(call, NO_END, lasting=True)

@@ -89,6 +89,4 @@ def receipts(call: Call) -> int:
             [field(each, "recipient"), field(each, "state"), field(each, "lends"), *times, field(each, "reason")]
         )
     print_text(table(rows))
-    if answer.get("complete") is False:
-        print_words("much happened since: times that are missing may be known to the journal")
     return EXIT_OK

@@ -1,6 +1,6 @@
 """`listen` and `wait`: what stays connected, and comes back for ever after its first success."""
 
-from time import monotonic
+from time import monotonic, sleep
 
 from synapse.client.link import Link, NoAnswer, Notice
 from synapse.errors import EXIT_OK, Disconnected, HubUnreachable, Rejected
@@ -12,7 +12,7 @@ from synapse.faces.cli.telemetry import TELEMETRY, show_soft
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import TypeAlias
 
     Json: TypeAlias = dict[str, object]
@@ -21,6 +21,10 @@ SOFT = ("signal", "activity")
 """Notices of what is not kept; they get the cursor of the feed, from which to go on."""
 SILENCE_S = 60.0
 """How long a subscription may be silent before the hub is asked whether it still lives."""
+LOOK_S = 2.0
+"""How often it is asked whether what is followed is still the same."""
+GONE_S = 0.1
+"""Before what is left is followed, where a part of it is gone."""
 
 
 def listen(call: Call) -> int:
@@ -64,38 +68,69 @@ def stay(
     words: str,
     show: "Callable[[Link, Notice], str | None]",
     begin: "Callable[[Link], None] | None" = None,
+    *,
+    is_moving: bool = False,
 ) -> int:
     """Follow a feed until somebody ends it, from `--since` on if that is given. subscription: what is followed, or what
     finds out on each new connection. words: said once it stands.
 
     show: prints a notice and answers the cursor it brings. begin: called once it stands, before the first notice is
-    shown. Comes back only by an error or a signal.
+    shown. is_moving: what is followed may be another thing any time: it is asked for again every few seconds, and what
+    is gone of it ends nothing. Comes back only by an error or a signal.
     """
     since = call.parsed.text("since")
     link = call.open(lasting=True)
-    is_first = True
+    has_stood = has_begun = False
     while True:
         try:
             body = subscription(link) if callable(subscription) else subscription
             answer = link.ask("feed.subscribe", body if since is None else {**body, "since": since})
-            if is_first:
+            has_stood = True
+            if not has_begun:
                 print_words(words)
                 _warn_of_ephemeral(answer, since)
                 if begin is not None:
                     begin(link)
-            is_first = False
+                has_begun = True
             if since is None:
                 since = str(answer.get("from_cursor"))
-            while True:
-                notice = _next(link)
+            for notice in _notices(link, answer, body, subscription if is_moving else None):
                 if notice.kind in SOFT:
                     notice.body["cursor"] = since
                 since = show(link, notice) or since
+            continue
         except (Disconnected, NoAnswer, Rejected) as error:
-            if is_first or not is_passing(error):
+            if is_moving and has_begun and isinstance(error, Rejected) and error.code == "not_found":
+                sleep(GONE_S)  # a part of it is gone: the rest is followed on
+                continue
+            if not has_stood or not is_passing(error):
                 raise
             print_words("the connection is lost; coming back")
         link = come_back(call, NO_END, lasting=True)
+
+
+def _notices(
+    link: Link, answer: "Json", body: "Json", subscription: "Json | Callable[[Link], Json] | None"
+) -> "Iterator[Notice]":
+    """What comes. subscription: asked now and then; once it is not `body` any more, that is ended, and so is this.
+
+    Raises `Disconnected`, `NoAnswer` when the hub is stuck.
+    """
+    looked_s = monotonic()
+    while True:
+        left_s = max(looked_s + LOOK_S - monotonic(), 0.0) if callable(subscription) else SILENCE_S
+        try:
+            yield link.notice(left_s)
+            continue
+        except TimeoutError:
+            looked_s = monotonic()
+        if not callable(subscription):
+            link.ask("ping", {})
+        elif subscription(link) != body:
+            link.ask("feed.unsubscribe", {"subscription": answer.get("subscription")})
+            yield from link.notices
+            link.notices.clear()
+            return
 
 
 def _warn_of_ephemeral(answer: "Json", since: str | None) -> None:
@@ -104,15 +139,6 @@ def _warn_of_ephemeral(answer: "Json", since: str | None) -> None:
     found = [at for at in positions if at.get("ephemeral")] if isinstance(positions, list) else []
     for at in found if since is not None else ():
         print_words(f"{field(at, 'room')}:{field(at, 'channel')} is ephemeral: only what comes from here on is shown")
-
-
-def _next(link: Link) -> Notice:
-    """The next notice, however long it takes. Raises `Disconnected`, `NoAnswer` when the hub is stuck."""
-    while True:
-        try:
-            return link.notice(SILENCE_S)
-        except TimeoutError:
-            link.ask("ping", {})
 
 
 def _show(call: Call, link: Link, notice: Notice) -> str | None:

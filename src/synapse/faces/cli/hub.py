@@ -58,7 +58,7 @@ def run_hub(words: list[str]) -> int:
 
 def _option(setting: Setting) -> Option:
     kind = SWITCH if setting.kind == "boolean" else TEXT
-    default = "" if setting.default in (None, ()) else f" Default: {shown_value(setting.default)}."
+    default = "" if setting.default in (None, ()) else f" Default: {shown_value(setting.default, setting.key)}."
     return Option(setting.flag[2:], kind, "yes|no" if kind == SWITCH else setting.kind.upper(), setting.doc + default)
 
 
@@ -75,7 +75,7 @@ def config_show(call: Call) -> int:
         settings = [{"key": key, "value": _plain(value), "source": where} for key, value, where in rows]
         print_json({"settings": settings, "cursor": None})
     else:
-        print_text(table([[key, safe(shown_value(value)), safe(where)] for key, value, where in rows]))
+        print_text(table([[key, safe(shown_value(value, key)), safe(where)] for key, value, where in rows]))
     return EXIT_OK
 
 

@@ -40,7 +40,7 @@ QUESTION_VERBS = (
         Option("mine", FLAG, "", "Only what I asked."),
         Option("task", TEXT, "TASK", "Only of this task."),
         Option("tag", TEXT, "TAG", "Only with this tag."),
-        Option("watch", FLAG, "", "Then each change, as it comes; of all rooms that are there, or of --room."),
+        Option("watch", FLAG, "", "Then each change, as it comes; of all rooms, also those that come, or of --room."),
     ),
     Verb("question show", "questions", "ID", (1, 1), "Show everything about one question."),
     Verb("question withdraw", "questions", "ID", (1, 1), "Take a question of mine back; withdraw ID does it too."),

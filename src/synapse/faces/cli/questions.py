@@ -199,7 +199,7 @@ def _watch(call: Call, body: "Json") -> int:
     room = body.get("room")
 
     def rooms(link: Link) -> "Json":
-        """All rooms that are there now and that the caller reads."""
+        """All rooms that are there now and that the caller reads; who joins one meanwhile hears of it soon."""
         if room is not None:
             return {"questions": [room]}
         listed = pages(link, "room.list", {}, ("rooms",)).get("rooms")
@@ -217,7 +217,8 @@ def _watch(call: Call, body: "Json") -> int:
             _show_change(call, notice.body)
         return cursor
 
-    return stay(call, rooms, f"watching questions of {room or 'all rooms'}", show, begin)
+    words = f"watching questions of {room or 'all rooms'}"
+    return stay(call, rooms, words, show, begin, is_moving=room is None)
 
 
 def _reads(link: Link, room: "Json") -> bool:

@@ -56,8 +56,13 @@ def _message(call: Call) -> "Json":
     if parsed.has("wait") and not to and (target is None or (":" in target and not target.startswith("role:"))):
         raise UsageError("only direct messages have receipts: --wait needs --to, or a --target that is no channel")
     message: Json = {"body": _content(call)}
-    if parsed.has("chunked") and (target == "all" or parsed.text("file") is None):
-        raise UsageError("--chunked sends a file: give --file PATH, and --to, --channel, or a --target that is not all")
+    if parsed.has("chunked") and parsed.text("file") is None:
+        raise UsageError("--chunked sends a file: give --file PATH too")
+    if parsed.has("chunked") and target == "all":
+        raise UsageError(
+            "--chunked does not take --target all: a file is kept until each agent that it was sent to has it, and "
+            f"who all is changes; all members of the room read --channel {call.home_channel}, where it stays for a day"
+        )
     if to:
         message["to"] = to
     if channel is not None:

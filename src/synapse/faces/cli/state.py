@@ -40,7 +40,7 @@ def state(call: Call) -> int:
 
 def _look(call: Call, link: Link) -> "Json":
     parsed = call.parsed
-    body: Json = {key: text for key in ("owner", "room", "task") if (text := parsed.text(key)) is not None}
+    body: Json = {key: text for key in ("owner", "task") if (text := parsed.text(key)) is not None} | call.room
     if parsed.text("worktree") is not None:
         body["worktree"] = parsed.text("worktree")
     found = pages(link, "lease.list", body, ("leases",))
@@ -126,19 +126,20 @@ def _items(value: object) -> "list[Json]":
 def _watch(call: Call) -> int:
     link = call.open(lasting=True)
     since: str | None = None
+    has_stood = False
     is_first = True
     while True:
         try:
-            answer = link.ask("feed.subscribe", {"leases": True} if since is None else {"leases": True, "since": since})
-            if since is None:
-                since = str(answer.get("from_cursor"))
+            link.ask("feed.subscribe", {"leases": True} if since is None else {"leases": True, "since": since})
+            has_stood = True
             if is_first or not call.as_json:
                 since = _draw(call, link, is_first=is_first)
             is_first = False
+            assert since is not None, "a state was drawn"
             while True:
                 since = _follow(call, link, since)
         except (Disconnected, NoAnswer, Rejected) as error:
-            if is_first or not is_passing(error):
+            if not has_stood or not is_passing(error):
                 raise
             print_words("the connection is lost; coming back")
         link = come_back(call, NO_END, lasting=True)
@@ -206,9 +207,10 @@ def _is_wanted(call: Call, change: "Json") -> bool:
     owner = call.parsed.text("owner")
     if owner is not None and owner not in (change.get("owner"), change.get("by"), change.get("to")):
         return False
-    return all(
-        (text := call.parsed.text(key)) is None or change.get(key) == text for key in ("room", "task", "worktree")
-    )
+    room = call.around.get("room")
+    if room is not None and change.get("room") != room:
+        return False
+    return all((text := call.parsed.text(key)) is None or change.get(key) == text for key in ("task", "worktree"))
 
 
 def _seq(cursor: str) -> int:
