@@ -1,7 +1,9 @@
 """Scopes: what a pattern is, what it covers, and that overlap is exact."""
 
+import sys
 import unicodedata
 from functools import cache
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -462,3 +464,55 @@ def test_folded_overlap_is_never_narrower(a: str, b: str) -> None:
     upper = compile_pattern(lawful(a.upper()), folded=True)
     if meet(a, b):
         assert overlaps(upper, compile_pattern(b))
+
+
+# what it costs
+
+
+def steps(a: str, b: str, *, folded: bool) -> int:
+    """The lines of the module that one decision runs about patterns that nobody has used yet."""
+    found = 0
+
+    def count(frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal found
+        if frame.f_code.co_filename != overlaps.__code__.co_filename:
+            return None
+        found += event == "line"
+        return count
+
+    compile_pattern.cache_clear()
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        overlaps(compile_pattern(a, folded=folded), compile_pattern(b, folded=folded))
+    finally:
+        sys.settrace(before)
+    return found
+
+
+LONG = {  # the text, and at most how many steps for each byte of it
+    "three bytes, all different": ("".join(map(chr, range(0x4E00, 0x4E00 + 489))), 14),
+    "three letters when folded": ("ﬃ" * 489, 14),
+    "five bytes when folded, all different": ("".join(map(chr, range(0xAC10, 0xAC10 + 165))), 14),
+    "many folders": ("a/" * 244, 26),
+}
+
+
+@pytest.mark.parametrize(("text", "most"), LONG.values(), ids=LONG.keys())
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("[!a][!b]{}[a]", "[!a][!b]{}[b]"),
+        ("[!a][!b]{}[a]", "**/[!a]*{}[b]"),
+        ("[!a]*{}c*", "*[!a]{}b*"),
+        ("**/?*{}c*", "**/*{}b*"),
+        ("*/**/{}[!b]", "**/{}b"),
+    ],
+)
+@pytest.mark.parametrize("folded", [True, False])
+def test_a_decision_takes_a_few_steps_for_each_byte_however_the_patterns_are_made(
+    text: str, most: int, a: str, b: str, folded: bool
+) -> None:
+    a, b = normal_path(a.format(text)), normal_path(b.format(text))
+    size = max(len((fold(one) if folded else one).encode()) for one in (a, b))
+    assert steps(a, b, folded=folded) <= most * size

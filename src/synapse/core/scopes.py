@@ -275,8 +275,10 @@ class Pattern:
         """Its states, made when first asked for."""
         found = self._loose if folded else self._exact
         if found is None:
-            parts = _joined(_folded(self._parts) if folded else self._parts)
-            found = _Chain([*parts, _BELOW, _TAIL] if self.is_literal else parts)
+            if self.is_literal:
+                found = _Chain([self.prefix if folded else _octets(self.path), _BELOW, _TAIL])
+            else:
+                found = _Chain(_joined(_folded(self._parts) if folded else self._parts))
             if folded:
                 self._loose = found
             else:
@@ -344,7 +346,7 @@ def _joined(parts: Iterable[_Part]) -> list[_Part]:
 class _Steps(dict[str, int]):
     """Which states of a chain go on to the next with a byte; found when first asked for."""
 
-    __slots__ = ("_backwards", "_classes", "_text")
+    __slots__ = ("_backwards", "_classes", "_planes", "_text")
 
     def __init__(self, text: str, classes: Mapping[int, int]) -> None:
         """text: a byte for each state, a NUL for those with a class. classes: the states of each class."""
@@ -352,44 +354,61 @@ class _Steps(dict[str, int]):
         self._text = text
         self._classes = classes
         self._backwards = b""
+        self._planes: list[tuple[int, int]] = []
 
     def __missing__(self, byte: str) -> int:
         text = self._text
-        if text.count(byte) > _FEW:
-            at = ord(byte)
-            found = self._where(_NOWHERE[:at] + b"1" + _NOWHERE[at + 1 :])
+        code = ord(byte)
+        if len(text) > _LONG:
+            found = self._sliced(code) if len(self) > _MANY else self._where(_table(1 << code))
         else:
             found = 0
             at = text.find(byte)
             while at >= 0:
                 found |= 1 << at
                 at = text.find(byte, at + 1)
-        if self._classes:
-            at = ord(byte)
-            for members, bits in self._classes.items():
-                if members >> at & 1:
-                    found |= bits
+        for members, bits in self._classes.items():
+            if members >> code & 1:
+                found |= bits
         self[byte] = found
         return found
 
     def some_of(self, members: int) -> int:
         """The states that go on with some byte of a class."""
-        found = self._where(f"{members:0256b}".encode()[::-1])
+        found = self._where(_table(members))
         for others, bits in self._classes.items():
             if members & others:
                 found |= bits
         return found
 
     def _where(self, table: bytes) -> int:
-        """The states whose byte is a `1` in this table; each as a binary digit, which is read in one go."""
+        """The states whose byte is a `1` in this table: each becomes a binary digit, and they are read in one go."""
         if not self._backwards:
             self._backwards = self._text.encode("latin-1")[::-1]
         return int(self._backwards.translate(table) or b"0", 2)
 
+    def _sliced(self, code: int) -> int:
+        """The states with this byte, where many are asked for: those that agree with it in each of its bits."""
+        if not self._planes:
+            everywhere = (1 << len(self._text)) - 1
+            self._planes = [(everywhere ^ ones, ones) for ones in map(self._where, _WITH_BIT)]
+        found = -1
+        for plane in self._planes:
+            found &= plane[code & 1]
+            code >>= 1
+        return found
 
-_FEW: Final = 24
-"""Up to so many places in a text are cheaper found one after the other."""
-_NOWHERE: Final = b"0" * 256
+
+def _table(members: int) -> bytes:
+    """A `1` for each byte of a class, a `0` for the others."""
+    return f"{members:0256b}".encode()[::-1]
+
+
+_LONG: Final = 64
+"""In a text of up to so many bytes, places are found one after the other."""
+_MANY: Final = 5
+"""From so many bytes on, those with a bit are found first, for each of the eight bits."""
+_WITH_BIT: Final = [_table(sum(1 << code for code in range(256) if code >> bit & 1)) for bit in range(8)]
 
 
 class _Chain:
@@ -403,6 +422,7 @@ class _Chain:
     __slots__ = (
         "accepting",
         "deep",
+        "has_stars",
         "is_ready",
         "literal",
         "named",
@@ -419,6 +439,7 @@ class _Chain:
         first = parts[0]
         self.literal = first if isinstance(first, str) else ""
         self.size = sum([len(part) if isinstance(part, str) else 1 for part in parts])
+        self.has_stars = _STAR in parts
         self.is_ready = False
 
     def get_ready(self) -> None:
@@ -459,9 +480,9 @@ def _meet(a: _Chain, b: _Chain) -> bool:
     if not (ours.startswith(theirs) or theirs.startswith(ours)):
         return False
     start = min(len(ours), len(theirs))
-    # what it costs to walk one of them, twice as much a byte as getting the other ready
-    cost_of_a = 2 * a.size + (0 if b.is_ready else b.size)
-    cost_of_b = 2 * b.size + (0 if a.is_ready else a.size)
+    # what it costs to walk one of them, and for the other to get ready; each byte costs more where there are stars
+    cost_of_a = a.size * (2 + b.has_stars) + (0 if b.is_ready else b.size)
+    cost_of_b = b.size * (2 + a.has_stars) + (0 if a.is_ready else a.size)
     return _reaches_end(b, a.parts, start) if cost_of_a < cost_of_b else _reaches_end(a, b.parts, start)
 
 
@@ -521,4 +542,6 @@ def _after(here: int, name: Iterable[int], stars: int) -> int:
     else:
         for bits in name:
             here = (here & bits) << 1
+            if not here:
+                break
     return here
