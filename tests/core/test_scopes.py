@@ -294,6 +294,31 @@ def test_a_file_is_covered_where_the_oracle_says_so(text: str, path: str) -> Non
         assert meet(text, path), "a covered file overlaps when it is claimed"
 
 
+@st.composite
+def long_names_and_patterns(draw: st.DrawFn) -> tuple[str, str]:
+    """A path of many different bytes, and a pattern that was made from it or from one that differs in a character."""
+    path = "x" + draw(st.text("abcdefghijklmno./é日", min_size=70, max_size=140)).replace("/", "y/y") + "x"
+    at = draw(st.integers(1, len(path) - 2))
+    near = path[:at] + draw(st.sampled_from(["", "a", "é", "z", path[at]])) + path[at + 1 :]
+    text = near
+    for _ in range(draw(st.integers(1, 6))):
+        at, size = draw(st.integers(1, len(text) - 2)), draw(st.integers(0, 3))
+        wild = draw(st.sampled_from(["*", "?", "[!a]", "[a-f]", "[a-f]*", "?*"]))
+        text = text[:at] + wild + text[at + size :]
+    return path, text
+
+
+@settings(max_examples=300, deadline=None)
+@given(made=long_names_and_patterns())
+def test_long_names_of_many_letters_are_covered_where_the_oracle_says_so(made: tuple[str, str]) -> None:
+    path, text = made
+    path, text = normal_file(path), lawful(text)
+    found = covers(compile_pattern(text), path)
+    assert found == is_matched(text, path)
+    if found:
+        assert meet(text, path)
+
+
 def test_overlap_with_a_plain_path_is_covering_it_or_something_below() -> None:
     for text in ("a", "a/b", "*", "**", "a/*", "**/b", "[ab]", "a/**", "?/a", "*a*"):
         for path in all_paths("ab", 3):
@@ -441,6 +466,13 @@ def generalised(draw: st.DrawFn, path: str) -> str:
         ways = ["", "*", "?" * size, "[!9]" * size, "?*" * (size == 1), f"[{char}]" * char.isascii()]
         text += char if char == "/" else (draw(st.sampled_from([char, char, *ways])) or char)
     return text
+
+
+@given(text=st.text(LETTERS, max_size=8))
+@example("é\u0301\u0323")
+def test_each_character_is_folded_by_itself(text: str) -> None:
+    """Marks stay in the order in which they are written, so that a part of a text folds to a part of its fold."""
+    assert fold(text) == "".join(unicodedata.normalize("NFD", char.casefold()) for char in text)
 
 
 @settings(max_examples=400, deadline=None)

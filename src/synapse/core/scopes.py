@@ -218,6 +218,9 @@ def fold(text: str) -> str:
     """Each character by itself: case folded in full and decomposed. No `/` comes or goes."""
     if text.isascii():
         return text.lower()
+    folded = text.casefold()
+    if unicodedata.is_normalized("NFD", folded):
+        return folded
     # a NUL, which no path holds, keeps marks from changing places with those of the character before
     return unicodedata.normalize("NFD", "\0".join(text).casefold()).replace("\0", "")
 
