@@ -1,13 +1,19 @@
 """What a decision about two scopes costs, and what a scope costs among ten thousand others. No process, no socket.
 
 Decisions are measured cold: both patterns are compiled anew each time, as for two claims that nobody has seen before.
-The worst pair is looked for by Hypothesis, which is told to make the cost as high as it can.
+The worst pair is looked for by Hypothesis, which is told to make the steps as many as it can: lines of the module that
+are run, the same on every machine and in every run. Those of most steps, and those that people thought of, are timed.
+
+    python -m benchmarks.scopes [SEED ...]     search with these seeds, ten times as long
 """
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
+from types import FrameType
+from typing import TypeAlias
 
 from hypothesis import HealthCheck, Phase, given, reject, seed, settings, target
 from hypothesis import strategies as st
@@ -28,18 +34,38 @@ TYPICAL = (
     ("**/x_1", "**/x_2"),
     ("docs/**/*.md", "docs/how-to/??-*.md"),
 )
+LETTERS = "".join(map(chr, range(ord("0"), ord("~")))).replace("[", "").replace("\\", "").replace("?", "")
+HAN = "".join(map(chr, range(0x4E00, 0x4E00 + 489)))
+LATIN = "".join(map(chr, range(0xA1, 0xA1 + 489)))
 KNOWN_COSTLY = (
     ("*" + "é" * 500 + "*", "*" + "é" * 500 + "b*"),
     ("*" + "ΐ" * 254 + "*", "*" + "ΐ" * 254 + "b*"),
     ("*" + "힣" * 169 + "*", "*" + "힣" * 169 + "b*"),
+    ("*" + "ﬃ" * 509 + "*", "*" + "ﬃ" * 509 + "b*"),
     ("*" + "a/" * 250 + "*", "*" + "a/" * 250 + "b*"),
     ("**/" * 7 + "?*" + "a/b" * 150 + "*", "**/" * 7 + "*" + "a/b" * 150 + "c*"),
     ("[!b]*" * 7 + "a" * 470 + "*", "[!c]*" * 7 + "a" * 470 + "b*"),
+    ("[!a]" * 8 + "ΐ" * 250, "[!a]" * 8 + "ΐ" * 250 + "/*"),
+    ("[!a]" * 8 + "ﬃ" * 400 + "[b]", "[!a]" * 8 + "ﬃ" * 400 + "[c]"),
+    ("[!a][!b]" + "ﬃ" * 489 + "[a]", "[!a][!b]" + "ﬃ" * 489 + "[b]"),
+    ("[!a][!b]" + "ﬃ" * 500 + "[!a]", "**/[!a]*" + "ﬃ" * 500 + "b"),
+    ("[!a][!b]" + HAN + "[a]", "[!a][!b]" + HAN + "[b]"),
+    ("[!a][!b]" + HAN + "[a]", "**/[!a]*" + HAN + "[b]"),
+    ("[!a][!b]" + LATIN + "[a]", "[!a][!b]" + LATIN + "[b]"),
+    ("[!a][!b]" + LETTERS * 6 + "[a]", "[!a][!b]" + LETTERS * 6 + "[b]"),
+    ("[!a][!b]" + LETTERS * 6 + "[a]", "**/*" + LETTERS * 6 + "b"),
 )
 """Where the search begins."""
 SEARCHES = 1500
+TIMED = 30
+"""So many pairs are timed, those of most steps."""
+MODULE = overlaps.__code__.co_filename
 LEASES = 10_000
 FAMILIES = {"shared prefix": "src/mod_{}/**", "no shared prefix": "**/x_{}", "around a star": "pre_*_{}"}
+
+
+_Question: TypeAlias = tuple[str, str, bool]
+"""Two normal paths, and whether they are compared folded."""
 
 
 @dataclass(slots=True)
@@ -64,9 +90,7 @@ def measure() -> Decisions:
     """Time typical decisions and search for the worst one."""
     found = Decisions()
     found.typical_us = max(median(_decision_us(a, b, folded=False) for _ in range(50)) for a, b in TYPICAL)
-    _search(found)
-    a, b = found.worst
-    found.worst_us = median(_decision_us(a, b, folded=found.folded) for _ in range(50))
+    _time_worst(found, _search(1, SEARCHES))
     return found
 
 
@@ -79,26 +103,28 @@ def measure_index() -> Claims:
     return claims
 
 
-def _search(found: Decisions) -> None:
+def _search(number: int, searches: int) -> list[_Question]:
+    """The questions of most steps, most first; the same for the same number."""
     units = [*"abé*?", "ΐ", "힣", "ﬃ", "a/", "b/", "ab", "**/", "*/", "*a", "?a", "[!a]", "[a-c]b", "*a/", "[!b]*/"]
-    piece = st.tuples(st.sampled_from(units), st.integers(1, 9).map(lambda power: 2**power))
+    piece = st.tuples(
+        st.sampled_from([*units, LETTERS, HAN[:64], LATIN[:64]]), st.integers(1, 9).map(lambda power: 2**power)
+    )
     text = st.lists(piece, min_size=1, max_size=8).map(lambda pieces: _longest([unit * n for unit, n in pieces]))
     like = st.tuples(text, st.sampled_from(["", "*", "**/", "?", "a"]), st.sampled_from(["", "b", "*", "/**", "*b"]))
     pairs = st.tuples(text, text) | like.map(lambda made: (made[0] + "b", made[1] + made[0] + made[2]))
+    steps: dict[_Question, int] = {}
 
-    def consider(pair: tuple[str, str], *, folded: bool) -> float:
-        a, b = (normal_path(text) for text in pair)
-        cost_us = min(_decision_us(a, b, folded=folded) for _ in range(3))
-        if cost_us > found.worst_us:
-            found.worst_us, found.worst, found.folded = cost_us, (a, b), folded
-        return cost_us
+    def consider(a: str, b: str, *, folded: bool) -> int:
+        question = (normal_path(a), normal_path(b), folded)
+        steps[question] = _steps(*question)
+        return steps[question]
 
-    for pair in KNOWN_COSTLY:
-        consider(pair, folded=True)
+    for a, b in KNOWN_COSTLY:
+        consider(a, b, folded=True)
 
-    @seed(1)
+    @seed(number)
     @settings(
-        max_examples=SEARCHES,
+        max_examples=searches,
         deadline=None,
         database=None,
         phases=(Phase.generate, Phase.target),
@@ -107,11 +133,45 @@ def _search(found: Decisions) -> None:
     @given(pair=pairs, folded=st.booleans())
     def climb(pair: tuple[str, str], folded: bool) -> None:
         try:
-            target(consider(pair, folded=folded))
+            target(consider(*pair, folded=folded))
         except Rejected:
             reject()
 
     climb()
+    return sorted(steps, key=steps.__getitem__, reverse=True)
+
+
+def _time_worst(found: Decisions, questions: list[_Question]) -> None:
+    """Time the first questions and those known to be costly; the median of the slowest counts."""
+    known = [(normal_path(a), normal_path(b), True) for a, b in KNOWN_COSTLY]
+    timed = [(min(_decision_us(a, b, folded=folded) for _ in range(5)), a, b, folded) for a, b, folded in known]
+    timed += [
+        (min(_decision_us(a, b, folded=folded) for _ in range(5)), a, b, folded) for a, b, folded in questions[:TIMED]
+    ]
+    _, a, b, folded = max(timed)
+    found.worst, found.folded = (a, b), folded
+    found.worst_us = median(_decision_us(a, b, folded=folded) for _ in range(50))
+
+
+def _steps(a: str, b: str, folded: bool) -> int:
+    """The lines of the module that one decision runs; patterns compiled anew."""
+    steps = 0
+
+    def count(frame: FrameType, event: str, _argument: object) -> Callable[..., object] | None:
+        nonlocal steps
+        if frame.f_code.co_filename != MODULE:
+            return None
+        steps += event == "line"
+        return count
+
+    compile_pattern.cache_clear()
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        overlaps(compile_pattern(a, folded=folded), compile_pattern(b, folded=folded))
+    finally:
+        sys.settrace(before)
+    return steps
 
 
 def _longest(pieces: list[str]) -> str:
@@ -133,9 +193,9 @@ def _is_lawful(text: str) -> bool:
 
 def _decision_us(a: str, b: str, *, folded: bool) -> float:
     compile_pattern.cache_clear()
-    started = time.perf_counter()
+    started = time.process_time_ns()
     overlaps(compile_pattern(a, folded=folded), compile_pattern(b, folded=folded))
-    return (time.perf_counter() - started) * 1e6
+    return (time.process_time_ns() - started) / 1e3
 
 
 def _claim_us(family: str, leases: int) -> float:
@@ -165,6 +225,14 @@ def _median_us(work: Callable[[], None], batches: int = 30, size: int = 200) -> 
 
 def main() -> None:
     """Print the figures."""
+    for number in map(int, sys.argv[1:]):
+        found = Decisions()
+        questions = _search(number, 10 * SEARCHES)
+        _time_worst(found, questions)
+        print(f"seed {number}: {_steps(*questions[0]):,} steps at most, worst {found.worst_us:.0f} us")
+        print(f"  {found.worst[0]!r}\n  {found.worst[1]!r}\n  folded: {found.folded}")
+    if sys.argv[1:]:
+        return
     decisions, claims = measure(), measure_index()
     print(f"typical decision: {decisions.typical_us:.1f} us; worst: {decisions.worst_us:.0f} us")
     print(f"  {decisions.worst[0]!r}\n  {decisions.worst[1]!r}\n  folded: {decisions.folded}")

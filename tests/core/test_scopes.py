@@ -1,7 +1,9 @@
 """Scopes: what a pattern is, what it covers, and that overlap is exact."""
 
+import sys
 import unicodedata
 from functools import cache
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -292,6 +294,31 @@ def test_a_file_is_covered_where_the_oracle_says_so(text: str, path: str) -> Non
         assert meet(text, path), "a covered file overlaps when it is claimed"
 
 
+@st.composite
+def long_names_and_patterns(draw: st.DrawFn) -> tuple[str, str]:
+    """A path of many different bytes, and a pattern that was made from it or from one that differs in a character."""
+    path = "x" + draw(st.text("abcdefghijklmno./é日", min_size=70, max_size=140)).replace("/", "y/y") + "x"
+    at = draw(st.integers(1, len(path) - 2))
+    near = path[:at] + draw(st.sampled_from(["", "a", "é", "z", path[at]])) + path[at + 1 :]
+    text = near
+    for _ in range(draw(st.integers(1, 6))):
+        at, size = draw(st.integers(1, len(text) - 2)), draw(st.integers(0, 3))
+        wild = draw(st.sampled_from(["*", "?", "[!a]", "[a-f]", "[a-f]*", "?*"]))
+        text = text[:at] + wild + text[at + size :]
+    return path, text
+
+
+@settings(max_examples=300, deadline=None)
+@given(made=long_names_and_patterns())
+def test_long_names_of_many_letters_are_covered_where_the_oracle_says_so(made: tuple[str, str]) -> None:
+    path, text = made
+    path, text = normal_file(path), lawful(text)
+    found = covers(compile_pattern(text), path)
+    assert found == is_matched(text, path)
+    if found:
+        assert meet(text, path)
+
+
 def test_overlap_with_a_plain_path_is_covering_it_or_something_below() -> None:
     for text in ("a", "a/b", "*", "**", "a/*", "**/b", "[ab]", "a/**", "?/a", "*a*"):
         for path in all_paths("ab", 3):
@@ -441,6 +468,13 @@ def generalised(draw: st.DrawFn, path: str) -> str:
     return text
 
 
+@given(text=st.text(LETTERS, max_size=8))
+@example("é\u0301\u0323")
+def test_each_character_is_folded_by_itself(text: str) -> None:
+    """Marks stay in the order in which they are written, so that a part of a text folds to a part of its fold."""
+    assert fold(text) == "".join(unicodedata.normalize("NFD", char.casefold()) for char in text)
+
+
 @settings(max_examples=400, deadline=None)
 @given(made=names_and_patterns(), data=st.data())
 def test_folding_never_loses_an_overlap(made: tuple[str, str], data: st.DataObject) -> None:
@@ -462,3 +496,55 @@ def test_folded_overlap_is_never_narrower(a: str, b: str) -> None:
     upper = compile_pattern(lawful(a.upper()), folded=True)
     if meet(a, b):
         assert overlaps(upper, compile_pattern(b))
+
+
+# what it costs
+
+
+def steps(a: str, b: str, *, folded: bool) -> int:
+    """The lines of the module that one decision runs about patterns that nobody has used yet."""
+    found = 0
+
+    def count(frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal found
+        if frame.f_code.co_filename != overlaps.__code__.co_filename:
+            return None
+        found += event == "line"
+        return count
+
+    compile_pattern.cache_clear()
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        overlaps(compile_pattern(a, folded=folded), compile_pattern(b, folded=folded))
+    finally:
+        sys.settrace(before)
+    return found
+
+
+LONG = {  # the text, and at most how many steps for each byte of it
+    "three bytes, all different": ("".join(map(chr, range(0x4E00, 0x4E00 + 489))), 14),
+    "three letters when folded": ("ﬃ" * 489, 14),
+    "five bytes when folded, all different": ("".join(map(chr, range(0xAC10, 0xAC10 + 165))), 14),
+    "many folders": ("a/" * 244, 26),
+}
+
+
+@pytest.mark.parametrize(("text", "most"), LONG.values(), ids=LONG.keys())
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ("[!a][!b]{}[a]", "[!a][!b]{}[b]"),
+        ("[!a][!b]{}[a]", "**/[!a]*{}[b]"),
+        ("[!a]*{}c*", "*[!a]{}b*"),
+        ("**/?*{}c*", "**/*{}b*"),
+        ("*/**/{}[!b]", "**/{}b"),
+    ],
+)
+@pytest.mark.parametrize("folded", [True, False])
+def test_a_decision_takes_a_few_steps_for_each_byte_however_the_patterns_are_made(
+    text: str, most: int, a: str, b: str, folded: bool
+) -> None:
+    a, b = normal_path(a.format(text)), normal_path(b.format(text))
+    size = max(len((fold(one) if folded else one).encode()) for one in (a, b))
+    assert steps(a, b, folded=folded) <= most * size

@@ -22,6 +22,7 @@ Overlap is exact. A pattern is a chain of states; the states of one that are pos
 are the bits of one integer, so a decision costs a few operations on integers for each token of the shorter one.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -99,6 +100,8 @@ def _plain(text: str, chars_max: int) -> str:
         if size > most:
             facts = {"folded_bytes": size, "folded_bytes_max": most}
             raise _refused(text, f"has {size} bytes when folded, at most {most}: name a directory above it", facts)
+    if _is_plain(text):
+        return text
     if "\\" in text:
         raise _refused(text, r"holds a backslash: separate with '/', and spell a wildcard as a class, '[*]' for '*'")
     if text.startswith("/"):
@@ -118,6 +121,13 @@ def _plain(text: str, chars_max: int) -> str:
     return "/".join(segments)
 
 
+def _is_plain(text: str) -> bool:
+    """True when a cheap look shows that the text is a normal path already; False says nothing yet."""
+    return bool(text) and not (
+        text[0] in "./~:" or text[1:2] == ":" or text[-1] == _SLASH or "/." in text or "//" in text or "\\" in text
+    )
+
+
 def _refused(text: str, why: str, facts: Mapping[str, object] | None = None) -> Rejected:
     return Rejected("bad_scope", f"the path {shown(text)} {why}", {"path": shown(text), **(facts or {})})
 
@@ -130,71 +140,57 @@ def _too_long(text: str, chars: int, chars_max: int) -> Rejected:
 # from text to parts
 
 
+_WILD: Final = re.compile(r"\*+|\?|\[")
+
+
 def _parts(path: str, text: str) -> list[_Part]:
     """A normal path as literal runs, classes, stars and `**/`; `text` is what the peer wrote, for refusals."""
     parts: list[_Part] = []
-    literal = ""
-    segments = path.split("/")
-    last = len(segments) - 1
-    for at, segment in enumerate(segments):
-        if len(segment) > 1 and not segment.strip("*"):
-            if literal:
-                parts.append(literal)
-                literal = ""
-            parts.append(_TAIL if at == last else _DEEP)
-            continue
-        if not ("*" in segment or "?" in segment or "[" in segment):
-            literal += segment
-        else:
-            literal = _segment(segment, literal, parts, text)
-        if at != last:
-            literal += "/"
-    if literal:
-        parts.append(literal)
-    return parts
-
-
-def _segment(segment: str, literal: str, parts: list[_Part], text: str) -> str:
-    """Append the parts of a segment with wildcards; `literal` is the run before it, returned is the run after it."""
-    at, end = 0, len(segment)
-    while at < end:
-        char = segment[at]
-        if char not in "*?[":
-            literal += char
-            at += 1
-            continue
-        start = at
-        at += 1
+    done, size = 0, len(path)
+    while done < size and (found := _WILD.search(path, done)) is not None:
+        start, end = found.span()
+        if start > done:
+            parts.append(path[done:start])
+        done = end
+        char = path[start]
         if char == "*":
-            part = _STAR
-            while at < end and segment[at] == "*":
-                at += 1
-            if at == end and at - start > 1 and literal and not parts:
-                stars = shown(segment[:start] + "*")
-                raise _refused(
-                    text, f"ends a name in '**', which git reads in two ways: write {stars}, or '/**' after it"
-                )
+            part = _STAR if end - start == 1 else _stars(path, start, end, text, parts)
+            done += part == _DEEP
         elif char == "?":
             part = _ANY
         else:
-            part, at = _class(segment, at, text)
-        if literal:
-            parts.append(literal)
-            literal = ""
+            part, done = _class(path, end, text)
         parts.append(part)
-    return literal
+    if done < size:
+        parts.append(path[done:])
+    return parts
 
 
-def _class(segment: str, at: int, text: str) -> tuple[int, int]:
+def _stars(path: str, start: int, end: int, text: str, before: Sequence[_Part]) -> int:
+    """What two stars or more are: a whole segment, or one star among others."""
+    if end < len(path) and path[end] != _SLASH:
+        return _STAR
+    if start == 0 or path[start - 1] == _SLASH:
+        return _TAIL if end == len(path) else _DEEP
+    if len(before) == 1 and isinstance(before[0], str):
+        stars = shown(path[path.rfind(_SLASH, 0, start) + 1 : start] + "*")
+        raise _refused(text, f"ends a name in '**', which git reads in two ways: write {stars}, or '/**' after it")
+    return _STAR
+
+
+def _class(path: str, at: int, text: str) -> tuple[int, int]:
     """The class whose `[` stands just before `at`: its bytes, and where it ends."""
     start = at - 1
-    negated = segment[at : at + 1] in ("!", "^")
+    negated = path[at : at + 1] in ("!", "^")
     at += negated
-    close = segment.find("]", at + 1)  # a `]` that comes first is a member
+    segment_end = path.find(_SLASH, start)
+    if segment_end < 0:
+        segment_end = len(path)
+    close = path.find("]", at + 1, segment_end)  # a `]` that comes first is a member
     if close < 0:
         clue = "it has no ']', and none holds '/'; a '[' of a name is written '[[]'"
-        raise _refused(text, f"leaves the class {shown(segment[start:])} open: {clue}")
-    body, written = segment[at:close], shown(segment[start : close + 1])
+        raise _refused(text, f"leaves the class {shown(path[start:segment_end])} open: {clue}")
+    body, written = path[at:close], shown(path[start : close + 1])
     if not body.isascii():
         raise _refused(text, f"has other than ASCII in {written}, where git compares single bytes: write '*' for it")
     if "[:" in body:
@@ -222,7 +218,11 @@ def fold(text: str) -> str:
     """Each character by itself: case folded in full and decomposed. No `/` comes or goes."""
     if text.isascii():
         return text.lower()
-    return "".join([unicodedata.normalize("NFD", char.casefold()) for char in text])
+    folded = text.casefold()
+    if unicodedata.is_normalized("NFD", folded):
+        return folded
+    # a NUL, which no path holds, keeps marks from changing places with those of the character before
+    return unicodedata.normalize("NFD", "\0".join(text).casefold()).replace("\0", "")
 
 
 def _folded(parts: Iterable[_Part]) -> list[_Part]:
@@ -278,8 +278,10 @@ class Pattern:
         """Its states, made when first asked for."""
         found = self._loose if folded else self._exact
         if found is None:
-            tokens = _tokens(_folded(self._parts) if folded else self._parts)
-            found = _Chain([*tokens, _BELOW, _TAIL] if self.is_literal else tokens)
+            if self.is_literal:
+                found = _Chain([self.prefix if folded else _octets(self.path), _BELOW, _TAIL])
+            else:
+                found = _Chain(_joined(_folded(self._parts) if folded else self._parts))
             if folded:
                 self._loose = found
             else:
@@ -320,7 +322,7 @@ def covers(pattern: Pattern, path: str) -> bool:
         text = fold(literal.path) if pattern.folded else literal.path
         if seen == text or seen.startswith(text + "/"):
             return True
-    return not pattern.is_literal and _reaches_end(pattern.chain(folded=pattern.folded), _octets(seen), 0)
+    return not pattern.is_literal and _reaches_end(pattern.chain(folded=pattern.folded), (_octets(seen),), 0)
 
 
 def _octets(text: str) -> str:
@@ -328,114 +330,151 @@ def _octets(text: str) -> str:
     return text if text.isascii() else text.encode().decode("latin-1")
 
 
-def _tokens(parts: Iterable[_Part]) -> list[_Part]:
-    """Single bytes, classes and the tokens of the machine."""
-    tokens: list[_Part] = []
+def _joined(parts: Iterable[_Part]) -> list[_Part]:
+    """Parts with a character for each byte, and no `**/` before another or before the `/**` at the end."""
+    joined: list[_Part] = []
     for part in parts:
         if isinstance(part, str):
-            tokens += _octets(part)
-        elif not (part in (_DEEP, _TAIL) and tokens and tokens[-1] == _DEEP):
-            tokens.append(part)
+            joined.append(_octets(part))
+        elif part in (_DEEP, _TAIL) and joined and joined[-1] == _DEEP:
+            joined[-1] = part
         else:
-            tokens[-1] = part  # `**/**/` is `**/`
-    return tokens
+            joined.append(part)
+    return joined
 
 
 # the machine
 
 
-class _Chain:
-    """The states of a pattern: state `i` stands before token `i`, the last one after the final token.
+class _Steps(dict[str, int]):
+    """Which states of a chain go on to the next with a byte; found when first asked for."""
 
-    Each integer holds a bit for each state. steps: which go on to the next with this byte. named: which do with some
-    byte but `/`. passing: these and the stars. loops: which stay. starts: which a `/` leads to.
+    __slots__ = ("_backwards", "_classes", "_planes", "_text")
+
+    def __init__(self, text: str, classes: Mapping[int, int]) -> None:
+        """text: a byte for each state, a NUL for those with a class. classes: the states of each class."""
+        super().__init__()
+        self._text = text
+        self._classes = classes
+        self._backwards = b""
+        self._planes: list[tuple[int, int]] = []
+
+    def __missing__(self, byte: str) -> int:
+        text = self._text
+        code = ord(byte)
+        if len(text) > _LONG:
+            found = self._sliced(code) if len(self) > _MANY else self._where(_table(1 << code))
+        else:
+            found = 0
+            at = text.find(byte)
+            while at >= 0:
+                found |= 1 << at
+                at = text.find(byte, at + 1)
+        for members, bits in self._classes.items():
+            if members >> code & 1:
+                found |= bits
+        self[byte] = found
+        return found
+
+    def some_of(self, members: int) -> int:
+        """The states that go on with some byte of a class."""
+        found = self._where(_table(members))
+        for others, bits in self._classes.items():
+            if members & others:
+                found |= bits
+        return found
+
+    def _where(self, table: bytes) -> int:
+        """The states whose byte is a `1` in this table: each becomes a binary digit, and they are read in one go."""
+        if not self._backwards:
+            self._backwards = self._text.encode("latin-1")[::-1]
+        return int(self._backwards.translate(table) or b"0", 2)
+
+    def _sliced(self, code: int) -> int:
+        """The states with this byte, where many are asked for: those that agree with it in each of its bits."""
+        if not self._planes:
+            everywhere = (1 << len(self._text)) - 1
+            self._planes = [(everywhere ^ ones, ones) for ones in map(self._where, _WITH_BIT)]
+        found = -1
+        for plane in self._planes:
+            found &= plane[code & 1]
+            code >>= 1
+        return found
+
+
+def _table(members: int) -> bytes:
+    """A `1` for each byte of a class, a `0` for the others."""
+    return f"{members:0256b}".encode()[::-1]
+
+
+_LONG: Final = 64
+"""In a text of up to so many bytes, places are found one after the other."""
+_MANY: Final = 5
+"""From so many bytes on, those with a bit are found first, for each of the eight bits."""
+_WITH_BIT: Final = [_table(sum(1 << code for code in range(256) if code >> bit & 1)) for bit in range(8)]
+
+
+class _Chain:
+    """The states of a pattern: state `i` stands before the byte or class number `i`, the last one after the final one.
+
+    Each integer holds a bit for each state. steps: which go on to the next with a byte. named: which do with some byte
+    but `/`. stars: which stay with any such byte. deep: which stay for whole segments. starts: which a `/` leads to.
+    tail: which take whatever comes. accepting: which may be the last.
     """
 
     __slots__ = (
-        "_classes",
         "accepting",
         "deep",
+        "has_stars",
+        "is_ready",
         "literal",
-        "loops",
         "named",
-        "passing",
+        "parts",
+        "size",
         "stars",
         "starts",
         "steps",
         "tail",
-        "tokens",
     )
 
-    def __init__(self, tokens: list[_Part]) -> None:
-        self.tokens = tokens
-        end = next((at for at, token in enumerate(tokens) if isinstance(token, int)), len(tokens))
-        self.literal = "".join(str(token) for token in tokens[:end])
-        self.steps: dict[str, int] = {}
+    def __init__(self, parts: list[_Part]) -> None:
+        self.parts = parts
+        first = parts[0]
+        self.literal = first if isinstance(first, str) else ""
+        self.size = sum([len(part) if isinstance(part, str) else 1 for part in parts])
+        self.has_stars = _STAR in parts
+        self.is_ready = False
 
     def get_ready(self) -> None:
         """Build the bits, which a chain needs only when it is the one that stands still."""
-        steps: dict[str, int] = {_SLASH: 0}
+        self.is_ready = True
+        text = ""
         classes: dict[int, int] = {}
-        named = stars = deep = tail = starts = accepting = 0
-        bit = 1
-        for token in self.tokens:
-            if isinstance(token, str):
-                steps[token] = steps.get(token, 0) | bit
-                if token == _SLASH:
-                    starts |= bit << 1
-                else:
-                    named |= bit
-            elif token >= 0:
-                classes[token] = classes.get(token, 0) | bit
-                named |= bit
-            elif token == _STAR:
+        stars = deep = below = tail = 0
+        for part in self.parts:
+            if isinstance(part, str):
+                text += part
+                continue
+            bit = 1 << len(text)
+            if part >= 0:
+                classes[part] = classes.get(part, 0) | bit
+                text += "\0"
+            elif part == _STAR:
                 stars |= bit
-            elif token == _DEEP:
+            elif part == _DEEP:
                 deep |= bit
-            elif token == _BELOW:
-                accepting |= bit
-                steps[_SLASH] |= bit
+            elif part == _BELOW:
+                below = bit
+                text += _SLASH
             else:
-                assert token == _TAIL, "the last of the tokens"
                 tail = bit
-                starts |= bit
-            bit <<= 1
-        self._classes = tuple(classes.items())
-        if classes:
-            for byte in steps:
-                if byte != _SLASH:
-                    steps[byte] |= self._in_classes(byte)
-        self.named, self.stars, self.deep, self.tail, self.starts = named, stars, deep, tail, starts
-        self.passing, self.loops = named | stars, stars | tail
-        self.accepting = accepting | (tail or bit)
-        self.steps = steps
-
-    def _in_classes(self, byte: str) -> int:
-        """The states whose class holds this byte."""
-        found = 0
-        at = ord(byte)
-        for members, bits in self._classes:
-            if members >> at & 1:
-                found |= bits
-        return found
-
-    def step(self, byte: str) -> int:
-        """The states that go on with a byte that is not in `steps` yet."""
-        found = self.steps[byte] = self._in_classes(byte)
-        return found
-
-    def step_class(self, members: int) -> int:
-        """The states that go on with some byte of a class."""
-        if members == _ANY:
-            return self.named
-        found = 0
-        for byte, bits in self.steps.items():
-            if members >> ord(byte) & 1:
-                found |= bits
-        for others, bits in self._classes:
-            if members & others:
-                found |= bits
-        return found
+        end = 1 << len(text)
+        self.steps = steps = _Steps(text, classes)
+        slashes = steps[_SLASH]
+        self.named = end - 1 ^ slashes
+        self.starts = slashes << 1 | tail
+        self.accepting = below or end
+        self.stars, self.deep, self.tail = stars, deep, tail
 
 
 def _meet(a: _Chain, b: _Chain) -> bool:
@@ -444,49 +483,68 @@ def _meet(a: _Chain, b: _Chain) -> bool:
     if not (ours.startswith(theirs) or theirs.startswith(ours)):
         return False
     start = min(len(ours), len(theirs))
-    # what it costs to walk one of them, twice as much a token as getting the other ready
-    cost_of_a = 2 * len(a.tokens) + (0 if b.steps else len(b.tokens))
-    cost_of_b = 2 * len(b.tokens) + (0 if a.steps else len(a.tokens))
-    return _reaches_end(b, a.tokens, start) if cost_of_a < cost_of_b else _reaches_end(a, b.tokens, start)
+    # what it costs to walk one of them, and for the other to get ready; each byte costs more where there are stars
+    cost_of_a = a.size * (2 + b.has_stars) + (0 if b.is_ready else b.size)
+    cost_of_b = b.size * (2 + a.has_stars) + (0 if a.is_ready else a.size)
+    return _reaches_end(b, a.parts, start) if cost_of_a < cost_of_b else _reaches_end(a, b.parts, start)
 
 
-def _reaches_end(chain: _Chain, tokens: Sequence[_Part], start: int) -> bool:
-    """True when some path matches both; they are alike before `start`.
+def _reaches_end(chain: _Chain, parts: Sequence[_Part], start: int) -> bool:
+    """True when some path matches both; they are alike before `start`, which is in the first part.
 
-    `here` holds the states of the chain that are possible before the next token; `inside` those of its `**/` that are
-    in the middle of a segment. Nothing leads backwards, so each token is looked at once: a star adds every state up
-    to the next `/`, `**/` every later state that a `/` leads to. That a star may be nothing makes no path with an empty
-    name count: where one does, the star may as well be something.
+    `here` holds the states of the chain that are possible before the next byte; `inside` those of its `**/` that are
+    in the middle of a segment. Nothing leads backwards, so each byte is looked at once: a star adds every state up to
+    the next `/`, `**/` every later state that a `/` leads to. That a star may be nothing makes no path with an empty
+    name count: where one does, the star may as well be something. Every state of either leads to its end, so what
+    takes whatever comes decides.
     """
-    if not chain.steps:
+    if not chain.is_ready:
         chain.get_ready()
-    steps, stars, deep, loops, passing = chain.steps, chain.stars, chain.deep, chain.loops, chain.passing
+    steps, deep, stars, tail, named = chain.steps, chain.deep, chain.stars, chain.tail, chain.named
     here, inside = 1 << start, 0
-    for at in range(start, len(tokens)):
-        token = tokens[at]
-        here |= (here & deep) << 1
-        here |= (here & stars) << 1
-        if token == _SLASH:
-            here = ((here & steps[_SLASH]) << 1) | (here & chain.tail) | inside
-            inside = 0
-        elif isinstance(token, str):
+    for part in parts:
+        if here & tail:
+            return True
+        if isinstance(part, str):
+            names = (part[start:] if start else part).split(_SLASH)
+            start = 0
+            for number, name in enumerate(names):
+                if number:
+                    here = (here & steps[_SLASH]) << 1 | inside
+                    inside = 0
+                    if here & tail:
+                        return True
+                if name:
+                    inside |= here & deep
+                    here = _after(here, map(steps.__getitem__, name), stars)
+                if not (here or inside):
+                    return False
+        elif part >= 0:
             inside |= here & deep
-            on = steps.get(token)
-            here = ((here & (chain.step(token) if on is None else on)) << 1) | (here & loops)
-        elif token >= 0:
+            here = (here & (named if part == _ANY else steps.some_of(part))) << 1 | here & stars
+        elif part == _STAR:
             inside |= here & deep
-            here = ((here & chain.step_class(token)) << 1) | (here & loops)
-        elif token == _STAR:
-            inside |= here & deep
-            here |= ((here & passing) + passing) ^ passing  # the carry runs through each block of passing states
-        elif token == _DEEP:
+            here |= ((here & named) + named) ^ named  # the carry runs through each block of named states
+        elif part == _DEEP:
             assert not inside, "both stand at the start of a segment"
             here |= chain.starts & -((here & -here) << 1)
-        elif token == _BELOW:
+        elif part == _BELOW:
             return bool(inside or here & (chain.accepting | steps[_SLASH]))
         else:
-            return True  # every state leads to an end, and the tokens take it all
+            return True
         if not (here or inside):
             return False
-    here |= (here & stars) << 1
-    return bool(here & chain.accepting)
+    return bool(here & (chain.accepting | tail))
+
+
+def _after(here: int, name: Iterable[int], stars: int) -> int:
+    """The states after the bytes of a name; each comes as the states that go on with it."""
+    if stars:
+        for bits in name:
+            here = (here & bits) << 1 | here & stars
+    else:
+        for bits in name:
+            here = (here & bits) << 1
+            if not here:
+                break
+    return here
