@@ -382,10 +382,9 @@ def listed_lease(state: "State", epoch: str, by: By) -> replies.Lease:
 
 
 def is_stalled(state: "State", lease: Lease, by: By) -> bool:
-    """True when it is renewed without progress. What is in no plan and ends with its process, and locks and units that
-    were taken, are no work with progress."""
-    is_planned = state.plan.find((lease.ask.room, lease.ask.task)) is not None
-    is_expected = is_planned or (not lease.tied and is_work(lease.ask.task))
+    """True when it is renewed without progress. Locks and units that were taken are no work, but where the plan has
+    them."""
+    is_expected = is_work(lease.ask.task) or state.plan.find((lease.ask.room, lease.ask.task)) is not None
     return is_expected and state.soft.leasing.is_stalled(lease, by.lease_ms)
 
 
