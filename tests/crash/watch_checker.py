@@ -286,8 +286,9 @@ def _passed_leases(watched: Watched, run: int, looked_at_ms: int, upto: int) -> 
         if not (watched.may_stall(lease, before) and watched.may_stall(lease, upto)):
             continue
         sign = [sign for sign in lease.signs if sign.seq <= upto][-1]
-        since = max(sign, began)
-        if sign.seq > before or _at_work_ms(watched, since, before) < 2 * STALLED_MS:
+        last = max([sign, *(row for row in lease.renewed if row.seq <= upto)])
+        since = max(last, began)
+        if last.seq > before or _at_work_ms(watched, since, before) < 2 * STALLED_MS:
             continue
         if not _is_kept(watched, lease, sign, upto):
             yield Finding("passed over", f"{lease} was stalled at {looked_at_ms}, and is at {upto}")

@@ -15,11 +15,13 @@ ENDS = ("lease.released", "lease.expired", "lease.revoked")
 
 @dataclass(slots=True)
 class Lease:
-    """One lease. signs: the rows that show progress, its grant first. ended: the row that ended it."""
+    """One lease. signs: the rows that show progress, its grant first. renewed: those of other terms, which the hub counts
+    from anew, and which are no work. ended: the row that ended it."""
 
     task: str
     owner: str
     signs: list[Row]
+    renewed: list[Row] = field(default_factory=list)
     ended: Row | None = None
 
     @property
@@ -147,9 +149,12 @@ class Watched:
             if body.get("replaces") is not None:
                 self.leases[body["replaces"]].ended = row
         elif row.type in ENDS:
-            self.leases[body["epoch"]].ended = row
-        elif row.type in ("lease.checkpointed", "lease.renewed"):
+            lease = self.leases[body["epoch"]]
+            lease.ended = lease.ended or row
+        elif row.type == "lease.checkpointed":
             self.leases[body["epoch"]].signs.append(row)
+        elif row.type == "lease.renewed":
+            self.leases[body["epoch"]].renewed.append(row)
         else:
             assert row.type in ("lease.queued", "lease.unqueued"), f"nobody does {row.type} here"
 
