@@ -300,7 +300,7 @@ def _counts_are_exact(digest: Told, world: World, since: Sequence[Row]) -> Itera
     news = [line for line in lines.values() if line.get("since")]
     if digest.since is not None:
         wanted |= _news(digest.agent, since)
-        is_new = any(wanted[of] for of in ("inbox", "messages"))
+        is_new = any(wanted[of] for of in ("inbox", "messages", "plan", "leases"))
         if (is_new or bool(news)) and not digest.body["new"]:
             yield Finding("wrong count", f"{_name(digest)} says that nothing is new; there is {wanted}")
         if is_whole and digest.body["new"] and not news:
@@ -320,7 +320,23 @@ def _news(agent: str, rows: Sequence[Row]) -> dict[str, Counter[str]]:
     posted = [row for row in others if row.type == "message.posted"]
     named = sum(1 for row in posted if any(it[0] == agent for it in row.body.get("mentions", ())))
     channels = Counter(row.body["address"].partition(":")[2] for row in posted)
-    return {"inbox": +Counter(messages=sent, mentions=named), "messages": channels}
+    inbox = +Counter(messages=sent, mentions=named)
+    plan = Counter(_step(row) for row in others if _is_step(row, agent))
+    leases = Counter(_step(row) for row in others if row.type.startswith("lease."))
+    return {"inbox": inbox, "messages": channels, "plan": plan, "leases": leases}
+
+
+def _is_step(row: Row, agent: str) -> bool:
+    """Of the plan, and not what the hub did because this agent claimed or gave back."""
+    body = row.body
+    is_own = row.type == "task.moved" and body.get("owner") == agent and body.get("reason") in ("claimed", "released")
+    return row.type.startswith(("task.", "tasks.")) and not is_own
+
+
+def _step(row: Row) -> str:
+    """In a word."""
+    status: str = row.body["status"] if row.type == "task.moved" else row.type.partition(".")[2]
+    return status
 
 
 def _text_is_within(digest: Told) -> Iterator[Finding]:

@@ -49,7 +49,9 @@ MANY = {
     "returner-2": UNIX,
 }
 GENERAL = "main:general"
-SETTLED_S_MAX = 120.0
+STOPS_S = 3.0
+"""Hubs that live longer are stopped at times."""
+SETTLED_S_MAX = 60.0
 """As long as the supervisor may take for what is left when nobody works any more."""
 
 
@@ -103,7 +105,7 @@ def kill_in_between(
         else:
             time.sleep(chance.uniform(1.5, life_s_max))
             done.under_load += 1
-            if chance.random() < 0.35:
+            if life_s_max > STOPS_S and chance.random() < 0.35:
                 hubs.stop_for(chance.uniform(0.1, 3.0))
                 done.stops += 1
                 time.sleep(chance.choice((0.0, 0.01, 1.5)))

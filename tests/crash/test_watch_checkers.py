@@ -95,7 +95,7 @@ def a_letter_is_there_twice(story: Watch) -> None:
 
 @breaks(watch, "told twice")
 def a_stall_without_an_end_is_told_again(story: Watch) -> None:
-    story.lose(story.places("lease.checkpointed")[0])
+    story.lose(story.places("task.noted")[0])
 
 
 @breaks(watch, "told twice")
@@ -199,6 +199,13 @@ def _look_twice(story: Watch, before: int) -> None:
         found |= {"tries": 1, "at_ms": row.at_ms, "by": SUPERVISOR, "who": None}
         body = {"key": f"{PREFIX}{number}", "value": found}
         story.rows[place] = row._replace(actor=SUPERVISOR, type="value.put", body=body)
+
+
+@breaks(watch, "passed over")
+def people_are_called_too_late(story: Watch) -> None:
+    epoch = story.rows[story.places("lease.granted")[0]].seq
+    silence(story, *records(story, "stalled", mark=epoch, stage="escalated"))
+    _look_twice(story, story.places("task.noted")[0])
 
 
 @breaks(watch, "never told")
@@ -340,6 +347,14 @@ def more_is_asked_than_there_is(story: Watch) -> None:
 def an_arrival_is_not_counted(story: Watch) -> None:
     counts = line(one(story), "inbox")
     counts |= {"counts": {"messages": 99}, "total": 99}
+
+
+@breaks(digests, "wrong count")
+def a_step_in_the_plan_is_not_counted(story: Watch) -> None:
+    told = next(
+        it for it in story.told if it.budget is None and any(found["of"] == "plan" for found in it.items("rest"))
+    )
+    told.items("rest").remove(line(told, "plan"))
 
 
 @breaks(digests, "wrong count")

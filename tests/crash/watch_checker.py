@@ -292,6 +292,19 @@ def _passed_leases(watched: Watched, run: int, looked_at_ms: int, upto: int) -> 
             continue
         if not _is_kept(watched, lease, sign, upto):
             yield Finding("passed over", f"{lease} was stalled at {looked_at_ms}, and is at {upto}")
+        elif not _is_called(watched, lease, looked_at_ms, before, upto):
+            yield Finding(
+                "passed over", f"{lease} was stalled for long at {looked_at_ms}, and nobody is called at {upto}"
+            )
+
+
+def _is_called(watched: Watched, lease: Lease, looked_at_ms: int, before: int, upto: int) -> bool:
+    """People were called by then about a stall that had been told, and was long enough, at the look."""
+    found = [it for it in watched.records if it.cause[2] == lease.epoch and it.row.seq < upto]
+    told = [it for it in found if it.row.seq <= before and it.value["done"]]
+    if not told or looked_at_ms - told[-1].value["since_at_ms"] < STALLED_MS * TRIES:
+        return True
+    return bool(found[-1].value["stage"] == "escalated")
 
 
 def _at_work_ms(watched: Watched, since: Row, upto: int) -> int:

@@ -15,8 +15,8 @@ ENDS = ("lease.released", "lease.expired", "lease.revoked")
 
 @dataclass(slots=True)
 class Lease:
-    """One lease. signs: the rows that show progress, its grant first. renewed: those of other terms, which the hub counts
-    from anew, and which are no work. ended: the row that ended it."""
+    """One lease. signs: the rows that show progress, its grant first. renewed: those of other terms, from which the hub
+    counts anew, and which are no work. ended: the row that ended it."""
 
     task: str
     owner: str

@@ -79,9 +79,13 @@ def _work(worker: Worker, task: str, epoch: int) -> tuple[str, int] | None:
         done = worker.insist("lease.checkpoint", {**named, "data": {"mark": worker.mark()}})
     elif dice < 0.5:
         return None if worker.look("lease.renew", named) is None and worker.line.is_up else (task, epoch)
-    elif dice < 0.75:
+    elif dice < 0.7:
         _sleep(worker, worker.chance.uniform(0.5, 6.0))
         return task, epoch
+    elif dice < 0.75:
+        worker.insist("task.update", {**named, "status": "review"})
+        _sleep(worker, worker.chance.uniform(0.5, 4.0))
+        done = worker.insist("task.update", {**named, "status": "in_progress"})
     elif dice < 0.92:
         worker.insist("task.update", {**named, "status": "done"})
         worker.insist("lease.release", named)  # when it is in no plan

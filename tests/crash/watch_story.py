@@ -109,9 +109,22 @@ async def _stalls(it: Telling) -> None:
     await it.second(4)
     await it.digest()
     await it.second(3)
-    await it.do("holder-1", "lease.checkpoint", {**named, "data": {}})
+    await it.do("holder-1", "task.note", {**named, "text": "half of it, in no plan"})
     await it.second(4)
     await it.do("holder-1", "lease.release", named)
+
+
+async def _works(it: Telling) -> None:
+    """In the plan, with progress, and then a review that takes long."""
+    await it.do("holder-1", "task.declare", {"task": "P"})
+    lease = await it.do("holder-1", "lease.claim", {"task": "P", "ttl_ms": 600_000})
+    named = {"task": "P", "epoch": lease["epoch"]}
+    await it.second(2)
+    await it.do("holder-1", "lease.checkpoint", {**named, "data": {}})
+    await it.do("holder-1", "task.update", {**named, "status": "review"})
+    await it.second(2)
+    await it.digest()
+    await it.do("holder-1", "task.update", {**named, "status": "done"})
 
 
 async def _orphans(it: Telling) -> None:
@@ -127,6 +140,7 @@ async def _blocks(it: Telling) -> None:
     await it.do("blocker-1", "task.declare_all", {"tasks": tasks})
     await it.do("blocker-1", "task.update", {"task": "B", "status": "blocked"})
     await it.digest()
+    await it.second()
     await it.do("blocker-1", "task.update", {"task": "A", "status": "done"})
     await it.second(2)
     await it.do("starter-1", "task.update", {"task": "S", "status": "done"})
@@ -166,7 +180,7 @@ async def _told() -> Watch:
         for agent in ("holder-1", "starter-1", "blocker-1", "caller-1", "returner-1"):
             await it.tell.come(agent)
         await it.do("caller-1", "channel.join", {"channel": TALK})
-        for part in (_stalls, _orphans, _blocks, _addresses):
+        for part in (_stalls, _works, _orphans, _blocks, _addresses):
             await part(it)
         taken = await it.tell.must("lead-1", "inbox.take", {})
         await it.do("lead-1", "inbox.ack", {"ids": [taken["message"]["id"]]})
