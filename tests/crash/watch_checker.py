@@ -41,7 +41,8 @@ def check_watch(rows: Sequence[Row]) -> list[Finding]:
     watched = Watched(rows)
     return [
         *_nothing_twice(watched),
-        *(finding for said in watched.said for finding in _is_so(said, watched)),
+        *(finding for said in watched.said for finding in _is_written(said, watched)),
+        *(finding for begun in _begun(watched) for finding in _is_so(begun, watched)),
         *_is_said(watched),
         *_tries_follow(watched),
         *_people_are_called(watched),
@@ -84,33 +85,51 @@ def _record_of(said: Said, watched: Watched) -> Record | None:
     return found[-1] if found else None
 
 
-def _is_so(said: Said, watched: Watched) -> Iterator[Finding]:
-    """There was such a cause when the supervisor looked, or at least until it wrote it down."""
+def _is_written(said: Said, watched: Watched) -> Iterator[Finding]:
+    """It was written down before it was said; and it is told to who it is for."""
     record = _record_of(said, watched)
     if record is None or record.value["since_at_ms"] != said.body["since"] or record.value["done"]:
         yield Finding("half said", f"{said} was not written down before: {record}")
         return
-    cause, task, mark = said.cause
-    begun = next(it for it in watched.records if it.stage == record.stage)
-    looked_at_ms, written = record.value["at_ms"], begun.row
-    moments = watched.moments(looked_at_ms, written.seq)
+    cause, task, _ = said.cause
+    if cause == "stalled" and said.body["owner"] != watched.leases[said.cause[2]].owner:
+        yield Finding("no cause", f"{said}: it is another one who holds it")
+    moments = watched.moments(record.value["at_ms"], record.row.seq)
+    if cause == "unblocked" and said.to and said.to not in _who(task, moments, watched):
+        yield Finding("no cause", f"{said}: {_who(task, moments, watched)} can move it on")
+
+
+def _begun(watched: Watched) -> list[Record]:
+    """The first record of each thing that there was to say."""
+    found: dict[object, Record] = {}
+    for record in watched.records:
+        if not record.value["done"]:
+            found.setdefault(record.stage, record)
+    return list(found.values())
+
+
+def _is_so(begun: Record, watched: Watched) -> Iterator[Finding]:
+    """There was such a cause when the supervisor looked, or at least until it wrote it down."""
+    cause, task, mark = begun.cause
+    looked_at_ms = begun.value["at_ms"]
+    moments = watched.moments(looked_at_ms, begun.row.seq)
     if cause == "stalled":
-        is_so = _was_stalled(said, begun, moments, watched)
+        is_so = _was_stalled(begun, moments, watched)
     elif cause == "orphaned":
         is_long = looked_at_ms - mark >= ORPHANED_MS
         is_so = is_long and any(watched.is_orphan(task, mark, seq) for seq in moments)
     else:
         is_so = any(watched.is_unblocked(task, mark, seq) for seq in moments)
-        is_so = is_so and (said.to == "" or said.to in _who(task, moments, watched))
     if not is_so:
-        yield Finding("no cause", f"{said}: looked at {looked_at_ms}, written down at {written.seq}")
+        yield Finding("no cause", f"{begun}: looked at {looked_at_ms}")
 
 
-def _was_stalled(said: Said, begun: Record, moments: Sequence[int], watched: Watched) -> bool:
-    lease, since, looked_at_ms = watched.leases.get(said.cause[2]), said.body["since"], begun.value["at_ms"]
-    if lease is None or (lease.task, lease.owner) != (said.body["task"], said.body["owner"]):
+def _was_stalled(begun: Record, moments: Sequence[int], watched: Watched) -> bool:
+    _, task, epoch = begun.cause
+    lease, since, looked_at_ms = watched.leases.get(epoch), begun.value["since_at_ms"], begun.value["at_ms"]
+    if lease is None or (lease.task, lease.owner) != (task, begun.value["who"]):
         return False
-    is_first = said.body["stage"] == "told"
+    is_first = begun.value["stage"] == "told"
     late_ms = begun.row.at_ms - looked_at_ms + 50  # the leases were read after the clock
     hidden_upto = since + (late_ms if is_first else SLACK_MS)
     is_idle = not any(hidden_upto < sign.at_ms < looked_at_ms for sign in lease.signs)
@@ -287,21 +306,21 @@ def _passed_leases(watched: Watched, run: int, looked_at_ms: int, upto: int) -> 
             continue
         sign = [sign for sign in lease.signs if sign.seq <= upto][-1]
         last = max([sign, *(row for row in lease.renewed if row.seq <= upto)])
-        since = max(last, began)
-        if last.seq > before or _at_work_ms(watched, since, before) < 2 * STALLED_MS:
+        if last.seq > before:
             continue
-        if not _is_kept(watched, lease, sign, upto):
+        is_long = _at_work_ms(watched, max(last, began), before) >= 2 * STALLED_MS
+        if is_long and not _is_kept(watched, lease, sign, upto):
             yield Finding("passed over", f"{lease} was stalled at {looked_at_ms}, and is at {upto}")
-        elif not _is_called(watched, lease, looked_at_ms, before, upto):
+        if not _is_called(watched, lease, max(last, began), before, upto, looked_at_ms):
             yield Finding(
                 "passed over", f"{lease} was stalled for long at {looked_at_ms}, and nobody is called at {upto}"
             )
 
 
-def _is_called(watched: Watched, lease: Lease, looked_at_ms: int, before: int, upto: int) -> bool:
-    """People were called by then about a stall that had been told, and was long enough, at the look."""
+def _is_called(watched: Watched, lease: Lease, since: Row, before: int, upto: int, looked_at_ms: int) -> bool:
+    """People were called by then about a stall that this life of the hub told, and that was long enough at the look."""
     found = [it for it in watched.records if it.cause[2] == lease.epoch and it.row.seq < upto]
-    told = [it for it in found if it.row.seq <= before and it.value["done"]]
+    told = [it for it in found if since.seq < it.row.seq <= before and it.value["done"]]
     if not told or looked_at_ms - told[-1].value["since_at_ms"] < STALLED_MS * TRIES:
         return True
     return bool(found[-1].value["stage"] == "escalated")

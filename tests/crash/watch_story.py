@@ -110,7 +110,9 @@ async def _stalls(it: Telling) -> None:
     await it.digest()
     await it.second(3)
     await it.do("holder-1", "task.note", {**named, "text": "half of it, in no plan"})
-    await it.second(4)
+    for number in range(4):  # something new at each look
+        await it.do("holder-1", "lease.claim", {"task": f"H{number}", "ttl_ms": 5_000})
+        await it.second()
     await it.do("holder-1", "lease.release", named)
 
 
@@ -119,11 +121,12 @@ async def _works(it: Telling) -> None:
     await it.do("holder-1", "task.declare", {"task": "P"})
     lease = await it.do("holder-1", "lease.claim", {"task": "P", "ttl_ms": 600_000})
     named = {"task": "P", "epoch": lease["epoch"]}
-    await it.second(2)
-    await it.do("holder-1", "lease.checkpoint", {**named, "data": {}})
     await it.do("holder-1", "task.update", {**named, "status": "review"})
     await it.second(2)
     await it.digest()
+    await it.do("holder-1", "task.update", {**named, "status": "in_progress"})
+    await it.second(3)
+    await it.do("holder-1", "lease.checkpoint", {**named, "data": {}})
     await it.do("holder-1", "task.update", {**named, "status": "done"})
 
 
