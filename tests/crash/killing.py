@@ -204,8 +204,12 @@ class Hubs:
         subscribed = witness.ask("feed.subscribe", {"channels": [channel]})
         assert subscribed is not None
         assert subscribed["type"] == "reply", subscribed
-        while not any(said["type"] == "feed.live" for said in witness.notices(0.1) or []):
-            pass
+        is_live = False
+        while not is_live:
+            said = witness.notices(0.1)
+            if said is None:
+                raise Failed(f"the hub ended by itself: {self.last_words()}")
+            is_live = any(frame["type"] == "feed.live" for frame in said)
         process, is_heard = self._process, threading.Event()
 
         def kill() -> None:
