@@ -24,6 +24,8 @@ Frame: TypeAlias = dict[str, Any]  # JSON as the hub sent it: the checker looks 
 
 
 PAD_CHARS_MAX = 64
+UNASKED = ("claim.queued", "lease.lost")
+"""Notices that also a connection hears that follows nothing."""
 
 
 def brief(value: Any) -> Any:
@@ -160,6 +162,8 @@ def add(history: History, client: str, lines: Iterable[Frame]) -> None:
                     history.segments.append(feeds[op.connection])
             case "unknown":
                 history.ops.append(open_ops.pop(line["op"]))
+            case "notice" if line["conn"] not in feeds and line["frame"]["type"] in UNASKED:
+                pass
             case "notice":
                 feeds[line["conn"]].heard.append(Heard(line["ns"], line["frame"]))
             case "close":

@@ -167,14 +167,15 @@ class Hubs:
                 time.sleep(chance.uniform(0.1, 2.0) if moment < 0.94 else chance.uniform(3.0, 4.0))
                 done.under_load += 1
                 if chance.random() < 0.35:
-                    self._stop_for(chance.uniform(0.1, 3.0))
+                    self.stop_for(chance.uniform(0.1, 3.0))
                     done.stops += 1
                     time.sleep(chance.choice((0.0, 0.01, 0.5)))
             self.kill()
         self.start()
         return done
 
-    def _stop_for(self, seconds: float) -> None:
+    def stop_for(self, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT after so long."""
         self.signal(signal.SIGSTOP)
         time.sleep(seconds)
         self.signal(signal.SIGCONT)
@@ -195,6 +196,33 @@ class Hubs:
         witness.on_bytes = None
         witness.leave()
         assert answer is not None
+
+    def kill_at_the_word(self, witness: Line, channel: str, patience_s: float) -> bool:
+        """A microsecond after somebody was heard to say something in a channel. False when nobody did for so long."""
+        assert self._process is not None
+        witness.open()
+        subscribed = witness.ask("feed.subscribe", {"channels": [channel]})
+        assert subscribed is not None
+        assert subscribed["type"] == "reply", subscribed
+        is_live = False
+        while not is_live:
+            said = witness.notices(0.1)
+            if said is None:
+                raise Failed(f"the hub ended by itself: {self.last_words()}")
+            is_live = any(frame["type"] == "feed.live" for frame in said)
+        process, is_heard = self._process, threading.Event()
+
+        def kill() -> None:
+            process.kill()
+            is_heard.set()
+
+        witness.on_bytes = kill
+        upto = time.monotonic() + patience_s
+        while time.monotonic() < upto and witness.notices(0.1) is not None:
+            pass
+        witness.on_bytes = None
+        witness.leave()
+        return is_heard.is_set()
 
 
 def journal_of(home: Path) -> list[Recorded]:

@@ -17,12 +17,12 @@ agent `runner-1` once more, at the same time. What a life has written down is co
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tests.crash.claims_load import Diary
 from tests.crash.history import Frame
-from tests.crash.load import DIRECT, Run, is_draining, line_by, read
+from tests.crash.load import Run, is_draining, line_by, read
 
 ROLE = "role:crew"
 TOPIC = "main:bus-*"
@@ -294,16 +294,18 @@ ROLES: dict[str, Callable[[Worker], None]] = {
 }
 
 
-def main(home: str, run: str, name: str, seed: str, way: str = DIRECT) -> None:
+def main(arguments: Sequence[str], roles: Mapping[str, Callable[[Worker], None]]) -> None:
+    """Live one life. arguments: home, run, name, seed, and the way to the hub."""
+    home, run, name, seed, way = arguments
     where = Run(Path(home), Path(run), name, int(seed), way)
     where.record.close()
     where.record = Diary(Path(run) / f"{name}.jsonl")
     where.chance = random.Random(f"{seed}:{name}")
     try:
-        ROLES[name.partition("-")[0]](Worker(where))
+        roles[name.partition("-")[0]](Worker(where))
     finally:
         where.record.close()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:], ROLES)

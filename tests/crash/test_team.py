@@ -10,10 +10,8 @@ import os
 import random
 import subprocess
 import sys
-import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +19,10 @@ import pytest
 from tests.crash.checker import Finding, feeds_are_exact
 from tests.crash.effects_checker import check_effects
 from tests.crash.history import History, Recorder, load
-from tests.crash.killing import Hubs, Kills, Request, beside, end, join, journal_of, proxy_of, spawn
+from tests.crash.killing import Hubs, Kills, Request, journal_of, proxy_of
 from tests.crash.lanes_checker import check_lanes
 from tests.crash.ledger import Ledger
+from tests.crash.lives import lives_of
 from tests.crash.load import DIRECT, UNIX, WS, Line
 from tests.crash.offers_checker import check_offers
 from tests.crash.questions_checker import check_questions
@@ -58,9 +57,8 @@ PROXIED = {
     "member-1": UNIX,
     "member-2": WS,
 }
-IMMORTAL = ("reader",)
-"""Its history goes over all its connections in one life."""
 OPTIONS = ("--snapshot-events", "700")
+LOAD = "tests.crash.team_load"
 
 
 @dataclass(slots=True)
@@ -72,67 +70,6 @@ class Ended:
     met: dict[str, int]
     history: History
     journal: list[Recorded]
-
-
-class Team:
-    """The processes, each with its lives. deaths: how many of them were killed."""
-
-    def __init__(self, home: Path, run: Path, ways: Mapping[str, str]) -> None:
-        self.deaths = 0
-        self._home, self._run, self._ways = home, run, ways
-        self._chance = random.Random(f"{SEED}:deaths")
-        self._lives: Counter[str] = Counter()
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        for agent in ways:
-            self._begin(agent)
-
-    def _begin(self, agent: str) -> None:
-        self._lives[agent] += 1
-        life = self._lives[agent]
-        name = agent if life == 1 else f"{agent}.{life}"
-        words = (str(self._home), str(self._run), name, str(SEED), self._ways[agent])
-        self._processes[agent] = spawn(self._run, name, "tests.crash.team_load", *words)
-
-    @contextmanager
-    def dying(self) -> Iterator[None]:
-        """Meanwhile one after the other is killed, and begins anew."""
-        is_over = threading.Event()
-        mortal = sorted(agent for agent in self._ways if not agent.startswith(IMMORTAL))
-
-        def kill() -> None:
-            while not is_over.wait(self._chance.uniform(0.3, 1.2)):
-                agent = self._chance.choice(mortal)
-                process = self._processes[agent]
-                if process.poll() is not None:
-                    return  # `raise_flag` says with which words
-                process.kill()
-                process.wait()
-                self.deaths += 1
-                self._begin(agent)
-
-        with beside(kill, is_over):
-            yield
-
-    def raise_flag(self, flag: str, *roles: str) -> None:
-        """Tell everybody, and wait for those of these roles to end. Raises `Failed` when one does not end well."""
-        (self._run / flag).touch()
-        for agent, process in self._processes.items():
-            if agent.startswith(roles):
-                life = self._lives[agent]
-                join(self._run, agent if life == 1 else f"{agent}.{life}", process, why=flag)
-
-    def kill(self) -> None:
-        end(self._processes.values())
-
-
-@contextmanager
-def team_of(home: Path, run: Path, ways: Mapping[str, str]) -> Iterator[Team]:
-    """The team at work; whoever is left of it at the end is killed."""
-    team = Team(home, run, ways)
-    try:
-        yield team
-    finally:
-        team.kill()
 
 
 def set_the_stage(home: Path, run: Path, agents: Mapping[str, str]) -> None:
@@ -168,7 +105,7 @@ def kill_at_work(home: Path, run: Path, kills: int, ways: Mapping[str, str]) -> 
         hubs.start()
         set_the_stage(home, run, ways)
         hubs.kill()
-        with proxy_of(home, run, SEED) as proxy, team_of(home, run, ways) as team:
+        with proxy_of(home, run, SEED) as proxy, lives_of(home, run, ways, LOAD, SEED) as team:
             record = Recorder(run / "witness.jsonl")
             with team.dying():
                 done = hubs.kill_often(kills, random.Random(SEED), Line(home, record, "witness"))

@@ -120,6 +120,21 @@ async def test_progress_ends_a_stall_and_the_next_one_is_another_cause() -> None
         assert await round_of(watcher) == []
 
 
+async def test_a_note_on_a_task_in_no_plan_ends_a_stall_too_and_the_next_one_is_told() -> None:
+    async with fleet("ada", people=("eva",)) as (hub, (watcher, ada, eva)):
+        lease = await ada.claim("unplanned", ttl=3600)
+        await hub.advance(MINUTE)
+        assert [what for what, *_ in await round_of(watcher)] == ["told"]
+        await hub.advance(10_000)
+        await ada.note_progress("unplanned", "half of it", epoch=lease.epoch)
+        await hub.advance(MINUTE)
+        assert await round_of(watcher) == [("told", "unplanned", ROOM)], "not escalated: it is another stall"
+        await hub.advance(MINUTE)
+        assert await round_of(watcher) == [("escalated", "unplanned", ("eva",))]
+        assert await round_of(watcher) == []
+        assert (await eva.inbox()).unacked == 1
+
+
 async def test_what_waits_for_somebody_else_is_not_stalled() -> None:
     async with fleet("ada") as (hub, (watcher, ada)):
         await ada.declare_task("review")

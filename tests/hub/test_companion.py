@@ -8,12 +8,21 @@ from pathlib import Path
 import pytest
 
 from synapse.hub.companion import Companion, command_of
+from synapse.hub.settings import Settings
 
 
 def test_it_speaks_over_the_unix_socket_where_there_is_one() -> None:
-    command = command_of(Path("/x/home"), ["ws://127.0.0.1:1", "unix:/x/hub.sock"])
+    settings = Settings(home=Path("/x/home"))
+    command = command_of(settings, ["ws://127.0.0.1:1", "unix:/x/hub.sock"])
     assert command[command.index("--uri") + 1] == "unix:/x/hub.sock"
-    assert command_of(Path("/x/home"), ["ws://127.0.0.1:1"])[-1] == "ws://127.0.0.1:1"
+    assert command_of(settings, ["ws://127.0.0.1:1"])[-1] == "ws://127.0.0.1:1"
+
+
+def test_it_looks_as_often_and_waits_as_long_as_the_settings_say() -> None:
+    settings = Settings(home=Path("/x/home"), supervise_every_s=7, supervise_orphaned_s=8, supervise_tries=9)
+    command = command_of(settings, ["unix:/x/hub.sock"])
+    told = {flag: command[command.index(flag) + 1] for flag in ("--every", "--orphaned", "--tries")}
+    assert told == {"--every": "7", "--orphaned": "8", "--tries": "9"}
 
 
 async def test_a_child_that_dies_is_started_again_and_the_last_one_ends_with_its_keeper(

@@ -70,6 +70,13 @@ SUPERVISOR_FAULTS = [
         _TESTS,
     ),
     Fault(
+        "a note on a task in no plan is no progress",
+        DECIDES,
+        "board.noted_at_ms.get(lease.task, 0)]",
+        "0]",
+        _TESTS,
+    ),
+    Fault(
         "what was begun is not said again",
         DECIDES,
         "    if kept.record.by == board.me or board.now_ms - kept.record.at_ms >= TAKEN_OVER_MS:",

@@ -13,7 +13,7 @@ the same again, under the same idempotency keys, so a crash in between neither l
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
@@ -79,13 +79,15 @@ class Kept:
 @dataclass(slots=True, frozen=True)
 class Board:
     """A room as it was told. tasks: those in progress or blocked, and those of stalled leases. kept: by key; read
-    before the rest, so that what was told meanwhile is not told again."""
+    before the rest, so that what was told meanwhile is not told again. noted_at_ms: the last line in the ledger of what
+    a stalled lease is of and no plan has."""
 
     me: str
     now_ms: int
     tasks: Mapping[str, TaskInfo]
     leases: Sequence[Lease]
     kept: Mapping[str, Kept]
+    noted_at_ms: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True, frozen=True)
@@ -159,7 +161,7 @@ def _stalled(board: Board, terms: Terms, lease: Lease) -> Step | None:
     )
     if kept is None:
         return Step(key, 0, new)
-    if _has_moved(lease, task, kept.record, since_at_ms):
+    if _has_moved(board, lease, kept.record, since_at_ms):
         return Step(key, kept.version, new)
     if not kept.record.done:
         return _again(board, key, kept)
@@ -168,10 +170,11 @@ def _stalled(board: Board, terms: Terms, lease: Lease) -> Step | None:
     return None
 
 
-def _has_moved(lease: Lease, task: TaskInfo | None, record: Record, since_at_ms: int) -> bool:
+def _has_moved(board: Board, lease: Lease, record: Record, since_at_ms: int) -> bool:
     """True when the holder did something after that stall began: a restart of the hub also begins to count anew, so the
     hub's count is believed only where something is seen of it."""
-    seen_at_ms = [lease.granted_at_ms]
+    task = board.tasks.get(lease.task)
+    seen_at_ms = [lease.granted_at_ms, board.noted_at_ms.get(lease.task, 0)]
     if lease.checkpoint:
         seen_at_ms.append(lease.checkpoint.at_ms)
     if task is not None:

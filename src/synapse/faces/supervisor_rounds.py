@@ -59,14 +59,19 @@ async def look(client: Client, room: str, terms: Terms) -> Board:
     leases = await client.leases(room=room)
     found = [task for status in ("in_progress", "blocked") for task in await client.tasks(status=status, room=room)]
     tasks = {task.task: task for task in found}
+    noted_at_ms: dict[str, int] = {}
     for lease in leases:
         is_long = isinstance(lease.idle_ms, int) and lease.idle_ms >= terms.stalled_ms
         if is_long and lease.task not in tasks and may_stall(lease, None):
             task = await _planned(client, room, lease.task)
             if task is not None:
                 tasks[task.task] = task
+            else:
+                lines = (await client.progress(lease.task, limit=1, room=room)).lines
+                noted_at_ms.update((line.task, line.at_ms) for line in lines)
     assert client.welcome.name is not None, "a supervisor is an agent"
-    return Board(me=client.welcome.name, now_ms=now_ms, tasks=tasks, leases=leases, kept=kept)
+    me = client.welcome.name
+    return Board(me=me, now_ms=now_ms, tasks=tasks, leases=leases, kept=kept, noted_at_ms=noted_at_ms)
 
 
 async def _planned(client: Client, room: str, task: str) -> TaskInfo | None:

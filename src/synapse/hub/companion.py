@@ -9,10 +9,12 @@ import contextlib
 import logging
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from synapse.hub.log import log
+
+if TYPE_CHECKING:
+    from synapse.hub.settings import Settings
 
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 60.0
@@ -21,10 +23,17 @@ SOUND_S: Final = 60.0
 _END_S: Final = 1.0
 
 
-def command_of(home: Path, uris: Sequence[str]) -> list[str]:
+def command_of(settings: "Settings", uris: Sequence[str]) -> list[str]:
     """The child's command line."""
     uri = next((uri for uri in uris if uri.startswith("unix:")), uris[0])
-    return [sys.executable, "-m", "synapse", "supervisor", "--until-eof", "--home", str(home), "--uri", uri]
+    terms = {
+        "--every": settings.supervise_every_s,
+        "--orphaned": settings.supervise_orphaned_s,
+        "--tries": settings.supervise_tries,
+    }
+    words = [word for flag, value in terms.items() for word in (flag, str(value))]
+    home = str(settings.home)
+    return [sys.executable, "-m", "synapse", "supervisor", "--until-eof", *words, "--home", home, "--uri", uri]
 
 
 class Companion:

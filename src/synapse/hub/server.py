@@ -197,7 +197,7 @@ class _Hub:
             feeding = asyncio.create_task(self._supervisor.feed(turns, writer))
             companion = None
             if settings.supervise:
-                companion = asyncio.create_task(Companion(command_of(settings.home, listeners.uris)).run())
+                companion = asyncio.create_task(Companion(command_of(settings, listeners.uris)).run())
             await self._stopped.wait()
             self._supervisor.say(STOPPING=1, STATUS="draining")
             ticking.cancel()

@@ -290,6 +290,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     ),
     _row("log_files_kept", "integer", 3, "How many log files are kept that were put aside.", least=0, most=100),
     _row("supervise", "boolean", False, "Keep a supervisor running beside the hub (synapse supervisor)."),
+    _row("supervise_every_s", "integer", 30, "Seconds between two looks of that supervisor."),
+    _row("supervise_orphaned_s", "integer", 60, "After so long it puts a task in progress without a lease back."),
+    _row("supervise_tries", "integer", 3, "How often it does so, or a stall lasts, before it calls people."),
     _row("stats_log_s", "integer", 300, "Seconds between two log lines with the counts; 0: none.", least=0),
     _row(
         "snapshot_events",
@@ -329,6 +332,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_file_bytes_max: int = 16 * 1024 * 1024
     log_files_kept: int = 3
     supervise: bool = False
+    supervise_every_s: int = 30
+    supervise_orphaned_s: int = 60
+    supervise_tries: int = 3
     stats_log_s: int = 300
     snapshot_events: int = 500_000
     limits: Limits = Limits()
