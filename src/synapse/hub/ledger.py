@@ -34,14 +34,15 @@ _LAPSED: Final = frozenset({"released", "expired", "revoked"})
 
 def ledger(state: State, command: ReadProgress, by: By, items_max: int) -> Callable[[Pages], Progress]:
     """How to read a page of a ledger. Raises `Rejected`: `not_found`, `bad_name`, `bad_request`, `log_diverged`; and
-    when it is read `not_found` for a task of which no plan ever knew, `cursor_too_old`."""
+    when it is read `not_found` for a task that no plan ever had and nobody ever held, `cursor_too_old`."""
     scan = _scan(state, command, by, items_max)
     room, task = room_of(state, command.room, by), command.task
     is_known = task is None or state.plan.find((room.id, task)) is not None
 
     def read(pages: Pages) -> Progress:
         progress = _read(pages, scan)
-        if not is_known and not progress.lines and not pages.page(scan.keys, 0, scan.head, 1):
+        anything = (*scan.keys, f"ta/{room.id}/{task}")
+        if not is_known and not progress.lines and not pages.page(anything, 0, scan.head, 1):
             raise _nothing_about(task or "", room.name, scan.journal_id, scan.floor())
         return progress
 
