@@ -9,6 +9,20 @@ _HUB = ("tests/hub/test_letters.py",)
 
 DELIVERY_FAULTS = [
     Fault(
+        "the receipts of an old message end after one look",
+        LETTERS,
+        "            if found.is_open:\n",
+        "            if found.is_open and found.position == seq:\n",
+        _HUB,
+    ),
+    Fault(
+        "an answer that is read from disk is of when it is said",
+        "hub/disk.py",
+        "None if isinstance(result, Rejected) else seq)",
+        "None)",
+        ("tests/hub/test_session_reads.py",),
+    ),
+    Fault(
         "a message is handed out at its date",
         INBOXES,
         "return self.expires_at_ms is not None and self.expires_at_ms <= at_ms",

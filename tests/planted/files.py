@@ -43,6 +43,13 @@ FILE_FAULTS = [
         _CORE,
     ),
     Fault(
+        "chunks of files that ended are kept for ever",
+        "hub/setting_values.py",
+        "RETENTION: Final[Mapping[str, int]] = {FILES: KEEP_MS_MIN}",
+        "RETENTION: Final[Mapping[str, int]] = {FILES: 0}",
+        ("tests/hub/test_retention.py",),
+    ),
+    Fault(
         "what is fetched is not compared",
         CHUNKS,
         "    if len(data) != length or sha256(data).hexdigest() != digest:",

@@ -49,6 +49,13 @@ SUPERVISOR_FAULTS = [
         _TESTS,
     ),
     Fault(
+        "a lock counts as work without progress",
+        "protocol/names.py",
+        "    return not task.startswith(NO_WORK)",
+        "    return bool(task)",
+        _TESTS,
+    ),
+    Fault(
         "what waits in review counts as stalled",
         DECIDES,
         'names.is_work(lease.task) if task is None else task.status == "in_progress"',
