@@ -9,6 +9,7 @@ from random import Random
 from typing import Final
 
 from tests.simulation.disk import DelayedWorker, SimulatedJournal
+from tests.simulation.housekeeping import SETTINGS
 from tests.simulation.keeping import Archivist
 from tests.simulation.ledger import Ledger, Sometimes
 from tests.simulation.network import Learns, Link
@@ -19,6 +20,7 @@ from tests.simulation.witness import Witness
 from synapse.core import kernel
 from synapse.core.by import Rules
 from synapse.core.events import Row
+from synapse.core.retention_events import JournalCompacted
 from synapse.core.rooms import Channel, Room
 from synapse.core.state import State, decode_state, encode_state, new_state
 from synapse.errors import JournalError, StoreFailed
@@ -84,6 +86,14 @@ class Replay:
         seq, base = self.bases[compaction.base_hash]
         assert seq == compaction.upto, "a base is named by its own compaction"
         return seq, base
+
+    def keep_only(self, compaction: JournalCompacted) -> None:
+        """All that this compaction drops is gone: older bases and snapshots are too."""
+        seq, base = self.bases[compaction.base_hash]
+        for gone in self.bases.keys() - {compaction.base_hash}:
+            del self.bases[gone]
+        if self._snapshot_seq < seq:
+            self.snapshot, self._snapshot_seq = base, seq
 
     def whole(self) -> State:
         """The state that the journal from its base on gives."""
@@ -166,10 +176,12 @@ class SimulatedHub:
         self.journal = SimulatedJournal(self._on_durable)
         self.ledger, self.witness = make_ledger(self.journal)
         self.journal.on_dropped = self.ledger.archive.drop
+        self.journal.on_end_drop = lambda compaction: self._replay.keep_only(compaction)
         self.sometimes = sometimes
         self.trace = trace
         self.life: Life | None = None
         self.on_end: Callable[[str], None] = lambda why: None
+        self.on_plan: Callable[[], None] = lambda: None
         self.slow_commits_until_s = 0.0
         self._replay = Replay(self.journal)
         self._loop = loop
@@ -198,8 +210,8 @@ class SimulatedHub:
             raise Violation("digest", f"a snapshot and its tail give another state than the journal, at {journal.head}")
         writer = DelayedWorker(loop, self._commit_delays, self._chance.random, self._on_told)
         reader = DelayedWorker(loop, self._read_delays, self._chance.random)
-        tell = self.ledger.plan_compaction
-        keeper = Archivist(loop, self._chance, journal, self._replay.catch_up, tell, self._replay.bases, journal.base)
+        tell, look, bases = self.ledger.plan_compaction, self._replay.catch_up, self._replay.bases
+        keeper = Archivist(loop, self._chance, journal, look, tell, bases, journal.base, lambda: self.on_plan())
         turns = Turns(
             state=state,
             rules=self._rules,
@@ -213,7 +225,7 @@ class SimulatedHub:
         self.clock.excused_ms += self.clock.now_ms - self._down_since_ms
         begin(state, journal, self._rules, ROOMS, self.clock.wall_ms(), POOLS)
         turns.begin()
-        turns.retention.is_proved = True
+        turns.retention.is_proved, turns.retention.keep = True, SETTINGS
         self.life = Life(self, turns, writer, reader, keeper)
         self._count_read_only(self.life)
         if journal.is_read_only:
@@ -275,6 +287,7 @@ class SimulatedHub:
             self._loop.call_at(life.stopped_until_s, self._tick, life)
             return
         life.turns.tick()
+        life.turns.retention.tick()
         self._loop.call_later(TICK_S, self._tick, life)
 
     def _count_read_only(self, life: Life, took_ms: int = 0) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from tests.simulation.keeping import LEASES, MESSAGES
+from tests.simulation.kinds import LEASES, MESSAGES
 from tests.simulation.mail_lies import acked, letter
 from tests.simulation.paper import Paper
 
@@ -20,7 +20,7 @@ def said(hub: Paper) -> int:
 
 def planned(hub: Paper, kind: str = MESSAGES) -> int:
     """A compaction of all that there is is planned; up to where."""
-    hub.ledger.plan_compaction(hub.ledger.head, 1_000, (kind,))
+    hub.ledger.plan_compaction(hub.ledger.head, 1_000, {kind: 1})
     return hub.ledger.head
 
 

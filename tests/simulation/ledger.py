@@ -6,7 +6,7 @@ durable.
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,6 +15,7 @@ from tests.simulation.delivery import Mailroom
 from tests.simulation.desk import Desk
 from tests.simulation.keeping import Archive
 from tests.simulation.market import Market
+from tests.simulation.pages import Pages
 from tests.simulation.passages import LaneEvent, Passages
 from tests.simulation.privacy import Privacy
 from tests.simulation.records import Records, SessionEvent
@@ -97,6 +98,8 @@ class Ledger:
         self.privacy = Privacy(terms.clock, self.names, self.mail.has_arrived, sometimes)
         self.archive = Archive(self.names, self.privacy.rooms, self.privacy.channels, sometimes)
         self.market = Market(terms, self.names, self.privacy.ephemeral, sometimes)
+        self.archive.is_there = self._is_there
+        self.agenda.pages = self.records.pages = self.lanes.pages = Pages(self.archive.floor, sometimes)
         self.mail.floor = self.archive.floor
         self._told: list[str] = []
         self.keys: dict[tuple[str, str], Key] = {}
@@ -213,11 +216,20 @@ class Ledger:
         self.mail.restart()
         self.market.restart()
 
-    def plan_compaction(self, upto: int, until_ms: int, kinds: Iterable[str]) -> None:
+    def plan_compaction(self, upto: int, until_ms: int, keep: Mapping[str, int]) -> None:
         """A compaction of all up to the head is planned."""
         assert upto == self.head, "it is planned on all there is"
-        in_inboxes = {seq for entries in self.inboxes.values() for seq in entries}
-        self.archive.plan(upto, until_ms, kinds, in_inboxes)
+        needed = {seq for entries in self.inboxes.values() for seq in entries}
+        needed |= {run.last for run in self.records.newest(0)} | self.lanes.now.keys()
+        self.archive.plan(upto, until_ms, keep, needed)
+
+    def _is_there(self, stream: str) -> bool:
+        """False for a session or lane that the hub has let go."""
+        what, _, name = stream.partition(" ")
+        if what not in ("session", "lane"):
+            return True
+        number = int(name[1:])
+        return number in self.lanes.now if what == "lane" else self.records.at(number, self.head) is not None
 
     # Leases.
 

@@ -146,7 +146,9 @@ class Planner(Part):
         if chance < 0.4:
             await client.task(task, room=room)
         elif chance < 0.6:
-            await client.progress(task, room=room, limit=self._chance.choice((3, 50)))
+            page = await client.progress(task, room=room, limit=self._chance.choice((3, 50)))
+            if page.previous is not None:
+                await client.progress(task, room=room, before=page.previous, limit=5)
         elif chance < 0.8:
             await client.tasks(room=room)
         else:

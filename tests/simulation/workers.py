@@ -142,6 +142,8 @@ class Worker(Part):
             await client.session(f"s{self._chance.choice(runs).id}")
         else:
             limit = self._chance.choice((1, 3, 20))
+            if self._chance.random() < 0.3:  # one of long ago
+                runs = self.world.ledger.records.newest(0)
             page = await client.session_checkpoints(f"s{self._chance.choice(runs).id}", limit=limit)
             if page.next is not None:
                 await client.session_checkpoints(page.session, limit=limit, after=page.next)
