@@ -41,13 +41,6 @@ class Confidant(Part):
             self.look_around: 1.5,
         }
 
-    def _word(self, letter: str) -> str:
-        return f"zq{letter}{next(self.world.secret_numbers)}x"
-
-    def _my_place(self, *, rooms_only: bool = False) -> str | None:
-        mine = [name for name in self.world.ledger.privacy.mine(self.name) if not (rooms_only and ":" in name)]
-        return self._chance.choice(mine) if mine else None
-
     async def found_a_place(self, process: "Process") -> None:
         """Make a private room, or a private channel of the crew's room, and ask some in."""
         if sum(1 for place in self.world.ledger.privacy.places.values() if place.now) >= PLACES_MAX:

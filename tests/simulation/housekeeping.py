@@ -19,6 +19,7 @@ CHANNELS: Final = ("main:build", "main:review", "crew:general")
 FIRST_MS: Final = 10_000
 EVERY_MS: Final = 90_000
 """How often the hub compacts by itself here. Elsewhere that is once a day, and no simulated hub lives so long."""
+DIGESTS: Final = 2
 KILLED: Final = 0.3
 """How many compactions the hub dies of."""
 
@@ -34,8 +35,11 @@ def some_ages(chance: Random) -> dict[str, int]:
 
 @contextmanager
 def in_a_hurry() -> Iterator[None]:
-    """A hub that compacts by itself does so every few minutes."""
-    with patch.multiple("synapse.hub.retention", FIRST_MS=FIRST_MS, EVERY_MS=EVERY_MS):
+    """A hub that compacts by itself does so every few minutes; and digests of files come in small pages."""
+    with (
+        patch.multiple("synapse.hub.retention", FIRST_MS=FIRST_MS, EVERY_MS=EVERY_MS),
+        patch("synapse.client.chunks.PAGE", DIGESTS),
+    ):
         yield
 
 

@@ -12,6 +12,7 @@ from tests.simulation.disk import DelayedWorker, SimulatedJournal
 from tests.simulation.housekeeping import SETTINGS
 from tests.simulation.keeping import Archivist
 from tests.simulation.ledger import Ledger, Sometimes
+from tests.simulation.limits import LIMITS
 from tests.simulation.network import Learns, Link
 from tests.simulation.terms import Violation
 from tests.simulation.virtual_time import Clock, VirtualLoop
@@ -29,7 +30,6 @@ from synapse.hub.paging import recorded_of
 from synapse.hub.server import TICK_S, begin
 from synapse.hub.threads import Store
 from synapse.hub.turn import Turns
-from synapse.protocol.limits import Limits
 from synapse.protocol.names import GENERAL, MAIN_ROOM
 from synapse.protocol.session import Session
 
@@ -40,14 +40,6 @@ SNAPSHOT_ROWS: Final = 3_000
 FROZEN_MARGIN_MS: Final = 1_250
 """What the lease clock may advance in the first turn after a stall, and a tick."""
 
-LIMITS: Final = Limits(
-    outbox_bytes_max=96 * 1024,
-    tie_grace_ms=5_000,
-    lends_max=5,
-    parked_ms_max=120_000,
-    page_items_max=100,
-    inbox_unacked_max=40,
-)
 ROOMS: Final = {MAIN_ROOM: [GENERAL, "build", "review"], "crew": [GENERAL]}
 POOLS: Final = {"gpu": 3, "port": 1}
 
@@ -403,6 +395,8 @@ class SimulatedHub:
         ledger.records.check(kept, live.seq, wall_ms, working_ms)
         lanes = {lane.id: (lane.state, lane.messages, lane.checkpoints) for lane in live.lanes.by_id.values()}
         ledger.lanes.check(lanes, wall_ms, working_ms)
+        files = {it.id: (it.is_complete, len(it.chunks), len(it.received)) for it in live.files.by_id.values()}
+        ledger.parcels.check(files, live.files.bytes, wall_ms, working_ms)
         if live.leases.live.keys() != terms.live.keys() or live.leases.places.keys() != terms.places.keys():
             raise Violation("altered", f"the hub has leases {list(live.leases.live)}, there are {list(terms.live)}")
         ids = {agent.id: agent.name for agent in live.agents.by_id.values()}

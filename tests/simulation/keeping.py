@@ -1,9 +1,9 @@
 """Compaction: who plans it beside the simulated hub, and what may go from the journal as plain lists tell it.
 
 At each plan the model finds out by itself which rows may lose their bodies: those whose time is over in every kind
-that they are of, or in their channel where it has an age of its own, unless they are in an inbox, stand behind a key, or
-are needed otherwise (`kinds.py`). From that follow the floors: how far readers find nothing any more. What the hub says
-of them must be the same, and no other row may lose its body.
+that they are of, or in their channel where it has an age of its own (`kinds.py`), unless they are in an inbox, stand
+behind a key, or are needed otherwise. From that follow the floors: how far readers find nothing any more. What the hub
+says of them must be the same, and no other row may lose its body.
 """
 
 from bisect import bisect_right
@@ -100,8 +100,8 @@ class Archive:
         self._planned[upto] = gone, len(gone - self._gone), cuts, floors
 
     def _cuts_from(self, cut: int, keep: Mapping[str, int]) -> dict[str, int]:
-        """Up to where each kind, and each channel that has an age of its own, may go once this is carried out. A channel
-        that had one and is ahead of all others goes on with them."""
+        """Up to where each kind, and each channel that has an age of its own, may go once this is carried out. A
+        channel that had one and is ahead of all others goes on with them."""
         ahead = {name for name, its in self._cuts.items() if ":" in name and its > self._cuts[MESSAGES]}
         ages = {**dict.fromkeys(ahead, keep.get(MESSAGES)), **keep}
         cuts = {name: _cut_of(self._cuts, name) for name in (*KINDS, *ages)}
@@ -213,8 +213,8 @@ class Archivist:
     """Plans compactions in a process of its own, as it were (`synapse.hub.threads.Keeper`). It outlives no hub; the
     bases that it wrote do.
 
-    look: gives the state at the end of the journal. tell: tells the model of a plan (seq, until, what is kept how long).
-    on_plan: called when a base is written.
+    look: gives the state at the end of the journal. tell: tells the model of a plan (seq, until, what is kept how
+    long). on_plan: called when a base is written.
     """
 
     is_verifying = False

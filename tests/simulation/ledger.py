@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 from tests.simulation.agenda import Agenda, Json, PlanEvent
 from tests.simulation.delivery import Mailroom
 from tests.simulation.desk import Desk
 from tests.simulation.keeping import Archive
 from tests.simulation.market import Market
 from tests.simulation.pages import Pages
+from tests.simulation.parcels import Parcels
 from tests.simulation.passages import LaneEvent, Passages
 from tests.simulation.privacy import Privacy
 from tests.simulation.records import Records, SessionEvent
@@ -44,6 +46,7 @@ from synapse.core.events import (
     Row,
     from_row,
 )
+from synapse.core.file_events import FileEvent
 from synapse.core.mail import Mail
 from synapse.core.question_events import QuestionEvent
 from synapse.core.retention_events import JournalCompacted
@@ -101,6 +104,7 @@ class Ledger:
         self.archive.is_there = self._is_there
         self.agenda.pages = self.records.pages = self.lanes.pages = Pages(self.archive.floor, sometimes)
         self.mail.floor = self.archive.floor
+        self.parcels = Parcels(self.privacy, self.names, self.privacy.channels, sometimes)
         self._told: list[str] = []
         self.keys: dict[tuple[str, str], Key] = {}
         self.marks: dict[str, int] = {}
@@ -125,6 +129,7 @@ class Ledger:
         self.agenda.end_transaction(self.head)
         self.desk.end_transaction(self.head)
         self.records.end_transaction(self.head)
+        self.parcels.end_transaction(self.head)
         return found
 
     def _enter(self, entry: Recorded, decided_ms: int) -> None:
@@ -172,6 +177,8 @@ class Ledger:
                     self.lanes.keep(entry, event)
             case _ if isinstance(event, LaneEvent):
                 self.lanes.enter(entry, event)
+            case _ if isinstance(event, FileEvent):
+                self.parcels.enter(entry, event)
             case _:
                 self._lease(entry, decided_ms)
 
@@ -220,7 +227,7 @@ class Ledger:
         """A compaction of all up to the head is planned."""
         assert upto == self.head, "it is planned on all there is"
         needed = {seq for entries in self.inboxes.values() for seq in entries}
-        needed |= {run.last for run in self.records.newest(0)} | self.lanes.now.keys()
+        needed |= {run.last for run in self.records.newest(0)} | self.lanes.now.keys() | self.parcels.rows()
         self.archive.plan(upto, until_ms, keep, needed)
 
     def _is_there(self, stream: str) -> bool:
@@ -331,8 +338,8 @@ class Ledger:
     # Areas of requests.
 
     def ask_area(self, kind: str, agent: str, body: Json) -> None:
-        """The hub is about to hear a request about questions, sessions or lanes."""
-        for area in (self.desk, self.records, self.lanes):
+        """The hub is about to hear a request about questions, sessions, lanes or files."""
+        for area in (self.desk, self.records, self.lanes, self.parcels):
             area.ask(kind, agent, body)
 
     def require_refused_rightly(
@@ -343,6 +350,8 @@ class Ledger:
             self.desk.require_refused_rightly(agent, kind, body, seq, error)
         elif kind.startswith("session."):
             self.records.require_refused_rightly(agent, kind, body, seq, error)
+        elif kind.startswith("file."):
+            self.parcels.require_refused_rightly(agent, kind, body, seq, error, wall_ms)
         if body.get("lane") is not None:
             self.lanes.require_refused_rightly(agent, kind, body, seq, error, wall_ms)
 
@@ -354,6 +363,9 @@ class Ledger:
             return self.desk.require_true(agent, kind, body, seq, reply)
         if kind.startswith("session."):
             return self.records.require_true(agent, kind, body, seq, reply, now_ms)
+        if kind.startswith("file."):
+            self.parcels.require_true(agent, kind, body, seq, reply, wall_ms)
+            return None
         return self.lanes.require_true(agent, kind, body, seq, reply, wall_ms)
 
     def next_of(self, keys: Iterable[str], after: int, at: dict[str, int]) -> int | None:
@@ -376,6 +388,11 @@ def _room_of(event: Event) -> str:
     ask = getattr(event, "ask", None)
     room: str = event.room_name if ask is None else ask.room_name  # type: ignore[union-attr]  # one or the other
     return room
+
+
+def mark_in(body: object) -> str:
+    """The same, of a body as plain JSON; of one that is no text, all of it."""
+    return body.split(" ", 1)[0] if isinstance(body, str) else mark_of(msgspec.json.encode(body))
 
 
 def mark_of(body: bytes) -> str:

@@ -20,8 +20,8 @@ class Pages:
     def require_true(
         self, agent: str, stream: str, seqs: Sequence[int], told: list[int], *, of: tuple[Json, Json]
     ) -> None:
-        """A page is a part of `seqs` without a hole. told: its seqs, newest first. of: the request's body and the reply;
-        what goes on is `next` or `previous`, what the request went on from `after` or `before`. Raises `Violation`."""
+        """A page is a part of `seqs` without a hole. told: its seqs, newest first. of: the request's body and the
+        reply. Raises `Violation`."""
         body, reply = of
         begins, position = body.get("after") or body.get("before"), _seq(reply["cursor"])
         upto = position if begins is None else _seq(begins) - 1

@@ -23,3 +23,12 @@ class Part:
     pause: Callable[[float], Awaitable[None]]
     crash: "Callable[[Process], Awaitable[None]]"
     twin: "Callable[[], Process]"
+
+    def _word(self, letter: str) -> str:
+        """A word that nobody said before, for something private: a letter says for what."""
+        return f"zq{letter}{next(self.world.secret_numbers)}x"
+
+    def _my_place(self, *, rooms_only: bool = False) -> str | None:
+        """A private place of which it is a member."""
+        mine = [name for name in self.world.ledger.privacy.mine(self.name) if not (rooms_only and ":" in name)]
+        return self._chance.choice(mine) if mine else None

@@ -16,10 +16,12 @@ from random import Random
 from typing import Final
 
 from tests.simulation.agents import Agent
+from tests.simulation.couriers import Cargo
 from tests.simulation.disk import SimulatedJournal
 from tests.simulation.housekeeping import Reaper, in_a_hurry
-from tests.simulation.hub import LIMITS, SimulatedHub
+from tests.simulation.hub import SimulatedHub
 from tests.simulation.ledger import Ledger
+from tests.simulation.limits import LIMITS
 from tests.simulation.network import Learns, Link
 from tests.simulation.roles import Operator, Person, Watcher
 from tests.simulation.shelf import Shelf
@@ -64,6 +66,7 @@ class World:
         self.are_people_let_in = False
         self.counts: Counter[str] = Counter()
         self.secret_numbers = count(1)
+        self.cargo = Cargo()
         self.loop = VirtualLoop()
         self.clock = Clock(self.loop)
         self.crowd = [Agent(self, number) for number in range(agents)]
@@ -343,6 +346,7 @@ class World:
         finally:
             asyncio.set_event_loop(None)
             self.loop.close()
+            self.cargo.clean()
         violation = None if broken is None else _first(broken)
         journal, witness = self.hub.journal, self.witness
         return Outcome(
