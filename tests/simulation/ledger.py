@@ -270,8 +270,9 @@ class Ledger:
                 self._sometimes(f"a wait ended: {event.reason}")
             case _:
                 pass
-        if type(event).__name__.startswith("Lease") and self.privacy.of(_room_of(event)) is None:
-            self.streams["leases"].append(seq)
+        if type(event).__name__.startswith("Lease"):
+            place = self.privacy.of(_room_of(event))
+            self.streams["leases" if place is None else f"leases {place.name}"].append(seq)
         self.terms.enter(seq, actor, event, decided_ms)
         self.agenda.lease(seq, event)
         self.desk.lease(seq, event)

@@ -20,6 +20,7 @@ from tests.simulation.couriers import Cargo
 from tests.simulation.disk import SimulatedJournal
 from tests.simulation.housekeeping import Reaper, in_a_hurry
 from tests.simulation.hub import SimulatedHub
+from tests.simulation.insiders import born
 from tests.simulation.ledger import Ledger
 from tests.simulation.limits import LIMITS
 from tests.simulation.network import Learns, Link
@@ -69,7 +70,7 @@ class World:
         self.cargo = Cargo()
         self.loop = VirtualLoop()
         self.clock = Clock(self.loop)
-        self.crowd = [Agent(self, number) for number in range(agents)]
+        self.crowd = [born(self, number) for number in range(agents)]
         self.others: list[Agent] = [Operator(self, 0), Person(self, 0), *(Watcher(self, number) for number in range(2))]
         self.hub = SimulatedHub(
             self.loop, self.clock, Random(f"{seed}/hub"), self._observers, self.sometimes, self._trace
