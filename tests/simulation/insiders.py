@@ -118,7 +118,7 @@ class Insider(Agent):
                 if refusal.code not in ("not_found", "read_only"):
                     raise
                 self.world.sometimes("who followed a private room was put out of it")
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(2.0)
 
     async def _hear_leases(self, client: Client) -> None:
         async with client.lease_changes(self._of_leases.cursor) as feed:
