@@ -109,14 +109,14 @@ class Courier(Part):
     async def _send_parcel(self, process: "Process", path: Path, where: dict[str, object]) -> None:
         """Send it; perhaps it is cut off half way. What did not come to its end is sent again later."""
         fate = 1.0 if self.world.is_calm else self._chance.random()
-        patience_s = self._chance.uniform(0.002, 0.05) if fate < 0.3 else None
+        patience_s = self._chance.uniform(0.002, 0.06) if fate < 0.4 else None
         try:
             async with asyncio.timeout(patience_s):
                 await process.client.send_file(path, chunked=True, **where)  # type: ignore[arg-type]  # by name
         except TimeoutError:
             if fate < 0.05:
                 await self.crash(process)
-            if fate < 0.2:
+            if fate < 0.35:
                 await self.pause(3.0)
                 await self._send_parcel(process, path, where)
             return

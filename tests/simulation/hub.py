@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final
 
+from tests.simulation.agenda import Past
 from tests.simulation.disk import DelayedWorker, SimulatedJournal
 from tests.simulation.housekeeping import SETTINGS
-from tests.simulation.keeping import Archivist
+from tests.simulation.keeping import AGE_MS, Archivist
 from tests.simulation.ledger import Ledger, Sometimes
 from tests.simulation.limits import LIMITS
 from tests.simulation.network import Learns, Link
@@ -186,6 +187,7 @@ class SimulatedHub:
         self._has_committed = False
         self._stop = 0.0, 0.0
         self._dying_ms: int | None = None
+        self._shown_ms = Past()
 
     # Its lives.
 
@@ -203,7 +205,9 @@ class SimulatedHub:
         writer = DelayedWorker(loop, self._commit_delays, self._chance.random, self._on_told)
         reader = DelayedWorker(loop, self._read_delays, self._chance.random)
         tell, look, bases = self.ledger.plan_compaction, self._replay.catch_up, self._replay.bases
-        keeper = Archivist(loop, self._chance, journal, look, tell, bases, journal.base, lambda: self.on_plan())
+        keeper = Archivist(
+            loop, self._chance, journal, look, tell, bases, journal.base, lambda: self.on_plan(), self._aged_ms
+        )
         turns = Turns(
             state=state,
             rules=self._rules,
@@ -314,10 +318,16 @@ class SimulatedHub:
         if life is not None:
             decided_ms = int(life.writer.since_s * 1000)
         self._has_committed = life is not None
+        before_ms: int = self._shown_ms.then[-1] if self._shown_ms.then else 0
+        self._shown_ms.become(self.clock.now_ms, max(before_ms, *(row.at_ms for row in rows)))
         for row in rows:
             self.trace(row.seq, row.body)
         self.ledger.fold(rows, decided_ms)
         self.step()
+
+    def _aged_ms(self) -> int:
+        """The latest time of the wall in a row that is old by the simulation's own clock."""
+        return self._shown_ms.upto(self.clock.now_ms - AGE_MS) or 0
 
     def _on_told(self, took_s: float) -> None:
         """A job of the writer is over. Only a commit keeps the hub from deciding."""

@@ -29,7 +29,8 @@ from synapse.protocol.replies import JournalBackedUp, JournalVerified
 
 Json: TypeAlias = dict[str, Any]
 AGE_MS: Final = 4 * 60 * 1000
-"""How old something is when it goes. The keeper is told another time than it is: the hub keeps all for a day."""
+"""How old something is when it goes, by the simulation's own clock. The keeper is told another time than it is: the hub
+keeps all for a day, and the wall clock goes to and fro."""
 READ_BY: Final = {"re": "receipts", "kv": "values", "qu": "questions", "pl": "plan"}
 ALONE: Final = {"se": "session s", "la": "lane l"}
 """What is read by a number of its own."""
@@ -214,7 +215,7 @@ class Archivist:
     bases that it wrote do.
 
     look: gives the state at the end of the journal. tell: tells the model of a plan (seq, until, what is kept how
-    long). on_plan: called when a base is written.
+    long). on_plan: called when a base is written. aged_ms: what the wall showed at most when what is old came.
     """
 
     is_verifying = False
@@ -229,9 +230,11 @@ class Archivist:
         bases: dict[str, tuple[int, bytes]],
         base: int,
         on_plan: Callable[[], None],
+        aged_ms: Callable[[], int],
     ) -> None:
         self.is_dead = False
         self._on_plan = on_plan
+        self._aged_ms = aged_ms
         self._loop = loop
         self._chance = chance
         self._pages = pages
@@ -244,21 +247,20 @@ class Archivist:
         self, keep: Mapping[str, int], at_ms: int, done: Callable[[Plan | Rejected], None], *, dry_run: bool
     ) -> None:
         """Plan a compaction, and write its base; the hub hears of it a while later."""
-        self._loop.call_later(self._chance.uniform(0.01, 0.5), self._plan, dict(keep), at_ms, done, dry_run)
+        self._loop.call_later(self._chance.uniform(0.01, 0.5), self._plan, dict(keep), done, dry_run)
 
-    def _plan(
-        self, keep: Mapping[str, int], at_ms: int, done: Callable[[Plan | Rejected], None], dry_run: bool
-    ) -> None:
+    def _plan(self, keep: Mapping[str, int], done: Callable[[Plan | Rejected], None], dry_run: bool) -> None:
         if self.is_dead:
             return
         state = self._look()
-        planning = survey(self._pages, state, keep, at_ms + KEEP_MS_MIN - AGE_MS, base=self._base)
+        until_ms = self._aged_ms()
+        planning = survey(self._pages, state, keep, until_ms + KEEP_MS_MIN, base=self._base)
         base = encode_state(state)
         base_hash = sha256(base).hexdigest()
         if not dry_run:
             self._bases[base_hash] = state.seq, base
             self._on_plan()
-        self._tell(state.seq, at_ms - AGE_MS, keep)
+        self._tell(state.seq, until_ms, keep)
         event = planning.event(state.seq, base_hash)
         last = max(event.cuts.values(), default=0)
         pins = tuple(sorted(seq for seq in planning.pins if seq <= last))

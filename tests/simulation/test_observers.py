@@ -585,7 +585,9 @@ def test_the_truth_about_a_file_passes() -> None:
 
 
 def test_the_truth_about_a_private_room_passes() -> None:
-    an_honest_room(Paper())
+    hub = Paper()
+    an_honest_room(hub)
+    assert hub.ledger.privacy.mine("bob") == []
 
 
 def test_the_truth_about_a_market_passes() -> None:

@@ -40,13 +40,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return []
 
     def run_in_executor(self, executor: Executor | None, func: Callable[..., _T], *args: object) -> asyncio.Future[_T]:
-        """There is no other thread: it is done at once."""
-        future: asyncio.Future[_T] = self.create_future()
-        try:
-            future.set_result(func(*args))
-        except Exception as error:  # noqa: BLE001  # whoever waits for it gets it
-            future.set_exception(error)
-        return future
+        """There is no other thread: it is done next."""
+
+        async def done() -> _T:
+            return func(*args)
+
+        return self.create_task(done())
 
     def _process_events(self, event_list: list[object]) -> None:
         assert not event_list, "no file is ever ready"
