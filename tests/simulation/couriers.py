@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 CHANNELS: Final = ("main:general", "crew:general")
 BYTES: Final = (0, 300, 1_024, 2_500, 4_096, 5_500, 6_001)
-MEMORY: Final = Path("/dev/shm")
 KEPT_MAX: Final = 4
 
 
@@ -48,8 +47,7 @@ class Cargo:
     announced, by their ids."""
 
     def __init__(self) -> None:
-        memory = MEMORY if MEMORY.is_dir() else None
-        self._directory = TemporaryDirectory(prefix="synapse-cargo-", dir=memory)
+        self._directory = TemporaryDirectory(prefix="synapse-cargo-")
         self.path = Path(self._directory.name)
         self.bags: dict[str, Bag] = defaultdict(Bag)
         self.contents: set[str] = set()
@@ -109,7 +107,7 @@ class Courier(Part):
     async def _send_parcel(self, process: "Process", path: Path, where: dict[str, object]) -> None:
         """Send it; perhaps it is cut off half way. What did not come to its end is sent again later."""
         fate = 1.0 if self.world.is_calm else self._chance.random()
-        patience_s = self._chance.uniform(0.002, 0.06) if fate < 0.4 else None
+        patience_s = self._chance.uniform(0.01, 0.1) if fate < 0.4 else None
         try:
             async with asyncio.timeout(patience_s):
                 await process.client.send_file(path, chunked=True, **where)  # type: ignore[arg-type]  # by name
