@@ -57,10 +57,12 @@ class SimulatedJournal(MemoryJournal):
             raise StoreFailed("the disk failed; the next start replays the truth")
 
     def drop(self, rule: Rule, after: int) -> Dropped:
-        """Drop the bodies of some rows. Raises `DiskFull`."""
+        """Drop the bodies of some rows, looking until there are some. Raises `DiskFull`."""
         if self.is_full:
             raise DiskFull("no room is left")
         done = super().drop(rule, after)
+        while not done.rows and done.seq < rule.upto:
+            done = super().drop(rule, done.seq)
         self.on_dropped([row.seq for row in self.rows(after + 1, done.seq) if not row.body])
         return done
 

@@ -95,7 +95,8 @@ class Insider(Agent):
         self._place: str | None = None
 
     def _repertoire(self) -> dict[Callable[[Process], Awaitable[None]], float]:
-        return {**super()._repertoire(), self.come_in: 40, self.found_a_place: 6, self.plan_in_secret: 20}
+        actions = super()._repertoire()
+        return actions | {self.come_in: 40, self.found_a_place: 6, self.plan_in_secret: 20, self.go_out: 6}
 
     def _lease_streams(self) -> Iterator[tuple[str, str]]:
         yield LEASES, "main"
@@ -117,7 +118,7 @@ class Insider(Agent):
             except Rejected as refusal:
                 if refusal.code not in ("not_found", "read_only"):
                     raise
-                self.world.sometimes("who followed a private room was put out of it")
+                self.world.sometimes("who followed a private room was in it no more")
             await asyncio.sleep(2.0)
 
     async def _hear_leases(self, client: Client) -> None:

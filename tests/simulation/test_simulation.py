@@ -170,7 +170,7 @@ SOMETIMES: Final = (
     "what is lent was taken",
     "what was fetched was cut off",
     "what was missed of signals was counted",
-    "who followed a private room was put out of it",
+    "who followed a private room was in it no more",
     "who had a message of a role left the role",
 )
 """What an hour must have reached, or it shows nothing."""
