@@ -14,8 +14,8 @@ LIMITS: Final = Limits(
     chunk_bytes_max=1_024,
     file_bytes_max=6_000,
     file_ttl_ms=150_000,
-    files_max=9,
+    files_max=7,
     files_per_agent_max=2,
-    files_bytes_max=24_000,
+    files_bytes_max=18_000,
     files_bytes_per_agent_max=8_000,
 )

@@ -116,7 +116,7 @@ class Planner(Part):
 
     async def _note(self, client: Client, task: str, room: str | None, epoch: int | None) -> None:
         command = NoteProgress(task=task, room=room, text=self.mark(), kind=self._chance.choice(KINDS), epoch=epoch)
-        await self.keyed(client, command, ProgressLine)
+        await self.loosely(client, command, ProgressLine)
 
     async def _step(self, client: Client, task: str, status: str, room: str | None, epoch: int | None) -> None:
         command = UpdateTask(task=task, status=status, room=room, epoch=epoch, note=self.mark())
