@@ -186,13 +186,6 @@ SIMULATED_FAULTS = [
         _TESTS,
     ),
     Fault(
-        "a channel that keeps everything goes with the others",
-        RETENTION,
-        "    own = cuts.get(key)\n    if own is not None:\n        return own",
-        "    own = cuts.get(key)\n    if own:\n        return own",
-        _TESTS,
-    ),
-    Fault(
         "bodies go before it is durable that they may",
         "hub/retention.py",
         "        self._turns.after_release(lambda: self._drop(found))",
