@@ -158,13 +158,6 @@ SIMULATED_FAULTS = [
         _TESTS,
     ),
     Fault(
-        "who is put out of a room goes on hearing of its plan",
-        "hub/feeds.py",
-        'else {f"kv/{room}", f"pl/{room}", f"qu/{room}", f"leases/{room}"}',
-        'else {f"kv/{room}", f"qu/{room}", f"leases/{room}"}',
-        _TESTS,
-    ),
-    Fault(
         "offers of lanes that are there may be dropped",
         RETENTION,
         "    yield from state.lanes.by_id\n",
