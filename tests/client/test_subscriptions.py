@@ -315,6 +315,21 @@ async def test_a_feed_that_is_not_confirmed_in_time_is_withdrawn(net: "Net") -> 
     await client.close()
 
 
+async def test_a_feed_that_was_given_up_does_not_stand_in_the_way_of_the_next(net: "Net") -> None:
+    client, peer = await net.connected(timeout=3.0)
+    with pytest.raises(RequestTimeout, match="not confirmed within 3 s"):
+        await client.subscribe(MAIN).__aenter__()
+    again = client.subscribe(MAIN)
+    entering = begun(again.__aenter__())
+    await peer.confirm(5)
+    asked = await peer.asked()
+    assert asked.type == "feed.unsubscribe", "first what is not wanted any more ends"
+    peer.reply(asked, Unsubscribed(subscription=5, cursor="j1:1"))
+    await peer.confirm(6)
+    assert await entering is again
+    await client.close()
+
+
 async def test_a_feed_can_be_opened_while_there_is_no_connection(net: "Net") -> None:
     client, peer = await net.connected()
     peer.cut()

@@ -18,7 +18,7 @@ from synapse.core.files import decide_expired
 from synapse.core.retention import FILES, may_be_dropped, pinned
 from synapse.core.state import decode_state, digest, encode_state
 from synapse.errors import Rejected
-from synapse.protocol.commands import CreateRoom, DeleteRoom, ForgetAgent
+from synapse.protocol.commands import CreateRoom, DeleteRoom, ForgetAgent, JoinRoom
 from synapse.protocol.file_commands import (
     BeginFile,
     CompleteFile,
@@ -31,6 +31,7 @@ from synapse.protocol.file_commands import (
 )
 from synapse.protocol.file_replies import FileBegan, FileInfo, FilesPage
 from synapse.protocol.limits import Limits
+from synapse.protocol.member_commands import InviteMember
 
 CHUNK = 10
 TTL_MS = 1_000
@@ -145,6 +146,29 @@ def test_until_it_is_complete_a_chunk_is_replaced_and_then_it_stands() -> None:
         put(world, file, b"9876543210", 0)
     put(world, file, content, 0)
     assert world.do(CompleteFile(file=file), "ada")[0] == []
+
+
+def test_who_does_not_read_what_was_said_before_does_not_read_the_files_of_before() -> None:
+    world = a_world()
+    world.do(CreateRoom(room="den", private=True), "ada")
+    before = whole(world, b"before", channel="den:general")
+    begun = begin(world, b"between", channel="den:general").file
+    world.do(InviteMember(place="den", agent="bob"), "ada")
+    world.do(InviteMember(place="den", agent="cy", history=True), "ada")
+    world.do(JoinRoom(room="den"), "bob")
+    world.do(JoinRoom(room="den"), "cy")
+    put(world, begun, b"between", 0)
+    world.do(CompleteFile(file=begun), "ada")
+    with refused("not_found"):
+        show(world, before, "bob")
+    with refused("not_found"):
+        chunk_to_read(world.state, ReadChunk(file=before, index=0), world.by("bob"))
+    assert (listed(world, "bob"), listed(world, "cy"), listed(world, "ada")) == (
+        [begun],
+        [before, begun],
+        [before, begun],
+    )
+    assert digest(decode_state(encode_state(world.state))) == digest(world.state)
 
 
 def test_a_file_in_a_channel_is_for_who_can_read_it_and_stays_until_its_date() -> None:

@@ -77,4 +77,11 @@ FILE_FAULTS = [
         "        os.rename(path, target)",
         (*_CLIENT, "tests/client/test_files.py"),
     ),
+    Fault(
+        "who came later reads the files of before",
+        FILES,
+        "    return not floor or file.completed > floor",
+        "    return floor >= 0",
+        _CORE,
+    ),
 ]

@@ -3,6 +3,7 @@
 from tests.planted.fault import Fault
 
 ASKING, LANES = "core/asking.py", "core/lanes.py"
+RETENTION = "core/retention.py"
 INBOXES, REFUSALS = "core/inboxes.py", "core/refusals.py"
 _TESTS = ("tests/simulation/test_simulation.py",)
 
@@ -147,6 +148,62 @@ SIMULATED_FAULTS = [
         "core/retention.py",
         "    if since < floor:\n",
         "    if since < 0:\n",
+        _TESTS,
+    ),
+    Fault(
+        "who comes into a private room is not told of its leases",
+        "hub/feeds.py",
+        "                may_see = lease_keys(self._state, connection.by) if subscription.has_leases else []\n",
+        "                may_see: list[str] = []\n",
+        _TESTS,
+    ),
+    Fault(
+        "offers of lanes that are there may be dropped",
+        RETENTION,
+        "    yield from state.lanes.by_id\n",
+        "",
+        _TESTS,
+    ),
+    Fault(
+        "the last checkpoint of a session may be dropped",
+        RETENTION,
+        "            yield session.last.seq\n",
+        "            yield from ()\n",
+        _TESTS,
+    ),
+    Fault(
+        "nobody is told what is gone of a lane",
+        RETENTION,
+        '            if not key.startswith(("ag/", "ak/", "fi/")):',
+        '            if not key.startswith(("ag/", "ak/", "fi/", "la/")):',
+        _TESTS,
+    ),
+    Fault(
+        "bodies go before it is durable that they may",
+        "hub/retention.py",
+        "        self._turns.after_release(lambda: self._drop(found))",
+        "        self._drop(found)",
+        _TESTS,
+    ),
+    Fault(
+        "a compaction forgets what went before",
+        RETENTION,
+        "        self.floors = dict(before.floors)\n",
+        "        self.floors: dict[str, int] = {}\n",
+        _TESTS,
+    ),
+    Fault(
+        "a file that was received stays where it is",
+        "core/files.py",
+        '        return [received, FileEnded(file=file.id, reason="received")]\n',
+        "        return [received]\n",
+        _TESTS,
+    ),
+    Fault(
+        "the digests of a file are read from the first page alone",
+        "client/chunks.py",
+        '        after = shown.get("next")\n',
+        "        after = None\n",
         _TESTS,
     ),
 ]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Final, TypeAlias
 
+from tests.simulation.pages import Pages
 from tests.simulation.terms import Violation
 
 from synapse.core.events import (
@@ -102,6 +103,8 @@ class Request:
 
 class Agenda:
     """All tasks there ever were. asked: what agents had asked for, by the word that is in no other request."""
+
+    pages: Pages
 
     def __init__(self, sometimes: Callable[[str], None]) -> None:
         self.events: dict[int, Recorded] = {}
@@ -518,11 +521,8 @@ class Agenda:
             raise Violation("altered", f"{agent} reads {line}; the journal has {entry}", agent)
 
     def _require_ledger(self, agent: str, place: Place, body: Json, reply: Json) -> None:
-        seqs = self._lines[place]
-        told = [line["seq"] for line in reply["lines"]]
-        upto = bisect_right(seqs, int(reply["cursor"].partition(":")[2]))
-        if told != seqs[max(0, upto - len(told)) : upto] or (reply["previous"] is None and len(told) < upto):
-            raise Violation("wrong page", f"{agent} reads {told} of {place}, {body}; there is {seqs[:upto]}", agent)
+        told = [line["seq"] for line in reversed(reply["lines"])]
+        self.pages.require_true(agent, stream_of(place[0]), self._lines[place], told, of=(body, reply))
         for line in reply["lines"]:
             self._require_line(agent, line)
 

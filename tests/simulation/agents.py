@@ -335,7 +335,7 @@ class Agent(Sharer, Planner, Asker, Worker, Correspondent, Confidant, Trader):
 
     async def _deal_with(self, process: Process, message: Message) -> None:
         client = process.client
-        await self.attempt(self.may_leave_its_role(client, message.channel))
+        await self.attempt(self.on_lent(client, message))
         is_slow = not self.world.is_calm and self._chance.random() < 0.02
         await asyncio.sleep(self._chance.uniform(25.0, 45.0) if is_slow else self._chance.uniform(0.0, 0.5))
         is_patient = self.world.is_calm or self._chance.random() < (0.3 if self.number % 10 == 3 else 0.9)

@@ -9,6 +9,8 @@ from tests.simulation.part import Part
 
 from synapse.client.client import Client
 from synapse.protocol.commands import SendMessage
+from synapse.protocol.plan_commands import DeclareTask, NoteProgress, UpdateTask
+from synapse.protocol.plan_replies import ProgressLine, TaskInfo
 from synapse.protocol.replies import Sent
 from synapse.protocol.value_commands import PutValue
 from synapse.protocol.value_replies import ValueInfo
@@ -33,6 +35,7 @@ class Confidant(Part):
             self.whisper: 12,
             self.hold_in_secret: 4,
             self.keep_in_secret: 3,
+            self.plan_in_secret: 3,
             self.follow_in_secret: 3,
             self.read_in_secret: 5,
             self.put_somebody_out: 2.5,
@@ -40,13 +43,6 @@ class Confidant(Part):
             self.pry: 3,
             self.look_around: 1.5,
         }
-
-    def _word(self, letter: str) -> str:
-        return f"zq{letter}{next(self.world.secret_numbers)}x"
-
-    def _my_place(self, *, rooms_only: bool = False) -> str | None:
-        mine = [name for name in self.world.ledger.privacy.mine(self.name) if not (rooms_only and ":" in name)]
-        return self._chance.choice(mine) if mine else None
 
     async def found_a_place(self, process: "Process") -> None:
         """Make a private room, or a private channel of the crew's room, and ask some in."""
@@ -104,6 +100,19 @@ class Confidant(Part):
             value = msgspec.Raw(msgspec.json.encode({"mark": self.mark(), "told": self._word("v")}))
             await self.keyed(process.client, PutValue(key=f"a/{self._word('k')}", value=value, room=place), ValueInfo)
             await process.client.values("a/", room=place)
+
+    async def plan_in_secret(self, process: "Process") -> None:
+        """A task in the plan of a private room: declared, claimed, noted and done, or not."""
+        if place := self._my_place(rooms_only=True):
+            client, task = process.client, self._word("t")
+            await self.keyed(client, DeclareTask(task=task, room=place, description=self.mark()), TaskInfo)
+            lease = await client.claim(task, room=place, ttl=8.0, terms=self._terms())
+            note = NoteProgress(task=task, room=place, text=self.mark(), epoch=lease.epoch)
+            await self.keyed(client, note, ProgressLine)
+            await self.pause(2.0)
+            if self._chance.random() < 0.7:
+                done = UpdateTask(task=task, room=place, status="done", epoch=lease.epoch, note=self.mark())
+                await self.keyed(client, done, TaskInfo)
 
     async def follow_in_secret(self, process: "Process") -> None:
         """Follow for a while what goes on in there, on a connection of its own."""

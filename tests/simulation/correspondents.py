@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
-from tests.simulation.part import Part
+from tests.simulation.couriers import Courier
 from tests.simulation.terms import Violation
 
 from synapse.client.client import Client
 from synapse.errors import Rejected
 from synapse.protocol.commands import SendMessage
-from synapse.protocol.notices import ReceiptChanged
+from synapse.protocol.notices import Message, ReceiptChanged
 from synapse.protocol.replies import Sent
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def is_past_its_date(refusal: Rejected) -> bool:
     return refusal.code == "bad_request" and refusal.facts.get("path") == "$.body.expires_at_ms"
 
 
-class Correspondent(Part):
+class Correspondent(Courier):
     """The part of an agent that has to do with what becomes of messages. sent: ids of some that it sent."""
 
     number: int
@@ -67,7 +67,7 @@ class Correspondent(Part):
             self.look_at_dead_letters: 4,
             self.look_at_dead_sent: 2.5,
             self.mutter: 20,
-        }
+        } | self.parcel_repertoire()
 
     async def _mail(self, client: Client, **where: object) -> None:
         body = msgspec.Raw(msgspec.json.encode(self._text()))
@@ -103,8 +103,10 @@ class Correspondent(Part):
         else:
             await process.client.join_role(role)
 
-    async def may_leave_its_role(self, client: Client, channel: str) -> None:
-        """Sometimes who was just lent a message of a role has enough of it."""
+    async def on_lent(self, client: Client, message: Message) -> None:
+        """Fetch the file that it speaks of; sometimes who was just lent a message of a role has enough of it."""
+        await self.may_fetch(client, message)
+        channel = message.channel
         if channel.startswith("@role:") and not self.world.is_calm and self._chance.random() < 0.06:
             await client.leave_role(channel.partition(":")[2])
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 from tests.simulation.virtual_time import START_AT_MS
 
 from synapse.core.events import Row
+from synapse.core.retention_events import JournalCompacted
 from synapse.errors import DiskFull, JournalError, StoreFailed
 from synapse.hub.threads import Done
 from synapse.journal.dropping import Dropped, Rule
@@ -28,6 +29,7 @@ class SimulatedJournal(MemoryJournal):
     """The rows that are on the disk; survives the hub.
 
     on_durable: told of each transaction that is safe from here on. on_dropped: told which rows have no body any more.
+    on_end_drop: told when all are gone that a compaction drops.
     is_full: no room. failure: the next append fails; what it wrote is there nevertheless (`kept`) or is not (`lost`).
     """
 
@@ -36,6 +38,7 @@ class SimulatedJournal(MemoryJournal):
         self.is_full = False
         self.failure: str | None = None
         self.on_dropped: Callable[[Sequence[int]], None] = lambda seqs: None
+        self.on_end_drop: Callable[[JournalCompacted], None] = lambda compaction: None
         self._on_durable = on_durable
         self._has_reserve = True
         self._turns_of_room = 0
@@ -54,12 +57,18 @@ class SimulatedJournal(MemoryJournal):
             raise StoreFailed("the disk failed; the next start replays the truth")
 
     def drop(self, rule: Rule, after: int) -> Dropped:
-        """Drop the bodies of some rows. Raises `DiskFull`."""
+        """Drop the bodies of some rows, looking until there are some. Raises `DiskFull`."""
         if self.is_full:
             raise DiskFull("no room is left")
         done = super().drop(rule, after)
+        while not done.rows and done.seq < rule.upto:
+            done = super().drop(rule, done.seq)
         self.on_dropped([row.seq for row in self.rows(after + 1, done.seq) if not row.body])
         return done
+
+    def end_drop(self, compaction: JournalCompacted) -> None:
+        """The files of before go."""
+        self.on_end_drop(compaction)
 
     def give_up_reserve(self) -> bool:
         """Room for one turn more, once."""

@@ -8,9 +8,12 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final
 
+from tests.simulation.agenda import Past
 from tests.simulation.disk import DelayedWorker, SimulatedJournal
-from tests.simulation.keeping import Archivist
+from tests.simulation.housekeeping import SETTINGS
+from tests.simulation.keeping import AGE_MS, Archivist
 from tests.simulation.ledger import Ledger, Sometimes
+from tests.simulation.limits import LIMITS
 from tests.simulation.network import Learns, Link
 from tests.simulation.terms import Violation
 from tests.simulation.virtual_time import Clock, VirtualLoop
@@ -19,6 +22,7 @@ from tests.simulation.witness import Witness
 from synapse.core import kernel
 from synapse.core.by import Rules
 from synapse.core.events import Row
+from synapse.core.retention_events import JournalCompacted
 from synapse.core.rooms import Channel, Room
 from synapse.core.state import State, decode_state, encode_state, new_state
 from synapse.errors import JournalError, StoreFailed
@@ -27,7 +31,6 @@ from synapse.hub.paging import recorded_of
 from synapse.hub.server import TICK_S, begin
 from synapse.hub.threads import Store
 from synapse.hub.turn import Turns
-from synapse.protocol.limits import Limits
 from synapse.protocol.names import GENERAL, MAIN_ROOM
 from synapse.protocol.session import Session
 
@@ -38,14 +41,6 @@ SNAPSHOT_ROWS: Final = 3_000
 FROZEN_MARGIN_MS: Final = 1_250
 """What the lease clock may advance in the first turn after a stall, and a tick."""
 
-LIMITS: Final = Limits(
-    outbox_bytes_max=96 * 1024,
-    tie_grace_ms=5_000,
-    lends_max=5,
-    parked_ms_max=120_000,
-    page_items_max=100,
-    inbox_unacked_max=40,
-)
 ROOMS: Final = {MAIN_ROOM: [GENERAL, "build", "review"], "crew": [GENERAL]}
 POOLS: Final = {"gpu": 3, "port": 1}
 
@@ -84,6 +79,14 @@ class Replay:
         seq, base = self.bases[compaction.base_hash]
         assert seq == compaction.upto, "a base is named by its own compaction"
         return seq, base
+
+    def keep_only(self, compaction: JournalCompacted) -> None:
+        """All that this compaction drops is gone: older bases and snapshots are too."""
+        seq, base = self.bases[compaction.base_hash]
+        for gone in self.bases.keys() - {compaction.base_hash}:
+            del self.bases[gone]
+        if self._snapshot_seq < seq:
+            self.snapshot, self._snapshot_seq = base, seq
 
     def whole(self) -> State:
         """The state that the journal from its base on gives."""
@@ -166,10 +169,12 @@ class SimulatedHub:
         self.journal = SimulatedJournal(self._on_durable)
         self.ledger, self.witness = make_ledger(self.journal)
         self.journal.on_dropped = self.ledger.archive.drop
+        self.journal.on_end_drop = lambda compaction: self._replay.keep_only(compaction)
         self.sometimes = sometimes
         self.trace = trace
         self.life: Life | None = None
         self.on_end: Callable[[str], None] = lambda why: None
+        self.on_plan: Callable[[], None] = lambda: None
         self.slow_commits_until_s = 0.0
         self._replay = Replay(self.journal)
         self._loop = loop
@@ -182,6 +187,7 @@ class SimulatedHub:
         self._has_committed = False
         self._stop = 0.0, 0.0
         self._dying_ms: int | None = None
+        self._shown_ms = Past()
 
     # Its lives.
 
@@ -198,8 +204,10 @@ class SimulatedHub:
             raise Violation("digest", f"a snapshot and its tail give another state than the journal, at {journal.head}")
         writer = DelayedWorker(loop, self._commit_delays, self._chance.random, self._on_told)
         reader = DelayedWorker(loop, self._read_delays, self._chance.random)
-        tell = self.ledger.plan_compaction
-        keeper = Archivist(loop, self._chance, journal, self._replay.catch_up, tell, self._replay.bases, journal.base)
+        tell, look, bases = self.ledger.plan_compaction, self._replay.catch_up, self._replay.bases
+        keeper = Archivist(
+            loop, self._chance, journal, look, tell, bases, journal.base, lambda: self.on_plan(), self._aged_ms
+        )
         turns = Turns(
             state=state,
             rules=self._rules,
@@ -213,7 +221,7 @@ class SimulatedHub:
         self.clock.excused_ms += self.clock.now_ms - self._down_since_ms
         begin(state, journal, self._rules, ROOMS, self.clock.wall_ms(), POOLS)
         turns.begin()
-        turns.retention.is_proved = True
+        turns.retention.is_proved, turns.retention.keep = True, SETTINGS
         self.life = Life(self, turns, writer, reader, keeper)
         self._count_read_only(self.life)
         if journal.is_read_only:
@@ -275,6 +283,7 @@ class SimulatedHub:
             self._loop.call_at(life.stopped_until_s, self._tick, life)
             return
         life.turns.tick()
+        life.turns.retention.tick()
         self._loop.call_later(TICK_S, self._tick, life)
 
     def _count_read_only(self, life: Life, took_ms: int = 0) -> None:
@@ -309,10 +318,16 @@ class SimulatedHub:
         if life is not None:
             decided_ms = int(life.writer.since_s * 1000)
         self._has_committed = life is not None
+        before_ms: int = self._shown_ms.then[-1] if self._shown_ms.then else 0
+        self._shown_ms.become(self.clock.now_ms, max(before_ms, *(row.at_ms for row in rows)))
         for row in rows:
             self.trace(row.seq, row.body)
         self.ledger.fold(rows, decided_ms)
         self.step()
+
+    def _aged_ms(self) -> int:
+        """The latest time of the wall in a row that is old by the simulation's own clock."""
+        return self._shown_ms.upto(self.clock.now_ms - AGE_MS) or 0
 
     def _on_told(self, took_s: float) -> None:
         """A job of the writer is over. Only a commit keeps the hub from deciding."""
@@ -390,6 +405,8 @@ class SimulatedHub:
         ledger.records.check(kept, live.seq, wall_ms, working_ms)
         lanes = {lane.id: (lane.state, lane.messages, lane.checkpoints) for lane in live.lanes.by_id.values()}
         ledger.lanes.check(lanes, wall_ms, working_ms)
+        files = {it.id: (it.is_complete, len(it.chunks), len(it.received)) for it in live.files.by_id.values()}
+        ledger.parcels.check(files, live.files.bytes, wall_ms, working_ms)
         if live.leases.live.keys() != terms.live.keys() or live.leases.places.keys() != terms.places.keys():
             raise Violation("altered", f"the hub has leases {list(live.leases.live)}, there are {list(terms.live)}")
         ids = {agent.id: agent.name for agent in live.agents.by_id.values()}

@@ -1,8 +1,9 @@
 """Compaction: who plans it beside the simulated hub, and what may go from the journal as plain lists tell it.
 
 At each plan the model finds out by itself which rows may lose their bodies: those whose time is over in every kind
-that they are of, unless they are in an inbox or stand behind a key. From that follow the floors: how far readers find
-nothing any more. What the hub says of them must be the same, and no other row may lose its body.
+that they are of, or in their channel where it has an age of its own (`kinds.py`), unless they are in an inbox, stand
+behind a key, or are needed otherwise. From that follow the floors: how far readers find nothing any more. What the hub
+says of them must be the same, and no other row may lose its body.
 """
 
 from bisect import bisect_right
@@ -12,28 +13,34 @@ from hashlib import sha256
 from random import Random
 from typing import Any, Final, TypeAlias
 
-from tests.simulation.agenda import Past
+from tests.simulation.agenda import HOME, Past
+from tests.simulation.kinds import KINDS, LEASES, MESSAGES, kinds_of, streams_of
 from tests.simulation.terms import Violation
 from tests.simulation.virtual_time import VirtualLoop
 
-from synapse.core.delivery_events import DeliveryEvent, MessagesDisowned
-from synapse.core.events import Event, LeaseHandedOff, LeaseOffered, LeaseQueued, MessagePosted, MessageSent, Recorded
-from synapse.core.question_events import QuestionAsked, QuestionEvent
+from synapse.core.events import LeaseQueued, Recorded
 from synapse.core.retention import KEEP_MS_MIN
 from synapse.core.retention_events import JournalCompacted
 from synapse.core.state import State, encode_state
-from synapse.core.value_events import ValueDeleted, ValueExpired, ValuePut, ValuesCleared, ValueTransferred
 from synapse.errors import Rejected
 from synapse.journal.compaction import Plan, survey
 from synapse.journal.interface import Pages
 from synapse.protocol.replies import JournalBackedUp, JournalVerified
 
 Json: TypeAlias = dict[str, Any]
-MESSAGES, LEASES, VALUES, QUESTIONS = "messages", "leases", "values", "questions"
 AGE_MS: Final = 4 * 60 * 1000
-"""How old something is when it goes. The keeper is told another time than it is: the hub keeps all for a day."""
-READ_BY: Final = {"re": "receipts", "kv": "values", "qu": "questions"}
-READS: Final = {"history.read": "before", "feed.subscribe": "since"}
+"""How old something is when it goes, by the simulation's own clock. The keeper is told another time than it is: the hub
+keeps all for a day, and the wall clock goes to and fro."""
+READ_BY: Final = {"re": "receipts", "kv": "values", "qu": "questions", "pl": "plan"}
+ALONE: Final = {"se": "session s", "la": "lane l"}
+"""What is read by a number of its own."""
+READS: Final = {
+    "history.read": "before",
+    "feed.subscribe": "since",
+    "progress.read": "before",
+    "session.checkpoints": "after",
+    "lane.show": "after",
+}
 
 
 class Archive:
@@ -54,50 +61,60 @@ class Archive:
         self._floors: dict[str, int] = defaultdict(int)
         self._planned: dict[int, tuple[set[int], int, dict[str, int], dict[str, int]]] = {}
         self._past: dict[str, Past] = defaultdict(Past)
-        self._ids = {"in": names, "re": names, "kv": rooms, "qu": rooms, "ch": channels}
+        self._ids = {"in": names, "re": names, "kv": rooms, "qu": rooms, "pl": rooms, "ch": channels}
         self._sometimes = sometimes
+        self.is_there: Callable[[str], bool] = lambda _stream: True
 
     # The fold.
 
     def enter(self, entry: Recorded, receipts: Iterable[str]) -> None:
         """Fold an event in. receipts: whose receipts it makes."""
         event = entry.event
-        kinds, streams = _kinds_of(event), [*_streams_of(event), *(f"receipts {name}" for name in receipts)]
+        kinds = kinds_of(event)
+        streams = [*streams_of(entry.seq, event), *(f"receipts {name}" for name in receipts)]
         if event.idem is not None and not isinstance(event, LeaseQueued):  # that key takes effect with the grant
             self._keyed.update(range(entry.seq, entry.seq + event.idem.count))
-        if kinds:
-            self._rows.append((entry.seq, entry.at_ms, kinds, tuple(streams)))
-        else:
-            self._rows.append((entry.seq, entry.at_ms, frozenset(), ()))
+        self._rows.append((entry.seq, entry.at_ms, kinds, tuple(streams) if kinds else ()))
 
     def keep(self, seq: int) -> None:
         """A key took effect here."""
         self._keyed.add(seq)
 
-    def plan(self, upto: int, until_ms: int, kinds: Iterable[str], in_inboxes: set[int]) -> None:
-        """A compaction is planned: what is not younger than `until_ms` goes. in_inboxes: what stays nevertheless."""
+    def plan(self, upto: int, until_ms: int, keep: Mapping[str, int], needed: set[int]) -> None:
+        """A compaction is planned: what is not younger than `until_ms` goes, of these kinds and channels; of those with
+        0, nothing more. needed: what stays nevertheless."""
         cut = 0
         for seq, at_ms, _, _ in self._rows:
             if at_ms > until_ms or seq > upto:
                 break
             cut = seq
-        cuts = dict(self._cuts) | {kind: max(cut, self._cuts[kind]) for kind in kinds}
-        floors = dict(self._floors)
+        cuts = self._cuts_from(cut, keep)
+        floors = {stream: floor for stream, floor in self._floors.items() if self.is_there(stream)}
         gone: set[int] = set()
         for seq, _, of, streams in self._rows[: self._index(max(cuts.values(), default=0))]:
-            is_old = bool(of) and all(seq <= cuts.get(kind, 0) for kind in of)
-            if is_old and seq not in in_inboxes and seq not in self._keyed:
+            is_old = bool(of) and all(seq <= _cut_of(cuts, kind) for kind in of)
+            if is_old and seq not in needed and seq not in self._keyed:
                 gone.add(seq)
                 for stream in streams:
-                    floors[stream] = max(seq, floors.get(stream, 0))
+                    if self.is_there(stream):
+                        floors[stream] = max(seq, floors.get(stream, 0))
         self._planned[upto] = gone, len(gone - self._gone), cuts, floors
+
+    def _cuts_from(self, cut: int, keep: Mapping[str, int]) -> dict[str, int]:
+        """Up to where each kind, and each channel that has an age of its own, may go once this is carried out. A
+        channel that had one and is ahead of all others goes on with them."""
+        ahead = {name for name, its in self._cuts.items() if ":" in name and its > self._cuts[MESSAGES]}
+        ages = {**dict.fromkeys(ahead, keep.get(MESSAGES)), **keep}
+        cuts = {name: _cut_of(self._cuts, name) for name in (*KINDS, *ages)}
+        cuts |= {name: max(cut, cuts[name]) for name, age in ages.items() if age}
+        return {name: its for name, its in cuts.items() if ":" not in name or name in keep or its > cuts[MESSAGES]}
 
     def _index(self, seq: int) -> int:
         return bisect_right(self._rows, seq, key=lambda row: row[0])
 
     def compact(self, entry: Recorded, event: JournalCompacted) -> None:
         """The hub says what goes. Raises `Violation`."""
-        if event.upto not in self._planned or entry.actor != "operator":
+        if event.upto not in self._planned or entry.actor not in ("operator", "hub"):
             raise Violation("unasked", f"nobody planned what {entry.seq} is: {event}", entry.actor)
         gone, rows, cuts, floors = self._planned[event.upto]
         told = {self._stream_of(name): seq for name, seq in event.floors.items()}
@@ -109,16 +126,18 @@ class Archive:
         if rows > len(gone - self._may_go):
             self._sometimes("a compaction went on with what another had left")
         self._may_go |= gone
-        self._cuts.update(cuts)
-        self._floors.update(floors)
+        self._cuts, self._floors = defaultdict(int, cuts), defaultdict(int, floors)
         for stream, seq in floors.items():
             self._past[stream].become(entry.seq, seq)
-        self._sometimes("the journal was compacted")
-        if any(stream.startswith("questions ") for stream in floors):
-            self._sometimes("the journal was compacted, and questions too")
+        self._sometimes("the journal was compacted" if entry.actor == "operator" else "the hub compacted by itself")
+        for what in ("questions", "plan", "session", "lane"):
+            if any(stream.startswith(f"{what} ") for stream in floors):
+                self._sometimes(f"the journal was compacted: {what}")
 
     def _stream_of(self, key: str) -> str:
         prefix, _, number = key.partition("/")
+        if prefix in ALONE:
+            return ALONE[prefix] + number
         if prefix not in self._ids:
             return key
         name = self._ids[prefix][int(number)]
@@ -170,57 +189,22 @@ class Archive:
                 raise Violation("wrong floor", f"{agent} follows {stream} from {since}; {self.floor(stream)}", agent)
 
 
-def _kinds_of(event: Event) -> frozenset[str]:
-    match event:
-        case MessagePosted() | MessageSent():
-            return frozenset({MESSAGES})
-        case LeaseOffered():
-            return frozenset({LEASES, MESSAGES})
-        case LeaseHandedOff():
-            return frozenset({LEASES} if event.delivery is None else {LEASES, MESSAGES})
-        case _ if isinstance(event, DeliveryEvent):
-            return frozenset({MESSAGES})
-        case ValuePut() | ValueDeleted() | ValueExpired() | ValueTransferred() | ValuesCleared():
-            return frozenset({VALUES})
-        case QuestionAsked():
-            return frozenset({QUESTIONS})
-        case _ if isinstance(event, QuestionEvent):
-            return frozenset({QUESTIONS, MESSAGES} if event.deliveries else {QUESTIONS})
-        case _ if type(event).__name__.startswith("Lease"):
-            return frozenset({LEASES})
-        case _:
-            return frozenset()
-
-
-def _streams_of(event: Event) -> list[str]:
-    """By what an event is read."""
-    match event:
-        case MessagePosted():
-            return [event.address, *(f"@{it.name}" for it in event.mentions)]
-        case MessageSent():
-            return [f"@{it.name}" for it in event.to]
-        case LeaseHandedOff() if event.delivery is not None:
-            return [LEASES, f"@{event.delivery.name}"]
-        case LeaseOffered():
-            return [LEASES, f"@{event.to.name}"]
-        case MessagesDisowned():
-            return []
-        case ValuePut() | ValueDeleted() | ValueExpired() | ValueTransferred() | ValuesCleared():
-            return [f"values {event.room_name}"]
-        case _ if isinstance(event, QuestionEvent):
-            mail = () if isinstance(event, QuestionAsked) else event.deliveries
-            return [f"questions {event.room_name}", *(f"@{it.name}" for it in mail)]
-        case _ if type(event).__name__.startswith("Lease"):
-            return [LEASES]
-        case _:
-            return []
+def _cut_of(cuts: Mapping[str, int], kind: str) -> int:
+    """Up to where a kind may go; a channel without an age of its own goes with all messages."""
+    own = cuts.get(kind)
+    return (cuts.get(MESSAGES, 0) if ":" in kind else 0) if own is None else own
 
 
 def _asked(agent: str, kind: str, body: Json) -> list[str]:
     """What a request reads."""
     if kind == "history.read":
         return [f"@{agent}"] if body.get("inbox") else [body["channel"]]
+    if kind == "progress.read":
+        return [f"plan {body.get('room') or HOME}"]
+    if kind in ("session.checkpoints", "lane.show"):
+        return [f"session {body['session']}" if "session" in body else f"lane {body['lane']}"]
     found = [*body.get("channels", ()), *(f"values {room}" for room in body.get("values", ()))]
+    found += [f"plan {room}" for room in body.get("plans", ())]
     found += [f"@{agent}"] if body.get("inbox") else []
     found += [LEASES] if body.get("leases") else []
     return found + ([f"receipts {agent}"] if body.get("receipts") else [])
@@ -230,7 +214,8 @@ class Archivist:
     """Plans compactions in a process of its own, as it were (`synapse.hub.threads.Keeper`). It outlives no hub; the
     bases that it wrote do.
 
-    look: gives the journal's rows and the state at their end, and tells the model of a plan (seq, until, kinds).
+    look: gives the state at the end of the journal. tell: tells the model of a plan (seq, until, what is kept how
+    long). on_plan: called when a base is written. aged_ms: what the wall showed at most when what is old came.
     """
 
     is_verifying = False
@@ -241,11 +226,15 @@ class Archivist:
         chance: Random,
         pages: Pages,
         look: Callable[[], State],
-        tell: Callable[[int, int, Iterable[str]], None],
+        tell: Callable[[int, int, Mapping[str, int]], None],
         bases: dict[str, tuple[int, bytes]],
         base: int,
+        on_plan: Callable[[], None],
+        aged_ms: Callable[[], int],
     ) -> None:
         self.is_dead = False
+        self._on_plan = on_plan
+        self._aged_ms = aged_ms
         self._loop = loop
         self._chance = chance
         self._pages = pages
@@ -258,20 +247,20 @@ class Archivist:
         self, keep: Mapping[str, int], at_ms: int, done: Callable[[Plan | Rejected], None], *, dry_run: bool
     ) -> None:
         """Plan a compaction, and write its base; the hub hears of it a while later."""
-        self._loop.call_later(self._chance.uniform(0.01, 0.5), self._plan, dict(keep), at_ms, done, dry_run)
+        self._loop.call_later(self._chance.uniform(0.01, 0.5), self._plan, dict(keep), done, dry_run)
 
-    def _plan(
-        self, keep: Mapping[str, int], at_ms: int, done: Callable[[Plan | Rejected], None], dry_run: bool
-    ) -> None:
+    def _plan(self, keep: Mapping[str, int], done: Callable[[Plan | Rejected], None], dry_run: bool) -> None:
         if self.is_dead:
             return
         state = self._look()
-        planning = survey(self._pages, state, keep, at_ms + KEEP_MS_MIN - AGE_MS, base=self._base)
+        until_ms = self._aged_ms()
+        planning = survey(self._pages, state, keep, until_ms + KEEP_MS_MIN, base=self._base)
         base = encode_state(state)
         base_hash = sha256(base).hexdigest()
         if not dry_run:
             self._bases[base_hash] = state.seq, base
-        self._tell(state.seq, at_ms - AGE_MS, keep)
+            self._on_plan()
+        self._tell(state.seq, until_ms, keep)
         event = planning.event(state.seq, base_hash)
         last = max(event.cuts.values(), default=0)
         pins = tuple(sorted(seq for seq in planning.pins if seq <= last))

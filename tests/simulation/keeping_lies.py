@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from tests.simulation.keeping import LEASES, MESSAGES
+from tests.simulation.kinds import LEASES, MESSAGES
 from tests.simulation.mail_lies import acked, letter
 from tests.simulation.paper import Paper
 
@@ -20,7 +20,7 @@ def said(hub: Paper) -> int:
 
 def planned(hub: Paper, kind: str = MESSAGES) -> int:
     """A compaction of all that there is is planned; up to where."""
-    hub.ledger.plan_compaction(hub.ledger.head, 1_000, (kind,))
+    hub.ledger.plan_compaction(hub.ledger.head, 1_000, {kind: 1})
     return hub.ledger.head
 
 
@@ -69,6 +69,12 @@ def a_lease_goes_with_the_messages(hub: Paper) -> None:
     compacted(hub, planned(hub), 1, leases=epoch)
 
 
+def a_channel_goes_that_keeps_everything(hub: Paper) -> None:
+    message = said(hub)
+    hub.ledger.plan_compaction(hub.ledger.head, 1_000, {MESSAGES: 1, "main:general": 0})
+    compacted(hub, hub.ledger.head, 1, ch_9=message)
+
+
 def a_body_goes_before_it_is_said(hub: Paper) -> None:
     message = said(hub)
     planned(hub)
@@ -110,6 +116,7 @@ KEEPING_LIES: dict[Callable[[Paper], None], str] = {
     a_letter_goes_that_is_in_an_inbox: "wrong floor",
     a_row_goes_that_stands_behind_a_key: "wrong floor",
     a_lease_goes_with_the_messages: "wrong floor",
+    a_channel_goes_that_keeps_everything: "wrong floor",
     a_body_goes_before_it_is_said: "dropped",
     a_cursor_is_called_too_old: "wrong floor",
     the_wrong_place_to_go_on: "wrong floor",

@@ -6,15 +6,18 @@ durable.
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 from tests.simulation.agenda import Agenda, Json, PlanEvent
 from tests.simulation.delivery import Mailroom
 from tests.simulation.desk import Desk
 from tests.simulation.keeping import Archive
 from tests.simulation.market import Market
+from tests.simulation.pages import Pages
+from tests.simulation.parcels import Parcels
 from tests.simulation.passages import LaneEvent, Passages
 from tests.simulation.privacy import Privacy
 from tests.simulation.records import Records, SessionEvent
@@ -43,6 +46,7 @@ from synapse.core.events import (
     Row,
     from_row,
 )
+from synapse.core.file_events import FileEvent
 from synapse.core.mail import Mail
 from synapse.core.question_events import QuestionEvent
 from synapse.core.retention_events import JournalCompacted
@@ -97,7 +101,10 @@ class Ledger:
         self.privacy = Privacy(terms.clock, self.names, self.mail.has_arrived, sometimes)
         self.archive = Archive(self.names, self.privacy.rooms, self.privacy.channels, sometimes)
         self.market = Market(terms, self.names, self.privacy.ephemeral, sometimes)
+        self.archive.is_there = self._is_there
+        self.agenda.pages = self.records.pages = self.lanes.pages = Pages(self.archive.floor, sometimes)
         self.mail.floor = self.archive.floor
+        self.parcels = Parcels(self.privacy, self.names, self.privacy.channels, sometimes)
         self._told: list[str] = []
         self.keys: dict[tuple[str, str], Key] = {}
         self.marks: dict[str, int] = {}
@@ -122,6 +129,7 @@ class Ledger:
         self.agenda.end_transaction(self.head)
         self.desk.end_transaction(self.head)
         self.records.end_transaction(self.head)
+        self.parcels.end_transaction(self.head)
         return found
 
     def _enter(self, entry: Recorded, decided_ms: int) -> None:
@@ -169,6 +177,8 @@ class Ledger:
                     self.lanes.keep(entry, event)
             case _ if isinstance(event, LaneEvent):
                 self.lanes.enter(entry, event)
+            case _ if isinstance(event, FileEvent):
+                self.parcels.enter(entry, event)
             case _:
                 self._lease(entry, decided_ms)
 
@@ -213,11 +223,20 @@ class Ledger:
         self.mail.restart()
         self.market.restart()
 
-    def plan_compaction(self, upto: int, until_ms: int, kinds: Iterable[str]) -> None:
+    def plan_compaction(self, upto: int, until_ms: int, keep: Mapping[str, int]) -> None:
         """A compaction of all up to the head is planned."""
         assert upto == self.head, "it is planned on all there is"
-        in_inboxes = {seq for entries in self.inboxes.values() for seq in entries}
-        self.archive.plan(upto, until_ms, kinds, in_inboxes)
+        needed = {seq for entries in self.inboxes.values() for seq in entries}
+        needed |= {run.last for run in self.records.newest(0)} | self.lanes.now.keys() | self.parcels.rows()
+        self.archive.plan(upto, until_ms, keep, needed)
+
+    def _is_there(self, stream: str) -> bool:
+        """False for a session or lane that the hub has let go."""
+        what, _, name = stream.partition(" ")
+        if what not in ("session", "lane"):
+            return True
+        number = int(name[1:])
+        return number in self.lanes.now if what == "lane" else self.records.at(number, self.head) is not None
 
     # Leases.
 
@@ -251,8 +270,9 @@ class Ledger:
                 self._sometimes(f"a wait ended: {event.reason}")
             case _:
                 pass
-        if type(event).__name__.startswith("Lease") and self.privacy.of(_room_of(event)) is None:
-            self.streams["leases"].append(seq)
+        if type(event).__name__.startswith("Lease"):
+            place = self.privacy.of(_room_of(event))
+            self.streams["leases" if place is None else f"leases {place.name}"].append(seq)
         self.terms.enter(seq, actor, event, decided_ms)
         self.agenda.lease(seq, event)
         self.desk.lease(seq, event)
@@ -319,8 +339,8 @@ class Ledger:
     # Areas of requests.
 
     def ask_area(self, kind: str, agent: str, body: Json) -> None:
-        """The hub is about to hear a request about questions, sessions or lanes."""
-        for area in (self.desk, self.records, self.lanes):
+        """The hub is about to hear a request about questions, sessions, lanes or files."""
+        for area in (self.desk, self.records, self.lanes, self.parcels):
             area.ask(kind, agent, body)
 
     def require_refused_rightly(
@@ -331,6 +351,8 @@ class Ledger:
             self.desk.require_refused_rightly(agent, kind, body, seq, error)
         elif kind.startswith("session."):
             self.records.require_refused_rightly(agent, kind, body, seq, error)
+        elif kind.startswith("file."):
+            self.parcels.require_refused_rightly(agent, kind, body, seq, error, wall_ms)
         if body.get("lane") is not None:
             self.lanes.require_refused_rightly(agent, kind, body, seq, error, wall_ms)
 
@@ -342,6 +364,9 @@ class Ledger:
             return self.desk.require_true(agent, kind, body, seq, reply)
         if kind.startswith("session."):
             return self.records.require_true(agent, kind, body, seq, reply, now_ms)
+        if kind.startswith("file."):
+            self.parcels.require_true(agent, kind, body, seq, reply, wall_ms)
+            return None
         return self.lanes.require_true(agent, kind, body, seq, reply, wall_ms)
 
     def next_of(self, keys: Iterable[str], after: int, at: dict[str, int]) -> int | None:
@@ -364,6 +389,11 @@ def _room_of(event: Event) -> str:
     ask = getattr(event, "ask", None)
     room: str = event.room_name if ask is None else ask.room_name  # type: ignore[union-attr]  # one or the other
     return room
+
+
+def mark_in(body: object) -> str:
+    """The same, of a body as plain JSON; of one that is no text, all of it."""
+    return body.split(" ", 1)[0] if isinstance(body, str) else mark_of(msgspec.json.encode(body))
 
 
 def mark_of(body: bytes) -> str:

@@ -3,7 +3,7 @@
 offered -> accepted | declined | timed_out | closed;  accepted, declined, timed_out -> closed
 """
 
-from bisect import bisect_right, insort
+from bisect import insort
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 from tests.simulation.agenda import Agenda, Past
+from tests.simulation.pages import Pages
 from tests.simulation.records import Records
 from tests.simulation.terms import Violation
 
@@ -67,6 +68,8 @@ class Passage:
 
 class Passages:
     """All lanes there ever were."""
+
+    pages: Pages
 
     def __init__(self, agenda: Agenda, records: Records, sometimes: Callable[[str], None]) -> None:
         self.now: dict[int, Passage] = {}
@@ -330,16 +333,13 @@ class Passages:
             raise Violation("wrong lane", f"{agent} is told {told} at {seq}; there is {due}", agent)
 
     def _require_shown(self, agent: str, body: Json, seq: int, reply: Json, wall_ms: tuple[int, int]) -> None:
-        lane, after = int(reply["info"]["lane"][1:]), body.get("after")
+        lane = int(reply["info"]["lane"][1:])
         self._require_same(agent, int(reply["cursor"].partition(":")[2]), reply["info"], wall_ms)
         offered: Any = self.at(lane, seq)
         if reply["context"] != offered.context:
             raise Violation("altered", f"{agent} is shown {reply}; there is {offered}", agent)
-        upto = int((after or reply["cursor"]).partition(":")[2]) - (after is not None)
-        seqs = self._entries[lane]
-        due, told = seqs[: bisect_right(seqs, upto)][::-1], [entry["seq"] for entry in reply["entries"]]
-        if told != due[: len(told)] or (reply["next"] is None and len(told) < len(due)):
-            raise Violation("wrong page", f"{agent} reads {told} of l{lane}; there is {due}", agent)
+        told = [entry["seq"] for entry in reply["entries"]]
+        self.pages.require_true(agent, f"lane l{lane}", self._entries[lane], told, of=(body, reply))
         for entry in reply["entries"]:
             there = self._said.get(entry["seq"]) or self._records.points[entry["seq"]]
             event: Any = there.event

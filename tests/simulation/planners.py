@@ -116,7 +116,7 @@ class Planner(Part):
 
     async def _note(self, client: Client, task: str, room: str | None, epoch: int | None) -> None:
         command = NoteProgress(task=task, room=room, text=self.mark(), kind=self._chance.choice(KINDS), epoch=epoch)
-        await self.keyed(client, command, ProgressLine)
+        await self.loosely(client, command, ProgressLine)
 
     async def _step(self, client: Client, task: str, status: str, room: str | None, epoch: int | None) -> None:
         command = UpdateTask(task=task, status=status, room=room, epoch=epoch, note=self.mark())
@@ -146,7 +146,9 @@ class Planner(Part):
         if chance < 0.4:
             await client.task(task, room=room)
         elif chance < 0.6:
-            await client.progress(task, room=room, limit=self._chance.choice((3, 50)))
+            page = await client.progress(task, room=room, limit=self._chance.choice((3, 50)))
+            if page.previous is not None:
+                await client.progress(task, room=room, before=page.previous, limit=5)
         elif chance < 0.8:
             await client.tasks(room=room)
         else:

@@ -232,6 +232,15 @@ class Privacy:
         place = self.of(address)
         return 0 if place is None else place.at(seq).get(agent, seq)
 
+    def read_lately(self, agent: str, address: str, what: int) -> bool:
+        """Whether an agent reads what came to a channel at `what`, or did a moment ago."""
+        place = self.of(address)
+        if place is None or place.now.get(agent, what) < what:
+            return True
+        if self._working_ms - place.removed_ms.get(agent, 0) > LATE_MS_MAX:
+            return False
+        return next((then[agent] for then in reversed(place.members.then) if agent in then), what) < what
+
     def look(self, agent: str, seq: int, payload: bytes, *, is_reply: bool) -> None:
         """A frame goes to an agent. Raises `Violation`."""
         self.looked += 1

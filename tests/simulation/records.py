@@ -5,7 +5,6 @@ over: what broke off was offered, what was offered went to whoever was granted t
 twice.
 """
 
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from msgspec import UNSET
 from tests.simulation.agenda import HOME, OVER, Agenda, Past, Place
+from tests.simulation.pages import Pages
 from tests.simulation.terms import Violation
 
 from synapse.core.events import LeaseExpired, LeaseGranted, LeaseRevoked, Recorded
@@ -85,6 +85,8 @@ class Records:
     """All sessions there ever were. waiting: whether a question of a session is open, after an event. lanes: how many
     open lanes it has."""
 
+    pages: Pages
+
     def __init__(self, agenda: Agenda, sometimes: Callable[[str], None]) -> None:
         self.waiting: Callable[[int, int], bool] = lambda _session, _seq: False
         self.lanes: Callable[[int, int], int] = lambda _session, _seq: 0
@@ -141,7 +143,7 @@ class Records:
         return next((f"s{run.id}" for run in reversed(self.open_of(agent)) if run.place == place), None)
 
     def newest(self, most: int) -> list[Run]:
-        """The sessions that began last, so many at most."""
+        """The sessions that began last, so many at most; 0: all."""
         return list(self._now.values())[-most:]
 
     def offered(self, place: Place, seq: int) -> int | None:
@@ -433,12 +435,8 @@ class Records:
             raise Violation("altered", f"{agent} reads {said}; {due} was kept", agent)
 
     def _require_points(self, agent: str, body: Json, reply: Json) -> None:
-        seqs, after = self._points_of[int(reply["session"][1:])], body.get("after")
-        told = [point["checkpoint"] for point in reply["checkpoints"]]
-        upto = int((after or reply["cursor"]).partition(":")[2]) - (after is not None)
-        due = seqs[: bisect_right(seqs, upto)][::-1]
-        if told != due[: len(told)] or (reply["next"] is None and len(told) < len(due)):
-            raise Violation("wrong page", f"{agent} reads {told} of {reply['session']}; there is {due}", agent)
+        session, told = reply["session"], [point["checkpoint"] for point in reply["checkpoints"]]
+        self.pages.require_true(agent, f"session {session}", self._points_of[int(session[1:])], told, of=(body, reply))
         for point in reply["checkpoints"]:
             self._require_point(agent, point)
 

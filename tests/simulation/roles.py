@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Sequence
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from tests.simulation.agents import TASKS, TREES, Agent, Process
 from tests.simulation.correspondents import going_on
+from tests.simulation.housekeeping import some_ages
 from tests.simulation.people import TOKEN, Answerer, let_in
 from tests.simulation.planners import OWN, SHARED, PlanFollower
 from tests.simulation.sharing import Follower
@@ -19,9 +20,6 @@ from synapse.protocol.notices import LeaseChanged
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
-
-DAY_MS: Final = 24 * 3600 * 1000
-COMPACTED: Final = ("messages", "questions", "leases", "values")
 
 
 class Operator(Agent):
@@ -70,11 +68,10 @@ class Operator(Agent):
         return [run.task for run in runs if run.task and ("main", run.task, run.owner) in live] or WORKED_ON[:3]
 
     async def _compact(self, client: Client) -> None:
-        """What is old goes: of everything, or of messages alone."""
-        kinds = self._chance.choice((COMPACTED, COMPACTED[:2], COMPACTED[:1]))
+        """What is old goes: of everything, of some of it, or of one channel more."""
         try:
             async with asyncio.timeout(60.0):
-                await client.compact_journal(dict.fromkeys(kinds, DAY_MS))
+                await client.compact_journal(some_ages(self._chance))
         except TimeoutError:
             self.world.sometimes("nobody waited for the end of a compaction")
 

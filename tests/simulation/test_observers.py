@@ -6,11 +6,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.simulation.insider_lies import INSIDER_LIES, an_honest_room
 from tests.simulation.keeping_lies import KEEPING_LIES, an_honest_compaction
 from tests.simulation.lane_lies import LANE_LIES, an_honest_lane
 from tests.simulation.mail_lies import MAIL_LIES, honest_mail
 from tests.simulation.market_lies import MARKET_LIES, an_honest_market
 from tests.simulation.paper import ROOM, TTL_MS, Paper, expired, lease, released
+from tests.simulation.parcel_lies import PARCEL_LIES, an_honest_file
 from tests.simulation.plan_lies import PLAN_LIES, an_honest_plan
 from tests.simulation.question_lies import QUESTION_LIES, an_honest_question
 from tests.simulation.session_lies import SESSION_LIES, an_honest_run
@@ -484,6 +486,8 @@ LIES: dict[Callable[[Paper], None], str] = {
     **MAIL_LIES,
     **KEEPING_LIES,
     **MARKET_LIES,
+    **PARCEL_LIES,
+    **INSIDER_LIES,
 }
 
 
@@ -496,6 +500,7 @@ def test_a_lie_is_called_by_its_name(lie: Callable[[Paper], None], rule: str) ->
 
 def test_every_rule_of_the_observers_has_its_lie() -> None:
     names = "terms ledger shelf agenda witness desk records passages delivery privacy keeping market"
+    names += " parcels insiders pages"
     texts = [(Path(__file__).parent / f"{name}.py").read_text() for name in names.split()]
     rules = {rule for text in texts for rule in re.findall(r'Violation\(\s*"([^"]+)"', text)}
     assert rules == set(LIES.values())
@@ -571,6 +576,18 @@ def test_the_truth_about_a_compaction_passes() -> None:
     hub = Paper()
     an_honest_compaction(hub)
     assert (hub.ledger.archive.floor("main:general"), hub.ledger.archive.dropped) == (hub.ledger.marks["ada-1"], 1)
+
+
+def test_the_truth_about_a_file_passes() -> None:
+    hub = Paper()
+    an_honest_file(hub)
+    assert [parcel.count for parcel in hub.ledger.parcels.now.values()] == [2]
+
+
+def test_the_truth_about_a_private_room_passes() -> None:
+    hub = Paper()
+    an_honest_room(hub)
+    assert hub.ledger.privacy.mine("bob") == []
 
 
 def test_the_truth_about_a_market_passes() -> None:

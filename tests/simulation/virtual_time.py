@@ -6,8 +6,11 @@ same numbers do the same things in the same order.
 
 import asyncio
 from bisect import bisect_right
-from typing import Final, Protocol
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Final, Protocol, TypeVar
 
+_T = TypeVar("_T")
 START_AT_MS: Final = 1_800_000_000_000
 """The wall clock when a simulation begins."""
 
@@ -35,6 +38,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if timeout > 0:
             self.now_s += timeout
         return []
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[..., _T], *args: object) -> asyncio.Future[_T]:
+        """There is no other thread: it is done next."""
+
+        async def done() -> _T:
+            return func(*args)
+
+        return self.create_task(done())
 
     def _process_events(self, event_list: list[object]) -> None:
         assert not event_list, "no file is ever ready"

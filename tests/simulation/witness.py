@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import msgspec
-from tests.simulation.ledger import Asked, Key, Ledger, Sometimes
+from tests.simulation.agenda import HOME
+from tests.simulation.ledger import Asked, Key, Ledger, Sometimes, mark_in
 from tests.simulation.market import KINDS
 from tests.simulation.network import Link
 from tests.simulation.privacy import SIGN
@@ -26,7 +27,7 @@ Json: TypeAlias = dict[str, Any]
 
 ENDED: Final = frozenset({"stale_epoch", "not_holder"})
 FEEDS_OF_ROOMS: Final = ("value.changed", "plan.changed")
-AREAS: Final = ("question.", "session.", "lane.")
+AREAS: Final = ("question.", "session.", "lane.", "file.")
 PLAN: Final = ("task.", "progress.")
 OF_ROOMS: Final = (*PLAN, "value.")
 DELIVERY: Final = ("receipt.get", "dead.", "role.")
@@ -83,7 +84,7 @@ class Witness:
         asked: Asked = self._ledger.asked
         match kind:
             case "message.send":
-                asked.marks[body["body"].split(" ", 1)[0]] = agent
+                asked.marks[mark_in(body["body"])] = agent
                 self._ledger.market.ask(kind, agent, body)
             case "lease.claim":
                 owner, task = body.get("claimant") or agent, body["task"]
@@ -190,7 +191,9 @@ class Witness:
             agenda.require_refused_rightly(question.agent, question.type, question.body, seq, error)
         if code in ENDED and epoch is not None:
             self.fenced += 1
+            term = self._ledger.term_of(epoch)
             is_own = question.type not in ("lease.check", "lease.claim", "session.checkpoint")
+            is_own = is_own and term is not None and term.ask.room_name == (question.body.get("room") or HOME)
             if is_own and self._ledger.terms.holds(question.agent, epoch, seq):
                 raise Violation("fenced wrongly", f"{question} is refused {code} at {seq}", question.agent)
 

@@ -85,7 +85,7 @@ class Worker(Part):
 
     async def _keep(self, client: Client, **more: Any) -> None:
         data = {"mark": self.mark(), "pad": "." * self._chance.choice((0, 500))}
-        await self.keyed(client, SaveSessionPoint(data=raw(data), **more), SessionPoint)
+        await self.loosely(client, SaveSessionPoint(data=raw(data), **more), SessionPoint)
 
     async def _change(self, client: Client, run: "Run | None", version: int | None = None) -> None:
         """Append lines, or put others in their place."""
@@ -142,6 +142,8 @@ class Worker(Part):
             await client.session(f"s{self._chance.choice(runs).id}")
         else:
             limit = self._chance.choice((1, 3, 20))
+            if self._chance.random() < 0.3:  # one of long ago
+                runs = self.world.ledger.records.newest(0)
             page = await client.session_checkpoints(f"s{self._chance.choice(runs).id}", limit=limit)
             if page.next is not None:
                 await client.session_checkpoints(page.session, limit=limit, after=page.next)
@@ -181,7 +183,7 @@ class Worker(Part):
             to=to, context=raw({"mark": self.mark()}), session=f"s{run.id}", note=chance.choice((None, "please")),
             timeout_ms=chance.choice((10_000, 10_000, 20_000, 40_000)),
         )  # fmt: skip
-        await self.keyed(client, command, LaneMoved)
+        await self.loosely(client, command, LaneMoved)
 
     async def on_lane(self, client: Client, lane: str) -> None:
         """An offer came: take it, leave it, or look at it too late."""
@@ -206,7 +208,7 @@ class Worker(Part):
         lane = self._chance.choice(lanes[-6:])
         known = f"l{lane.id}"
         if chance < 0.35:
-            await self.keyed(client, SendLane(lane=known, body=raw({"mark": self.mark()})), LaneSent)
+            await self.loosely(client, SendLane(lane=known, body=raw({"mark": self.mark()})), LaneSent)
         elif chance < 0.5:
             if self._mine():
                 await self._keep(client, lane=known)

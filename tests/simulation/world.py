@@ -16,9 +16,13 @@ from random import Random
 from typing import Final
 
 from tests.simulation.agents import Agent
+from tests.simulation.couriers import Cargo
 from tests.simulation.disk import SimulatedJournal
-from tests.simulation.hub import LIMITS, SimulatedHub
+from tests.simulation.housekeeping import Reaper, in_a_hurry
+from tests.simulation.hub import SimulatedHub
+from tests.simulation.insiders import born
 from tests.simulation.ledger import Ledger
+from tests.simulation.limits import LIMITS
 from tests.simulation.network import Learns, Link
 from tests.simulation.roles import Operator, Person, Watcher
 from tests.simulation.shelf import Shelf
@@ -63,13 +67,15 @@ class World:
         self.are_people_let_in = False
         self.counts: Counter[str] = Counter()
         self.secret_numbers = count(1)
+        self.cargo = Cargo()
         self.loop = VirtualLoop()
         self.clock = Clock(self.loop)
-        self.crowd = [Agent(self, number) for number in range(agents)]
+        self.crowd = [born(self, number) for number in range(agents)]
         self.others: list[Agent] = [Operator(self, 0), Person(self, 0), *(Watcher(self, number) for number in range(2))]
         self.hub = SimulatedHub(
             self.loop, self.clock, Random(f"{seed}/hub"), self._observers, self.sometimes, self._trace
         )
+        self.hub.on_plan = Reaper(self).on_plan
         self._chance = Random(f"{seed}/weather")
         self._hash = blake2b(digest_size=16)
         self._steps: deque[Step] = deque(maxlen=STORY_STEPS)
@@ -231,9 +237,10 @@ class World:
         self.say("hub", "is killed")
         self.hub.crash("killed")
         self.sometimes("the hub was killed")
-        await self._restart_hub()
+        await self.restart_hub()
 
-    async def _restart_hub(self) -> None:
+    async def restart_hub(self) -> None:
+        """After a while, unless somebody else did."""
         await asyncio.sleep(self._chance.choice((0.2, 0.5, 2.0, 15.0)))
         if self.hub.life is None:
             self.hub.start()
@@ -241,7 +248,7 @@ class World:
 
     def _on_hub_end(self, why: str) -> None:
         self.say("hub", f"ends: {why}")
-        self._supervisor = self.loop.create_task(self._restart_hub())
+        self._supervisor = self.loop.create_task(self.restart_hub())
 
     async def _stop_hub(self) -> None:
         seconds = self._chance.choice((0.5, 3.0, 40.0))
@@ -297,7 +304,7 @@ class World:
         self.hub.slow_commits_until_s = 0.0
         self._unwritable_until_s = self.loop.now_s
         if self.hub.life is None:
-            await self._restart_hub()
+            await self.restart_hub()
         self.say("weather", "is calm from here on")
         self.is_calm = True
 
@@ -340,6 +347,7 @@ class World:
         finally:
             asyncio.set_event_loop(None)
             self.loop.close()
+            self.cargo.clean()
         violation = None if broken is None else _first(broken)
         journal, witness = self.hub.journal, self.witness
         return Outcome(
@@ -381,4 +389,5 @@ def _first(error: BaseException) -> BaseException:
 
 def run(seed: int, hours: float, agents: int = 50, *, think_s: float = 6.0) -> Outcome:
     """Simulate so many hours of so many agents. think_s: how long one thinks between two actions, on average."""
-    return World(seed, hours, agents, think_s=think_s).run()
+    with in_a_hurry():
+        return World(seed, hours, agents, think_s=think_s).run()

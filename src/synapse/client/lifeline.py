@@ -99,6 +99,7 @@ class Lifeline:
         self._token = token
         self._calls = Calls()
         self._feeds = Feeds()
+        self._leaving: set[asyncio.Task[None]] = set()
         self._last_id = 0
         self._is_up = False
         self._transport: Transport | None = None  # while requests go out over it, and wait for it
@@ -524,7 +525,7 @@ class Lifeline:
         confirmed = False
         try:
             if self._group is not None:
-                feed.task = self._group.create_task(feed.follow(self), name="synapse feed")
+                feed.task = self._group.create_task(self._follow(feed), name="synapse feed")
             async with asyncio.timeout(self.timeout):
                 await feed.confirmed()
             confirmed = True
@@ -532,8 +533,20 @@ class Lifeline:
             raise RequestTimeout(f"the subscription was not confirmed within {self.timeout:g} s") from None
         finally:
             if not confirmed:
-                feed.leave()
-                self._feeds.remove(feed)
+                self._let_go(feed)
+
+    async def _follow(self, feed: Feed) -> None:
+        """Behind those that were left and that the hub, as far as is known, still has: it may want what they had."""
+        if self._leaving:
+            await asyncio.wait(self._leaving)
+        await feed.follow(self)
+
+    def _let_go(self, feed: Feed) -> None:
+        feed.leave()
+        self._feeds.remove(feed)
+        if feed.task is not None and not feed.task.done():
+            self._leaving.add(feed.task)
+            feed.task.add_done_callback(self._leaving.discard)
 
     async def unfollow(self, feed: Feed) -> None:
         """End a subscription, and tell the hub if it can be told in time."""
@@ -542,7 +555,7 @@ class Lifeline:
             if feed.task is not None:
                 await asyncio.wait({feed.task}, timeout=self.timeout)
         finally:
-            self._feeds.remove(feed)
+            self._let_go(feed)
 
 
 def _decoded(frame: HubFrame, kind: type[_Reply]) -> _Reply:

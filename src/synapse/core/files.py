@@ -18,7 +18,7 @@ from synapse.core.by import By, Rules
 from synapse.core.events import AgentCreated, Card, Event, Recorded
 from synapse.core.file_events import FileBegun, FileChunked, FileCompleted, FileEnded, FileEvent, FileReceived
 from synapse.core.messages import never_seen, too_many
-from synapse.core.rooms import knows_agent, require_channel
+from synapse.core.rooms import floor_of_channel, knows_agent, require_channel
 from synapse.errors import Rejected
 from synapse.protocol.file_commands import BeginFile, CompleteFile, PutChunk, ReceiveFile, WithdrawFile
 from synapse.protocol.limits import Limits
@@ -49,7 +49,8 @@ class Chunk:
 
 @dataclass(slots=True)
 class File:
-    """A file on its way. id: seq of its announcement. chunks: those that are there. received: agent ids."""
+    """A file on its way. id: seq of its announcement. chunks: those that are there. received: agent ids.
+    completed: at which seq it was complete."""
 
     id: int
     agent: int
@@ -63,6 +64,7 @@ class File:
     to: tuple[int, ...] = ()
     channel: int | None = None
     is_complete: bool = False
+    completed: int = 0
     received: list[int] = field(default_factory=list)
     chunks: dict[int, Chunk] = field(default_factory=dict)
 
@@ -157,7 +159,8 @@ def find_file(state: "State", text: str, by: By) -> File:
 
 
 def may_see_file(state: "State", file: File, by: By) -> bool:
-    """Whether a file is there for who asks."""
+    """Whether a file is there for who asks: of a channel as its messages are, so that what was complete before a
+    member came is not there for one who does not read what was said before."""
     if by.operator or file.agent == by.agent:
         return True
     if not file.is_complete:
@@ -171,7 +174,8 @@ def may_see_file(state: "State", file: File, by: By) -> bool:
         require_channel(state, state.rooms.address(channel), by)
     except Rejected:
         return False
-    return True
+    floor = floor_of_channel(state, channel, by.agent)
+    return not floor or file.completed > floor
 
 
 def decide_file(state: "State", rules: Rules, command: FileMutation, by: By) -> list[Event]:
@@ -400,7 +404,7 @@ def apply_file(state: "State", recorded: Recorded, event: FileEvent) -> None:
         case FileChunked():
             file.chunks[event.index] = Chunk(recorded.seq, event.sha256)
         case FileCompleted():
-            file.is_complete = True
+            file.is_complete, file.completed = True, recorded.seq
             file.expires_at_ms = event.expires_at_ms
             files.expect_end(file)
         case FileReceived():
