@@ -360,7 +360,8 @@ def _ask(state: "State", rules: Rules, command: ClaimLease, agent: Agent, room: 
 @lru_cache(maxsize=16_384)
 def _normal(paths: tuple[str, ...], chars_max: int, wildcards_max: int) -> tuple[str, ...]:
     """In normal form, each once. Agents claim the same paths again and again. Raises `Rejected(bad_scope)`."""
-    return tuple(dict.fromkeys([normal_path(path, chars_max=chars_max, wildcards_max=wildcards_max) for path in paths]))
+    normal = [normal_path(path, chars_max=chars_max, wildcards_max=wildcards_max) for path in paths]
+    return tuple(normal) if len(normal) == 1 else tuple(dict.fromkeys(normal))
 
 
 def _pools(state: "State", rules: Rules, wanted: dict[str, int], by: By) -> tuple[tuple[str, int], ...]:

@@ -210,9 +210,9 @@ class _Texts:
         at = bisect_left(texts, text)
         if at < len(texts) and texts[at].startswith(text):
             return False
-        entries = self.entries
+        entries, size = self.entries, len(text)
         for length in self.lengths:  # noqa: SIM110 - `all` costs a generator
-            if text[:length] in entries:
+            if length < size and text[:length] in entries:
                 return False
         return True
 
