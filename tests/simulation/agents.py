@@ -19,6 +19,7 @@ from tests.simulation.network import Learns, Link
 from tests.simulation.people import Asker
 from tests.simulation.planners import SHARED, Planner
 from tests.simulation.sharing import Sharer
+from tests.simulation.skimmers import Skimmer
 from tests.simulation.terms import Violation
 from tests.simulation.traders import Trader
 from tests.simulation.workers import Worker
@@ -144,7 +145,7 @@ class Process:
             link.cut(Learns(self._chance.uniform(5.0, 60.0) if late else self._chance.uniform(0.0, 0.2), 0.0))
 
 
-class Agent(Sharer, Planner, Asker, Worker, Correspondent, Confidant, Trader):
+class Agent(Sharer, Planner, Asker, Worker, Correspondent, Confidant, Trader, Skimmer):
     """One identity over all its runs. number: also decides what it is like."""
 
     def __init__(self, world: "World", number: int) -> None:
@@ -156,6 +157,7 @@ class Agent(Sharer, Planner, Asker, Worker, Correspondent, Confidant, Trader):
         self.world = world
         self.runs = 0
         self.sent: list[str] = []
+        self.skimmed: dict[str | None, str] = {}
         self.receipts = ReceiptFollower(world, self.name) if number % 4 == 1 else None
         self.is_settled = False
         self._chance = Random(f"{world.seed}/{self.name}")
@@ -186,6 +188,7 @@ class Agent(Sharer, Planner, Asker, Worker, Correspondent, Confidant, Trader):
             self.crash: 0.8,
         }
         actions |= self.plan_repertoire() | self.question_repertoire() | self.work_repertoire()
+        actions |= self.digest_repertoire()
         return actions | self.mail_repertoire() | self.secret_repertoire() | self.trade_repertoire()
 
     def twin(self) -> Process:

@@ -19,6 +19,7 @@ from tests.simulation.passages import LaneEvent, Passages
 from tests.simulation.privacy import Privacy
 from tests.simulation.records import Records, SessionEvent
 from tests.simulation.shelf import Shelf, ValueEvent
+from tests.simulation.summaries import Summaries
 from tests.simulation.terms import Term, Terms, Violation
 
 from synapse.core.delivery_events import DeliveryEvent
@@ -98,6 +99,7 @@ class Ledger:
         self.archive = Archive(self.names, self.privacy.rooms, self.privacy.channels, sometimes)
         self.market = Market(terms, self.names, self.privacy.ephemeral, sometimes)
         self.mail.floor = self.archive.floor
+        self.summaries = Summaries(self, sometimes)
         self._told: list[str] = []
         self.keys: dict[tuple[str, str], Key] = {}
         self.marks: dict[str, int] = {}
@@ -117,6 +119,7 @@ class Ledger:
             entry = Recorded(row.seq, row.at_ms, row.actor, from_row(row.type, row.body))
             self._told = []
             self._enter(entry, decided_ms)
+            self.summaries.enter(entry)
             self.archive.enter(entry, self._told)
             found.append(entry)
         self.agenda.end_transaction(self.head)

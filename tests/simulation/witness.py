@@ -244,6 +244,8 @@ class Witness:
                     self._same_answer(question, done)
             case kind if kind.startswith(PLAN):
                 self._same_answer_of_plan(question, seq, reply)
+            case "digest.read":
+                self._ledger.summaries.require_true(question.agent, question.body, question.floor, reply)
             case "feed.subscribe":
                 self._ledger.archive.require_whole(question.agent, question.type, question.body, seq)
                 body, seq = question.body, int(reply["from_cursor"].partition(":")[2])
