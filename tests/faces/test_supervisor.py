@@ -384,7 +384,7 @@ def boards(draw: st.DrawFn) -> Board:
                     idle_ms=idle_ms,
                 )
             )
-    return Board(me="supervisor", now_ms=NOW, tasks=tasks, leases=leases, kept={})
+    return Board(me="supervisor", seq=1, now_ms=NOW, tasks=tasks, leases=leases, lines={}, kept={})
 
 
 def after(board: Board, version: int) -> tuple[Board, list[str]]:

@@ -518,7 +518,7 @@ class Agenda:
             raise Violation("altered", f"{agent} reads {line}; the journal has {entry}", agent)
 
     def _require_ledger(self, agent: str, place: Place, body: Json, reply: Json) -> None:
-        seqs = self._lines[place]
+        seqs = [seq for seq in self._lines[place] if body.get("agent") in (None, self.events[seq].actor)]
         told = [line["seq"] for line in reply["lines"]]
         upto = bisect_right(seqs, int(reply["cursor"].partition(":")[2]))
         if told != seqs[max(0, upto - len(told)) : upto] or (reply["previous"] is None and len(told) < upto):

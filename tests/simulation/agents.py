@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from tests.simulation.confidants import Confidant
 from tests.simulation.correspondents import Correspondent, ReceiptFollower, going_on, is_past_its_date
+from tests.simulation.idlers import Idler
 from tests.simulation.network import Learns, Link
 from tests.simulation.people import Asker
 from tests.simulation.planners import SHARED, Planner
@@ -119,7 +120,7 @@ class Process:
         self.client = Client(
             name=None if operator else agent.name,
             secret=None if operator else agent.secret,
-            card=Card(client="simulated"),
+            card=agent.card,
             room="main",
             home="/nowhere/synapse",
             operator=operator,
@@ -145,7 +146,7 @@ class Process:
             link.cut(Learns(self._chance.uniform(5.0, 60.0) if late else self._chance.uniform(0.0, 0.2), 0.0))
 
 
-class Agent(Sharer, Planner, Asker, Worker, Correspondent, Confidant, Trader, Skimmer):
+class Agent(Sharer, Planner, Asker, Worker, Correspondent, Confidant, Trader, Skimmer, Idler):
     """One identity over all its runs. number: also decides what it is like."""
 
     def __init__(self, world: "World", number: int) -> None:
@@ -153,6 +154,7 @@ class Agent(Sharer, Planner, Asker, Worker, Correspondent, Confidant, Trader, Sk
         self.secret = f"{self.name}-secret".ljust(40, ".")
         self.number = number
         self.memory = Memory()
+        self.card = Card(client="simulated")
         self.priority = {1: "high", 2: "low"}.get(number % 10, "normal")
         self.world = world
         self.runs = 0
@@ -188,7 +190,7 @@ class Agent(Sharer, Planner, Asker, Worker, Correspondent, Confidant, Trader, Sk
             self.crash: 0.8,
         }
         actions |= self.plan_repertoire() | self.question_repertoire() | self.work_repertoire()
-        actions |= self.digest_repertoire()
+        actions |= self.digest_repertoire() | self.idle_repertoire()
         return actions | self.mail_repertoire() | self.secret_repertoire() | self.trade_repertoire()
 
     def twin(self) -> Process:

@@ -11,6 +11,7 @@ from typing import Final
 from tests.simulation.disk import DelayedWorker, SimulatedJournal
 from tests.simulation.keeping import Archivist
 from tests.simulation.ledger import Ledger, Sometimes
+from tests.simulation.lookout import INBOX_MAX, STALLED_MS
 from tests.simulation.network import Learns, Link
 from tests.simulation.terms import Violation
 from tests.simulation.virtual_time import Clock, VirtualLoop
@@ -44,7 +45,8 @@ LIMITS: Final = Limits(
     lends_max=5,
     parked_ms_max=120_000,
     page_items_max=100,
-    inbox_unacked_max=40,
+    inbox_unacked_max=INBOX_MAX,
+    stalled_ms=STALLED_MS,
 )
 ROOMS: Final = {MAIN_ROOM: [GENERAL, "build", "review"], "crew": [GENERAL]}
 POOLS: Final = {"gpu": 3, "port": 1}

@@ -14,6 +14,7 @@ from tests.simulation.agenda import Agenda, Json, PlanEvent
 from tests.simulation.delivery import Mailroom
 from tests.simulation.desk import Desk
 from tests.simulation.keeping import Archive
+from tests.simulation.lookout import Lookout
 from tests.simulation.market import Market
 from tests.simulation.passages import LaneEvent, Passages
 from tests.simulation.privacy import Privacy
@@ -100,6 +101,7 @@ class Ledger:
         self.market = Market(terms, self.names, self.privacy.ephemeral, sometimes)
         self.mail.floor = self.archive.floor
         self.summaries = Summaries(self, sometimes)
+        self.lookout = Lookout(self, sometimes)
         self._told: list[str] = []
         self.keys: dict[tuple[str, str], Key] = {}
         self.marks: dict[str, int] = {}
@@ -120,6 +122,7 @@ class Ledger:
             self._told = []
             self._enter(entry, decided_ms)
             self.summaries.enter(entry)
+            self.lookout.enter(entry, decided_ms)
             self.archive.enter(entry, self._told)
             found.append(entry)
         self.agenda.end_transaction(self.head)
@@ -194,6 +197,10 @@ class Ledger:
             self.mail.arrive(entry.seq, delivery.name, entry)
 
     def _post(self, entry: Recorded, event: MessagePosted | MessageSent) -> None:
+        if bytes(event.body).startswith(b"{"):
+            self.lookout.say(entry, event)
+            self.messages[entry.seq] = entry
+            return
         mark = mark_of(bytes(event.body))
         if self.asked.marks.get(mark) != entry.actor:
             raise Violation("unasked", f"{entry.actor} never sent {mark!r}, at {entry.seq}", entry.actor)
@@ -215,6 +222,7 @@ class Ledger:
         self.records.restart()
         self.mail.restart()
         self.market.restart()
+        self.lookout.restart()
 
     def plan_compaction(self, upto: int, until_ms: int, kinds: Iterable[str]) -> None:
         """A compaction of all up to the head is planned."""

@@ -14,7 +14,7 @@ from tests.simulation.sharing import Follower
 from tests.simulation.terms import Violation
 from tests.simulation.workers import WORKED_ON
 
-from synapse.client.client import Client, Terms
+from synapse.client.client import Card, Client, Terms
 from synapse.protocol.notices import LeaseChanged
 
 if TYPE_CHECKING:
@@ -166,6 +166,7 @@ class Person(Agent):
     def __init__(self, world: "World", number: int) -> None:
         super().__init__(world, number)
         self.name = f"person{number:02d}"
+        self.card = Card(client="simulated", kind="human")
         self.secret = f"{self.name}-secret".ljust(40, ".")
         self._chance = Random(f"{world.seed}/{self.name}")
 

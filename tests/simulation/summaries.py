@@ -7,7 +7,7 @@ does not journal them. What a digest leaves out for its size is told by its tota
 
 from bisect import bisect_right
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -52,6 +52,7 @@ BYTES_SAFE: Final = 30_000
 """A list of so many characters may have been cut before its limit."""
 NAMES_SHOWN: Final = 32
 NEEDS_SHOWN: Final = 8
+MASKED: Final = ("private", "private", "private")
 ROWS_COUNTED: Final = 2_000
 RECENT: Final = 2_000
 """Leases that ended so many ends ago are looked at no more."""
@@ -133,6 +134,16 @@ class Summaries:
         if epoch is not None:
             self._end(self._offer_of, epoch, seq)
             self._ended.append(epoch)
+
+    @property
+    def offered(self) -> Container[int]:
+        """Leases that are offered to somebody."""
+        return self._offer_of
+
+    def lease_seqs(self, room: str, after: int) -> Iterator[int]:
+        """Where something happened to leases of a room, behind a seq."""
+        entries = self._of_room[room]
+        return (entry.seq for entry in entries[bisect_right(entries, after, key=_seq) :])
 
     # What there is at a seq.
 
@@ -280,17 +291,18 @@ class Summaries:
                 raise Violation("wrong digest", f"{agent} is told {block} at {head}; waiting are {places}, {stuck}")
 
     def _is_in_the_way(self, need: Json, head: int) -> bool:
-        """True when this lease, or who waits with this claim, was there."""
+        """True when this lease, or who waits with this claim, was there; of a private room of others it has no name."""
+        told, private = (need["task"], need["room"], need["owner"]), self._ledger.privacy.of
         if need["status"] == "held":
             term = self._ledger.terms.all.get(need["epoch"])
-            told = need["task"], need["room"], need["owner"]
-            return (
-                term is not None
-                and term.is_live_at(head)
-                and told == (term.ask.task, term.ask.room_name, term.ask.owner)
-            )
-        places = [span.what for span in self._places[need["owner"]] if span.is_there(head)]
-        return any((ask.task, ask.room_name) == (need["task"], need["room"]) for ask in places)
+            asks = [term.ask] if term is not None and term.is_live_at(head) else []
+        else:
+            spans = self._places.values() if told == MASKED else [self._places[need["owner"]]]
+            asks = [span.what for some in spans for span in some if span.is_there(head)]
+        if told == MASKED:
+            self._sometimes("a digest did not name who holds something in secret")
+            return any(private(ask.room_name) is not None for ask in asks)
+        return any((ask.task, ask.room_name, ask.owner) == told for ask in asks)
 
     def _require_own(self, agent: str, body: Json, head: int, held: set[Place], reply: Json) -> None:
         leases, room = self._leases(agent, head), body.get("room") or HOME

@@ -82,6 +82,8 @@ class Witness:
     def _register(self, link: Link, kind: str, agent: str, body: Json) -> None:
         asked: Asked = self._ledger.asked
         match kind:
+            case "message.send" if isinstance(body["body"], dict):
+                self._ledger.lookout.ask(agent, body)
             case "message.send":
                 asked.marks[body["body"].split(" ", 1)[0]] = agent
                 self._ledger.market.ask(kind, agent, body)
