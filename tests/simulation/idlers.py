@@ -45,13 +45,13 @@ class Idler(Part):
         await self._move(process.client, "in_progress", ("open", "blocked", "review"))
 
     async def get_stuck(self, process: "Process") -> None:
-        """Say that a task is blocked, which it is while it waits for others."""
+        """Say that a task is blocked, which is so while it waits for others."""
         await self._move(process.client, "blocked", ("open",))
 
     async def _move(self, client: Client, status: str, begun: tuple[str, ...]) -> None:
         room = self._chance.choice(ROOMS)
         found = [task for task in await client.tasks(room=room) if task.task in OWN and task.status in begun]
-        waiting = [task for task in found if task.waits_for]
+        waiting = [task for task in found if task.depends_on]
         if found:
             task = self._chance.choice(waiting if waiting and status == "blocked" else found)
             await self._step(client, task.task, status, room, None)

@@ -175,6 +175,11 @@ class Person(Agent):
             await asyncio.sleep(1.0)
         person = Process(self.world, self, Random(self._chance.getrandbits(64)), token=TOKEN)
         async with person.client as client, asyncio.TaskGroup() as group:
+            await self.attempt(self._come_in(client))
             reading = group.create_task(self._work_inbox(person))
             await Answerer(self, self._chance).answer_all(client)
             reading.cancel()
+
+    async def _come_in(self, client: Client) -> None:
+        """Whoever is a member of a room is called when something in it does not go on."""
+        await client.join("main")

@@ -40,6 +40,11 @@ class Skimmer(Part):
         room = self._chance.choice((None, None, "crew", self._my_place(rooms_only=True)))
         await self._skim(process.client, room)
 
+    async def catch_up(self, client: Client) -> None:
+        """Back again: what happened meanwhile, before anything is taken from the inbox."""
+        if not self.world.is_calm and self._chance.random() < 0.4:
+            await self._skim(client, None)
+
     async def skim_in_line(self, process: "Process") -> None:
         """The same while a claim of mine waits for somebody else."""
         client, task = process.client, self._chance.choice(WAITED_FOR)
@@ -59,7 +64,7 @@ class Skimmer(Part):
 
     async def _skim(self, client: Client, room: str | None) -> None:
         since = self.skimmed.get(room) if self._chance.random() < 0.8 else None
-        digest = await client.digest(since=since, room=room, limit=self._chance.choice((1, 5, 100)))
+        digest = await client.digest(since=since, room=room, limit=self._chance.choice((1, 1, 5, 100)))
         self.skimmed[room] = digest.cursor
         require_laid_out(self.name, digest, self._chance.choice(BUDGETS))
         self.world.sometimes("a digest was laid out under a budget")
