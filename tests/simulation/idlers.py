@@ -24,7 +24,7 @@ class Idler(Part):
 
     def idle_repertoire(self) -> dict[Callable[["Process"], Awaitable[None]], float]:
         """What it does, and how often."""
-        return {self.brood: 4, self.leave_in_progress: 4, self.get_stuck: 3}
+        return {self.brood: 4, self.leave_in_progress: 4, self.get_stuck: 5}
 
     async def brood(self, process: "Process") -> None:
         """Hold a lease for long, and show little of what comes of it."""

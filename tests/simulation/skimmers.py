@@ -33,7 +33,7 @@ class Skimmer(Part):
 
     def digest_repertoire(self) -> dict[Callable[["Process"], Awaitable[None]], float]:
         """What it does, and how often."""
-        return {self.skim: 4, self.skim_in_line: 1.5}
+        return {self.skim: 3, self.skim_in_line: 2}
 
     async def skim(self, process: "Process") -> None:
         """What matters to me, of a room, since the last time or at all."""
@@ -42,7 +42,7 @@ class Skimmer(Part):
 
     async def catch_up(self, client: Client) -> None:
         """Back again: what happened meanwhile, before anything is taken from the inbox."""
-        if not self.world.is_calm and self._chance.random() < 0.4:
+        if not self.world.is_calm and self._chance.random() < 0.25:
             await self._skim(client, None)
 
     async def skim_in_line(self, process: "Process") -> None:

@@ -54,8 +54,8 @@ NAMES_SHOWN: Final = 32
 NEEDS_SHOWN: Final = 8
 MASKED: Final = ("private", "private", "private")
 ROWS_COUNTED: Final = 2_000
-RECENT: Final = 2_000
-"""Leases that ended so many ends ago are looked at no more."""
+RECENT: Final = 500
+"""Leases that ended so many ends ago, or messages so many events ago, are looked at no more."""
 NOW: Final = ("questions", "roles", "unacked", "tasks", "held", "agents")
 ARRIVALS: Final[dict[type[object], str]] = {MessageSent: "messages", MessagePosted: "mentions"}
 

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 
 import pytest
+from tests.simulation.digest_lies import DIGEST_LIES, an_honest_digest
 from tests.simulation.paper import Paper
 from tests.simulation.terms import Violation
 from tests.simulation.watch_lies import WATCH_LIES, an_honest_put_back, an_honest_supervisor
 
+LIES = WATCH_LIES | DIGEST_LIES
 
-@pytest.mark.parametrize(("lie", "rule"), WATCH_LIES.items(), ids=lambda it: getattr(it, "__name__", it))
+
+@pytest.mark.parametrize(("lie", "rule"), LIES.items(), ids=lambda it: getattr(it, "__name__", it))
 def test_a_lie_is_called_by_its_name(lie: Callable[[Paper], None], rule: str) -> None:
     with pytest.raises(Violation) as caught:
         lie(Paper())
@@ -25,3 +28,7 @@ def test_the_truth_about_an_orphan_passes() -> None:
     hub = Paper()
     an_honest_put_back(hub)
     assert hub.ledger.agenda.is_ready(("main", "T1"), hub.ledger.head)
+
+
+def test_the_truth_of_digests_passes() -> None:
+    an_honest_digest(Paper())

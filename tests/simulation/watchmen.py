@@ -17,7 +17,7 @@ from synapse.faces.supervisor_rounds import Done, supervise
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-EVERY_S: Final = 15.0
+EVERY_S: Final = 30.0
 CALM_S: Final = 90.0
 """So long after the last fault a supervisor has found all that is left."""
 
