@@ -77,7 +77,6 @@ class Summaries:
     """What digests must say. It looks at the whole ledger."""
 
     def __init__(self, ledger: "Ledger", sometimes: Callable[[str], None]) -> None:
-        self.cursors: dict[tuple[str, str], int] = {}
         self._ledger = ledger
         self._sometimes = sometimes
         self._places: dict[str, list[Span]] = defaultdict(list)

@@ -31,4 +31,6 @@ def test_the_truth_about_an_orphan_passes() -> None:
 
 
 def test_the_truth_of_digests_passes() -> None:
-    an_honest_digest(Paper())
+    hub = Paper()
+    an_honest_digest(hub)
+    assert hub.witness.answers == 4

@@ -85,14 +85,13 @@ class Watchman(Agent):
 
     async def _look_at(self, client: Client, room: str, terms: Terms) -> list[Done] | None:
         lookout, said = self.world.ledger.lookout, list[str]()
-        begun = lookout.begin(room)
+        begun, done = lookout.begin(room), None
         try:
             done = await supervise(client, room, terms, said.append)
-        except BaseException:
-            lookout.break_off(begun)
-            raise
+        finally:
+            if done is None or said:
+                lookout.break_off(begun)
         if said:
-            lookout.break_off(begun)
             return None
         lookout.end(begun)
         return done
