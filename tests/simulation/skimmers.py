@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tests.simulation.part import Part
+from tests.simulation.planners import OWN
 from tests.simulation.terms import Violation
 
 from synapse.client.client import Client
 from synapse.client.digest import digest_text
 from synapse.client.digest_text import BudgetTooSmall
 from synapse.protocol.digest_replies import Digest
+from synapse.protocol.plan_commands import DeclareTask
+from synapse.protocol.plan_replies import TaskInfo
 
 if TYPE_CHECKING:
     from tests.simulation.agents import Process
@@ -30,14 +33,22 @@ class Skimmer(Part):
 
     skimmed: dict[str | None, str]
     _my_place: Callable[..., str | None]
+    _spec: Callable[[str], dict[str, Any]]
 
     def digest_repertoire(self) -> dict[Callable[["Process"], Awaitable[None]], float]:
         """What it does, and how often."""
-        return {self.skim: 3, self.skim_in_line: 2}
+        return {self.skim: 2, self.skim_in_line: 2.5, self.skim_my_work: 1.5}
 
     async def skim(self, process: "Process") -> None:
         """What matters to me, of a room, since the last time or at all."""
         room = self._chance.choice((None, None, "crew", self._my_place(rooms_only=True)))
+        await self._skim(process.client, room)
+
+    async def skim_my_work(self, process: "Process") -> None:
+        """The same with a task that is for me, and that nothing is in the way of."""
+        room = self._chance.choice((None, "crew"))
+        mine = self._spec(self._chance.choice(OWN)) | {"suggested_owner": self.name, "depends_on": ()}
+        await self.keyed(process.client, DeclareTask(room=room, **mine), TaskInfo)
         await self._skim(process.client, room)
 
     async def catch_up(self, client: Client) -> None:
@@ -48,7 +59,7 @@ class Skimmer(Part):
     async def skim_in_line(self, process: "Process") -> None:
         """The same while a claim of mine waits for somebody else."""
         client, task = process.client, self._chance.choice(WAITED_FOR)
-        paths = self._chance.choice(((), ("a",), ("e/f", "f/e")))
+        paths = self._chance.choice((("a",), ("a",), ("e/f", "f/e"), ()))
         tree = "box:/repo" if paths else None
         waiting = asyncio.ensure_future(
             client.claim(task, ttl=6.0, wait=20.0, paths=paths, worktree=tree, terms=self._terms())
