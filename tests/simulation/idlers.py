@@ -32,8 +32,8 @@ class Idler(Part):
         ready = [task.task for task in await client.tasks(ready=True, room=room) if task.task in OWN]
         task = chance.choice(ready or TASKS)
         async with client.lease(task, ttl=15.0, room=room, terms=self._terms()) as lease:
-            for _ in range(chance.choice((1, 2, 3))):
-                ends_s = self.world.loop.now_s + chance.uniform(25.0, 150.0)
+            for _ in range(chance.choice((2, 3, 4))):
+                ends_s = self.world.loop.now_s + chance.uniform(25.0, 110.0)
                 while self.world.loop.now_s < ends_s and not self.world.is_calm and lease.is_live:
                     await asyncio.sleep(2.0)
                 await self._note(client, task, room, lease.epoch)

@@ -338,9 +338,10 @@ class Lookout:
             raise Violation("not so", f"{entry.seq} begins {record}; the lease is {term}", place[1])
         if record["stage"] == "escalated":
             _, high_ms = self._clock.wall_range_ms(max(0, self._clock.now_ms - SLACK_MS))
-            lasting_ms = high_ms - record["since_at_ms"]
+            since_ms, long_ms = record["since_at_ms"], STALLED_MS * TRIES
+            is_long = high_ms - since_ms >= long_ms or self._was_ahead(since_ms, long_ms)
             is_told = old is not None and old.record["done"] and old.record["stage"] == "told"
-            if old is None or not is_told or old.record["mark"] != epoch or lasting_ms < STALLED_MS * TRIES:
+            if old is None or not is_told or old.record["mark"] != epoch or not is_long:
                 raise Violation("not so", f"{entry.seq} calls people, {record} after {old}", place[1], record["who"])
             self._sometimes("a supervisor called people about a stall")
             return old.of

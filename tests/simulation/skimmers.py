@@ -37,7 +37,7 @@ class Skimmer(Part):
 
     def digest_repertoire(self) -> dict[Callable[["Process"], Awaitable[None]], float]:
         """What it does, and how often."""
-        return {self.skim: 2, self.skim_in_line: 2.5, self.skim_my_work: 1.5}
+        return {self.skim: 2, self.skim_in_line: 3.5, self.skim_my_work: 1.5}
 
     async def skim(self, process: "Process") -> None:
         """What matters to me, of a room, since the last time or at all."""
