@@ -135,6 +135,59 @@ async def test_a_note_on_a_task_in_no_plan_ends_a_stall_too_and_the_next_one_is_
         assert (await eva.inbox()).unacked == 1
 
 
+async def test_what_others_write_is_no_progress_of_the_holder_and_a_restart_of_the_hub_repeats_nothing() -> None:
+    async with fleet("ada", "bob") as (hub, (watcher, ada, bob)):
+        await ada.declare_task("T1")
+        await ada.claim("T1", ttl=24 * 3600)
+        await hub.advance(MINUTE)
+        assert [what for what, *_ in await round_of(watcher)] == ["told"]
+        await hub.advance(MINUTE // 4)
+        await bob.note_progress("T1", "what about it?")
+        await hub.restart()
+        await hub.advance(MINUTE - 1_000)
+        assert await round_of(watcher) == []
+        await hub.advance(1_000)
+        assert [what for what, *_ in await round_of(watcher)] == ["escalated"], "it is the same stall, and it goes on"
+
+
+async def test_a_line_that_comes_while_it_looks_is_of_no_stall_yet() -> None:
+    async with fleet("ada") as (hub, (watcher, ada)):
+        await ada.declare_task("T1")
+        lease = await ada.claim("T1", ttl=3600)
+        await hub.advance(MINUTE)
+        ask = watcher.progress
+
+        async def progress(*words: object, **more: object) -> object:
+            await ada.note_progress("T1", "half of it", epoch=lease.epoch)
+            return await ask(*words, **more)  # type: ignore[arg-type]  # passed on as they are
+
+        watcher.progress = progress  # type: ignore[method-assign,assignment]  # in place of the method
+        assert await round_of(watcher) == []
+        watcher.progress = ask  # type: ignore[method-assign]  # as it was
+        await hub.advance(MINUTE)
+        assert [what for what, *_ in await round_of(watcher)] == ["told"]
+
+
+async def test_a_wall_clock_that_is_set_back_hides_nothing() -> None:
+    async with fleet("ada", "bob") as (hub, (watcher, ada, bob)):
+        await ada.declare_task("T1")
+        await ada.declare_task("T2")
+        lease = await bob.claim("T2", ttl=24 * 3600)
+        await ada.update_task("T1", "in_progress")
+        await hub.advance(MINUTE)
+        assert sorted(what for what, *_ in await round_of(watcher)) == ["put_back", "told"]
+        hub.clock.jump(-5 * 3600_000)
+        await bob.note_progress("T2", "half of it", epoch=lease.epoch)
+        await ada.update_task("T1", "in_progress")
+        await hub.advance(MINUTE)
+        assert sorted(what for what, *_ in await round_of(watcher)) == ["put_back", "told"]
+        assert await round_of(watcher) == []
+        await ada.update_task("T1", "in_progress")
+        hub.clock.jump(-5 * 3600_000)
+        done = [(what, task) for what, task, _ in await round_of(watcher)]
+        assert ("escalated", "T1") in done, "what has no age that can be told counts as old; it is the third time"
+
+
 async def test_what_waits_for_somebody_else_is_not_stalled() -> None:
     async with fleet("ada") as (hub, (watcher, ada)):
         await ada.declare_task("review")
@@ -405,7 +458,7 @@ def boards(draw: st.DrawFn) -> Board:
                     idle_ms=idle_ms,
                 )
             )
-    return Board(me="supervisor", now_ms=NOW, tasks=tasks, leases=leases, kept={})
+    return Board(me="supervisor", seq=1, now_ms=NOW, tasks=tasks, leases=leases, lines={}, kept={})
 
 
 def after(board: Board, version: int) -> tuple[Board, list[str]]:

@@ -267,6 +267,38 @@ async def test_all_of_a_digest_is_of_one_seq() -> None:
 
 
 @pytest.mark.bad_input("BI-52")
+async def test_what_is_said_in_a_private_channel_is_counted_for_who_reads_it_alone() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        began = (await digest(bob)).cursor
+        await ada.ask(commands.CreateChannel(channel="main:den", private=True), replies.Place)
+        await ada.ask(commands.SendMessage(body=msgspec.Raw(b'"x"'), channel="main:den"), replies.Sent)
+        assert "messages" not in counts(await digest(bob, since=began), since=True)
+        await ada.ask(InviteMember(agent="bob", place="main:den"), Membership)
+        await bob.ask(commands.JoinChannel(channel="main:den"), replies.Place)
+        assert "messages" not in counts(await digest(bob, since=began), since=True)
+        await ada.ask(commands.SendMessage(body=msgspec.Raw(b'"y"'), channel="main:den"), replies.Sent)
+        assert counts(await digest(bob, since=began), since=True)["messages"] == {"den": 1}
+
+
+async def test_who_holds_or_waits_in_a_private_room_is_not_named_to_others() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, carol = await voice(hub), await voice(hub, "bob"), await voice(hub, "carol")
+        await ada.ask(commands.CreateRoom(room="den", private=True), replies.Place)
+        await ada.ask(InviteMember(agent="carol", place="den"), Membership)
+        await carol.ask(commands.JoinRoom(room="den"), replies.Place)
+        asked = commands.ClaimLease(task="plot", room="den", paths=("a",), worktree="w")
+        await ada.ask(asked, replies.Lease)
+        await carol.say(msgspec.structs.replace(asked, task="scheme", wait_ms=60_000))
+        await bob.say(commands.ClaimLease(task="T1", paths=("a",), worktree="w", wait_ms=60_000))
+        await hub.advance(1_000)
+        [block] = (await digest(bob)).blocked
+        private = ("private", "private", "private")
+        assert [(need.task, need.room, need.owner) for need in block.needs] == [private, private]
+        [block] = (await digest(carol)).blocked
+        assert [(need.task, need.room, need.owner) for need in block.needs] == [("plot", "den", "ada")]
+
+
 async def test_a_stranger_to_the_room_and_an_operator_are_refused() -> None:
     async with MemoryHub() as hub:
         ada = await voice(hub)

@@ -5,6 +5,8 @@ from tests.planted.fault import Fault
 ASKING, LANES = "core/asking.py", "core/lanes.py"
 RETENTION = "core/retention.py"
 INBOXES, REFUSALS = "core/inboxes.py", "core/refusals.py"
+DIGEST, COUNTING = "core/digest.py", "hub/digest.py"
+DECIDES, ACTS = "faces/supervisor.py", "faces/supervisor_rounds.py"
 _TESTS = ("tests/simulation/test_simulation.py",)
 
 SIMULATED_FAULTS = [
@@ -120,6 +122,69 @@ SIMULATED_FAULTS = [
         "core/topics.py",
         "for room in rooms if may_see(room, by))]",
         "for room in rooms)]",
+        _TESTS,
+    ),
+    Fault(
+        "a digest counts what is said in a private channel",
+        DIGEST,
+        "in state.rooms.in_room[room.id].items() if may_see_channel(state, it, by)]",
+        "in state.rooms.in_room[room.id].items()]",
+        _TESTS,
+    ),
+    Fault(
+        "a digest names who holds a path in secret",
+        DIGEST,
+        'yield _need(state, masked(state, found.ask, by), "held", found, by)',
+        'yield _need(state, found.ask, "held", found, by)',
+        _TESTS,
+    ),
+    Fault(
+        "a digest does not mark what came since the last one",
+        COUNTING,
+        "is_new=query.after is not None and entry.seq > query.after)",
+        "is_new=query.after is not None and entry.seq > query.head)",
+        _TESTS,
+    ),
+    Fault(
+        "a digest counts from one event too late",
+        COUNTING,
+        "pages.page(tuple(keys), after, query.head, ROWS_COUNTED_MAX)",
+        "pages.page(tuple(keys), after + 1, query.head, ROWS_COUNTED_MAX)",
+        _TESTS,
+    ),
+    Fault(
+        "a digest is as of one event later than it says",
+        COUNTING,
+        "        cursor=cursor_of(query.journal_id, query.head),",
+        "        cursor=cursor_of(query.journal_id, query.head + 1),",
+        _TESTS,
+    ),
+    Fault(
+        "a supervisor knows a stall by the time at which the hub began to count",
+        DECIDES,
+        "    if kept.record.signs != new.signs or kept.record.line < new.line:",
+        "    if since_at_ms > kept.record.since_at_ms + 5_000:",
+        _TESTS,
+    ),
+    Fault(
+        "a supervisor does not find an orphan while the clock is behind",
+        DECIDES,
+        "kept.record.mark == task.moved_at_ms:\n        return None\n    tries",
+        "kept.record.mark >= task.moved_at_ms:\n        return None\n    tries",
+        _TESTS,
+    ),
+    Fault(
+        "a supervisor remembers what it was about to say as said",
+        ACTS,
+        "    done = await _act(client, room, record)\n",
+        "    done: list[Done] = []\n",
+        _TESTS,
+    ),
+    Fault(
+        "a supervisor forgets no lease that ended",
+        DECIDES,
+        "        if record.cause == STALLED and record.mark not in live:",
+        "        if record.cause == STALLED and record.mark in live and not record.done:",
         _TESTS,
     ),
     Fault(

@@ -521,8 +521,9 @@ class Agenda:
             raise Violation("altered", f"{agent} reads {line}; the journal has {entry}", agent)
 
     def _require_ledger(self, agent: str, place: Place, body: Json, reply: Json) -> None:
+        lines = [seq for seq in self._lines[place] if body.get("agent") in (None, self.events[seq].actor)]
         told = [line["seq"] for line in reversed(reply["lines"])]
-        self.pages.require_true(agent, stream_of(place[0]), self._lines[place], told, of=(body, reply))
+        self.pages.require_true(agent, stream_of(place[0]), lines, told, of=(body, reply))
         for line in reply["lines"]:
             self._require_line(agent, line)
 

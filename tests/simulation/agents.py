@@ -10,15 +10,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from tests.simulation.confidants import Confidant
 from tests.simulation.correspondents import Correspondent, ReceiptFollower, going_on, is_past_its_date
+from tests.simulation.idlers import Idler
 from tests.simulation.network import Learns, Link
 from tests.simulation.people import Asker
 from tests.simulation.planners import SHARED, Planner
+from tests.simulation.repeaters import CHANNELS, Repeat, Repeater
 from tests.simulation.sharing import Sharer
+from tests.simulation.skimmers import Skimmer
 from tests.simulation.terms import Violation
 from tests.simulation.traders import Trader
 from tests.simulation.workers import Worker
@@ -27,9 +30,8 @@ from synapse.client.calls import OutcomeUnknown, RequestTimeout
 from synapse.client.client import Card, Client, HeldLease, Terms, Wiring
 from synapse.errors import Disconnected, HubUnreachable, LeaseLost, Rejected
 from synapse.protocol import replies
-from synapse.protocol.commands import Command, SendMessage
+from synapse.protocol.commands import SendMessage
 from synapse.protocol.notices import Message
-from synapse.protocol.replies import Reply
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -50,7 +52,6 @@ SCOPES: Final[tuple[tuple[str, ...], ...]] = (
     ("e/f", "f/e"),
     ("f",),
 )
-CHANNELS: Final = ("main:general", "main:build", "main:review", "crew:general")
 REFUSALS: Final = frozenset(
     {
         "lease_held",
@@ -84,14 +85,6 @@ class Crash(Exception):
 
 
 @dataclass(slots=True)
-class Repeat:
-    """A request whose outcome is unknown, and how to ask again under its key."""
-
-    key: str
-    again: Callable[[Client, str], Awaitable[object]]
-
-
-@dataclass(slots=True)
 class Memory:
     """What outlives a run: sequence of marks, position in the feed and the seqs it has seen, epochs, open questions."""
 
@@ -118,7 +111,7 @@ class Process:
         self.client = Client(
             name=None if operator else agent.name,
             secret=None if operator else agent.secret,
-            card=Card(client="simulated"),
+            card=agent.card,
             room="main",
             home="/nowhere/synapse",
             operator=operator,
@@ -144,7 +137,7 @@ class Process:
             link.cut(Learns(self._chance.uniform(5.0, 60.0) if late else self._chance.uniform(0.0, 0.2), 0.0))
 
 
-class Agent(Sharer, Planner, Asker, Worker, Correspondent, Confidant, Trader):
+class Agent(Sharer, Planner, Asker, Worker, Correspondent, Confidant, Trader, Skimmer, Idler, Repeater):
     """One identity over all its runs. number: also decides what it is like."""
 
     def __init__(self, world: "World", number: int) -> None:
@@ -152,10 +145,12 @@ class Agent(Sharer, Planner, Asker, Worker, Correspondent, Confidant, Trader):
         self.secret = f"{self.name}-secret".ljust(40, ".")
         self.number = number
         self.memory = Memory()
+        self.card = Card(client="simulated")
         self.priority = {1: "high", 2: "low"}.get(number % 10, "normal")
         self.world = world
         self.runs = 0
         self.sent: list[str] = []
+        self.skimmed: dict[str | None, str] = {}
         self.receipts = ReceiptFollower(world, self.name) if number % 4 == 1 else None
         self.is_settled = False
         self._chance = Random(f"{world.seed}/{self.name}")
@@ -186,6 +181,7 @@ class Agent(Sharer, Planner, Asker, Worker, Correspondent, Confidant, Trader):
             self.crash: 0.8,
         }
         actions |= self.plan_repertoire() | self.question_repertoire() | self.work_repertoire()
+        actions |= self.digest_repertoire() | self.idle_repertoire()
         return actions | self.mail_repertoire() | self.secret_repertoire() | self.trade_repertoire()
 
     def twin(self) -> Process:
@@ -230,6 +226,7 @@ class Agent(Sharer, Planner, Asker, Worker, Correspondent, Confidant, Trader):
 
     async def _run(self, process: Process) -> None:
         async with process.client as client, asyncio.TaskGroup() as group:
+            await self.attempt(self.catch_up(client))
             helpers = [group.create_task(self._work_inbox(process), name="inbox")]
             if self._follows:
                 helpers.append(group.create_task(going_on(lambda: self._listen(client), self.memory), name="listen"))
@@ -379,19 +376,6 @@ class Agent(Sharer, Planner, Asker, Worker, Correspondent, Confidant, Trader):
         text = self._text()
         command = SendMessage(body=msgspec.Raw(msgspec.json.encode(text)), **where)  # type: ignore[arg-type]  # by name
         await self.keyed(client, command, replies.Sent)
-
-    async def keyed(self, client: Client, command: Command, kind: type[Reply]) -> Any:
-        """Ask under a key of our own, which is remembered when the outcome stays unknown."""
-        key = f"{self._chance.getrandbits(64):016x}"
-
-        def again(other: Client, same: str) -> Awaitable[object]:
-            return other.request(command, kind, idem_key=same)
-
-        try:
-            return await again(client, key)
-        except OutcomeUnknown:
-            self.memory.unknown.append(Repeat(key, again))
-            raise
 
     async def post(self, process: Process) -> None:
         """Say something in a channel."""
@@ -566,44 +550,6 @@ class Agent(Sharer, Planner, Asker, Worker, Correspondent, Confidant, Trader):
         if not waiting.cancelled():
             lease = waiting.result()
             await client.release(task, epoch=lease.epoch)
-
-    # Keys.
-
-    async def ask_again(self, process: Process) -> None:
-        """Find out what became of a request, by asking it again under its key."""
-        if self.memory.unknown:
-            await self._ask_again(process.client)
-
-    async def _ask_again(self, client: Client) -> None:
-        repeat = self.memory.unknown[0]
-        try:
-            await repeat.again(client, repeat.key)
-        except Rejected as refusal:
-            if refusal.code != "read_only":
-                self.memory.unknown.remove(repeat)  # it was not done, and will not be
-            if (self.name, repeat.key) in self.world.ledger.keys:
-                raise Violation("refused but applied", f"key {repeat.key} of {self.name}", self.name) from refusal
-            raise
-        self.memory.unknown.remove(repeat)
-        self.world.sometimes("an unknown outcome became known by its key")
-
-    async def ask_twice(self, process: Process) -> None:
-        """The same key over two connections of the same agent at once: one effect, one answer."""
-        twin = self.twin()
-        key, text, channel = f"{self._chance.getrandbits(64):016x}", self._text(), self._chance.choice(CHANNELS)
-        async with twin.client as other:
-            both = await asyncio.gather(
-                process.client.send(text, channel=channel, idem_key=key),
-                other.send(text, channel=channel, idem_key=key),
-                return_exceptions=True,
-            )
-        answers = {reply.id for reply in both if isinstance(reply, replies.Sent)}
-        if len(answers) > 1:
-            raise Violation("answered differently", f"{self.name} got {answers} for one key", self.name)
-        self.world.sometimes("two connections used one key at once")
-        for problem in both:
-            if isinstance(problem, BaseException):
-                raise problem
 
     async def crash(self, process: Process) -> None:
         """Die in the middle of it."""

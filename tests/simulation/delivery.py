@@ -173,6 +173,9 @@ class Mailroom:
     def leave(self, name: str, message: int, seq: int) -> None:
         """The hub took a message of its own back."""
         found = self.inboxes[name].pop(message, None)
+        if found is not None:
+            past = self._fates[name, message]
+            past.become(seq, replace(past.then[-1], state="taken back"))
         if found is not None and found.is_dead:
             self._bury(seq, name, message, found, is_dead=False)
 
@@ -441,7 +444,7 @@ class Mailroom:
             case "dead.drop":
                 self._require_dropped(agent, body, reply)
             case "role.join" | "role.leave":
-                members = self._members_at(f"{ROLE}{body['role']}", _position(reply))
+                members = self.members_at(f"{ROLE}{body['role']}", _position(reply))
                 if (agent in members) != (kind == "role.join"):
                     raise Violation("lost", f"{kind} of {agent} is answered {reply}; members are {members}", agent)
             case _:
@@ -476,12 +479,12 @@ class Mailroom:
             if fate is None or fate.state != body["state"] or sender != agent:
                 raise Violation("wrong receipt", f"{agent} is told {body} at {seq}; it is {fate}", agent)
 
-    def _members_at(self, name: str, seq: int) -> frozenset[str]:
+    def members_at(self, name: str, seq: int) -> frozenset[str]:
         found: frozenset[str] = self._pasts[name].upto(seq) or frozenset()
         return found
 
     def _dead_at(self, agent: str, seq: int, *, sent: bool) -> set[tuple[int, str]]:
-        names = [agent] if sent else [agent, *(role for role in self._pasts if agent in self._members_at(role, seq))]
+        names = [agent] if sent else [agent, *(role for role in self._pasts if agent in self.members_at(role, seq))]
         lists = self._dead_of if sent else self._dead
         return {item for name in names if name in lists for item in lists[name].upto(seq) or ()}
 

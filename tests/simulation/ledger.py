@@ -15,6 +15,8 @@ from tests.simulation.agenda import Agenda, Json, PlanEvent
 from tests.simulation.delivery import Mailroom
 from tests.simulation.desk import Desk
 from tests.simulation.keeping import Archive
+from tests.simulation.lookout import NAME as SUPERVISOR
+from tests.simulation.lookout import Lookout
 from tests.simulation.market import Market
 from tests.simulation.pages import Pages
 from tests.simulation.parcels import Parcels
@@ -22,6 +24,7 @@ from tests.simulation.passages import LaneEvent, Passages
 from tests.simulation.privacy import Privacy
 from tests.simulation.records import Records, SessionEvent
 from tests.simulation.shelf import Shelf, ValueEvent
+from tests.simulation.summaries import Summaries
 from tests.simulation.terms import Term, Terms, Violation
 
 from synapse.core.delivery_events import DeliveryEvent
@@ -105,6 +108,8 @@ class Ledger:
         self.agenda.pages = self.records.pages = self.lanes.pages = Pages(self.archive.floor, sometimes)
         self.mail.floor = self.archive.floor
         self.parcels = Parcels(self.privacy, self.names, self.privacy.channels, sometimes)
+        self.summaries = Summaries(self, sometimes)
+        self.lookout = Lookout(self, sometimes)
         self._told: list[str] = []
         self.keys: dict[tuple[str, str], Key] = {}
         self.marks: dict[str, int] = {}
@@ -124,6 +129,8 @@ class Ledger:
             entry = Recorded(row.seq, row.at_ms, row.actor, from_row(row.type, row.body))
             self._told = []
             self._enter(entry, decided_ms)
+            self.summaries.enter(entry)
+            self.lookout.enter(entry, decided_ms)
             self.archive.enter(entry, self._told)
             found.append(entry)
         self.agenda.end_transaction(self.head)
@@ -201,6 +208,10 @@ class Ledger:
             self.mail.arrive(entry.seq, delivery.name, entry)
 
     def _post(self, entry: Recorded, event: MessagePosted | MessageSent) -> None:
+        if entry.actor == SUPERVISOR and bytes(event.body).startswith(b"{"):
+            self.lookout.say(entry, event)
+            self.messages[entry.seq] = entry
+            return
         mark = mark_of(bytes(event.body))
         if self.asked.marks.get(mark) != entry.actor:
             raise Violation("unasked", f"{entry.actor} never sent {mark!r}, at {entry.seq}", entry.actor)
@@ -222,6 +233,7 @@ class Ledger:
         self.records.restart()
         self.mail.restart()
         self.market.restart()
+        self.lookout.restart()
 
     def plan_compaction(self, upto: int, until_ms: int, keep: Mapping[str, int]) -> None:
         """A compaction of all up to the head is planned."""

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from tests.simulation.lookout import INBOX_MAX, STALLED_MS
+
 from synapse.protocol.limits import Limits
 
 LIMITS: Final = Limits(
@@ -10,7 +12,8 @@ LIMITS: Final = Limits(
     lends_max=5,
     parked_ms_max=120_000,
     page_items_max=100,
-    inbox_unacked_max=40,
+    inbox_unacked_max=INBOX_MAX,
+    stalled_ms=STALLED_MS,
     chunk_bytes_max=1_024,
     file_bytes_max=6_000,
     file_ttl_ms=150_000,

@@ -15,7 +15,7 @@ from tests.simulation.sharing import Follower
 from tests.simulation.terms import Violation
 from tests.simulation.workers import WORKED_ON
 
-from synapse.client.client import Client, Terms
+from synapse.client.client import Card, Client, Terms
 from synapse.protocol.notices import LeaseChanged
 
 if TYPE_CHECKING:
@@ -163,6 +163,7 @@ class Person(Agent):
     def __init__(self, world: "World", number: int) -> None:
         super().__init__(world, number)
         self.name = f"person{number:02d}"
+        self.card = Card(client="simulated", kind="human")
         self.secret = f"{self.name}-secret".ljust(40, ".")
         self._chance = Random(f"{world.seed}/{self.name}")
 
@@ -171,6 +172,11 @@ class Person(Agent):
             await asyncio.sleep(1.0)
         person = Process(self.world, self, Random(self._chance.getrandbits(64)), token=TOKEN)
         async with person.client as client, asyncio.TaskGroup() as group:
+            await self.attempt(self._come_in(client))
             reading = group.create_task(self._work_inbox(person))
             await Answerer(self, self._chance).answer_all(client)
             reading.cancel()
+
+    async def _come_in(self, client: Client) -> None:
+        """Whoever is a member of a room is called when something in it does not go on."""
+        await client.join("main")

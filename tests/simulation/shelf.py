@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
 import msgspec
+from tests.simulation.lookout import mark_of_put
 from tests.simulation.terms import LATE_MS_MAX, Violation
 from tests.simulation.virtual_time import Clock
 
@@ -89,7 +90,7 @@ class Shelf:
         room, key = body.get("room") or HOME, body.get("key", "")
         match kind:
             case "value.put":
-                self._puts[body["value"]["mark"]] = agent, body
+                self._puts[mark_of_put(room, key, body["value"], body.get("if_version"))] = agent, body
             case "value.delete":
                 self._asked.add((kind, agent, room, key, body.get("if_version")))
             case "value.transfer":
@@ -161,11 +162,12 @@ class Shelf:
         place, value = (event.room_name, event.key), msgspec.json.decode(event.value)
         old = self._now(place, at_ms)
         have = 0 if old is None else old.number
-        asker, body = self._puts.get(value["mark"], ("", {}))
+        mark = mark_of_put(*place, value, event.replaces)
+        asker, body = self._puts.get(mark, ("", {}))
         if asker != actor or (body.get("room") or HOME, body["key"], body["value"]) != (*place, value):
             raise Violation("unasked", f"{actor} never asked for what {seq} puts at {place}: {value}", actor)
-        if value["mark"] in self._marks:
-            raise Violation("applied twice", f"{value['mark']} at {self._marks[value['mark']]} and {seq}", actor)
+        if mark in self._marks:
+            raise Violation("applied twice", f"{mark} at {self._marks[mark]} and {seq}", actor)
         if (event.replaces or 0) != have or body.get("if_version") not in (None, have):
             raise Violation(
                 "lost update",
@@ -184,7 +186,7 @@ class Shelf:
             self._sometimes("a value was put over one whose time had passed")
         created_at_ms = at_ms if old is None else old.created_at_ms
         owners = () if old is None else old.owners
-        self._marks[value["mark"]] = seq
+        self._marks[mark] = seq
         self._become(seq, place, Version(seq, value, owner, actor, at_ms, created_at_ms, expires_at_ms, owners))
 
     def _expire(self, entry: Recorded, event: ValueExpired) -> None:
@@ -259,7 +261,8 @@ class Shelf:
 
     def _require_put(self, agent: str, body: Json, place: Place, reply: Json) -> None:
         there = self._at(place, reply["version"])
-        if there is None or there.number != reply["version"] or self._marks.get(body["value"]["mark"]) != there.number:
+        mark = mark_of_put(*place, body["value"], body.get("if_version"))
+        if there is None or there.number != reply["version"] or self._marks.get(mark) != there.number:
             raise Violation("lost", f"{agent} put {reply}; the journal has {there} there", agent)
         if there.by != agent or not _is_told(there, place[1], reply, is_full=False):
             raise Violation("altered", f"{agent} is told that it put {reply}; there is {there}", agent)

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from tests.simulation.agenda import HOME
 from tests.simulation.ledger import Asked, Key, Ledger, Sometimes, mark_in
+from tests.simulation.lookout import NAME as SUPERVISOR
 from tests.simulation.market import KINDS
 from tests.simulation.network import Link
 from tests.simulation.privacy import SIGN
@@ -83,6 +84,8 @@ class Witness:
     def _register(self, link: Link, kind: str, agent: str, body: Json) -> None:
         asked: Asked = self._ledger.asked
         match kind:
+            case "message.send" if agent == SUPERVISOR and isinstance(body["body"], dict):
+                self._ledger.lookout.ask(agent, body)
             case "message.send":
                 asked.marks[mark_in(body["body"])] = agent
                 self._ledger.market.ask(kind, agent, body)
@@ -247,6 +250,8 @@ class Witness:
                     self._same_answer(question, done)
             case kind if kind.startswith(PLAN):
                 self._same_answer_of_plan(question, seq, reply)
+            case "digest.read":
+                self._ledger.summaries.require_true(question.agent, question.body, question.floor, reply)
             case "feed.subscribe":
                 self._ledger.archive.require_whole(question.agent, question.type, question.body, seq)
                 body, seq = question.body, int(reply["from_cursor"].partition(":")[2])

@@ -29,6 +29,7 @@ from tests.simulation.shelf import Shelf
 from tests.simulation.story import Step, told
 from tests.simulation.terms import RANKS, Bounds, Terms, Violation
 from tests.simulation.virtual_time import Clock, VirtualLoop
+from tests.simulation.watchmen import Watchman
 from tests.simulation.witness import Json, Witness
 
 CALM_S_MAX: Final = 500.0
@@ -72,6 +73,7 @@ class World:
         self.clock = Clock(self.loop)
         self.crowd = [born(self, number) for number in range(agents)]
         self.others: list[Agent] = [Operator(self, 0), Person(self, 0), *(Watcher(self, number) for number in range(2))]
+        self.others += [Watchman(self, number) for number in range(2)]
         self.hub = SimulatedHub(
             self.loop, self.clock, Random(f"{seed}/hub"), self._observers, self.sometimes, self._trace
         )
@@ -96,6 +98,7 @@ class World:
             lends_max=LIMITS.lends_max,
             lend_ms=LIMITS.lend_ms,
         )
+        self.ledger.lookout.people = frozenset(it.name for it in self.others if it.card.kind == "human")
         self.witness = Witness(self.ledger, self.clock, self.sometimes, self._note)
         return self.ledger, self.witness
 

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 
 from synapse.core.by import By
+from synapse.core.events import Ask
 from synapse.core.inboxes import ALL, Entry
 from synapse.core.lease_answers import is_stalled
 from synapse.core.leases import NO_LEASES, NOTHING_YET, RANK, Lease, Place
 from synapse.core.lifecycle import ENDS
 from synapse.core.plan import RoomPlan, Task
-from synapse.core.rooms import Room, may_see
+from synapse.core.refusals import masked
+from synapse.core.rooms import Room, floor_of_channel, knows_agent, may_see, may_see_channel
 from synapse.protocol.digest_replies import DigestAsk, DigestBlock, DigestCounts, DigestNeed, DigestOwn
 from synapse.protocol.terms import HUMAN
 
@@ -131,19 +133,18 @@ def _in_the_way(state: "State", place: Place, by: By) -> Iterator[DigestNeed]:
     ask = place.ask
     for found in state.leases.leases_against(ask, NOTHING_YET):
         if isinstance(found, Lease):
-            yield _need(state, found.ask.task, found.ask.room_name, "held", found, by)
+            yield _need(state, masked(state, found.ask, by), "held", found, by)
     for other in state.leases.places_against(ask, place.rank, place.seq, NOTHING_YET):
-        yield DigestNeed(task=other.ask.task, room=other.ask.room_name, status="ahead", owner=other.ask.owner)
+        known = masked(state, other.ask, by)
+        yield DigestNeed(task=known.task, room=known.room_name, status="ahead", owner=known.owner)
 
 
-def _need(state: "State", task: str, room: str, status: str, lease: Lease | None, by: By) -> DigestNeed:
-    if lease is None:
-        return DigestNeed(task=task, room=room, status=status)
+def _need(state: "State", known: Ask, status: str, lease: Lease, by: By) -> DigestNeed:
     return DigestNeed(
-        task=task,
-        room=room,
+        task=known.task,
+        room=known.room_name,
         status=status,
-        owner=lease.ask.owner,
+        owner=known.owner,
         epoch=lease.epoch,
         remaining_ms=state.soft.leasing.remaining_ms(lease, by.lease_ms),
     )
@@ -155,7 +156,8 @@ def _stuck(state: "State", tasks: Sequence[tuple[int, Task]], by: By) -> Iterato
         needs: list[DigestNeed] = []
         for other, status in islice(plan.missing(task), NEEDS_SHOWN):
             leases = list(state.leases.of_task.get((room_id, other), NO_LEASES).values())
-            needs.append(_need(state, other, room.name, status, leases[0] if leases else None, by))
+            free = DigestNeed(task=other, room=room.name, status=status)
+            needs.append(_need(state, leases[0].ask, status, leases[0], by) if leases else free)
         yield DigestBlock(
             kind="task",
             task=task.id,
@@ -251,11 +253,13 @@ def _counts(state: "State", room: Room, plan: RoomPlan, entries: Iterable[Entry]
     )
 
 
-def came_after(state: "State", since: int, me: int) -> list[str]:
-    """The agents that are new since a seq."""
-    return [agent.name for agent in state.agents.by_id.values() if agent.id > since and agent.id != me]
+def came_after(state: "State", since: int, by: By) -> list[str]:
+    """The agents that are new since a seq, as far as who asks may know of them."""
+    new = (agent for agent in state.agents.by_id.values() if agent.id > since and agent.id != by.agent)
+    return [agent.name for agent in new if knows_agent(state, agent.id, by)]
 
 
-def channel_keys(state: "State", room: Room) -> dict[str, str]:
-    """The index keys of a room's channels, with their names."""
-    return {f"ch/{channel.id}": name for name, channel in state.rooms.in_room[room.id].items()}
+def channel_keys(state: "State", room: Room, by: By) -> dict[str, tuple[str, int]]:
+    """The index keys of a room's channels that who asks may see: their names, and behind which seq it reads there."""
+    channels = [(name, it) for name, it in state.rooms.in_room[room.id].items() if may_see_channel(state, it, by)]
+    return {f"ch/{it.id}": (name, floor_of_channel(state, it, by.agent)) for name, it in channels}

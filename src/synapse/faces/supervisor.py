@@ -13,7 +13,7 @@ the same again, under the same idempotency keys, so a crash in between neither l
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
@@ -37,7 +37,6 @@ STEPS_MAX: Final = 20
 """What is done in one round of a room; the rest waits for the next one."""
 TAKEN_OVER_MS: Final = 5 * 60_000
 """What another supervisor began to say and did not end in this time is said by whoever finds it."""
-_SLACK_MS: Final = 5_000
 SUBJECT_CHARS: Final = 240
 
 
@@ -53,7 +52,8 @@ class Terms:
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """What was told of a cause, as it is kept. mark: the epoch, or when the task moved. since_at_ms: of the cause.
     done: all of it was said. by, at_ms: who began to say it, when. tries: how often the task was put back. who: holds
-    the lease, or can move the task on. note: of the lease."""
+    the lease, or can move the task on. signs, line: of life of the lease, as of then; the seq of the last line that its
+    holder wrote."""
 
     cause: str
     task: str
@@ -65,7 +65,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     at_ms: int
     tries: int = 1
     who: str | None = None
-    note: str | None = None
+    signs: str | None = None
+    line: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -78,16 +79,17 @@ class Kept:
 
 @dataclass(slots=True, frozen=True)
 class Board:
-    """A room as it was told. tasks: those in progress or blocked, and those of stalled leases. kept: by key; read
-    before the rest, so that what was told meanwhile is not told again. noted_at_ms: the last line in the ledger of what
-    a stalled lease is of and no plan has."""
+    """A room as it was told. seq, now_ms: before leases and tasks were read. tasks: those in progress or blocked, and
+    those of stalled leases. lines: of these by epoch, the seq of the last line that the holder wrote. kept: by key;
+    read before the rest, so that what was told meanwhile is not told again."""
 
     me: str
+    seq: int
     now_ms: int
     tasks: Mapping[str, TaskInfo]
     leases: Sequence[Lease]
+    lines: Mapping[int, int]
     kept: Mapping[str, Kept]
-    noted_at_ms: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True, frozen=True)
@@ -115,7 +117,7 @@ def _steps(board: Board, terms: Terms) -> Iterator[Step | None]:
         yield _stalled(board, terms, lease)
     for name in sorted(board.tasks):
         task = board.tasks[name]
-        if task.status == "in_progress" and not task.holders and board.now_ms - task.moved_at_ms >= terms.orphaned_ms:
+        if task.status == "in_progress" and not task.holders and _age_ms(board, task.moved_at_ms) >= terms.orphaned_ms:
             yield _orphaned(board, terms, task)
         if task.status == "blocked" and task.depends_on and not task.unmet:
             yield _unblocked(board, task)
@@ -132,6 +134,11 @@ def _steps(board: Board, terms: Terms) -> Iterator[Step | None]:
                 yield Step(key, kept.version, None)
 
 
+def _age_ms(board: Board, at_ms: int) -> int:
+    """How old something is, by a wall clock that may have been set back since: then it counts as old, too."""
+    return abs(board.now_ms - at_ms)
+
+
 def may_stall(lease: Lease, task: TaskInfo | None) -> bool:
     """False for what waits for somebody else, and for what is in no plan and no work with progress: what lives and ends
     with a process, locks, units that were taken."""
@@ -142,7 +149,7 @@ def may_stall(lease: Lease, task: TaskInfo | None) -> bool:
 def _stalled(board: Board, terms: Terms, lease: Lease) -> Step | None:
     task = board.tasks.get(lease.task)
     idle_ms = 0 if lease.idle_ms is UNSET else lease.idle_ms
-    if idle_ms < terms.stalled_ms or not may_stall(lease, task):
+    if idle_ms < terms.stalled_ms or not may_stall(lease, task) or board.lines.get(lease.epoch, 0) > board.seq:
         return None
     since_at_ms = board.now_ms - idle_ms
     key = key_of(STALLED, f"{lease.task}#{lease.epoch}")
@@ -157,36 +164,32 @@ def _stalled(board: Board, terms: Terms, lease: Lease) -> Step | None:
         by=board.me,
         at_ms=board.now_ms,
         who=lease.owner,
-        note=lease.note,
+        signs=_signs_of(lease, task),
+        line=board.lines.get(lease.epoch, 0),
     )
     if kept is None:
         return Step(key, 0, new)
-    if _has_moved(board, lease, kept.record, since_at_ms):
+    if kept.record.signs != new.signs or kept.record.line < new.line:  # a line may be dropped, and then is no news
         return Step(key, kept.version, new)
     if not kept.record.done:
         return _again(board, key, kept)
-    if kept.record.stage == TOLD and board.now_ms - kept.record.since_at_ms >= terms.stalled_ms * terms.tries:
+    if kept.record.stage == TOLD and _age_ms(board, kept.record.since_at_ms) >= terms.stalled_ms * terms.tries:
         return Step(key, kept.version, _next_stage(board, kept.record))
     return None
 
 
-def _has_moved(board: Board, lease: Lease, record: Record, since_at_ms: int) -> bool:
-    """True when the holder did something after that stall began: a restart of the hub also begins to count anew, so the
-    hub's count is believed only where something is seen of it."""
-    task = board.tasks.get(lease.task)
-    seen_at_ms = [lease.granted_at_ms, board.noted_at_ms.get(lease.task, 0)]
-    if lease.checkpoint:
-        seen_at_ms.append(lease.checkpoint.at_ms)
-    if task is not None:
-        seen_at_ms += [task.moved_at_ms, task.progress_at_ms or 0]
-    is_seen = max(seen_at_ms) > record.since_at_ms + _SLACK_MS or lease.note != record.note
-    return is_seen and since_at_ms > record.since_at_ms + _SLACK_MS
+def _signs_of(lease: Lease, task: TaskInfo | None) -> str:
+    """What a holder has shown, besides lines; as long as it is the same, it is the same stall. A time would not do:
+    each start of the hub counts anew, a wall clock may be set, and others write about the task too."""
+    kept_at_ms = lease.checkpoint.at_ms if lease.checkpoint else None
+    moved_at_ms = None if task is None else task.moved_at_ms
+    return sha256(repr((lease.note, kept_at_ms, moved_at_ms)).encode()).hexdigest()[:24]
 
 
 def _orphaned(board: Board, terms: Terms, task: TaskInfo) -> Step | None:
     key = key_of(ORPHANED, task.task)
     kept = board.kept.get(key)
-    if kept is not None and kept.record.mark >= task.moved_at_ms:
+    if kept is not None and kept.record.mark == task.moved_at_ms:
         return None
     tries = 1 if kept is None else min(kept.record.tries + 1, terms.tries + 1)
     record = Record(
@@ -229,7 +232,7 @@ def _next_stage(board: Board, record: Record) -> Record:
 
 def _again(board: Board, key: str, kept: Kept) -> Step | None:
     """What I began, or another did long ago. It keeps its time, and so all its words."""
-    if kept.record.by == board.me or board.now_ms - kept.record.at_ms >= TAKEN_OVER_MS:
+    if kept.record.by == board.me or _age_ms(board, kept.record.at_ms) >= TAKEN_OVER_MS:
         return Step(key, kept.version, kept.record)
     return None
 

@@ -55,23 +55,30 @@ async def look(client: Client, room: str, terms: Terms) -> Board:
                 kept[value.key] = Kept(msgspec.json.decode(value.value, type=Record), value.version)
             except msgspec.DecodeError:  # somebody else's, under our prefix
                 continue
-    now_ms = (await client.digest(room=room, limit=1)).at_ms  # the hub's clock, not this machine's
+    now = await client.digest(room=room, limit=1)  # by the hub's clock, not this machine's
     leases = await client.leases(room=room)
     found = [task for status in ("in_progress", "blocked") for task in await client.tasks(status=status, room=room)]
-    tasks = {task.task: task for task in found}
-    noted_at_ms: dict[str, int] = {}
+    tasks, lines = {task.task: task for task in found}, dict[int, int]()
     for lease in leases:
         is_long = isinstance(lease.idle_ms, int) and lease.idle_ms >= terms.stalled_ms
         if is_long and lease.task not in tasks and may_stall(lease, None):
             task = await _planned(client, room, lease.task)
             if task is not None:
                 tasks[task.task] = task
-            else:
-                lines = (await client.progress(lease.task, limit=1, room=room)).lines
-                noted_at_ms.update((line.task, line.at_ms) for line in lines)
+        if is_long and (lease.task in tasks or may_stall(lease, None)):
+            page = await client.progress(lease.task, agent=lease.owner, limit=1, room=room)
+            if page.lines:
+                lines[lease.epoch] = page.lines[-1].seq
     assert client.welcome.name is not None, "a supervisor is an agent"
-    me = client.welcome.name
-    return Board(me=me, now_ms=now_ms, tasks=tasks, leases=leases, kept=kept, noted_at_ms=noted_at_ms)
+    return Board(
+        me=client.welcome.name,
+        seq=now.seq,
+        now_ms=now.at_ms,
+        tasks=tasks,
+        leases=leases,
+        lines=lines,
+        kept=kept,
+    )
 
 
 async def _planned(client: Client, room: str, task: str) -> TaskInfo | None:

@@ -38,7 +38,7 @@ TEXT_CHARS: Final = 160
 @dataclass(slots=True, frozen=True)
 class DigestQuery:
     """A digest with names resolved, and what the state told. groups: what is counted, with the index keys it is under.
-    after: a seq, None when nothing is counted. floors: as they were."""
+    behind: of these, behind which seq the agent reads. after: a seq, None when nothing is counted. floor: as it was."""
 
     asked: ReadDigest
     by: By
@@ -49,6 +49,7 @@ class DigestQuery:
     after: int | None
     picture: Picture
     groups: dict[str, dict[str, str]]
+    behind: dict[str, int]
     of_room: str
     came: tuple[str, ...]
     floor: Callable[[str], int]
@@ -59,9 +60,10 @@ def digest_query(state: State, command: ReadDigest, by: By, items_max: int) -> D
     agent, room = by.require_agent(), room_of(state, command.room, by)
     require_limit(command.limit, items_max)
     after = None if command.since is None else seq_of(command.since, state.journal_id, state.seq)
+    channels = channel_keys(state, room, by)
     groups = {
         "inbox": {f"in/{agent}": ""},
-        "messages": channel_keys(state, room),
+        "messages": {key: name for key, (name, _) in channels.items()},
         "plan": {f"pl/{room.id}": ""},
         "leases": {LEASES: ""},
         "values": {f"kv/{room.id}": ""},
@@ -77,8 +79,9 @@ def digest_query(state: State, command: ReadDigest, by: By, items_max: int) -> D
         after=after,
         picture=picture(state, room, by, after),
         groups=groups,
+        behind={key: seq for key, (_, seq) in channels.items()},
         of_room=f"ta/{room.id}/",
-        came=() if after is None else tuple(came_after(state, after, agent)),
+        came=() if after is None else tuple(came_after(state, after, by)),
         floor=lambda key: floor_of(state.retention.floors, key),
     )
 
@@ -181,7 +184,7 @@ def _name(query: DigestQuery, of: str, row: Row, keys: dict[str, str]) -> str | 
     """Under which name a row counts; None when it does not."""
     match of:
         case "messages":
-            return keys.get(row.key)
+            return keys.get(row.key) if row.seq > query.behind.get(row.key, 0) else None
         case "inbox":
             return _ARRIVALS.get(row.type, "leases")
         case "leases":
