@@ -12,7 +12,7 @@ from tests.journal.conftest import AT_MS, open_journal, post, posts, send
 
 from synapse.core.events import MessagesAcked, Recorded, Row, keys_of, to_row
 from synapse.core.retention_events import COMPACTIONS, JournalCompacted
-from synapse.errors import DiskFull
+from synapse.errors import DiskFull, JournalRefused
 from synapse.journal import tail
 from synapse.journal.dropping import Rule
 from synapse.journal.files import Files
@@ -184,6 +184,23 @@ def test_a_journal_of_an_earlier_release_goes_on(tmp_path: Path) -> None:
         rows += grow(journal, 70, dice)
         require_whole_pages(reader, rows)
         require_whole_index(reader)
+
+
+@pytest.mark.parametrize("name", ["indexed", "tasks_indexed"])
+@pytest.mark.parametrize("value", ["376503052061;074", "", "-1", "9" * 17, b"1"])
+def test_an_index_that_does_not_say_how_far_it_goes_is_refused(value: str | bytes, name: str, tmp_path: Path) -> None:
+    journal = open_journal(tmp_path)
+    grow(journal, 20, random.Random(6))
+    journal.close()
+    with sqlite3.connect(Files(tmp_path).database) as connection:
+        connection.execute("DELETE FROM meta WHERE name = ?", (name,))
+        connection.execute("CREATE TABLE damaged AS SELECT * FROM meta")  # whose columns take anything
+        connection.execute("DROP TABLE meta")
+        connection.execute("ALTER TABLE damaged RENAME TO meta")
+        connection.execute("INSERT INTO meta VALUES (?, ?)", (name, value))
+    connection.close()
+    with pytest.raises(JournalRefused, match="journal_broken"):
+        open_journal(tmp_path)
 
 
 def test_a_full_disk_keeps_the_lines_waiting(tmp_path: Path) -> None:

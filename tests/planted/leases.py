@@ -48,8 +48,8 @@ LEASE_FAULTS = [
     Fault(
         "a first look does not see what a shorter text begins",
         "core/scope_index.py",
-        "            if text[:length] in entries:\n                return False\n",
-        "            if text[:length] in entries:\n                return True\n",
+        "            if length < size and text[:length] in entries:\n                return False\n",
+        "            if length < size and text[:length] in entries:\n                return True\n",
         ("tests/core/test_scope_index.py",),
     ),
     Fault(

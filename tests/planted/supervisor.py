@@ -106,9 +106,9 @@ SUPERVISOR_FAULTS = [
     ),
     Fault(
         "a note on a task in no plan is no progress",
-        DECIDES,
-        "board.noted_at_ms.get(lease.task, 0)]",
-        "0]",
+        ACTS,
+        "        if is_long and (lease.task in tasks or may_stall(lease, None)):",
+        "        if is_long and lease.task in tasks:",
         _TESTS,
     ),
     Fault(

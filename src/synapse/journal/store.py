@@ -17,6 +17,7 @@ from synapse.journal.chain import link, may_follow
 from synapse.journal.connection import (
     CHECKPOINT_PAGES,
     READ_ERRORS,
+    damaged,
     failure,
     is_busy,
     is_full,
@@ -179,6 +180,8 @@ class Journal:
             prove(evidence)
         with closing(JournalReader(files.home)) as reader:
             tail = reader.tail_on_disk(evidence.head)
+            if (tail is not None and tail.indexed > evidence.head) or reader.tasks_indexed() > evidence.head:
+                raise damaged(files.database, "its index goes further than its events")
         if evidence.must_finish:
             files.new_mark.rename(files.mark)
             sync_directory(files.home)

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from synapse.core.events import LEASES, Row
 from synapse.core.retention_events import COMPACTIONS
-from synapse.journal.tasks import IS_OF_A_TASK, IS_OF_AN_AGENT
+from synapse.journal.tasks import IS_OF_A_TASK, IS_OF_AN_AGENT, seq_in_meta
 
 LINES_PER_WRITING: Final = 2_048
 EVENTS_PER_WRITING: Final = 8_192
@@ -108,8 +108,7 @@ def lines_of(rows: Iterable[Row]) -> Lines:
 
 def indexed(connection: sqlite3.Connection) -> int | None:
     """Up to which seq every event has its lines; None where all have. Raises sqlite3.Error."""
-    found = connection.execute("SELECT value FROM meta WHERE name = ?", (_INDEXED,)).fetchone()
-    return None if found is None else int(found[0])
+    return seq_in_meta(connection, _INDEXED)
 
 
 def say_indexed(connection: sqlite3.Connection, seq: int) -> None:

@@ -54,8 +54,19 @@ def last_of_block(seq: int) -> int:
 
 def tasks_indexed(connection: sqlite3.Connection, base: int) -> int:
     """Up to which seq events about leases have their lines. Raises sqlite3.Error."""
-    found = connection.execute("SELECT value FROM meta WHERE name = ?", (_INDEXED,)).fetchone()
-    return int(found[0]) if found is not None else base
+    found = seq_in_meta(connection, _INDEXED)
+    return base if found is None else found
+
+
+def seq_in_meta(connection: sqlite3.Connection, name: str) -> int | None:
+    """A seq of the meta table, None without one. Raises sqlite3.Error, also for what is no seq."""
+    found = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+    if found is None:
+        return None
+    value = found[0]
+    if not (isinstance(value, str) and value.isdecimal() and value.isascii()):  # in a damaged page it may be anything
+        raise sqlite3.DatabaseError(f"`{name}` is no number")
+    return int(value)
 
 
 def index_tasks(connection: sqlite3.Connection, indexed: int, head: int) -> tuple[int, int]:
