@@ -168,6 +168,25 @@ async def test_a_line_that_comes_while_it_looks_is_of_no_stall_yet() -> None:
         assert [what for what, *_ in await round_of(watcher)] == ["told"]
 
 
+async def test_a_stall_is_the_same_when_retention_drops_the_line_before_it() -> None:
+    async with fleet("ada") as (hub, (watcher, ada)):
+        await ada.declare_task("T1")
+        lease = await ada.claim("T1", ttl=3600)
+        await ada.note_progress("T1", "half of it", epoch=lease.epoch)
+        await hub.advance(MINUTE)
+        assert [what for what, *_ in await round_of(watcher)] == ["told"]
+        ask = watcher.progress
+
+        async def progress(*words: object, **more: object) -> object:
+            page = await ask(*words, **more)  # type: ignore[arg-type]  # passed on as they are
+            return msgspec.structs.replace(page, lines=())
+
+        watcher.progress = progress  # type: ignore[method-assign,assignment]  # in place of the method
+        assert await round_of(watcher) == []
+        await hub.advance(MINUTE)
+        assert [what for what, *_ in await round_of(watcher)] == ["escalated"]
+
+
 async def test_a_wall_clock_that_is_set_back_hides_nothing() -> None:
     async with fleet("ada", "bob") as (hub, (watcher, ada, bob)):
         await ada.declare_task("T1")
