@@ -135,6 +135,7 @@ class Process:
         late = self._chance.random() < 0.3
         for link in self._links:
             link.cut(Learns(self._chance.uniform(5.0, 60.0) if late else self._chance.uniform(0.0, 0.2), 0.0))
+        self._links.clear()
 
 
 class Agent(Sharer, Planner, Asker, Worker, Correspondent, Confidant, Trader, Skimmer, Idler, Repeater):

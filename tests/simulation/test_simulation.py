@@ -233,7 +233,7 @@ def test_an_hour_of_fifty_agents_breaks_no_promise() -> None:
 
 @pytest.mark.prove
 def test_many_hours_break_no_promise() -> None:
-    hours = float(os.environ.get("SIMULATED_HOURS", "6"))
+    hours = float(os.environ.get("SIMULATED_HOURS", "2"))
     outcome, speed = simulated(hours, int(os.environ.get("SIM_SEED", "2")))
     check_run(outcome, speed, "many hours")
     assert speed >= SPEED_MIN

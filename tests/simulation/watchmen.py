@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable
 from random import Random
 from typing import TYPE_CHECKING, Final
+from weakref import ref
 
 from tests.simulation.agents import Agent, Crash, Process
 from tests.simulation.lookout import NAME, ORPHANED_MS, TRIES
@@ -38,10 +39,11 @@ class Watchman(Agent):
     async def _run(self, process: Process) -> None:
         hub = self.world.hub
         async with process.client as client:
-            life = hub.life
+            assert hub.life is not None, "it let this client in"
+            life = ref(hub.life)  # for minutes: a life is as large as its state
             terms = Terms(client.welcome.limits.stalled_ms, ORPHANED_MS, TRIES)
             ends_s = self.world.loop.now_s + self._chance.uniform(60.0, 300.0)
-            while hub.life is life or not self._is_companion:
+            while (hub.life is not None and hub.life is life()) or not self._is_companion:
                 done = await self._look_at_all(process, client, terms)
                 if self._is_at_rest(done):
                     self.is_settled = True
