@@ -191,8 +191,9 @@ class _Hub:
             loop.add_signal_handler(name, self._stopped.set)
         try:
             listeners.listen()
+            older = JournalReader(settings.home)  # before peers take all descriptors
             self._say_ready(listeners)
-            self._verify_older()
+            self._verify_older(older)
             ticking = asyncio.create_task(self._tick())
             feeding = asyncio.create_task(self._supervisor.feed(turns, writer))
             companion = None
@@ -237,13 +238,13 @@ class _Hub:
         self._supervisor.say(READY=1, STATUS=f"ready at {' '.join(uris)}")
         log("hub.ready", "ready", pid=os.getpid(), replayed=self._recovered.replayed_events, uris=uris)
 
-    def _verify_older(self) -> None:
-        """Check what the start did not have to read, in the background."""
+    def _verify_older(self, reader: JournalReader) -> None:
+        """Check what the start did not have to read, in the background, and close the reader."""
         loop, upto = asyncio.get_running_loop(), self._journal.head
 
         def work() -> None:
             try:
-                with contextlib.closing(JournalReader(self._settings.home)) as reader:
+                with contextlib.closing(reader):
                     if verify_older(reader, upto, self._stop_verifying.is_set) is not None:
                         loop.call_soon_threadsafe(self._on_verified, upto)
             except JournalError as error:
