@@ -1,8 +1,9 @@
 """What follows from events and from time for questions: deadlines, long polls, leases that stand still, followers."""
 
 import msgspec
-from tests.hub.conftest import Voice, error_of, operator, voice
+from tests.hub.conftest import Voice, direct, error_of, operator, voice
 
+from synapse.hub.paging import recorded_of
 from synapse.protocol.commands import AckInbox, ClaimLease, ListInbox, ListLeases, Subscribe, TakeInbox
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import Message, QuestionChanged
@@ -10,7 +11,11 @@ from synapse.protocol.plan_commands import DeclareTask, ShowTask, UpdateTask
 from synapse.protocol.plan_replies import TaskInfo
 from synapse.protocol.question_commands import AnswerQuestion, AskQuestion, ListQuestions, ShowQuestion, WaitQuestion
 from synapse.protocol.question_replies import QuestionClosed, QuestionInfo, QuestionsPage
-from synapse.protocol.replies import Acked, Inbox, Lease, Leases, Subscribed, Taken
+from synapse.protocol.replies import Acked, Inbox, Lease, Leases, Sent, Subscribed, Taken
+from synapse.protocol.token_commands import CreateToken
+from synapse.protocol.token_replies import TokenInfo
+from synapse.protocol.value_commands import PutValue
+from synapse.protocol.value_replies import ValueInfo
 from synapse.testing import MemoryHub
 
 
@@ -32,6 +37,31 @@ async def test_a_deadline_is_a_date_and_the_next_tick_deals_with_it() -> None:
         found = await ada.ask(ShowQuestion(id=question), QuestionInfo)
         assert (found.status, found.outcome, found.answer, found.by) == ("answered", "default", "no", "hub")
         assert (await ada.ask(TakeInbox(), Taken)).message.id == found.letter
+
+
+async def test_a_slow_turn_ends_nothing_before_its_time_as_the_journal_has_it() -> None:
+    """The events of a turn carry the time it began at; what falls due while it runs waits for the next one."""
+    async with MemoryHub() as hub:
+        ada, pat = await voice(hub), await operator(hub)
+        await voice(hub, "bob")
+        due_ms = hub.clock.wall_ms() + 10_000
+        await ask(ada, deadline_ms=10_000)
+        await ada.ask(PutValue(key="k", value=msgspec.Raw(b"1"), ttl_ms=10_000), ValueInfo)
+        await ada.ask(msgspec.structs.replace(direct("soon stale", "bob"), expires_at_ms=due_ms), Sent)
+        await pat.ask(CreateToken(label="brief", hash="a" * 64, role="agent", ttl_ms=10_000), TokenInfo)
+        before = hub.journal.head
+        await hub.advance(9_500)
+        hub.turns.put(None, lambda: hub.clock.advance(1_000))  # a turn that takes a second
+        hub.turns.tick()
+        await hub.settle()
+        assert hub.journal.head == before
+        hub.turns.tick()
+        await hub.settle()
+        ended = [recorded_of(row) for row in hub.journal.rows(before + 1, hub.journal.head)]
+        assert {type(recorded.event).__name__ for recorded in ended} == {
+            "QuestionExpired", "ValueExpired", "MessageDied", "TokenExpired"
+        }  # fmt: skip
+        assert min(recorded.at_ms for recorded in ended) >= due_ms
 
 
 async def test_who_waits_is_answered_when_it_is_closed_and_at_once_when_it_is() -> None:

@@ -116,7 +116,7 @@ DELIVERY_FAULTS = [
     Fault(
         "no tick ends a message",
         LETTERS,
-        'turns.record(decide_expired(self._state, turns.rules, turns.clock.wall_ms()), "hub")',
+        'turns.record(decide_expired(self._state, turns.rules, turns.now_at_ms), "hub")',
         "pass",
         _HUB,
     ),

@@ -49,6 +49,13 @@ QUESTION_FAULTS = [
         _TESTS,
     ),
     Fault(
+        "a slow turn ends what falls due while it runs",
+        "hub/consequences.py",
+        "state, at_ms = turns.state, turns.now_at_ms",
+        "state, at_ms = turns.state, turns.clock.wall_ms()",
+        ("tests/hub/test_consequences.py",),
+    ),
+    Fault(
         "a question outlives its task",
         ASKING,
         "if isinstance(event, TaskMoved) and event.status in ENDS:",

@@ -64,7 +64,7 @@ def _decide_held(turns: "Turns", entry: Recorded) -> Sequence[Recorded]:
 
 def end_what_is_due(turns: "Turns") -> None:
     """The time of some values, files, lanes and questions has passed; the date of some sessions has come."""
-    state, at_ms = turns.state, turns.clock.wall_ms()
+    state, at_ms = turns.state, turns.now_at_ms
     turns.record(values.decide_expired(state, at_ms, values.EXPIRED_MAX), "hub")
     turns.record(files.decide_expired(state, at_ms, files.EXPIRED_MAX), "hub")
     turns.record(numbered(state, decide_timed_out(state, turns.rules, at_ms)), "hub")

@@ -161,7 +161,7 @@ class Letters:
         """Messages whose date has passed die."""
         turns = self._turns
         if not turns.is_read_only and self._state.agents.dates.heap:
-            turns.record(decide_expired(self._state, turns.rules, turns.clock.wall_ms()), "hub")
+            turns.record(decide_expired(self._state, turns.rules, turns.now_at_ms), "hub")
 
     def on_event(self, event: MessageRevived | MessagesDropped) -> None:
         """A message has left an inbox, or is back in it: somebody may wait for that."""

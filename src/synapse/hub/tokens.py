@@ -83,7 +83,7 @@ def end_tokens(turns: "Turns", ids: Collection[int]) -> None:
 
 def expire_tokens(turns: "Turns") -> None:
     """What time does to tokens, at each tick; on a full disk it is only not written down yet."""
-    due = decide_expired_tokens(turns.state, turns.clock.wall_ms())
+    due = decide_expired_tokens(turns.state, turns.now_at_ms)
     end_tokens(turns, {event.token for event in due})
     if not turns.is_read_only:
         turns.record(due, "hub")
