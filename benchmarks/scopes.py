@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
 from types import FrameType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from hypothesis import HealthCheck, Phase, given, reject, seed, settings, target
 from hypothesis import strategies as st
@@ -112,12 +112,12 @@ def _search(number: int, searches: int) -> list[_Question]:
     text = st.lists(piece, min_size=1, max_size=8).map(lambda pieces: _longest([unit * n for unit, n in pieces]))
     like = st.tuples(text, st.sampled_from(["", "*", "**/", "?", "a"]), st.sampled_from(["", "b", "*", "/**", "*b"]))
     pairs = st.tuples(text, text) | like.map(lambda made: (made[0] + "b", made[1] + made[0] + made[2]))
-    steps: dict[_Question, int] = {}
+    found: dict[_Question, int] = {}
 
     def consider(a: str, b: str, *, folded: bool) -> int:
         question = (normal_path(a), normal_path(b), folded)
-        steps[question] = _steps(*question)
-        return steps[question]
+        found[question] = steps(question[0], question[1], folded=folded)
+        return found[question]
 
     for a, b in KNOWN_COSTLY:
         consider(a, b, folded=True)
@@ -138,30 +138,30 @@ def _search(number: int, searches: int) -> list[_Question]:
             reject()
 
     climb()
-    return sorted(steps, key=steps.__getitem__, reverse=True)
+    return sorted(found, key=found.__getitem__, reverse=True)
 
 
 def _time_worst(found: Decisions, questions: list[_Question]) -> None:
     """Time the first questions and those known to be costly; the median of the slowest counts."""
     known = [(normal_path(a), normal_path(b), True) for a, b in KNOWN_COSTLY]
-    timed = [(min(_decision_us(a, b, folded=folded) for _ in range(5)), a, b, folded) for a, b, folded in known]
-    timed += [
-        (min(_decision_us(a, b, folded=folded) for _ in range(5)), a, b, folded) for a, b, folded in questions[:TIMED]
+    timed = [
+        (min(_decision_us(a, b, folded=folded) for _ in range(5)), a, b, folded)
+        for a, b, folded in [*known, *questions[:TIMED]]
     ]
     _, a, b, folded = max(timed)
     found.worst, found.folded = (a, b), folded
     found.worst_us = median(_decision_us(a, b, folded=folded) for _ in range(50))
 
 
-def _steps(a: str, b: str, folded: bool) -> int:
+def steps(a: str, b: str, *, folded: bool) -> int:
     """The lines of the module that one decision runs; patterns compiled anew."""
-    steps = 0
+    found = 0
 
-    def count(frame: FrameType, event: str, _argument: object) -> Callable[..., object] | None:
-        nonlocal steps
+    def count(frame: FrameType, event: str, _argument: object) -> Any:
+        nonlocal found
         if frame.f_code.co_filename != MODULE:
             return None
-        steps += event == "line"
+        found += event == "line"
         return count
 
     compile_pattern.cache_clear()
@@ -171,7 +171,7 @@ def _steps(a: str, b: str, folded: bool) -> int:
         overlaps(compile_pattern(a, folded=folded), compile_pattern(b, folded=folded))
     finally:
         sys.settrace(before)
-    return steps
+    return found
 
 
 def _longest(pieces: list[str]) -> str:
@@ -229,7 +229,8 @@ def main() -> None:
         found = Decisions()
         questions = _search(number, 10 * SEARCHES)
         _time_worst(found, questions)
-        print(f"seed {number}: {_steps(*questions[0]):,} steps at most, worst {found.worst_us:.0f} us")
+        a, b, folded = questions[0]
+        print(f"seed {number}: {steps(a, b, folded=folded):,} steps at most, worst {found.worst_us:.0f} us")
         print(f"  {found.worst[0]!r}\n  {found.worst[1]!r}\n  folded: {found.folded}")
     if sys.argv[1:]:
         return

@@ -1,12 +1,11 @@
 """Scopes: what a pattern is, what it covers, and that overlap is exact."""
 
-import sys
 import unicodedata
 from functools import cache
-from types import FrameType
 from typing import Any
 
 import pytest
+from benchmarks.scopes import steps
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from tests.core.test_scopes_oracle import all_paths, as_expression, is_matched, matched
@@ -499,27 +498,6 @@ def test_folded_overlap_is_never_narrower(a: str, b: str) -> None:
 
 
 # what it costs
-
-
-def steps(a: str, b: str, *, folded: bool) -> int:
-    """The lines of the module that one decision runs about patterns that nobody has used yet."""
-    found = 0
-
-    def count(frame: FrameType, event: str, _argument: object) -> Any:
-        nonlocal found
-        if frame.f_code.co_filename != overlaps.__code__.co_filename:
-            return None
-        found += event == "line"
-        return count
-
-    compile_pattern.cache_clear()
-    before = sys.gettrace()
-    sys.settrace(count)
-    try:
-        overlaps(compile_pattern(a, folded=folded), compile_pattern(b, folded=folded))
-    finally:
-        sys.settrace(before)
-    return found
 
 
 LONG = {  # the text, and at most how many steps for each byte of it

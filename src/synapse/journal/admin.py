@@ -36,7 +36,7 @@ from synapse.journal.files import NO_SPACE, Files, make_home, sync_directory, sy
 from synapse.journal.lock import HomeLock
 from synapse.journal.mark import Mark
 from synapse.journal.proof import check_index, touched_by
-from synapse.journal.reader import JournalReader
+from synapse.journal.reader import SEQ_MAX, JournalReader
 from synapse.journal.snapshot import core_folding
 from synapse.journal.tail import write_lines
 from synapse.journal.upcast import decode
@@ -329,7 +329,7 @@ def _longest_prefix(reader: Source, take: Callable[[_CheckedRows], None]) -> tup
     events, last, limit = 0, reader.identity.base, _ROWS_PER_STEP
     while True:
         try:
-            rows = reader.checked(last, _SEQ_MAX, limit)
+            rows = reader.checked(last, SEQ_MAX, limit)
         except JournalRefused as refused:
             if limit == 1:
                 return events, last, refused
@@ -341,9 +341,6 @@ def _longest_prefix(reader: Source, take: Callable[[_CheckedRows], None]) -> tup
         take(rows)
         events += len(rows)
         last = rows[-1][0].seq
-
-
-_SEQ_MAX = (1 << 63) - 1
 
 
 def _insert(connection: sqlite3.Connection, rows: _CheckedRows) -> None:

@@ -32,7 +32,6 @@ FORMAT: Final = 1
 _ROWS_PER_STEP: Final = 1024
 _LINE_BYTES_MAX: Final = 1 << 20
 _PIECE_BYTES: Final = 1 << 19
-_SEQ_MAX: Final = (1 << 63) - 1
 
 
 class _Head(msgspec.Struct, frozen=True, kw_only=True):

@@ -54,9 +54,8 @@ def check_index(reader: JournalReader, upto: int, stop: Callable[[], bool] = lam
     while lines := reader.touches(at, upto, _ROWS_PER_STEP):
         for line in lines:
             key, line_seq = line
-            if not (
-                isinstance(key, str) and isinstance(line_seq, int)
-            ):  # in a damaged page a text may have become bytes
+            # In a damaged page a text may have become bytes.
+            if not (isinstance(key, str) and isinstance(line_seq, int)):
                 return Checked(events, seq, False)
             if has_line(key):
                 there += hash(line) if line_seq <= indexed else 0

@@ -30,7 +30,7 @@ _TOUCHES_DOWN = "SELECT seq FROM touches WHERE key = ? AND seq > ? AND seq < ? O
 _SEQS_PER_QUERY = 500
 _ROWS_PER_LOOK = 1024
 _LOOKS_MAX = 16
-_SEQ_MAX = (1 << 63) - 1
+SEQ_MAX = (1 << 63) - 1
 _LAST = "SELECT seq FROM events WHERE seq > ? AND seq <= ? ORDER BY seq DESC LIMIT 1"
 _STEP_BACK = "SELECT min(seq), max(seq) FROM (SELECT seq FROM events WHERE seq < ? ORDER BY seq DESC LIMIT ?)"
 
@@ -78,7 +78,7 @@ class JournalReader:
     def _begin(self, files: Files) -> None:
         self.trusts_index = True
         self.tail: Callable[[], Tail] | None = None
-        self._kept = Tail(_SEQ_MAX), _SEQ_MAX  # from the rows up to there
+        self._kept = Tail(SEQ_MAX), SEQ_MAX  # from the rows up to there
         self._compaction: JournalCompacted | None = None
         self._files = files
         if not files.database.exists():
@@ -237,12 +237,12 @@ class JournalReader:
             found = indexed(self._connection)
         except READ_ERRORS as error:
             raise failure(error, self._files.database) from error
-        return _SEQ_MAX if found is None else found
+        return SEQ_MAX if found is None else found
 
     def tail_on_disk(self, upto: int) -> Tail | None:
         """The lines that the index does not have, of the events up to `upto`; None when every event has its lines."""
         at = self.indexed()
-        if at == _SEQ_MAX:
+        if at == SEQ_MAX:
             return None
         tail, last = self._kept
         if tail.indexed != at:
@@ -259,7 +259,7 @@ class JournalReader:
         if self.tail is not None:
             return self.tail()
         tail = self.tail_on_disk(upto)
-        return Tail(_SEQ_MAX) if tail is None else tail
+        return Tail(SEQ_MAX) if tail is None else tail
 
     def tasks_indexed(self) -> int:
         """Up to which seq events about leases have their lines in the index."""

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from synapse.core.events import LEASES, Row
 from synapse.core.retention_events import COMPACTIONS
-from synapse.journal.tasks import IS_OF_A_TASK, IS_OF_AN_AGENT, seq_in_meta
+from synapse.journal.tasks import IS_OF_A_TASK, IS_OF_AN_AGENT, is_task_key, seq_in_meta
 
 LINES_PER_WRITING: Final = 2_048
 EVENTS_PER_WRITING: Final = 8_192
@@ -91,7 +91,7 @@ class Tail:
 
 def has_line(key: str) -> bool:
     """True for an index key of which each event has a line of its own."""
-    return not key.startswith(("ta/", "ag/")) and key != LEASES
+    return not (is_task_key(key) or key.startswith("ag/"))
 
 
 def lines_of(rows: Iterable[Row]) -> Lines:
