@@ -32,12 +32,14 @@ from synapse.protocol.commands import (
     DeleteChannel,
     DeleteRoom,
     Hello,
+    JoinChannel,
     ReadHistory,
     SendMessage,
     Subscribe,
     Unsubscribe,
 )
 from synapse.protocol.limits import Limits
+from synapse.protocol.member_commands import InviteMember
 from synapse.protocol.notices import Broken, CaughtUp, Message
 from synapse.protocol.replies import History, Place, Sent, Subscribed, Unsubscribed
 from synapse.testing import MemoryHub
@@ -63,6 +65,31 @@ async def test_a_subscription_from_a_cursor_gets_what_was_missed_then_the_mark_t
         kinds = [type(notice) for notice in notices]
         assert kinds == [Message, Message, CaughtUp, Message]
         assert [text_of(told) for told in await bob.messages()] == ["1", "2", "live"]
+
+
+async def test_long_messages_that_were_missed_come_whole_and_in_order() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        for number in range(12):
+            await ada.post(f"{number:02}" + "x" * 150_000)
+        await bob.follow(since=f"{hub.state.journal_id}:{hub.journal.base}")
+        await ada.post("12")
+        assert [text_of(told)[:2] for told in await bob.messages()] == [f"{number:02}" for number in range(13)]
+
+
+async def test_behind_long_messages_that_it_may_not_read_a_subscription_goes_on() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        await ada.exchange(CreateChannel(channel="main:den", private=True))
+        for number in range(4):
+            await ada.ask(message(f"{number}" + "x" * 150_000, "main:den"), Sent)
+        await ada.exchange(InviteMember(place="main:den", agent="bob"))
+        await bob.exchange(JoinChannel(channel="main:den"))
+        await ada.ask(message("for both", "main:den"), Sent)
+        await hub.restart()  # so that nothing is in memory
+        bob = await voice(hub, "bob")
+        await bob.follow("main:den", since=f"{hub.state.journal_id}:{hub.journal.base}")
+        assert [text_of(told) for told in await bob.messages()] == ["for both"]
 
 
 async def test_without_a_cursor_nothing_old_comes() -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests.hub.conftest import SECRET, doors, error_of, line, message, reply_of, slow_writer, steps, voice, web
 from websockets.frames import Frame, Opcode
 
+from synapse.hub.connection import Connection
 from synapse.hub.peers import BULK_BYTES_MAX, TOKEN_BYTES
 from synapse.protocol.codec import HubFrame, decode_hub_frame, encode_request
 from synapse.protocol.commands import Hello, Ping, SendMessage
@@ -81,6 +82,34 @@ async def test_a_bucket_hears_its_connections_in_turn_and_no_faster_than_it_fill
         assert hub.turns.totals.requests - heard <= 20
         connections = hub.turns.peers.connections
         await until(lambda: sum(connection.is_held for connection in connections.values()) >= 2)
+
+
+async def test_between_two_slices_whatever_else_is_there_has_its_turn_of_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Limits(rate_agent_per_s=1_000, rate_agent_burst=4)
+    async with MemoryHub(limits=limits) as hub, doors(hub, tmp_path) as listeners:
+        peers = [await web(listeners, name) for name in ("ada", "bob", "cy", "di")]
+        pacer, loop = hub.turns.peers._pacer, asyncio.get_running_loop()
+        go_on, passes, heard = pacer._go_on, [0], list[int]()
+
+        def count() -> None:
+            passes[0] += 1
+            loop.call_soon(count)
+
+        def noted(connection: Connection) -> None:
+            heard.append(passes[0])
+            go_on(connection)
+
+        monkeypatch.setattr(pacer, "_go_on", noted)
+        loop.call_soon(count)
+        for peer in peers:
+            peer.writer.write(pings(200))
+        while len(heard) < 20:
+            hub.clock.advance(2)
+            await asyncio.sleep(0.003)
+        passes[0] = -(1 << 60)  # `count` ends with the loop
+        assert len(set(heard)) == len(heard)
 
 
 async def test_what_is_refused_to_one_agent_is_not_missing_to_the_others_of_its_host() -> None:

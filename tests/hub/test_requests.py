@@ -1,8 +1,11 @@
 """What the shell itself answers: presence, status, history and inbox pages, what this hub does not offer."""
 
 import msgspec
+import pytest
 from tests.hub.conftest import SECRET, Voice, direct, operator, text_of, voice
 
+from synapse.hub import paging
+from synapse.journal.interface import Pages
 from synapse.protocol.commands import (
     BackUpJournal,
     DeclareStatus,
@@ -15,7 +18,7 @@ from synapse.protocol.commands import (
     VerifyJournal,
 )
 from synapse.protocol.limits import Limits
-from synapse.protocol.notices import PresenceChanged, PresenceSnapshot
+from synapse.protocol.notices import Message, PresenceChanged, PresenceSnapshot
 from synapse.protocol.replies import Agents, History, Inbox, Sent, Status, StatusDeclared, Subscribed
 from synapse.testing import MemoryHub
 
@@ -206,3 +209,48 @@ async def test_a_list_of_large_cards_stays_below_the_largest_frame_and_pages_on(
             if after is None:
                 break
         assert names == [f"big-{number:02}" for number in range(60)]
+
+
+async def all_pages(who: Voice, way: str, **asked: object) -> list[str]:
+    """The first characters of all messages, page after page. way: `since` or `before`."""
+    found: list[str] = []
+    position = f"{who.hub.state.journal_id}:{who.hub.journal.base}" if way == "since" else None
+    while True:
+        page = await who.ask(ReadHistory(limit=500, **asked, **{way: position}), History)  # type: ignore[arg-type]  # the fields of the caller
+        texts = [text_of(told)[:2] for told in page.messages]
+        found = found + texts if way == "since" else texts + found
+        position = page.next if way == "since" else page.previous
+        if position is None:
+            return found
+
+
+async def test_pages_of_long_messages_leave_nothing_out_in_either_direction() -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        texts = [f"{number:02}" + "x" * (100_000 if number % 5 else 3) for number in range(20)]
+        for text in texts:
+            await ada.post(text)
+        for way in ("since", "before"):
+            assert await all_pages(ada, way, channel="main:general") == [text[:2] for text in texts]
+
+
+@pytest.mark.parametrize("way", ["since", "before"])
+async def test_a_filter_looks_through_so_many_bytes_and_its_cursor_goes_on_from_there(
+    way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("synapse.hub.paging.SCAN_BYTES_MAX", 150_000)
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        for number in range(10):
+            await ada.post(f"{number:02}" + "x" * 100_000)
+            if number == 5:
+                await bob.post("hi")
+        reads, read_page = list[int](), paging.read_page
+
+        def counted(pages: Pages, scan: paging.Scan[Message]) -> paging.Found[Message]:
+            reads.append(scan.limit)
+            return read_page(pages, scan)
+
+        monkeypatch.setattr("synapse.hub.reads.read_page", counted)
+        assert await all_pages(ada, way, channel="main:general", sender="bob") == ["hi"]
+        assert len(reads) >= 3

@@ -8,7 +8,7 @@ from tests.journal.conftest import AT_MS, open_journal, post, posts, send
 
 from synapse.core.events import JournalAdopted, Recorded, Row, to_row
 from synapse.journal.chain import genesis, link
-from synapse.journal.interface import Log, Pages
+from synapse.journal.interface import Log, Pages, is_whole
 from synapse.journal.memory import MemoryJournal
 from synapse.journal.reader import JournalReader
 
@@ -112,6 +112,26 @@ class Contract:
         self.log.append(rows)
         assert self.pages.page(["ch/0", "ch/1"], base, base + 700, 1000) == bare(rows)
         assert self.pages.page_back(["ch/0", "ch/1"], base + 701, 1000) == bare(rows)
+
+    def test_a_page_ends_with_the_row_that_goes_beyond_its_bytes_and_tells_so(self) -> None:
+        base = self.log.base
+        rows = bare([post(base + 1 + n, channel=n % 2, text="x" * (10, 2_000, 30)[n % 3]) for n in range(40)])
+        self.log.append(rows)
+        head, keys = base + 40, ["ch/0", "ch/1"]
+        for bytes_max in (0, 2_500, 9_000, 1 << 20):
+            found: list[Row] = []
+            page = self.pages.page(keys, base, head, 7, bytes_max)
+            while not is_whole(page, 7, bytes_max):
+                assert len(page) == 7 or sum(len(row.body) for row in page[:-1]) <= bytes_max
+                found += page
+                page = self.pages.page(keys, page[-1].seq, head, 7, bytes_max)
+            assert found + page == rows
+            found, page = [], self.pages.page_back(keys, head + 1, 7, bytes_max)
+            while not is_whole(page, 7, bytes_max):
+                assert len(page) == 7 or sum(len(row.body) for row in page[1:]) <= bytes_max
+                found = page + found
+                page = self.pages.page_back(keys, page[0].seq, 7, bytes_max)
+            assert page + found == rows
 
     def test_the_reserve_can_be_asked_for_and_the_size_is_told(self) -> None:
         self.log.append(posts(self.log.base, 1))

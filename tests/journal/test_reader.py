@@ -184,3 +184,16 @@ def test_a_walk_that_ends_before_the_last_row_is_refused(tmp_path: Path, monkeyp
     with pytest.raises(JournalRefused, match=f"the events up to {base + 30} are not where they should be"):
         reader.page_back(["ch/7"], base + 31, 100)
     reader.close()
+
+
+def test_a_page_bounded_by_bytes_reads_no_row_behind_its_end(tmp_path: Path) -> None:
+    base = home_with(tmp_path, 30)
+    edit(tmp_path, "UPDATE events SET body = X'7B7D' WHERE seq = ?", base + 15)
+    reader = JournalReader(tmp_path)
+    [first, *_] = reader.page(["ch/7"], base, base + 14, 100)
+    size = 5 * len(first.body)
+    assert 5 <= len(reader.page(["ch/7"], base, base + 30, 100, size)) < 14
+    assert 5 <= len(reader.page_back(["ch/7"], base + 31, 100, size)) < 15
+    with pytest.raises(JournalRefused):
+        reader.page(["ch/7"], base, base + 30, 100)
+    reader.close()

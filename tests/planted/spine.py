@@ -143,7 +143,7 @@ SPINE_FAULTS = [
     Fault(
         "a page that was full is taken for the last",
         FEEDS,
-        "return payloads, upto if len(rows) < PAGE_ROWS else position",
+        "return payloads, upto if is_whole(rows, PAGE_ROWS, bytes_max) else position",
         "return payloads, upto",
         _FEEDS,
     ),
@@ -322,5 +322,19 @@ SPINE_FAULTS = [
         "if not call.is_out]",
         "if not call.was_sent]",
         ("tests/client/test_lifeline.py", "tests/client/test_calls.py"),
+    ),
+    Fault(
+        "a page cut by its bytes is taken for the last one",
+        "hub/paging.py",
+        "scan.head, _CHUNK, REPLY_BYTES_MAX)\n        is_done = is_whole(rows, _CHUNK, REPLY_BYTES_MAX)",
+        "scan.head, _CHUNK, REPLY_BYTES_MAX)\n        is_done = len(rows) < _CHUNK",
+        ("tests/hub/test_requests.py",),
+    ),
+    Fault(
+        "catching up ends with a page cut by its bytes",
+        FEEDS,
+        "upto if is_whole(rows, PAGE_ROWS, bytes_max) else position",
+        "upto if len(rows) < PAGE_ROWS else position",
+        ("tests/hub/test_feeds.py",),
     ),
 ]

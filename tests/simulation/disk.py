@@ -20,7 +20,7 @@ from synapse.core.retention_events import JournalCompacted
 from synapse.errors import DiskFull, JournalError, StoreFailed
 from synapse.hub.threads import Done
 from synapse.journal.dropping import Dropped, Rule
-from synapse.journal.memory import MemoryJournal
+from synapse.journal.memory import MemoryJournal, upto_bytes
 
 _Result = TypeVar("_Result")
 
@@ -93,23 +93,24 @@ class SimulatedJournal(MemoryJournal):
 
     # A simulated day has a million rows, so pages are found without looking at all of them.
 
-    def page(self, keys: Sequence[str], after: int, upto: int, limit: int) -> list[Row]:
+    def page(self, keys: Sequence[str], after: int, upto: int, limit: int, bytes_max: int | None = None) -> list[Row]:
         """The first `limit` rows with after < seq ≤ upto that touch one of `keys`; ascending, each once."""
         parts: list[list[int]] = []
         for key in keys:
             seqs = self._touches.get(key, [])
             begin = bisect_right(seqs, after)
             parts.append(seqs[begin : min(begin + limit, bisect_right(seqs, upto))])
-        return [self._at(seq) for seq in islice(dict.fromkeys(merge(*parts)), limit)]
+        return upto_bytes([self._at(seq) for seq in islice(dict.fromkeys(merge(*parts)), limit)], bytes_max)
 
-    def page_back(self, keys: Sequence[str], before: int, limit: int) -> list[Row]:
+    def page_back(self, keys: Sequence[str], before: int, limit: int, bytes_max: int | None = None) -> list[Row]:
         """The last `limit` rows with seq < before that touch one of `keys`; ascending, each once."""
         parts: list[list[int]] = []
         for key in keys:
             seqs = self._touches.get(key, [])
             end = bisect_left(seqs, before)
             parts.append(seqs[max(end - limit, 0) : end])
-        return [self._at(seq) for seq in list(dict.fromkeys(merge(*parts)))[-limit:]]
+        found = [self._at(seq) for seq in list(dict.fromkeys(merge(*parts)))[-limit:]]
+        return upto_bytes(found[::-1], bytes_max)[::-1]
 
 
 class DelayedWorker:

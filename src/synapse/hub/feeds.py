@@ -23,7 +23,7 @@ from synapse.core.topics import LEASES_OF, Topics, floors_of, is_topic, keys_on_
 from synapse.errors import JournalError
 from synapse.hub.connection import Connection
 from synapse.hub.threads import Worker
-from synapse.journal.interface import Pages
+from synapse.journal.interface import Pages, is_whole
 from synapse.journal.upcast import decode
 from synapse.protocol.codec import encode_notice
 from synapse.protocol.cursor import cursor_of
@@ -317,20 +317,20 @@ class Feeds:
         if self._end_too_old(subscription, after):
             return
         keys, wanted = keys_on_disk(self._state, subscription.keys), keys_told(self._state, subscription.keys)
-        floors = subscription.floors
+        floors, bytes_max = subscription.floors, self._outbox_bytes_max // 4
 
         def read() -> tuple[list[bytes], int]:
             payloads: list[bytes] = []
             position, size = after, 0
-            rows = self._pages.page(keys, after, upto, PAGE_ROWS)
+            rows = self._pages.page(keys, after, upto, PAGE_ROWS, bytes_max)
             for row in rows:
                 found = self._payloads(Recorded(row.seq, row.at_ms, row.actor, decode(row)), wanted, floors)
                 payloads += found
                 size += sum(map(len, found))
                 position = row.seq
-                if size > self._outbox_bytes_max // 4:
+                if size > bytes_max:
                     return payloads, position
-            return payloads, upto if len(rows) < PAGE_ROWS else position
+            return payloads, upto if is_whole(rows, PAGE_ROWS, bytes_max) else position
 
         def done(result: tuple[list[bytes], int] | None, error: JournalError | None) -> None:
             subscription.is_reading = False

@@ -28,6 +28,7 @@ class Pacer:
         self._queues: dict[Bucket, deque[Connection]] = {}
         self._owed: dict[Bucket, int] = {}
         self._round_ms = 0
+        self._ready: deque[Connection] = deque()
 
     def count(self, connection: Connection, refused_by: Bucket | None, cost: int) -> bool:
         """One frame of a peer that is paced, or is from now on; True when it is not to be heard until its turn."""
@@ -64,8 +65,16 @@ class Pacer:
                     connection.pace = None
                 connection.slice = min(left, SLICE_MAX)
                 left -= connection.slice
-                self._go_on(connection)
+                if not self._ready:
+                    asyncio.get_running_loop().call_soon(self._next)
+                self._ready.append(connection)
             if not queue:
                 del self._queues[bucket]
         if self._queues:
             asyncio.get_running_loop().call_later(ROUND_S, self._round)
+
+    def _next(self) -> None:
+        """One slice, and then whatever else is there has its turn of the loop."""
+        self._go_on(self._ready.popleft())
+        if self._ready:
+            asyncio.get_running_loop().call_soon(self._next)

@@ -4,20 +4,21 @@ Pages go forward from a cursor, or back from the newest. Filters look through a 
 page go on from there, so nothing is skipped. What retention dropped is told, never left out without a word.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from synapse.core.events import Recorded, Row
 from synapse.core.retention import too_old
-from synapse.journal.interface import Pages
+from synapse.journal.interface import Pages, is_whole
 from synapse.journal.upcast import decode
 from synapse.protocol.cursor import cursor_of
 
 REPLY_BYTES_MAX: Final = 200 * 1024
 """Pages stop growing here; with one more item they stay below the largest frame."""
 SCAN_ROWS_MAX: Final = 5_000
-"""Rows one request looks through for its filters; the reply's cursor goes on from there."""
+SCAN_BYTES_MAX: Final = 8 * 1024 * 1024
+"""What one request looks through for its filters; the reply's cursor goes on from there."""
 _CHUNK: Final = 500
 
 _Item = TypeVar("_Item")
@@ -88,11 +89,12 @@ def cursors(scan: Scan[_Item], found: Found[_Item]) -> tuple[str | None, str | N
 
 def _forward(pages: Pages, scan: Scan[_Item], since: int) -> Found[_Item]:
     taken = _Taken(scan)
-    position, scanned, is_done = since, 0, False
-    while not is_done and scanned < SCAN_ROWS_MAX:
-        rows = pages.page(scan.keys, position, scan.head, _CHUNK)
-        is_done = len(rows) < _CHUNK
+    position, scanned, size, is_done = since, 0, 0, False
+    while not is_done and scanned < SCAN_ROWS_MAX and size < SCAN_BYTES_MAX:
+        rows = pages.page(scan.keys, position, scan.head, _CHUNK, REPLY_BYTES_MAX)
+        is_done = is_whole(rows, _CHUNK, REPLY_BYTES_MAX)
         scanned += len(rows)
+        size += sum(len(row.body) for row in rows)
         for row in rows:
             if not taken.take(row):
                 return Found(taken.items, position, since)
@@ -103,11 +105,12 @@ def _forward(pages: Pages, scan: Scan[_Item], since: int) -> Found[_Item]:
 def _backward(pages: Pages, scan: Scan[_Item]) -> Found[_Item]:
     taken = _Taken(scan)
     before = scan.head + 1 if scan.before is None else min(scan.before, scan.head + 1)
-    position, scanned, is_done = before, 0, False
-    while not is_done and scanned < SCAN_ROWS_MAX:
-        rows: Sequence[Row] = pages.page_back(scan.keys, position, _CHUNK)
-        is_done = len(rows) < _CHUNK
+    position, scanned, size, is_done = before, 0, 0, False
+    while not is_done and scanned < SCAN_ROWS_MAX and size < SCAN_BYTES_MAX:
+        rows = pages.page_back(scan.keys, position, _CHUNK, REPLY_BYTES_MAX)
+        is_done = is_whole(rows, _CHUNK, REPLY_BYTES_MAX)
         scanned += len(rows)
+        size += sum(len(row.body) for row in rows)
         for row in reversed(rows):
             if not taken.take(row):
                 return Found(taken.items[::-1], before - 1, position)

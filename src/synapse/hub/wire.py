@@ -73,6 +73,7 @@ class Peer(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_closing = False
+        self._is_held = False
         self.connection: Connection | None = None
 
     # asyncio's side.
@@ -151,11 +152,18 @@ class Peer(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
+        self._is_held = hold
         if hold:
             transport.pause_reading()
         else:
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Hear what was read; the socket is looked at again only when all of that could be heard."""
+        self._hear_more()
+        transport = self._transport
+        if not self._is_held and transport is not None and not transport.is_closing():
             transport.resume_reading()
-            self._loop.call_soon(self._hear_more)
 
     def close(self, code: int, reason: str) -> None:
         """Say why, and close once all is written; cut after 2 s."""

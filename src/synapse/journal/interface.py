@@ -94,11 +94,18 @@ class Pages(Protocol):
     def scan(self, after: int, upto: int, limit: int) -> list[Row]:
         """The first `limit` rows with after < seq ≤ upto."""
 
-    def page(self, keys: Sequence[str], after: int, upto: int, limit: int) -> list[Row]:
-        """The first `limit` rows with after < seq ≤ upto that touch one of `keys`; ascending, each once."""
+    def page(self, keys: Sequence[str], after: int, upto: int, limit: int, bytes_max: int | None = None) -> list[Row]:
+        """The first `limit` rows with after < seq ≤ upto that touch one of `keys`; ascending, each once. None behind
+        the one with which their bodies come to more than `bytes_max`: see `is_whole`."""
 
-    def page_back(self, keys: Sequence[str], before: int, limit: int) -> list[Row]:
-        """The last `limit` rows with seq < before that touch one of `keys`; ascending, each once."""
+    def page_back(self, keys: Sequence[str], before: int, limit: int, bytes_max: int | None = None) -> list[Row]:
+        """The last `limit` rows with seq < before that touch one of `keys`; ascending, each once. None before the one
+        with which their bodies come to more than `bytes_max`: see `is_whole`."""
 
     def close(self) -> None:
         """Let everything go."""
+
+
+def is_whole(rows: Sequence[Row], limit: int, bytes_max: int) -> bool:
+    """True for a page with these bounds that neither of them ended: there is nothing behind it."""
+    return len(rows) < limit and sum(len(row.body) for row in rows) <= bytes_max

@@ -122,17 +122,30 @@ class MemoryJournal:
         """The first `limit` rows with after < seq ≤ upto."""
         return self.rows(after + 1, upto)[:limit]
 
-    def page(self, keys: Sequence[str], after: int, upto: int, limit: int) -> list[Row]:
-        """The first `limit` rows with after < seq ≤ upto that touch one of `keys`; ascending, each once."""
-        return [self._at(seq) for seq in self._touching(keys) if after < seq <= upto][:limit]
+    def page(self, keys: Sequence[str], after: int, upto: int, limit: int, bytes_max: int | None = None) -> list[Row]:
+        """The first `limit` rows with after < seq ≤ upto that touch one of `keys`; ascending, each once. None behind
+        the one with which their bodies come to more than `bytes_max`."""
+        found = [self._at(seq) for seq in self._touching(keys) if after < seq <= upto][:limit]
+        return upto_bytes(found, bytes_max)
 
-    def page_back(self, keys: Sequence[str], before: int, limit: int) -> list[Row]:
-        """The last `limit` rows with seq < before that touch one of `keys`; ascending, each once."""
-        found = [seq for seq in self._touching(keys) if seq < before]
-        return [self._at(seq) for seq in found[max(len(found) - limit, 0) :]]
+    def page_back(self, keys: Sequence[str], before: int, limit: int, bytes_max: int | None = None) -> list[Row]:
+        """The last `limit` rows with seq < before that touch one of `keys`; ascending, each once. None before the one
+        with which their bodies come to more than `bytes_max`."""
+        found = [self._at(seq) for seq in self._touching(keys) if seq < before][::-1][:limit]
+        return upto_bytes(found, bytes_max)[::-1]
 
     def _touching(self, keys: Sequence[str]) -> list[int]:
         return sorted({seq for key in keys for seq in self._touches.get(key, ())})
 
     def _at(self, seq: int) -> Row:
         return self._rows[bisect_left(self._seqs, seq)]
+
+
+def upto_bytes(rows: list[Row], bytes_max: int | None) -> list[Row]:
+    """The rows up to the one with which their bodies come to more than `bytes_max`."""
+    size = 0
+    for count, row in enumerate(rows, 1):
+        size += len(row.body)
+        if bytes_max is not None and size > bytes_max:
+            return rows[:count]
+    return rows

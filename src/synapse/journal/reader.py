@@ -5,8 +5,8 @@ is a short read transaction of its own, so a reader never keeps the WAL from bei
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from heapq import merge
 from itertools import groupby, islice
 from pathlib import Path
@@ -140,8 +140,7 @@ class JournalReader:
 
     def row(self, seq: int) -> Row | None:
         """The row at `seq`, or None when there is none."""
-        found = self._fetch([seq])
-        return found[0] if found else None
+        return next(self._fetch([seq]), None)
 
     def rows(self, first: int, last: int) -> list[Row]:
         """All rows from `first` to `last`, both included; the caller bounds the distance."""
@@ -171,8 +170,9 @@ class JournalReader:
             found.append((row, line))
         return found
 
-    def page(self, keys: Sequence[str], after: int, upto: int, limit: int) -> list[Row]:
-        """The first `limit` rows with after < seq ≤ upto that touch one of `keys`; ascending, each once.
+    def page(self, keys: Sequence[str], after: int, upto: int, limit: int, bytes_max: int | None = None) -> list[Row]:
+        """The first `limit` rows with after < seq ≤ upto that touch one of `keys`; ascending, each once. None behind
+        the one with which their bodies come to more than `bytes_max`, unless all rows are looked through.
 
         Costs about `limit` index steps and rows, however long the journal is.
         """
@@ -190,10 +190,11 @@ class JournalReader:
         chunk = max(_CHUNK_MIN, limit // max(len(keys), 1))
         tail = self._tail(upto)
         seqs = merge(*(self._seqs_up(tail, key, after, upto, chunk) for key in set(keys)))
-        return found + self._touching(keys, [seq for seq, _ in islice(groupby(seqs), limit)])
+        return found + self._touching(keys, [seq for seq, _ in islice(groupby(seqs), limit)], bytes_max)
 
-    def page_back(self, keys: Sequence[str], before: int, limit: int) -> list[Row]:
-        """The last `limit` rows with seq < before that touch one of `keys`; ascending, each once."""
+    def page_back(self, keys: Sequence[str], before: int, limit: int, bytes_max: int | None = None) -> list[Row]:
+        """The last `limit` rows with seq < before that touch one of `keys`; ascending, each once. None before the one
+        with which their bodies come to more than `bytes_max`, unless all rows are looked through."""
         found: list[Row] = []
         for _ in range(0 if self.trusts_index else _LOOKS_MAX):
             first, last = self._all(_STEP_BACK, before, _ROWS_PER_LOOK)[0]
@@ -207,7 +208,7 @@ class JournalReader:
         chunk = max(_CHUNK_MIN, limit // max(len(keys), 1))
         tail = self._tail(before - 1)
         seqs = merge(*(self._seqs_down(tail, key, before, chunk) for key in set(keys)), reverse=True)
-        return self._touching(keys, [seq for seq, _ in islice(groupby(seqs), limit)][::-1]) + found
+        return self._touching(keys, [seq for seq, _ in islice(groupby(seqs), limit)], bytes_max)[::-1] + found
 
     def touches(self, after: tuple[str, int], upto: int, limit: int) -> list[tuple[str, int]]:
         """The next `limit` lines of the index behind `after`, of events up to `upto`; to verify the index with."""
@@ -318,16 +319,25 @@ class JournalReader:
                 return
             before = found[-1][0]
 
-    def _touching(self, keys: Sequence[str], seqs: list[int]) -> list[Row]:
-        """The rows at `seqs`, each of which must exist and touch one of `keys`: the index is not hashed, rows are. One
-        that was dropped since the index was asked is left out."""
-        rows = self._fetch(seqs)
-        for seq, row in zip(seqs, rows, strict=False):
-            if row.seq != seq or (row.body and not _touches(row, keys)):
-                raise damaged(self._files.database, f"the index names event {seq} under a wrong key", seq=seq)
-        if len(rows) != len(seqs):
-            raise damaged(self._files.database, "the index names an event that is not there")
-        return [row for row in rows if row.body]
+    def _touching(self, keys: Sequence[str], seqs: list[int], bytes_max: int | None = None) -> list[Row]:
+        """The rows at `seqs`, up to the one with which their bodies come to more than `bytes_max`. Each must exist and
+        touch one of `keys`: the index is not hashed, rows are. One that was dropped since the index was asked is left
+        out."""
+        found: list[Row] = []
+        size = 0
+        with closing(self._fetch(seqs)) as rows:
+            for seq in seqs:
+                row = next(rows, None)
+                if row is None:
+                    raise damaged(self._files.database, "the index names an event that is not there")
+                if row.seq != seq or (row.body and not _touches(row, keys)):
+                    raise damaged(self._files.database, f"the index names event {seq} under a wrong key", seq=seq)
+                if row.body:
+                    found.append(row)
+                size += len(row.body)
+                if bytes_max is not None and size > bytes_max:
+                    break
+        return found
 
     def _checked(self, line: Line, prev: bytes) -> Row:
         """The row of a line that follows from `prev`. Raises `JournalRefused` also for one whose body is gone without a
@@ -345,16 +355,20 @@ class JournalReader:
         before, self._compaction = self._compaction, self.compaction()
         return self._compaction != before
 
-    def _fetch(self, seqs: list[int]) -> list[Row]:
-        """The checked rows at `seqs`, ascending; those that do not exist are left out."""
-        rows = []
+    def _fetch(self, seqs: list[int]) -> Generator[Row, None, None]:
+        """The checked rows at `seqs`, which go up or down; those that do not exist are left out. What is not asked for
+        is not read: close it."""
+        order = "DESC" if seqs and seqs[0] > seqs[-1] else "ASC"
         for start in range(0, len(seqs), _SEQS_PER_QUERY):
             part = seqs[start : start + _SEQS_PER_QUERY]
             marks = ",".join("?" * len(part))
-            query = f"{_SELECT_WITH_PREV} WHERE seq IN ({marks}) ORDER BY seq"
-            for *line, prev in self._all(query, *part):
-                rows.append(self._checked(tuple(line), prev or self._genesis))
-        return rows
+            query = f"{_SELECT_WITH_PREV} WHERE seq IN ({marks}) ORDER BY seq {order}"
+            try:
+                with closing(self._connection.execute(query, part)) as lines:
+                    for *line, prev in lines:
+                        yield self._checked(tuple(line), prev or self._genesis)
+            except READ_ERRORS as error:
+                raise failure(error, self._files.database) from error
 
     def _all(self, query: str, *values: str | int) -> list[Any]:
         """All lines of the answer, as SQLite types them: the callers name the shape."""
