@@ -638,3 +638,18 @@ def test_a_connection_waits_so_often_and_no_more() -> None:
         assert len(machine.model.places) == WAITING_MAX
     finally:
         machine.teardown()
+
+
+def test_who_waits_twice_for_one_task_is_not_in_its_own_way_once_the_first_is_granted() -> None:
+    machine = LeaseMachine()
+    try:
+        machine.everybody_is_known()
+        machine.pool_claim(agent="ada", task="T1", pools=(("two", 2),), wait_ms=0, priority="low")
+        machine.pool_claim(agent="hal", task="T1", pools=(("one", 1), ("two", 1)), wait_ms=15_000, priority="low")
+        machine.pool_claim(agent="hal", task="T1", pools=(("one", 1),), wait_ms=15_000, priority="low")
+        assert len(machine.model.places) == 2
+        machine.release_one(slot=0, draw=0)
+        [held] = machine.model.leases.values()
+        assert (held.want.pools, machine.model.places) == ((("one", 1),), {})
+    finally:
+        machine.teardown()

@@ -177,8 +177,12 @@ def test_a_walk_that_ends_before_the_last_row_is_refused(tmp_path: Path, monkeyp
     base = home_with(tmp_path, 30)
     reader = JournalReader(tmp_path)
     reader.trusts_index = False
-    honest = reader.scan
-    monkeypatch.setattr(JournalReader, "scan", lambda _, after, upto, limit: honest(after, upto, limit)[:-1])
+    honest = reader._all
+
+    def short(_: JournalReader, query: str, *values: int) -> list[object]:
+        return honest(query, *values)[: -1 if "seq > ? AND seq <= ? ORDER BY seq LIMIT" in query else None]
+
+    monkeypatch.setattr(JournalReader, "_all", short)
     with pytest.raises(JournalRefused, match=f"the events up to {base + 30} are not where they should be"):
         reader.page(["ch/7"], base, base + 30, 100)
     with pytest.raises(JournalRefused, match=f"the events up to {base + 30} are not where they should be"):
@@ -196,4 +200,22 @@ def test_a_page_bounded_by_bytes_reads_no_row_behind_its_end(tmp_path: Path) -> 
     assert 5 <= len(reader.page_back(["ch/7"], base + 31, 100, size)) < 15
     with pytest.raises(JournalRefused):
         reader.page(["ch/7"], base, base + 30, 100)
+    reader.close()
+
+
+def varint(value: int) -> bytes:
+    """A row's number as a cell of SQLite's file has it: groups of seven bits, the first bit set in all but the last."""
+    groups = [value >> shift & 0x7F for shift in range(0, value.bit_length(), 7)][::-1]
+    return bytes([*(group | 0x80 for group in groups[:-1]), groups[-1]])
+
+
+@pytest.mark.parametrize("nth", [1, 2, 17, 29, 30])
+def test_a_row_whose_number_is_damaged_ends_no_proof_early(tmp_path: Path, nth: int) -> None:
+    """Found by a flipped bit: the walk through all rows ended there, and nothing else said that there were more."""
+    base = home_with(tmp_path, 30)
+    path = Files(tmp_path).database
+    path.write_bytes(path.read_bytes().replace(varint(base + nth), varint(base + nth + (1 << 52))))
+    reader = JournalReader(tmp_path)
+    with pytest.raises(JournalRefused):
+        verify_older(reader, base + 30, lambda: False)
     reader.close()

@@ -159,10 +159,15 @@ def _preempt(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, v
 
 def _fulfilled(state: "State", ask: Ask, view: View) -> list[Place]:
     """Places of the same agent for the same task, which a grant of `ask` past the queue ends."""
-    waits = state.leases.places_of_task.get((ask.room, ask.task), {}) if ask.reentrant else {}
-    found = [place for place in waits.values() if place.ask.agent == ask.agent and place.ask.reentrant]
+    found = _own_places(state, ask) if ask.reentrant else []
     view.gone_places.update(place.seq for place in found)
     return found
+
+
+def _own_places(state: "State", ask: Ask) -> list[Place]:
+    """The places of the same agent for the same task that are reentrant as `ask` is."""
+    waits = state.leases.places_of_task.get((ask.room, ask.task), {})
+    return [place for place in waits.values() if place.ask.agent == ask.agent and place.ask.reentrant]
 
 
 def _scope(ask: Ask) -> tuple[object, ...]:
@@ -207,7 +212,7 @@ def grants(state: "State", view: View, places: Sequence[Place], said: int) -> li
     """
     leases, attached = state.leases, state.soft.leasing.attached
     events: list[Event] = []
-    replaced: list[Ask] = []
+    again: dict[int, Place] = {}
     size = 0
     for place in places:
         if size > GRANT_BYTES_MAX:
@@ -232,7 +237,9 @@ def grants(state: "State", view: View, places: Sequence[Place], said: int) -> li
         view.gone_places.add(place.seq)
         view.grant(state.seq + said + len(events) + 1, ask)
         if own is not None:
-            replaced.append(own)
+            again |= {waits.seq: waits for waits in leases.places_after(own)}
+        if ask.reentrant:  # what it waits for besides is not in the way of itself
+            again |= {waits.seq: waits for waits in _own_places(state, ask)}
         events.append(
             LeaseGranted(
                 ask=ask,
@@ -244,7 +251,8 @@ def grants(state: "State", view: View, places: Sequence[Place], said: int) -> li
                 replaces=epoch,
             )
         )
-    return [*events, *grants_after(state, view, replaced, said + len(events))] if replaced else events
+    more = in_line([place for place in again.values() if place.seq not in view.gone_places])
+    return [*events, *grants(state, view, more, said + len(events))] if more else events
 
 
 def _bytes(ask: Ask) -> int:

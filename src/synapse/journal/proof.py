@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from synapse.core.events import Row, keys_of
+from synapse.journal.connection import damaged
 from synapse.journal.reader import JournalReader
 from synapse.journal.tail import has_line
 from synapse.journal.tasks import first_of_block, is_task_key
@@ -50,6 +51,8 @@ def check_index(reader: JournalReader, upto: int, stop: Callable[[], bool] = lam
         seq = rows[-1].seq
         if stop():
             return None
+    if seq < upto:
+        raise damaged(reader.path, f"the events end with {seq}, and {upto} was there", seq=seq + 1)
     there, at, last = 0, ("", 0), ("", 0)
     while lines := reader.touches(at, upto, _ROWS_PER_STEP):
         for line in lines:

@@ -168,6 +168,8 @@ class JournalReader:
                 raise damaged(files.database, f"after event {last} comes {row.seq}", seq=last + 1)
             last, prev = row.seq, line[8]
             found.append((row, line))
+        if len(found) < limit or limit < 0:
+            self._require_none(last, upto)
         return found
 
     def page(self, keys: Sequence[str], after: int, upto: int, limit: int, bytes_max: int | None = None) -> list[Row]:
@@ -181,10 +183,7 @@ class JournalReader:
             rows = self.scan(after, upto, _ROWS_PER_LOOK)
             found += [row for row in rows if _touches(row, keys)]
             after = rows[-1].seq if rows else after
-            if len(rows) < _ROWS_PER_LOOK:
-                self._require_none(after, upto)
-                return found[:limit]
-            if len(found) >= limit:
+            if len(rows) < _ROWS_PER_LOOK or len(found) >= limit:
                 return found[:limit]
         limit -= len(found)
         chunk = max(_CHUNK_MIN, limit // max(len(keys), 1))
