@@ -88,6 +88,18 @@ class Ledger:
         for delivery in deliveries:
             self.arrived[delivery.name].append((seq, delivery.n))
 
+    def acked_upto(self, seq: int, agent: str, count: int) -> list[int]:
+        """The last `count` messages that events up to `seq`, one behind the other, say this agent acked; all of each
+        event. An ack of very many is more than one event."""
+        found: list[int] = []
+        while (recorded := self.events.get(seq)) is not None and len(found) < count:
+            event = recorded.event
+            if not isinstance(event, MessagesAcked) or self.names[event.agent] != agent:
+                break
+            found = [*event.messages, *found]
+            seq -= 1
+        return found
+
     def run_of(self, seq: int) -> int:
         """Which process of the hub wrote or reflected this position."""
         return bisect_right(self.starts, seq)

@@ -327,6 +327,12 @@ def a_subscription_began_with_another_number(history: History, journal: Journal)
     history.segments[1].op.reply["positions"][0]["n"] -= 1
 
 
+@lie("altered")
+def an_ack_in_two_parts_lacks_the_first(history: History, journal: Journal) -> None:
+    op = next(op for op in history.ops if op.type == "inbox.ack" and op.reply["acked"])
+    op.reply["acked"].insert(0, "m7")
+
+
 @lie("refused but applied")
 def a_refused_message_was_journalled(history: History, journal: Journal) -> None:
     op = op_of(history, "b.2")
