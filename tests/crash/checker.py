@@ -18,7 +18,6 @@ from synapse.core.events import (
     ChannelJoined,
     ChannelLeft,
     MessagePosted,
-    MessagesAcked,
     MessageSent,
     Recorded,
     RoomJoined,
