@@ -252,7 +252,6 @@ class SimulatedHub:
         for link in life.links.values():
             late = self._chance.random() < 0.05
             link.cut(Learns(0.0, self._chance.uniform(1.0, 20.0) if late else self._chance.uniform(0.0, 0.3)))
-            link.bereave()
         self._count_read_only(life)
 
     def doom(self, act: Callable[[], None]) -> None:

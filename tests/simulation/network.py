@@ -51,29 +51,6 @@ class HubSide(Protocol):
         """The seq of the last durable event."""
 
 
-class Nobody:
-    """What a connection leads to when its hub has died."""
-
-    is_dead = True
-    stopped_until_s = 0.0
-
-    def hear(self, link: "Link", frame: bytes) -> None:
-        """Nothing hears."""
-
-    def tell(self, link: "Link", payloads: Sequence[bytes]) -> None:
-        """Nothing tells."""
-
-    def lost(self, link: "Link") -> None:
-        """Nothing learns."""
-
-    def stuck(self, link: "Link", *, is_stuck: bool) -> None:
-        """Nothing is stuck."""
-
-    def durable(self) -> int:
-        """Nothing is."""
-        return 0
-
-
 class Link:
     """One connection: towards the client a `client.transport.Transport`, towards the hub a `hub.connection.Wire`.
 
@@ -91,7 +68,7 @@ class Link:
         self.is_open_at_hub = True
         self.is_cut = False
         self.frames_lost = 0
-        self._hub: HubSide = hub
+        self._hub = hub
         self._loop = loop
         self._chance = chance
         self._half = outbox_bytes // 2
@@ -272,10 +249,6 @@ class Link:
         self._down.clear()
         self._loop.call_later(learns.hub_s, self._lose_hub)
         self._loop.call_later(learns.client_s, self._end_client, Disconnected(LOST, "the connection was lost"))
-
-    def bereave(self) -> None:
-        """The hub died. This end may be held for long by a process, and a hub is as large as its state."""
-        self._hub, self.connection = Nobody(), None
 
     def stop(self, seconds: float) -> None:
         """Nothing moves for a while, and nothing is lost."""
