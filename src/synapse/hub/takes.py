@@ -4,10 +4,10 @@ A message goes to one connection at a time, and only when the event of its lend 
 leaves with the turn.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
-from synapse.core.events import MessageLent, Recorded
+from synapse.core.events import MessageSent, MessagesLent, Recorded
 from synapse.core.inboxes import Lend
 from synapse.core.telling import shown_to
 from synapse.errors import Rejected
@@ -22,6 +22,11 @@ from synapse.protocol.replies import Position, Reply, Subscribed, Taken
 
 if TYPE_CHECKING:
     from synapse.hub.turn import Turns
+
+_BESIDE_BYTES: Final = 1024
+"""More than the notice of a lend holds beside the body, the subject and the thread of a message to one recipient."""
+_ESCAPED_BYTES: Final = 6
+"""The longest that one character is in JSON."""
 
 
 class Takes:
@@ -38,8 +43,8 @@ class Takes:
         """Hand out what `decide_take` lent, or wait for it."""
         agent = connection.by.require_agent()
         lent = recorded[-1].event if recorded else None
-        if isinstance(lent, MessageLent):
-            self._hand_out(connection, request_id, lent.agent, lent.message)
+        if isinstance(lent, MessagesLent):
+            self._hand_out(connection, request_id, lent.agent, lent.messages[0])
             return
         if command.wait_ms <= 0:
             raise Rejected("deadline", "nothing unacked is free in the inbox")
@@ -86,9 +91,15 @@ class Takes:
         """True until it is acked, goes elsewhere or its time is over: what was read since may be handed out."""
         return self._state.soft.lending.lends.get((lend.agent, lend.seq)) is lend
 
-    def hand_on(self, waiter: Waiter, lent: MessageLent) -> None:
-        """Lend a message to a subscription that takes. What must be read from disk comes before what is lent later."""
-        turns, state, connection, inbox, seq = self._turns, self._state, waiter.connection, lent.agent, lent.message
+    def hand_on(self, waiter: Waiter, lent: MessagesLent) -> None:
+        """Lend messages to a subscription that takes."""
+        for seq in lent.messages:
+            assert not waiter.is_reading, "nothing is lent behind what must be read from disk"
+            self._hand_one_on(waiter, lent.agent, seq)
+
+    def _hand_one_on(self, waiter: Waiter, inbox: int, seq: int) -> None:
+        """As `hand_on`. What must be read from disk comes before what is lent later."""
+        turns, state, connection = self._turns, self._state, waiter.connection
         lend, lends, message = self._lend(connection, inbox, seq)
         if message is not None:
             self._say_lent(waiter, message, lends)
@@ -134,8 +145,32 @@ class Takes:
         self._turns.waiting.follow(agent, connection, subscription.id, command)
         self._turns.arrived([agent])
 
-    def has_room(self, connection: Connection, most: int) -> bool:
-        """True while a connection may be lent another message: it reads, it was not told too much in this turn, and
-        fewer than `most` are lent to it."""
+    def room_of(self, waiter: Waiter) -> int:
+        """How many messages a subscription may be lent now. None while it waits for one from the disk, while its peer
+        does not read, or when that was told enough in this turn."""
+        connection = waiter.connection
+        if waiter.is_reading or connection.is_stuck or self._turns.is_sated(connection):
+            return 0
         held = self._state.soft.lending.of_connection.get(connection.id, ())
-        return len(held) < most and not connection.is_stuck and not self._turns.is_sated(connection)
+        return max(0, waiter.most - len(held))
+
+    def fills(self, connection: Connection) -> Callable[[int], bool]:
+        """Says of one message after the other, by its seq, whether it is the last that a connection may be lent in one
+        decision: when it must be read from disk, or with it the connection has been told enough. A message that went to
+        one recipient is taken for as long as it may be; any other is the last, and the next decision goes on."""
+        turns, before = self._turns, 0
+
+        def is_last(seq: int) -> bool:
+            nonlocal before
+            recent = turns.recent_event(seq)
+            event = None if recent is None else recent.event
+            if type(event) is not MessageSent or len(event.to) > 1:
+                return True
+            size = len(bytes(event.body)) + _BESIDE_BYTES
+            for words in (event.subject, event.thread):
+                size += 0 if words is None else _ESCAPED_BYTES * len(words)
+            is_enough = turns.is_enough(connection, size, before)
+            before += size
+            return is_enough
+
+        return is_last
