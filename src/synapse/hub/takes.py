@@ -44,7 +44,7 @@ class Takes:
         agent = connection.by.require_agent()
         lent = recorded[-1].event if recorded else None
         if isinstance(lent, MessagesLent):
-            self._hand_out(connection, request_id, lent.agent, lent.messages[0])
+            self._hand_out(connection, request_id, lent)
             return
         if command.wait_ms <= 0:
             raise Rejected("deadline", "nothing unacked is free in the inbox")
@@ -52,10 +52,11 @@ class Takes:
         waiter.directed_only = command.directed_only
         self._turns.waiting.for_inbox(agent, waiter)
 
-    def _hand_out(self, connection: Connection, request_id: RequestId, inbox: int, seq: int) -> None:
+    def _hand_out(self, connection: Connection, request_id: RequestId, lent: MessagesLent) -> None:
         """Lend what is in an inbox, or in the queue of a role."""
         turns, limits = self._turns, self._limits
-        lend, lends, message = self._lend(connection, inbox, seq)
+        [(lend, lends, message)] = self._lend(connection, lent)
+        inbox, seq = lend.agent, lend.seq
         cursor, journal_id = cursor_of(self._state.journal_id, self._state.seq), self._state.journal_id
         text = f"m{seq}, which was lent for this, was acked or went elsewhere before it was read: take again"
         gone = Rejected("deadline", text, {"id": f"m{seq}"})
@@ -76,34 +77,37 @@ class Takes:
             taken = Taken(message=message, lends=lends, lend_ms=limits.lend_ms, cursor=cursor)
             turns.reply(connection, request_id, taken)
 
-    def _lend(self, connection: Connection, inbox: int, seq: int) -> tuple[Lend, int, Message | None]:
-        """Lend a message; how often that was done, and what it says, unless it must be read from disk."""
-        turns, state = self._turns, self._state
+    def _lend(self, connection: Connection, lent: MessagesLent) -> list[tuple[Lend, int, Message | None]]:
+        """Lend messages; of each, how often that was done, and what it says, unless it must be read from disk."""
+        turns, state, inbox = self._turns, self._state, lent.agent
         deadline_ms = turns.lease_clock.now_ms + self._limits.lend_ms
         holder = connection.by.agent if inbox in state.roles.by_id else None
-        lend = Lend(inbox, seq, connection.id, deadline_ms, holder)
-        state.soft.lending.lend(lend)
-        recent = turns.recent_event(seq)
-        message = None if recent is None else shown_to(state.journal_id, recent, inbox)
-        return lend, state.agents.inboxes[inbox].entries[seq].lends, message
+        entries = state.agents.inboxes[inbox].entries
+        found: list[tuple[Lend, int, Message | None]] = []
+        for seq in lent.messages:
+            lend = Lend(inbox, seq, connection.id, deadline_ms, holder)
+            state.soft.lending.lend(lend)
+            recent = turns.recent_event(seq)
+            message = None if recent is None else shown_to(state.journal_id, recent, inbox)
+            found.append((lend, entries[seq].lends, message))
+        return found
 
     def _is_lent(self, lend: Lend) -> bool:
         """True until it is acked, goes elsewhere or its time is over: what was read since may be handed out."""
         return self._state.soft.lending.lends.get((lend.agent, lend.seq)) is lend
 
     def hand_on(self, waiter: Waiter, lent: MessagesLent) -> None:
-        """Lend messages to a subscription that takes."""
-        for seq in lent.messages:
+        """Lend messages to a subscription that takes. What must be read from disk comes before what is lent later."""
+        for lend, lends, message in self._lend(waiter.connection, lent):
             assert not waiter.is_reading, "nothing is lent behind what must be read from disk"
-            self._hand_one_on(waiter, lent.agent, seq)
+            if message is None:
+                self._read(waiter, lend, lends)
+            else:
+                self._say_lent(waiter, message, lends)
 
-    def _hand_one_on(self, waiter: Waiter, inbox: int, seq: int) -> None:
-        """As `hand_on`. What must be read from disk comes before what is lent later."""
-        turns, state, connection = self._turns, self._state, waiter.connection
-        lend, lends, message = self._lend(connection, inbox, seq)
-        if message is not None:
-            self._say_lent(waiter, message, lends)
-            return
+    def _read(self, waiter: Waiter, lend: Lend, lends: int) -> None:
+        """Say from disk what is lent to a subscription; then it goes on taking."""
+        turns, connection, journal_id = self._turns, waiter.connection, self._state.journal_id
 
         def said(found: Message | None) -> None:
             waiter.is_reading = False
@@ -114,7 +118,7 @@ class Takes:
             turns.arrived([connection.by.require_agent()])
 
         waiter.is_reading = True
-        turns.disk.read(connection, lambda: read_message(turns.pages, state.journal_id, seq, inbox), said)
+        turns.disk.read(connection, lambda: read_message(turns.pages, journal_id, lend.seq, lend.agent), said)
 
     def _say_lent(self, waiter: Waiter, message: Message, lends: int) -> None:
         notice = Lent(subscription=waiter.subscription, message=message, lends=lends, lend_ms=self._limits.lend_ms)
