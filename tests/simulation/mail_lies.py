@@ -93,6 +93,17 @@ def the_second_goes_first(hub: Paper) -> None:
     hub.lend(letter(hub, "ada-2", 2))
 
 
+def the_second_of_one_event_goes_first(hub: Paper) -> None:
+    one, two, ada = letter(hub), letter(hub, "ada-2", 2), hub.ids["ada"]
+    hub.write("bob", MessagesLent(agent=hub.ids["bob"], messages=(two, one), senders=(ada, ada)))
+
+
+def the_second_of_one_event_is_told_to_another(hub: Paper) -> None:
+    one, two = letter(hub), letter(hub, "ada-2", 2)
+    senders = (hub.ids["ada"], hub.ids["eve"])
+    hub.write("bob", MessagesLent(agent=hub.ids["bob"], messages=(one, two), senders=senders))
+
+
 def the_urgent_one_waits(hub: Paper) -> None:
     message = letter(hub)
     letter(hub, "ada-2", 2, priority="urgent")
@@ -164,8 +175,8 @@ def sent_to(hub: Paper, number: int, mark: str = "ada-1") -> int:
     return hub.write("ada", MessageSent(to=(Delivery("role:r", number, 1),), body=body))
 
 
-def lent_of(hub: Paper, number: int, message: int, reader: str, **more: Any) -> None:
-    event = MessagesLent(agent=number, messages=(message,), recipient="role:r", **more)
+def lent_of(hub: Paper, number: int, message: int, reader: str, senders: tuple[int, ...] = ()) -> None:
+    event = MessagesLent(agent=number, messages=(message,), recipient="role:r", senders=senders)
     hub.write(reader, event)
 
 
@@ -419,6 +430,8 @@ MAIL_LIES: dict[Callable[[Paper], None], str] = {
     dead_and_lent: "acked came again",
     kept_past_its_date: "expired late",
     the_second_goes_first: "out of order",
+    the_second_of_one_event_goes_first: "out of order",
+    the_second_of_one_event_is_told_to_another: "no receipt",
     the_urgent_one_waits: "out of order",
     too_many_ahead: "lent too many",
     handed_to_another: "acked came again",
@@ -473,7 +486,7 @@ def honest_mail(hub: Paper) -> None:
     hub.reply("ada", hub.hear("ada", "receipt.get", {"id": f"m{message}"}), told)
     number = role(hub, "bob", "eve")
     shared = sent_to(hub, number, "ada-2")
-    lent_of(hub, number, shared, "bob", sender=hub.ids["ada"])
+    lent_of(hub, number, shared, "bob", senders=(hub.ids["ada"],))
     hub.ledger.mail.hand_out("bob", "@role:r", shared, 1)
     hub.witness.lose(hub.link("bob"))
     lent_of(hub, number, shared, "eve")
