@@ -148,8 +148,8 @@ SIMULATED_FAULTS = [
     Fault(
         "a digest counts from one event too late",
         COUNTING,
-        "pages.page(tuple(keys), after, query.head, ROWS_COUNTED_MAX)",
-        "pages.page(tuple(keys), after + 1, query.head, ROWS_COUNTED_MAX)",
+        "pages.page(tuple(keys), after, query.head, ROWS_COUNTED_MAX, BYTES_COUNTED_MAX)",
+        "pages.page(tuple(keys), after + 1, query.head, ROWS_COUNTED_MAX, BYTES_COUNTED_MAX)",
         _TESTS,
     ),
     Fault(
