@@ -5,7 +5,7 @@ import pytest
 from tests.core.conftest import World, text
 
 from synapse.core.by import By
-from synapse.core.events import MessageDied, MessageLent, MessagesAcked, Recorded
+from synapse.core.events import MessageDied, MessagesAcked, MessagesLent, Recorded
 from synapse.core.happenings import KINDS, LINES, MEMORY, REMEMBERED, Place, kinds_named, line_of
 from synapse.core.rooms import may_see
 from synapse.errors import Rejected
@@ -55,7 +55,7 @@ def lines(world: World, name: str, *kinds: str, room: int | None = None) -> list
 
 
 def test_what_goes_on_in_inboxes_is_never_shown() -> None:
-    assert {kind for kind, line in LINES.items() if line is None} >= {MessageLent, MessagesAcked, MessageDied}
+    assert {kind for kind, line in LINES.items() if line is None} >= {MessagesLent, MessagesAcked, MessageDied}
     owners = [kind for line in LINES.values() if line is not None for kind in line.kinds]
     assert len(owners) == len(set(owners)), "no kind is of two events"
 

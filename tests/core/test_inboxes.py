@@ -3,8 +3,9 @@
 import pytest
 from tests.core.conftest import World, text
 
-from synapse.core.events import MessageDied, MessageLent, MessagesAcked
-from synapse.core.inboxes import Lend, decide_return
+from synapse.core.delivery_events import receipt_keys
+from synapse.core.events import MessageDied, MessagesAcked, MessagesLent
+from synapse.core.inboxes import MESSAGES_MAX, Lend, decide_return, decide_take
 from synapse.protocol.commands import AckInbox, JoinRoom, TakeInbox
 from synapse.protocol.limits import Limits
 from synapse.protocol.replies import Acked
@@ -23,10 +24,10 @@ def take(world: World, *, directed_only: bool = False, connection: int = 1) -> i
     """The seq of what was taken and lent, as the hub does it."""
     by = world.by("ada", connection=connection)
     for event in world.events(TakeInbox(directed_only=directed_only), by):
-        if isinstance(event, MessageLent):
-            lend = Lend(event.agent, event.message, connection, world.lease_ms + LEND_MS)
+        if isinstance(event, MessagesLent):
+            lend = Lend(event.agent, event.messages[0], connection, world.lease_ms + LEND_MS)
             world.state.soft.lending.lend(lend)
-            return event.message
+            return event.messages[0]
     return None
 
 
@@ -49,6 +50,44 @@ def test_the_oldest_free_message_is_taken_and_each_is_lent_to_one_connection() -
     world, (one, two) = mailbox("1", "2")
     assert [take(world, connection=1), take(world, connection=2), take(world)] == [one, two, None]
     assert deliveries(world) == ["delivered", "delivered"]
+
+
+def test_who_has_room_is_lent_all_of_it_by_one_event_and_not_more_than_one_event_holds() -> None:
+    world, seqs = mailbox(*["x"] * (MESSAGES_MAX + 1), limits=Limits(inbox_unacked_max=2 * MESSAGES_MAX))
+    [lent] = decide_take(world.state, world.rules, TakeInbox(), world.by("ada"), 2 * MESSAGES_MAX)
+    assert isinstance(lent, MessagesLent)
+    assert lent.messages == tuple(seqs[:MESSAGES_MAX])
+    assert set(lent.senders) == {world.agent("bob")}
+
+
+def test_what_must_be_the_last_is_asked_of_each_but_the_one_that_fills_the_room() -> None:
+    world, seqs = mailbox("1", "2", "3", "4")
+    asked: list[int] = []
+
+    def is_last(seq: int) -> bool:
+        asked.append(seq)
+        return seq == seqs[2]
+
+    for most, got in ((1, 1), (2, 2), (4, 3)):
+        asked.clear()
+        [lent] = decide_take(world.state, world.rules, TakeInbox(), world.by("ada"), most, is_last)
+        assert isinstance(lent, MessagesLent)
+        assert lent.messages == tuple(seqs[:got])
+        assert asked == seqs[: min(got, most - 1)]
+
+
+def test_only_first_lends_are_for_the_eyes_of_their_senders() -> None:
+    world, (one, two) = mailbox("1", "2")
+    take(world)
+    give_back(world)
+    [lent] = decide_take(world.state, world.rules, TakeInbox(), world.by("ada"), 2)
+    assert isinstance(lent, MessagesLent)
+    assert (lent.messages, lent.senders) == ((one, two), (0, world.agent("bob")))
+    assert receipt_keys(lent) == (f"re/{world.agent('bob')}",)
+    world.record([lent], "ada")
+    [again] = decide_take(world.state, world.rules, TakeInbox(), world.by("ada"), 2)
+    assert isinstance(again, MessagesLent)
+    assert (again.senders, receipt_keys(again)) == ((), ())
 
 
 def test_what_a_closed_connection_held_is_free_again_and_oldest_first() -> None:

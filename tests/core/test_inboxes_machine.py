@@ -15,8 +15,8 @@ from tests.core.conftest import EveryKey, World, text
 
 from synapse.core.dead_letters import decide_resend_sent
 from synapse.core.delivery_events import RECEIPTS
-from synapse.core.events import MessageLent, MessageSent, Recorded
-from synapse.core.inboxes import Lend, decide_expired, decide_return
+from synapse.core.events import MessageSent, MessagesLent, Recorded
+from synapse.core.inboxes import Lend, decide_expired, decide_return, decide_take
 from synapse.core.receipts import shown_receipts
 from synapse.core.state import decode_state, encode_state
 from synapse.protocol.commands import AckInbox, TakeInbox
@@ -124,31 +124,61 @@ class Delivering(RuleBasedStateMachine):
         connection = CONNECTIONS[name][at % len(CONNECTIONS[name])]
         self.take_one(name, connection)
 
+    @rule(name=st.sampled_from(READERS), at=st.integers(0, 2), most=st.integers(2, 4), last=st.integers(0, 4))
+    def take_several(self, name: str, at: int, most: int, last: int) -> None:
+        """A subscription has room for `most`, and no more may go behind the one at `last`."""
+        connection = CONNECTIONS[name][at % len(CONNECTIONS[name])]
+        got = self.expect(name, min(most, last + 1))
+        world, asked = self.world, list[int]()
+
+        def is_last(seq: int) -> bool:
+            asked.append(seq)
+            return len(asked) > last
+
+        by, before = world.by(name, connection=connection), encode_state(world.state)
+        events = decide_take(world.state, world.rules, TakeInbox(), by, most, is_last)
+        assert encode_state(world.state) == before
+        assert asked == [mail.seq for mail in got][: most - 1], "it is asked behind which one more would go"
+        self.lend(name, connection, got, world.record(events, name))
+
     def take_one(self, name: str, connection: int) -> int | None:
+        world = self.world
+        got = self.expect(name, 1)
+        recorded, _ = world.do(TakeInbox(), world.by(name, connection=connection))
+        self.lend(name, connection, got, recorded)
+        return got[0].seq if got else None
+
+    def expect(self, name: str, most: int) -> list[Mail]:
+        """What a take gets, in order; those found dead on the way die."""
         world, reader = self.world, self.readers[name]
         free = [mail for mail in reader.of("unacked") if mail.hand is None]
         free.sort(key=lambda mail: (-PRIORITIES.index(mail.priority), mail.seq))
-        dying, got = [], None
+        dying, got = [], list[Mail]()
         for mail in free:
+            if len(got) == most:
+                break
             if (mail.ends_ms is not None and mail.ends_ms <= world.at_ms) or mail.lends >= LIMITS.lends_max:
                 dying.append(mail)
                 continue
-            got = mail
-            break
+            got.append(mail)
         self.die(reader, dying)
-        recorded, _ = world.do(TakeInbox(), world.by(name, connection=connection))
+        return got
+
+    def lend(self, name: str, connection: int, got: list[Mail], recorded: list[Recorded]) -> None:
+        """What a take got is in the hands of a connection, by one event."""
+        world, reader = self.world, self.readers[name]
         self.note(recorded)
-        lent = [item.event.message for item in recorded if isinstance(item.event, MessageLent)]
-        assert lent == ([] if got is None else [got.seq])
-        if got is None:
-            return None
-        assert got.hand is None, "a message is in one hand"
-        got.lends, got.hand, got.until_ms = got.lends + 1, connection, world.lease_ms + LIMITS.lend_ms
-        world.state.soft.lending.lend(Lend(world.agent(name), got.seq, connection, got.until_ms))
-        reader.handled.setdefault(got.seq, 0)
-        if reader.handled[got.seq] == 0:  # it keeps the ids of what it has handled
-            reader.handled[got.seq] += 1
-        return got.seq
+        lent = [item.event for item in recorded if isinstance(item.event, MessagesLent)]
+        assert [event.messages for event in lent] == ([tuple(mail.seq for mail in got)] if got else [])
+        told = tuple(0 if mail.lends or (name, mail.seq) in self.disowned else world.agent(mail.sender) for mail in got)
+        assert not got or lent[0].senders == (told if any(told) else ()), "a first lend is told to its sender"
+        for mail in got:
+            assert mail.hand is None, "a message is in one hand"
+            mail.lends, mail.hand, mail.until_ms = mail.lends + 1, connection, world.lease_ms + LIMITS.lend_ms
+            world.state.soft.lending.lend(Lend(world.agent(name), mail.seq, connection, mail.until_ms))
+            reader.handled.setdefault(mail.seq, 0)
+            if reader.handled[mail.seq] == 0:  # it keeps the ids of what it has handled
+                reader.handled[mail.seq] += 1
 
     @rule(data=st.data(), name=st.sampled_from(READERS), everything=st.booleans())
     def ack(self, data: st.DataObject, name: str, everything: bool) -> None:

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from tests.core.conftest import EveryKey, World, text
 
 from synapse.core.by import By
-from synapse.core.events import TYPES, MessageLent, MessagePosted, MessageSent, Recorded, Row, keys_of
+from synapse.core.events import TYPES, MessagePosted, MessageSent, MessagesLent, Recorded, Row, keys_of
 from synapse.core.happenings import LINES
 from synapse.core.idempotency import KEEP_MS
 from synapse.core.inboxes import Lend, decide_return
@@ -406,8 +406,8 @@ class Kernel(RuleBasedStateMachine):
             got = mail.seq
             break
         recorded, _ = world.do(TakeInbox(directed_only=directed), world.by(name, connection=connection))
-        lent = [item.event.message for item in recorded if isinstance(item.event, MessageLent)]
-        assert lent == ([got] if got else [])
+        lent = [item.event.messages for item in recorded if isinstance(item.event, MessagesLent)]
+        assert lent == ([(got,)] if got else [])
         if got:
             world.state.soft.lending.lend(Lend(world.agent(name), got, connection, world.lease_ms + 30_000))
             self.lent[name, got] = connection

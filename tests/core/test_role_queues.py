@@ -5,9 +5,9 @@ import pytest
 from tests.core.conftest import World, text
 from tests.core.test_happenings import OwnEyes
 
-from synapse.core.events import MessageLent, MessagesAcked, MessageSent
+from synapse.core.events import MessagesAcked, MessageSent, MessagesLent
 from synapse.core.happenings import kinds_named, line_of
-from synapse.core.inboxes import Lend, decide_return
+from synapse.core.inboxes import Lend, decide_return, decide_take
 from synapse.core.retention import Planning, kept_from
 from synapse.core.role_events import RoleCreated, RoleDeleted, RoleJoined, RoleLeft
 from synapse.core.state import decode_state, encode_state
@@ -38,11 +38,11 @@ def sent(world: World, body: str, target: str = REVIEW) -> int:
 def take(world: World, name: str, connection: int = 1) -> int | None:
     """The seq of what was taken and lent, as the hub does it."""
     for event in world.events(TakeInbox(), world.by(name, connection=connection)):
-        if isinstance(event, MessageLent):
+        if isinstance(event, MessagesLent):
             holder = world.agent(name) if event.agent in world.state.roles.by_id else None
-            lend = Lend(event.agent, event.message, connection, world.lease_ms + LEND_MS, holder)
+            lend = Lend(event.agent, event.messages[0], connection, world.lease_ms + LEND_MS, holder)
             world.state.soft.lending.lend(lend)
-            return event.message
+            return event.messages[0]
     return None
 
 
@@ -112,12 +112,20 @@ def test_own_mail_and_the_queues_of_all_roles_are_one_order_by_age() -> None:
     assert [take(world, "ada") for _ in range(5)] == [*order, None]
 
 
+def test_several_that_are_lent_at_once_are_in_order_over_all_inboxes_an_event_for_each_run() -> None:
+    world = staffed()
+    one, mine, too, two = sent(world, "1"), sent(world, "mine", "ada"), sent(world, "mine too", "ada"), sent(world, "2")
+    events = decide_take(world.state, world.rules, TakeInbox(), world.by("ada"), 10)
+    lent = [(event.messages, event.recipient) for event in events if isinstance(event, MessagesLent)]
+    assert lent == [((one,), REVIEW), ((mine, too), None), ((two,), REVIEW)]
+
+
 def test_directed_only_takes_what_was_sent_to_a_role() -> None:
     world = staffed()
     one = sent(world, "1")
     (lent,) = world.events(TakeInbox(directed_only=True), world.by("ada"))
-    assert isinstance(lent, MessageLent)
-    assert lent.message == one
+    assert isinstance(lent, MessagesLent)
+    assert lent.messages == (one,)
 
 
 def test_what_a_connection_or_the_time_gives_back_goes_to_another_member() -> None:

@@ -14,10 +14,10 @@ from synapse.core.events import (
     HubStarted,
     Idem,
     MessageDied,
-    MessageLent,
     MessagePosted,
     MessagesAcked,
     MessageSent,
+    MessagesLent,
     Recorded,
 )
 from synapse.core.mail import Mail
@@ -70,8 +70,9 @@ class Ledger:
             case MessageSent():
                 self._arrive(seq, event.to)
                 self.marks[mark_of(body_of(event))].append(seq)
-            case MessageLent():
-                self.lent[self.names[event.agent], event.message].append(seq)
+            case MessagesLent():
+                for message in event.messages:
+                    self.lent[self.names[event.agent], message].append(seq)
             case MessagesAcked():
                 for message in event.messages:
                     self.acked[self.names[event.agent], message].append(seq)

@@ -10,7 +10,15 @@ from tests.crash.effects_checker import number_of
 from tests.crash.history import History, Op
 from tests.crash.ledger import body_of
 
-from synapse.core.events import AgentCreated, HubStarted, MessageDied, MessageLent, MessagesAcked, MessageSent, Recorded
+from synapse.core.events import (
+    AgentCreated,
+    HubStarted,
+    MessageDied,
+    MessagesAcked,
+    MessageSent,
+    MessagesLent,
+    Recorded,
+)
 from synapse.core.role_events import RoleCreated, RoleJoined, RoleLeft
 
 RULES = {
@@ -31,7 +39,7 @@ class Queues:
     roles: set[int] = field(default_factory=set)
     names: dict[int, str] = field(default_factory=dict)
     sent: dict[int, tuple[int, object]] = field(default_factory=dict)
-    lends: dict[int, tuple[str, int]] = field(default_factory=dict)
+    lends: dict[int, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
     acks: dict[int, list[tuple[int, str]]] = field(default_factory=lambda: defaultdict(list))
     dead: set[int] = field(default_factory=set)
     members: dict[tuple[int, str], list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
@@ -65,8 +73,8 @@ def folded(journal: Sequence[Recorded]) -> Queues:
                 spans[-1:] = [(begun, seq) for begun, _ in spans[-1:]]
             case MessageSent() if event.to[0].agent in found.roles:
                 found.sent[seq] = (event.to[0].agent, body_of(event))
-            case MessageLent() if event.agent in found.roles:
-                found.lends[seq] = (recorded.actor, event.message)
+            case MessagesLent() if event.agent in found.roles:
+                found.lends[seq] = (recorded.actor, event.messages)
             case MessagesAcked() if event.agent in found.roles:
                 for message in event.messages:
                     found.acks[message].append((seq, recorded.actor))
@@ -88,7 +96,8 @@ def check_queues(history: History, journal: Sequence[Recorded]) -> list[Finding]
 
 
 def _journal_is_sound(queues: Queues) -> Iterator[Finding]:
-    for seq, (agent, message) in queues.lends.items():
+    lends = [(seq, agent, message) for seq, (agent, lent) in queues.lends.items() for message in lent]
+    for seq, agent, message in lends:
         role, _ = queues.sent.get(message, (0, None))
         if not queues.is_member(role, agent, seq):
             yield Finding("no member", f"m{message} is lent to {agent} at {seq}")
@@ -121,7 +130,7 @@ def _takes_are_lawful(history: History, queues: Queues) -> Iterator[Finding]:
     for op in sorted(takes, key=_at):
         message = number_of(op.reply["message"]["id"])
         is_same = op.reply["message"]["body"] == queues.sent[message][1]
-        if queues.lends.get(_at(op)) != (op.agent, message) or not is_same:
+        if queues.lends.get(_at(op)) != (op.agent, (message,)) or not is_same:
             yield Finding("not durable", f"{op.name} took {op.reply}; the journal has {queues.lends.get(_at(op))}")
         before = last.get(message)
         if before is not None and _is_held(before, _at(op), op, queues, alive_at):
@@ -129,7 +138,7 @@ def _takes_are_lawful(history: History, queues: Queues) -> Iterator[Finding]:
         last[message] = op
         for seq, agent in queues.acks.get(message, ()):
             if agent != op.agent and seq > _at(op) and _is_held(op, seq, None, queues, alive_at):
-                later = [at for at, (_, lent) in queues.lends.items() if lent == message and _at(op) < at < seq]
+                later = [at for at, (_, lent) in queues.lends.items() if message in lent and _at(op) < at < seq]
                 if not later:
                     yield Finding("two members", f"{op.name} holds m{message}, which {agent} acks at {seq}")
 

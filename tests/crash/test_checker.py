@@ -21,10 +21,10 @@ from synapse.core.events import (
     HubStarted,
     Idem,
     JournalStarted,
-    MessageLent,
     MessagePosted,
     MessagesAcked,
     MessageSent,
+    MessagesLent,
     Recorded,
     RoomCreated,
     RoomJoined,
@@ -138,7 +138,7 @@ class Story:
 
     def take(self, lends: int, message: Frame) -> None:
         op = self.invoke("worker-1", "inbox.take", {"wait_ms": 0})
-        self.write("worker", MessageLent(agent=self.agents["worker"], message=int(message["id"][1:])))
+        self.write("worker", MessagesLent(agent=self.agents["worker"], messages=(int(message["id"][1:]),)))
         self.answer("worker-1", op, {"message": message, "lends": lends})
 
     def ack(self, client: str, *messages: str) -> int:
@@ -412,7 +412,7 @@ def a_reply_reflects_what_was_never_journalled(history: History, journal: Journa
 
 @lie("not durable")
 def a_lend_was_never_journalled(history: History, journal: Journal) -> None:
-    blank(journal, next(r.seq for r in reversed(journal) if isinstance(r.event, MessageLent)))
+    blank(journal, next(r.seq for r in reversed(journal) if isinstance(r.event, MessagesLent)))
 
 
 @lie("foreign")
@@ -491,8 +491,8 @@ def a_read_forgot_what_had_been_answered(history: History, journal: Journal) -> 
 def a_message_was_lent_after_its_ack(history: History, journal: Journal) -> None:
     take = next(op for op in history.ops if op.type == "inbox.take")
     seq = int(take.reply["message"]["id"][1:])
-    agent = next(r.event.agent for r in journal if isinstance(r.event, MessageLent) and r.event.message == seq)
-    journal.append(Recorded(journal[-1].seq + 1, 5, "worker", MessageLent(agent=agent, message=seq)))
+    agent = next(r.event.agent for r in journal if isinstance(r.event, MessagesLent) and seq in r.event.messages)
+    journal.append(Recorded(journal[-1].seq + 1, 5, "worker", MessagesLent(agent=agent, messages=(seq,))))
     frame = json.loads(json.dumps(take.frame))
     frame["seq"], frame["body"]["cursor"], frame["body"]["lends"] = journal[-1].seq, f"j:{journal[-1].seq}", 2
     history.ops.append(replace(take, number=99, invoked_ns=1 << 60, returned_ns=(1 << 60) + 1, frame=frame))

@@ -24,9 +24,9 @@ from synapse.core.events import (
     Idem,
     LeaseReleased,
     LeaseResumed,
-    MessageLent,
     MessagesAcked,
     MessageSent,
+    MessagesLent,
     Recorded,
 )
 from synapse.core.lane_events import LaneAccepted, LaneEnded, LaneMessaged, LaneOffered
@@ -407,9 +407,9 @@ def somebody_takes_who_has_not_joined(story: Story) -> None:
 
 @breaks(queues, "two members")
 def a_message_is_lent_to_two(story: Story) -> None:
-    first = story.journal[story.at(MessageLent, 12)].event
-    assert isinstance(first, MessageLent)
-    change(story, MessageLent, 13, message=first.message)
+    first = story.journal[story.at(MessagesLent, 12)].event
+    assert isinstance(first, MessagesLent)
+    change(story, MessagesLent, 13, messages=first.messages)
     lose(story, MessagesAcked, 12)
     story.op("inbox.take", 15).reply["message"] = dict(story.op("inbox.take", 14).reply["message"])
 
@@ -426,12 +426,12 @@ def two_members_ack_one_message(story: Story) -> None:
 
 @breaks(queues, "came again")
 def an_acked_message_is_lent(story: Story) -> None:
-    again(story, MessageLent, 12)
+    again(story, MessagesLent, 12)
 
 
 @breaks(queues, "not durable")
 def a_lend_is_not_in_the_journal(story: Story) -> None:
-    lose(story, MessageLent, 12)
+    lose(story, MessagesLent, 12)
 
 
 @breaks(queues, "not durable")

@@ -40,7 +40,7 @@ class Watch:
 
     def lose(self, place: int) -> None:
         """Nothing follows of the row at that place any more."""
-        self.rows[place] = self.rows[place]._replace(type=LAPSED, body={"agent": 0, "message": 0})
+        self.rows[place] = self.rows[place]._replace(type=LAPSED, body={"agent": 0, "messages": []})
 
     def change(self, place: int, **body: object) -> None:
         """The row at that place says something else."""

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from tests.hub.conftest import Voice, direct, error_of, message, operator, slow_reader, steps, text_of, voice
 
+from synapse.core.state import digest
 from synapse.protocol.commands import (
     AckInbox,
     ForgetAgent,
@@ -14,8 +15,10 @@ from synapse.protocol.commands import (
     TakeInbox,
     Unsubscribe,
 )
+from synapse.protocol.delivery_commands import GetReceipt
+from synapse.protocol.delivery_replies import Receipts
 from synapse.protocol.limits import Limits
-from synapse.protocol.notices import Lent
+from synapse.protocol.notices import Lent, ReceiptChanged
 from synapse.protocol.replies import Acked, AgentRemoved, Inbox, Place, Sent, Subscribed, Taken, Unsubscribed
 from synapse.protocol.role_commands import JoinRole, LeaveRole
 from synapse.protocol.role_replies import RoleChanged
@@ -50,6 +53,28 @@ async def test_what_comes_is_lent_in_the_turn_in_which_it_came() -> None:
         assert found.subscription == subscribed.subscription
         listed = await bob.ask(ListInbox(), Inbox)
         assert [item.delivery for item in listed.messages] == ["delivered"]
+
+
+async def test_what_it_has_room_for_is_one_event_and_a_notice_for_each_message() -> None:
+    async with MemoryHub() as hub:
+        ada, eve, bob = await voice(hub), await voice(hub, "eve"), await voice(hub, "bob")
+        for who in (ada, eve):
+            await who.ask(Subscribe(receipts=True), Subscribed)
+        await send(ada, "one", "two")
+        await send(eve, "three")
+        head = hub.state.seq
+        await bob.ask(Subscribe(take=10), Subscribed)
+        assert [row.type for row in hub.journal.rows(head + 1, 2**53)] == ["message.lent"]
+        found = await lent(bob)
+        assert [(text_of(one.message), one.lends) for one in found] == [("one", 1), ("two", 1), ("three", 1)]
+        ids = tuple(one.message.id for one in found)
+        for who, theirs in ((ada, ids[:2]), (eve, ids[2:])):
+            [told] = [notice for notice in await who.notices() if isinstance(notice, ReceiptChanged)]
+            assert (told.state, told.ids, told.recipient) == ("delivered", theirs, "bob")
+            for message_id in theirs:
+                [info] = (await who.ask(GetReceipt(id=message_id), Receipts)).recipients
+                assert (info.state, info.delivered_at_ms) == ("delivered", hub.clock.wall_ms())
+        assert hub.replayed_digest() == digest(hub.state)
 
 
 async def test_no_more_are_lent_than_it_takes_and_an_ack_makes_room_at_once() -> None:
@@ -110,6 +135,18 @@ async def test_two_that_take_get_what_comes_by_turns() -> None:
             await bob.ask(Subscribe(take=10), Subscribed)
         await send(ada, "one", "two", "three", "four")
         assert [await texts(bob) for bob in bobs] == [["one", "three"], ["two", "four"]]
+
+
+async def test_of_two_that_take_none_is_lent_all_that_came_in_one_turn() -> None:
+    async with MemoryHub() as hub:
+        ada, bobs = await voice(hub), [await voice(hub, "bob") for _ in range(2)]
+        for bob in bobs:
+            await bob.ask(Subscribe(take=3), Subscribed)
+        commits = hub.turns.totals.commits
+        for number in range(8):
+            await ada.say(direct(f"{number}", "bob"))
+        assert [await texts(bob) for bob in bobs] == [["0", "2", "4"], ["1", "3", "5"]]
+        assert hub.turns.totals.commits == commits + 1
 
 
 async def test_who_ends_it_gets_no_more_and_keeps_what_it_has() -> None:
@@ -184,6 +221,27 @@ async def test_long_messages_come_turn_by_turn_and_the_outbox_keeps_its_bound() 
             assert frames, "it goes on when it was read"
             found += sum(b'"inbox.lent"' in frame for frame in frames)
         assert most <= 256 * 1024
+
+
+@pytest.mark.parametrize("kind", ["body", "subject"])
+async def test_many_that_are_lent_at_once_keep_the_bound_of_the_outbox(kind: str) -> None:
+    async with MemoryHub(limits=Limits(outbox_bytes_max=64 * 1024)) as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        subject = "\x01" * 256 if kind == "subject" else None
+        body = msgspec.Raw(b'"%s"' % (b"x" * (10 if kind == "subject" else 1_500)))
+        for _ in range(60):
+            await ada.ask(SendMessage(body=body, to=("bob",), subject=subject), Sent)
+        await bob.say(Subscribe(take=60))
+        most, found = 0, 0
+        while found < 60:
+            await hub.settle()
+            most = max(most, bob.peer.buffered())
+            frames = bob.peer.received_now()
+            assert frames, "it goes on when it was read"
+            found += sum(b'"inbox.lent"' in frame for frame in frames)
+        rows = [row for row in hub.journal.rows(0, 2**53) if row.type == "message.lent"]
+        assert len(rows) < 60, "several are lent at once"
+        assert most <= 64 * 1024 * 5 // 8, "with half of it the peer is stuck, and a turn is an eighth"
 
 
 async def test_mentions_stay_where_they_are_when_it_takes_directed_ones_only() -> None:

@@ -7,7 +7,7 @@ import pytest
 from tests.journal.conftest import post
 
 from synapse.core import events
-from synapse.core.events import MessagePosted, Row
+from synapse.core.events import MessagePosted, MessagesLent, Recorded, Row, to_row
 from synapse.errors import JournalRefused
 from synapse.journal.upcast import UPCASTERS, Fields, decode
 
@@ -16,6 +16,23 @@ def test_a_row_of_today_is_decoded() -> None:
     event = decode(post(5, text="hello"))
     assert isinstance(event, MessagePosted)
     assert bytes(event.body) == b'{"text":"hello"}'
+
+
+@pytest.mark.parametrize(
+    ("body", "event"),
+    [
+        (b'{"agent":7,"message":9}', MessagesLent(agent=7, messages=(9,))),
+        (b'{"agent":7,"message":9,"sender":3}', MessagesLent(agent=7, messages=(9,), senders=(3,))),
+        (
+            b'{"agent":8,"message":9,"sender":3,"recipient":"role:build"}',
+            MessagesLent(agent=8, messages=(9,), senders=(3,), recipient="role:build"),
+        ),
+    ],
+)
+def test_a_lend_of_one_message_is_one_of_several(body: bytes, event: MessagesLent) -> None:
+    row = Row(11, "message.lent", 1, 1000, "ada", "ag/7", body)
+    assert decode(row) == event
+    assert decode(to_row(Recorded(11, 1000, "ada", event))) == event
 
 
 @pytest.fixture

@@ -74,8 +74,8 @@ DELIVERY_FAULTS = [
     Fault(
         "each lend is told to the sender",
         INBOXES,
-        "            sender = None if entry.lends else entry.sender\n",
-        "            sender = entry.sender\n",
+        "0 if entry.lends else entry.sender or 0 for",
+        "entry.sender or 0 for",
         (*_DEAD, *_HUB),
     ),
     Fault(

@@ -78,8 +78,8 @@ SIMULATED_FAULTS = [
     Fault(
         "who sent a message gets no receipt of its lend",
         INBOXES,
-        "            sender = None if entry.lends else entry.sender\n",
-        "            sender = None\n",
+        "0 if entry.lends else entry.sender or 0 for",
+        "0 for",
         _TESTS,
     ),
     Fault(
@@ -92,8 +92,8 @@ SIMULATED_FAULTS = [
     Fault(
         "a subscription is lent one message more than it takes",
         "hub/takes.py",
-        "        return len(held) < most and",
-        "        return len(held) <= most and",
+        "        return max(0, waiter.most - len(held))\n",
+        "        return max(0, waiter.most + 1 - len(held))\n",
         _TESTS,
     ),
     Fault(

@@ -20,11 +20,11 @@ from tests.simulation.virtual_time import Clock
 from synapse.core.delivery_events import (
     DeliveryEvent,
     MessageDied,
-    MessageLent,
     MessageRevived,
     MessagesAcked,
     MessagesDisowned,
     MessagesDropped,
+    MessagesLent,
 )
 from synapse.core.events import MessagePosted, MessageSent, Recorded
 from synapse.core.role_events import RoleCreated, RoleDeleted, RoleEvent, RoleJoined
@@ -182,8 +182,9 @@ class Mailroom:
     def enter(self, entry: Recorded, event: DeliveryEvent, decided_ms: int) -> None:
         """Fold an event of delivery in. Raises `Violation`."""
         match event:
-            case MessageLent():
-                self._lend(entry, event, decided_ms)
+            case MessagesLent():
+                for message in event.messages:
+                    self._lend(entry, event, message, decided_ms)
             case MessagesAcked():
                 for message in event.messages:
                     self._ack(entry, event, message, decided_ms)
@@ -198,7 +199,9 @@ class Mailroom:
                 self._disown(entry, event)
         if isinstance(event, MessagesDisowned):
             return
-        senders = event.senders if isinstance(event, MessagesAcked | MessagesDropped) else (event.sender,)
+        senders = (
+            event.senders if isinstance(event, MessagesLent | MessagesAcked | MessagesDropped) else (event.sender,)
+        )
         for sender in dict.fromkeys(sender for sender in senders if sender):
             self._tell(f"receipts {self._names[sender]}", entry.seq)
 
@@ -224,9 +227,9 @@ class Mailroom:
         if sender != found.sender:
             raise Violation("no receipt", f"{entry.seq} of {name} is for {sender}; {found.sender} sent it", name)
 
-    def _lend(self, entry: Recorded, event: MessageLent, decided_ms: int) -> None:
-        name, found = self._there(entry, event.agent, event.message, "lent")
-        text = f"{event.message} of {name} is lent to {entry.actor} at {entry.seq}"
+    def _lend(self, entry: Recorded, event: MessagesLent, message: int, decided_ms: int) -> None:
+        name, found = self._there(entry, event.agent, message, "lent")
+        text = f"{message} of {name} is lent to {entry.actor} at {entry.seq}"
         if found.is_dead:
             raise Violation("acked came again", f"{text}, and it is dead", name)
         if entry.actor not in self.takers(name):
@@ -235,16 +238,17 @@ class Mailroom:
             raise Violation("lent twice", f"{text}, while {found.holder} has it", name, entry.actor)
         if found.is_late(entry.at_ms) or found.lends >= self._lends_max:
             raise Violation("lent too late", f"{text}, {entry.at_ms} ms: {found}", name)
-        self._require_first(entry, name, event.message, decided_ms)
+        self._require_first(entry, name, message, decided_ms)
         if not found.lends:
-            self._require_receipt(entry, name, found, event.sender)
+            index = event.messages.index(message)
+            self._require_receipt(entry, name, found, event.senders[index] if event.senders else None)
         else:
             self._sometimes("a message was lent again")
         if name.startswith(ROLE):
             self._sometimes("a message of a role was lent again" if found.lends else "a message of a role was lent")
         found.lends += 1
         found.lent_ms, found.link, found.holder, found.freed_ms = decided_ms, None, entry.actor, None
-        self._become(entry, name, event.message, state="delivered", lends=found.lends)
+        self._become(entry, name, message, state="delivered", lends=found.lends)
 
     def _require_first(self, entry: Recorded, name: str, message: int, decided_ms: int) -> None:
         """Nothing that waited for the same reader had to go before it: higher priority first, then what came first."""

@@ -8,11 +8,11 @@ from tests.simulation.paper import Paper
 
 from synapse.core.delivery_events import (
     MessageDied,
-    MessageLent,
     MessageRevived,
     MessagesAcked,
     MessagesDisowned,
     MessagesDropped,
+    MessagesLent,
 )
 from synapse.core.events import Delivery, LeaseGranted, MessagePosted, MessageSent
 from synapse.core.role_events import RoleCreated, RoleDeleted, RoleJoined, RoleLeft
@@ -55,7 +55,7 @@ def a_receipt_for_nobody(hub: Paper) -> None:
 
 def lent_past_its_date(hub: Paper) -> None:
     message = letter(hub, expires_at_ms=5)
-    hub.write_at(5, "bob", MessageLent(agent=hub.ids["bob"], message=message, sender=hub.ids["ada"]))
+    hub.write_at(5, "bob", MessagesLent(agent=hub.ids["bob"], messages=(message,), senders=(hub.ids["ada"],)))
 
 
 def lent_once_too_often(hub: Paper) -> None:
@@ -110,7 +110,7 @@ def too_many_ahead(hub: Paper) -> None:
     hub.reply("bob", request, {"subscription": 1, "from_cursor": f"j:{hub.ledger.head}"})
     for at in (1, 2):
         message = letter(hub, f"ada-{at}", at)
-        hub.write("bob", MessageLent(agent=hub.ids["bob"], message=message, sender=hub.ids["ada"]))
+        hub.write("bob", MessagesLent(agent=hub.ids["bob"], messages=(message,), senders=(hub.ids["ada"],)))
         hub.ledger.mail.hand_out_ahead("bob", "@bob", message, 1)
 
 
@@ -165,19 +165,19 @@ def sent_to(hub: Paper, number: int, mark: str = "ada-1") -> int:
 
 
 def lent_of(hub: Paper, number: int, message: int, reader: str, **more: Any) -> None:
-    event = MessageLent(agent=number, message=message, recipient="role:r", **more)
+    event = MessagesLent(agent=number, messages=(message,), recipient="role:r", **more)
     hub.write(reader, event)
 
 
 def lent_to_who_is_no_member(hub: Paper) -> None:
     number = role(hub, "bob")
-    lent_of(hub, number, sent_to(hub, number), "eve", sender=hub.ids["ada"])
+    lent_of(hub, number, sent_to(hub, number), "eve", senders=(hub.ids["ada"],))
 
 
 def lent_to_two_members(hub: Paper) -> None:
     number = role(hub, "bob", "eve")
     message = sent_to(hub, number)
-    lent_of(hub, number, message, "bob", sender=hub.ids["ada"])
+    lent_of(hub, number, message, "bob", senders=(hub.ids["ada"],))
     hub.ledger.mail.hand_out("bob", "@role:r", message, 1)
     lent_of(hub, number, message, "eve")
 
@@ -185,7 +185,7 @@ def lent_to_two_members(hub: Paper) -> None:
 def acked_by_the_other_member(hub: Paper) -> None:
     number = role(hub, "bob", "eve")
     message = sent_to(hub, number)
-    lent_of(hub, number, message, "bob", sender=hub.ids["ada"])
+    lent_of(hub, number, message, "bob", senders=(hub.ids["ada"],))
     hub.ledger.mail.hand_out("bob", "@role:r", message, 1)
     hub.hear("eve", "inbox.ack", {"ids": [f"m{message}"]})
     event = MessagesAcked(

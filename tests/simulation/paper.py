@@ -23,9 +23,9 @@ from synapse.core.events import (
     LeaseGranted,
     LeaseQueued,
     LeaseReleased,
-    MessageLent,
     MessagePosted,
     MessageSent,
+    MessagesLent,
     PoolSet,
     Recorded,
     to_row,
@@ -128,8 +128,8 @@ class Paper:
 
     def lend(self, message: int, *, is_first: bool = True) -> None:
         """A message of ada's is lent to bob."""
-        sender = self.ids["ada"] if is_first else None
-        self.write("bob", MessageLent(agent=self.ids["bob"], message=message, sender=sender))
+        senders = (self.ids["ada"],) if is_first else ()
+        self.write("bob", MessagesLent(agent=self.ids["bob"], messages=(message,), senders=senders))
 
     def ask_put(self, owner: str, mark: str, **more: Any) -> int:
         """A request to put a value under `k`; its id."""

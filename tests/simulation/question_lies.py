@@ -7,7 +7,7 @@ import msgspec
 from tests.simulation.paper import ROOM, TTL_MS, Paper, expired
 from tests.simulation.plan_lies import held_task
 
-from synapse.core.events import Delivery, Event, LeaseExpired, LeaseParked, LeaseResumed, MessageLent
+from synapse.core.events import Delivery, Event, LeaseExpired, LeaseParked, LeaseResumed, MessagesLent
 from synapse.core.plan_events import TaskMoved
 from synapse.core.question_events import (
     QuestionAnswered,
@@ -345,7 +345,7 @@ def a_letter_says_otherwise(hub: Paper) -> None:
 
 
 def lend(hub: Paper, message: int) -> list[Event]:
-    return [MessageLent(agent=hub.ids["ada"], message=message)]
+    return [MessagesLent(agent=hub.ids["ada"], messages=(message,))]
 
 
 def letter(seq: int, body: Json) -> Json:

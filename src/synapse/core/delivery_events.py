@@ -13,12 +13,13 @@ from synapse.core.idem import Idem
 
 
 @final
-class MessageLent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A message was handed to one connection. sender: only at its first lend."""
+class MessagesLent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Messages of one inbox were handed to one connection, in this order. senders: of each in its place, 0 where it was
+    lent before or its sender gets no receipt; empty when that is so of all."""
 
     agent: int
-    message: int
-    sender: int | None = None
+    messages: tuple[int, ...]
+    senders: tuple[int, ...] = ()
     recipient: str | None = None
     idem: Idem | None = None
 
@@ -86,7 +87,7 @@ class MessagesDisowned(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
 
 
 DeliveryEvent: TypeAlias = (
-    MessageLent | MessagesAcked | MessageDied | MessageRevived | MessagesDropped | MessagesDisowned
+    MessagesLent | MessagesAcked | MessageDied | MessageRevived | MessagesDropped | MessagesDisowned
 )
 
 RECEIPTS: Final = frozenset(get_args(DeliveryEvent)) - {MessagesDisowned}
@@ -95,7 +96,7 @@ RECEIPTS: Final = frozenset(get_args(DeliveryEvent)) - {MessagesDisowned}
 
 def receipt_keys(event: DeliveryEvent) -> tuple[str, ...]:
     """The index keys of the senders that a receipt is due to."""
-    if type(event) is MessagesAcked or type(event) is MessagesDropped:
+    if type(event) is MessagesLent or type(event) is MessagesAcked or type(event) is MessagesDropped:
         return tuple([f"re/{sender}" for sender in dict.fromkeys(event.senders) if sender])
     if isinstance(event, MessagesDisowned) or event.sender is None:
         return ()

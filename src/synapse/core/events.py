@@ -19,11 +19,11 @@ from synapse.core.card_events import AgentDescribed as AgentDescribed
 from synapse.core.card_events import Card as Card
 from synapse.core.delivery_events import DeliveryEvent, receipt_keys
 from synapse.core.delivery_events import MessageDied as MessageDied
-from synapse.core.delivery_events import MessageLent as MessageLent
 from synapse.core.delivery_events import MessageRevived as MessageRevived
 from synapse.core.delivery_events import MessagesAcked as MessagesAcked
 from synapse.core.delivery_events import MessagesDisowned as MessagesDisowned
 from synapse.core.delivery_events import MessagesDropped as MessagesDropped
+from synapse.core.delivery_events import MessagesLent as MessagesLent
 from synapse.core.file_events import FileBegun, FileChunked, FileCompleted, FileEnded, FileEvent, FileReceived
 from synapse.core.held_events import HeldDropped
 from synapse.core.idem import Idem as Idem
@@ -451,7 +451,7 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
         case MessagesAcked():
             found = (f"ak/{message}" for message in event.messages) if event.by_member else ()
             return (f"ag/{event.agent}", *receipt_keys(event), *found)
-        case MessageLent() | MessageDied() | MessageRevived() | MessagesDropped():
+        case MessagesLent() | MessageDied() | MessageRevived() | MessagesDropped():
             return (f"ag/{event.agent}", *receipt_keys(event))
         case MessagesDisowned():
             return (f"ag/{event.sender}",)
@@ -516,8 +516,14 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             assert_never(event)
 
 
+_NAMED: Final[dict[type[Event], str]] = {MessagesLent: "message.lent"}
+"""What is not journalled under the name of its class: a lend was one of one message in its first version."""
+
+
 def _journal_name(kind: type[Event]) -> str:
     """`MessagePosted` is journalled as `message.posted`."""
+    if kind in _NAMED:
+        return _NAMED[kind]
     noun, *verb = re.findall("[A-Z][a-z]+", kind.__name__)
     return f"{noun}.{'_'.join(verb)}".lower()
 
@@ -525,7 +531,7 @@ def _journal_name(kind: type[Event]) -> str:
 TYPES: dict[str, type[Event]] = {_journal_name(kind): kind for kind in get_args(Event)}
 """Event type by its journal name."""
 
-VERSIONS: dict[str, int] = dict.fromkeys(TYPES, 1)
+VERSIONS: dict[str, int] = dict.fromkeys(TYPES, 1) | {"message.lent": 2}
 """The version in which each event type is written today. Older ones are upcast by `journal.upcast`."""
 
 _encode = msgspec.json.Encoder().encode
@@ -552,10 +558,7 @@ def to_row(recorded: Recorded) -> Row:
     if type(event) is MessageSent and len(event.to) == 1:
         key = f"in/{event.to[0].agent}"
         return new_tuple(Row, (seq, tag, VERSIONS[tag], at_ms, actor, key, _encode(event), ()))
-    if type(event) is MessageLent:
-        also = () if event.sender is None else (f"re/{event.sender}",)
-        return new_tuple(Row, (seq, tag, VERSIONS[tag], at_ms, actor, f"ag/{event.agent}", _encode(event), also))
-    if type(event) is MessagesAcked and not event.by_member:
+    if type(event) is MessagesLent or (type(event) is MessagesAcked and not event.by_member):
         key, others = f"ag/{event.agent}", receipt_keys(event)
         return new_tuple(Row, (seq, tag, VERSIONS[tag], at_ms, actor, key, _encode(event), others))
     keys = keys_of(seq, event)

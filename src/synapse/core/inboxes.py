@@ -9,7 +9,7 @@ Dead letters stay, up to a limit of their own: they take no place from what is a
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush, merge
 from itertools import repeat
@@ -19,11 +19,11 @@ from synapse.core.by import By, Rules
 from synapse.core.delivery_events import (
     DeliveryEvent,
     MessageDied,
-    MessageLent,
     MessageRevived,
     MessagesAcked,
     MessagesDisowned,
     MessagesDropped,
+    MessagesLent,
 )
 from synapse.core.mail import Delivery
 from synapse.errors import Rejected
@@ -46,7 +46,7 @@ EXPIRED_MAX: Final = 500
 DIED_MAX: Final = 64
 """Messages that one take finds dead and says so; it passes over the others."""
 MESSAGES_MAX: Final = 1_000
-"""Messages in one event; an ack of all of them may become several."""
+"""Messages in one event, and in one decision to lend; an ack of all of them may become several."""
 
 _VOID_MIN: Final = 1_024
 """So many dates of messages that are gone may wait for their time before they are thrown out."""
@@ -336,8 +336,10 @@ def leave_all(state: "State", agent: int) -> None:
 
 def apply_delivery(state: "State", at_ms: int, event: DeliveryEvent) -> None:
     """The inboxes' part of `kernel.apply`."""
-    if type(event) is MessageLent:
-        state.agents.inboxes[event.agent].entries[event.message].lends += 1
+    if type(event) is MessagesLent:
+        entries = state.agents.inboxes[event.agent].entries
+        for message in event.messages:
+            entries[message].lends += 1
         return
     match event:
         case MessagesAcked() | MessagesDropped():
@@ -366,11 +368,22 @@ def apply_delivery(state: "State", at_ms: int, event: DeliveryEvent) -> None:
 # What becomes of requests, and of time.
 
 
-def decide_take(state: "State", rules: Rules, command: TakeInbox, by: By) -> list["Event"]:
-    """The first free message of the agent's inbox and its roles' queues becomes lent; those found dead on the way are
-    said to be. No event: nothing there."""
+def decide_take(
+    state: "State",
+    rules: Rules,
+    command: TakeInbox,
+    by: By,
+    most: int = 1,
+    is_last: Callable[[int], bool] = lambda _: False,
+) -> list["Event"]:
+    """The first free messages of the agent's inbox and its roles' queues become lent; those found dead on the way are
+    said to be. No event: nothing there. most: how many, and never more than `MESSAGES_MAX`. is_last: asked about each
+    by its seq; behind one of which it is true nothing is lent.
+
+    What follows another of the same inbox is in its event, so that the events are in the order of handing out."""
     dying: dict[int, list[tuple[Entry, str]]] = {}
-    events: list[Event] = []
+    lent: list[tuple[int, list[Entry]]] = []
+    left = min(most, MESSAGES_MAX)
     inboxes = inboxes_of(state, by.require_agent())
     for seq, inbox in state.soft.lending.waiting(inboxes, directed_only=command.directed_only):
         entry = state.agents.inboxes[inbox].entries[seq]
@@ -379,12 +392,26 @@ def decide_take(state: "State", rules: Rules, command: TakeInbox, by: By) -> lis
         elif entry.lends >= rules.limits.lends_max:
             dying.setdefault(inbox, []).append((entry, _worn_out(entry)))
         else:
-            sender = None if entry.lends else entry.sender
-            events.append(MessageLent(agent=inbox, message=seq, sender=sender, recipient=_role_called(state, inbox)))
-            break
+            if not lent or lent[-1][0] != inbox:
+                lent.append((inbox, []))
+            lent[-1][1].append(entry)
+            left -= 1
+            if not left or is_last(seq):
+                break
+    events: list[Event] = [_lent(state, inbox, entries) for inbox, entries in lent]
     for inbox, entries in dying.items():
         events = [*deaths(state, rules, inbox, entries[:DIED_MAX]), *events]
     return events
+
+
+def _lent(state: "State", inbox: int, entries: Sequence[Entry]) -> MessagesLent:
+    senders = tuple([0 if entry.lends else entry.sender or 0 for entry in entries])
+    return MessagesLent(
+        agent=inbox,
+        messages=tuple([entry.seq for entry in entries]),
+        senders=senders if any(senders) else (),
+        recipient=_role_called(state, inbox),
+    )
 
 
 def inboxes_of(state: "State", agent: int) -> tuple[int, ...]:

@@ -67,13 +67,13 @@ from synapse.core.events import (
     LeaseReleased,
     MessageDied,
     MessageHeld,
-    MessageLent,
     MessagePosted,
     MessageRevived,
     MessagesAcked,
     MessagesDisowned,
     MessagesDropped,
     MessageSent,
+    MessagesLent,
     Recorded,
     RoomCreated,
     RoomDeleted,
@@ -382,7 +382,7 @@ def apply(state: State, recorded: Recorded) -> None:
     if type(event) is MessageSent:
         _apply_sent(state, recorded, event)
         return
-    if type(event) is MessageLent:
+    if type(event) is MessagesLent:
         inboxes.apply_delivery(state, at_ms, event)
         return
     if type(event) is MessagesAcked:

@@ -5,18 +5,18 @@ from collections.abc import Container, Iterable
 from synapse.core.delivery_events import (
     DeliveryEvent,
     MessageDied,
-    MessageLent,
     MessageRevived,
     MessagesAcked,
     MessagesDisowned,
     MessagesDropped,
+    MessagesLent,
 )
 from synapse.core.events import Recorded
 from synapse.protocol.cursor import cursor_of, message_id
 from synapse.protocol.notices import ReceiptChanged
 
 STATES = {
-    MessageLent: "delivered",
+    MessagesLent: "delivered",
     MessagesAcked: "acked",
     MessageDied: "dead",
     MessageRevived: "stored",
@@ -27,9 +27,9 @@ STATES = {
 
 def due(event: DeliveryEvent) -> Iterable[tuple[int, int]]:
     """The receipts that follow from an event: pairs of sender and message."""
-    if isinstance(event, MessagesAcked | MessagesDropped):
+    if isinstance(event, MessagesLent | MessagesAcked | MessagesDropped):
         return ((sender, seq) for sender, seq in zip(event.senders, event.messages, strict=False) if sender)
-    if isinstance(event, MessageLent | MessageDied | MessageRevived) and event.sender is not None:
+    if isinstance(event, MessageDied | MessageRevived) and event.sender is not None:
         return ((event.sender, event.message),)
     return ()
 

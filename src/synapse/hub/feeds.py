@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from operator import itemgetter
 from typing import Final
 
 from synapse.core.events import MessagePosted, Recorded
@@ -32,6 +33,8 @@ from synapse.protocol.notices import Broken, CaughtUp, Notice
 PAGE_ROWS: Final = 200
 RECENT_EVENTS_MAX: Final = 1_024
 RECENT_BYTES_MAX: Final = 4 * 1024 * 1024
+_SEQ: Final = itemgetter(0)
+"""Of an event with its place."""
 
 
 @dataclass(slots=True, eq=False)
@@ -57,6 +60,12 @@ class Subscription:
     missed: int = 0
     missed_activity: int = 0
     has_leases: bool = False
+
+
+def event_at(events: Sequence[Recorded], seq: int) -> Recorded | None:
+    """The event at `seq` of some in order."""
+    at = bisect_left(events, seq, key=_SEQ)
+    return events[at] if at < len(events) and events[at].seq == seq else None
 
 
 class Recent:
@@ -91,7 +100,7 @@ class Recent:
         """The event at `seq`, if it is still here."""
         for turn, _ in reversed(self._turns):
             if turn[0].seq <= seq:
-                return next((recorded for recorded in turn if recorded.seq == seq), None)
+                return event_at(turn, seq)
         return None
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias, assert_never
 from synapse.core import kernel
 from synapse.core.by import By, Rules
 from synapse.core.dead_letters import after_of, decide_resend_sent, letters_to_list, sent_letters
-from synapse.core.delivery_events import MessageDied, MessageLent, MessageRevived, MessagesAcked, MessagesDropped
+from synapse.core.delivery_events import MessageDied, MessageRevived, MessagesAcked, MessagesDropped, MessagesLent
 from synapse.core.events import Event, MessagePosted, MessageSent, Recorded
 from synapse.core.inboxes import (
     Lend,
@@ -126,7 +126,7 @@ def follow_traces(pages: Pages, found: Traces) -> Traces:
 def _follow(traces: Traces, recorded: Recorded) -> None:
     """Note what an event says of the message."""
     event, at_ms, seq = recorded.event, recorded.at_ms, traces.seq
-    if not isinstance(event, MessageLent | MessagesAcked | MessageDied | MessageRevived | MessagesDropped):
+    if not isinstance(event, MessagesLent | MessagesAcked | MessageDied | MessageRevived | MessagesDropped):
         return
     if all(message != seq for _, message in due(event)):
         return
@@ -134,7 +134,7 @@ def _follow(traces: Traces, recorded: Recorded) -> None:
     if trace is None:
         return
     match event:
-        case MessageLent():
+        case MessagesLent():
             trace.delivered_at_ms = at_ms
         case MessagesAcked():
             trace.acked_at_ms, trace.acked_by = at_ms, recorded.actor

@@ -7,10 +7,8 @@ the inbox fills, and the next turn takes what has gathered. There is no timed co
 """
 
 import asyncio
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from operator import itemgetter
 from typing import Final
 
 from synapse.core import kernel
@@ -22,9 +20,9 @@ from synapse.core.events import (
     Event,
     LeaseQueued,
     MessageHeld,
-    MessageLent,
     MessagePosted,
     MessageSent,
+    MessagesLent,
     Recorded,
     to_row,
 )
@@ -45,7 +43,7 @@ from synapse.hub.connection import Connection
 from synapse.hub.consequences import follow_up
 from synapse.hub.disk import Disk
 from synapse.hub.effects import pass_time, take_effect
-from synapse.hub.feeds import Feeds
+from synapse.hub.feeds import Feeds, event_at
 from synapse.hub.greeting import greet
 from synapse.hub.leasing import Leasing
 from synapse.hub.letters import LOOKED_UP, Decide, Letters
@@ -91,9 +89,6 @@ COMMITS_PER_MAINTENANCE: Final = 16
 RETRY_SPACE_MS: Final = 1_000
 """How often a read-only hub tries to write its reserve again."""
 
-
-_SEQ: Final = itemgetter(0)
-"""Of an event with its place."""
 _OPEN: Final = Phase.OPEN
 _CLOSED: Final = Phase.CLOSED
 # Looked up once: they are asked for at each request, and before Python 3.12 each look-up costs 0.1 µs.
@@ -376,7 +371,7 @@ class Turns:
             if kind in LEASE_EVENTS:
                 self.leasing.on_event(entry)
                 continue
-            if kind is MessageLent:
+            if kind is MessagesLent:
                 continue
             if kind is MessageSent:
                 turn.arrived.update([delivery.agent for delivery in event.to])  # type: ignore[union-attr]  # kind is its type
@@ -420,6 +415,12 @@ class Turns:
         """True for a connection that is told no more in this turn."""
         return connection in self._turn.sated
 
+    def is_enough(self, connection: Connection, size: int, before: int = 0) -> bool:
+        """True when a connection that is told `size` bytes is told no more in this turn. before: of what goes ahead of
+        them, and was not weighed yet."""
+        weight = self._turn.weights.get(connection, 0) + before + size
+        return size > SATING_BYTES or weight > self.rules.limits.outbox_bytes_max // 8
+
     def arrived(self, agents: Iterable[int]) -> None:
         """Something came into the inboxes of these agents in this turn."""
         self._turn.arrived.update(agents)
@@ -434,9 +435,9 @@ class Turns:
         """Who has been told an eighth of its outbox in one turn is told no more in it: so an outbox that was not quite
         half full has room for a turn's answers and the long one that ends them."""
         turn, size = self._turn, len(payload)
-        weight = turn.weights[connection] = turn.weights.get(connection, 0) + size
-        if size > SATING_BYTES or weight > self.rules.limits.outbox_bytes_max // 8:
+        if self.is_enough(connection, size):
             turn.sated[connection] = None
+        turn.weights[connection] = turn.weights.get(connection, 0) + size
 
     def notify(self, connection: Connection, payload: bytes) -> None:
         """Queue a notice to one connection for the end of this turn; one that does not read misses it."""
@@ -463,9 +464,7 @@ class Turns:
 
     def recent_event(self, seq: int) -> Recorded | None:
         """A message event of this turn or of the last ones, if it is still in memory."""
-        told = self._turn.told
-        at = bisect_left(told, seq, key=_SEQ)
-        return told[at] if at < len(told) and told[at].seq == seq else self.feeds.recent.find(seq)
+        return event_at(self._turn.told, seq) or self.feeds.recent.find(seq)
 
     def say_later(
         self, connection: Connection, request_id: RequestId, result: Reply | Rejected, seq: int | None = None

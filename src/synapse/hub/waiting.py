@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
-from synapse.core import kernel
-from synapse.core.events import MessageLent, MessagesAcked, MessagesDropped
+from synapse.core.events import MessagesAcked, MessagesDropped, MessagesLent
+from synapse.core.inboxes import decide_take
 from synapse.core.question_answers import question_info
 from synapse.core.question_events import QuestionClosing
 from synapse.core.questions import Question, require_question
@@ -206,7 +206,8 @@ class Waiting:
         """Who waits for an inbox gets a message each, subscriptions again and again while they have room."""
         waiters: Sequence[Waiter] = list(self._inboxes[agent])
         while waiters:
-            served = [waiter for waiter in waiters if self._serve(agent, waiter)]
+            is_alone = len(waiters) == 1
+            served = [waiter for waiter in waiters if self._serve(agent, waiter, is_alone=is_alone)]
             waiters = [waiter for waiter in served if waiter.subscription]
 
     def _serve_role(self, role: int) -> None:
@@ -219,29 +220,34 @@ class Waiting:
             for waiter in self._inboxes[member]
         ]
         while found:
+            is_alone = len(found) == 1
             served: list[tuple[Waiter, int]] = []
             for waiter, member in sorted(found, key=lambda item: item[0].order):
-                if self._serve(member, waiter):
+                if self._serve(member, waiter, is_alone=is_alone):
                     served.append((waiter, member))
                 elif not waiter.subscription:
                     return  # nothing is left for those who came later either
             found = [(waiter, member) for waiter, member in served if waiter.subscription]
 
-    def _serve(self, agent: int, waiter: Waiter) -> bool:
-        """Lend a waiter what is there for it; False when that is nothing, or it may have no more now."""
+    def _serve(self, agent: int, waiter: Waiter, *, is_alone: bool) -> bool:
+        """Lend a waiter what is there for it; False when that is nothing, or it may have no more now. is_alone: nobody
+        else is served by turns with it, so that a subscription gets at once what it has room for."""
         turns, connection = self._turns, waiter.connection
-        if waiter.subscription and (waiter.is_reading or not turns.takes.has_room(connection, waiter.most)):
+        room = turns.takes.room_of(waiter) if waiter.subscription else 1
+        if not room:
             return False
         if agent not in turns.state.soft.lending.free and agent not in turns.state.roles.of_agent:
             return False
         connection.by.at_ms = turns.now_at_ms
         connection.by.lease_ms = turns.lease_clock.now_ms
         command = _ANY if not waiter.directed_only else _DIRECTED
-        events = kernel.decide(turns.state, turns.rules, command, connection.by)
+        most = room if is_alone else 1
+        events = decide_take(turns.state, turns.rules, command, connection.by, most, turns.takes.fills(connection))
         if not events or turns.is_read_only:
             return False
         recorded = turns.record(events, connection.by.actor)
-        if not isinstance(recorded[-1].event, MessageLent):
+        lent = [item.event for item in recorded if isinstance(item.event, MessagesLent)]
+        if not lent:
             return False
         waiters = self._inboxes[agent]
         waiters.remove(waiter)
@@ -249,7 +255,8 @@ class Waiting:
             self._came += 1
             waiter.order = self._came
             waiters.append(waiter)
-            turns.takes.hand_on(waiter, recorded[-1].event)
+            for event in lent:
+                turns.takes.hand_on(waiter, event)
             return True
         if not waiters:
             del self._inboxes[agent]

@@ -14,7 +14,18 @@ from synapse.errors import JournalRefused
 
 Fields: TypeAlias = dict[str, msgspec.Raw]
 
-UPCASTERS: dict[tuple[str, int], Callable[[Fields], Fields]] = {}
+
+def _lend_of_many(fields: Fields) -> Fields:
+    """A lend was of one message; its sender, if a receipt was due."""
+    of_one = {"message": "messages", "sender": "senders"}
+    return {of_one.get(name, name): _in_a_list(value) if name in of_one else value for name, value in fields.items()}
+
+
+def _in_a_list(value: msgspec.Raw) -> msgspec.Raw:
+    return msgspec.Raw(b"[%b]" % bytes(value))
+
+
+UPCASTERS: dict[tuple[str, int], Callable[[Fields], Fields]] = {("message.lent", 1): _lend_of_many}
 """By (type, version): the step from that version to the next. Each version below today's has one."""
 
 _decode_fields = msgspec.json.Decoder(Fields).decode
