@@ -183,6 +183,8 @@ class Mailroom:
         """Fold an event of delivery in. Raises `Violation`."""
         match event:
             case MessagesLent():
+                if len(event.messages) > 1:
+                    self._sometimes("several messages were lent by one event")
                 for message in event.messages:
                     self._lend(entry, event, message, decided_ms)
             case MessagesAcked():

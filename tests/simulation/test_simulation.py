@@ -173,6 +173,7 @@ SOMETIMES: Final = (
     "refused: version_conflict",
     "rows lost their bodies",
     "several messages were lent ahead",
+    "several messages were lent by one event",
     "somebody went on where another broke off",
     "something was offered anew",
     "something was said in a lane",
