@@ -93,6 +93,16 @@ def the_second_goes_first(hub: Paper) -> None:
     hub.lend(letter(hub, "ada-2", 2))
 
 
+def what_came_back_waits(hub: Paper) -> None:
+    message = letter(hub)
+    hub.lend(message)
+    hub.witness.restart()
+    hub.ledger.mail.restart()
+    hub.loop.now_s += 1.0
+    later = letter(hub, "ada-2", 2)  # a turn that heard of it
+    hub.lend(later)
+
+
 def the_urgent_one_waits(hub: Paper) -> None:
     message = letter(hub)
     letter(hub, "ada-2", 2, priority="urgent")
@@ -419,6 +429,7 @@ MAIL_LIES: dict[Callable[[Paper], None], str] = {
     dead_and_lent: "acked came again",
     kept_past_its_date: "expired late",
     the_second_goes_first: "out of order",
+    what_came_back_waits: "out of order",
     the_urgent_one_waits: "out of order",
     too_many_ahead: "lent too many",
     handed_to_another: "acked came again",
@@ -473,7 +484,7 @@ def honest_mail(hub: Paper) -> None:
     hub.reply("ada", hub.hear("ada", "receipt.get", {"id": f"m{message}"}), told)
     number = role(hub, "bob", "eve")
     shared = sent_to(hub, number, "ada-2")
-    lent_of(hub, number, shared, "bob", sender=hub.ids["ada"])
+    lent_of(hub, number, shared, "bob", senders=(hub.ids["ada"],))
     hub.ledger.mail.hand_out("bob", "@role:r", shared, 1)
     hub.witness.lose(hub.link("bob"))
     lent_of(hub, number, shared, "eve")
