@@ -289,7 +289,7 @@ async def test_an_orphan_that_is_moved_while_it_is_claimed_is_not_put_back() -> 
             await ada.update_task("T1", "review")
             return await claim(task, **more)
 
-        watcher.claim = claim_late  # type: ignore[method-assign,assignment]  # in place of the method
+        watcher.claim = claim_late  # type: ignore[method-assign]  # in place of the method
         assert await round_of(watcher) == []
         task = await ada.task("T1")
         assert (task.status, task.holders) == ("review", ())
