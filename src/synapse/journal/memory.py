@@ -122,7 +122,8 @@ class MemoryJournal:
 
     def scan(self, after: int, upto: int, limit: int) -> list[Row]:
         """The first `limit` rows with after < seq ≤ upto."""
-        return self.rows(after + 1, upto)[:limit]
+        first = bisect_right(self._seqs, after)
+        return self._read(self._rows[first : min(bisect_right(self._seqs, upto), first + limit)])
 
     def page(self, keys: Sequence[str], after: int, upto: int, limit: int, bytes_max: int | None = None) -> list[Row]:
         """The first `limit` rows with after < seq ≤ upto that touch one of `keys`; ascending, each once. None behind
