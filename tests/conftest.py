@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 # Under nohup it is ignored, and would be in every process that a test starts: some tests send it.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-if "CI" not in os.environ:  # under CI, Hypothesis loads a profile of its own, without a deadline and with fixed seeds
+if "SYNAPSE_PLANTED" in os.environ:  # a fault needs no smallest example, and every run of it should find the same one
+    settings.register_profile(
+        "planted", deadline=None, derandomize=True, database=None, phases=[Phase.explicit, Phase.generate]
+    )
+    settings.load_profile("planted")
+elif "CI" not in os.environ:  # under CI, Hypothesis loads a profile of its own, without a deadline and with fixed seeds
     settings.register_profile("synapse", deadline=None, print_blob=True)
     settings.load_profile("synapse")
 

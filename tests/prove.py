@@ -1,8 +1,8 @@
 """The long proofs, one table at the end: `python -m tests.prove [PART…]`, or `make prove`.
 
 Each part is the tests of a room that carry the mark `prove`. Parts run two at a time, but for those that measure
-latencies, which run alone. The figures they tell (tests/figures.py) become one table, and prove.json. Exits with 1 when
-a part failed, told nothing, was skipped (under CI), or when a bound is broken.
+latencies or their own speed, which run alone. The figures they tell (tests/figures.py) become one table, and
+prove.json. Exits with 1 when a part failed, told nothing, was skipped (under CI), or when a bound is broken.
 """
 
 import argparse
@@ -27,7 +27,8 @@ ROOT = Path(__file__).resolve().parents[1]
 MINUTES_MAX = 60
 PARTS = {
     "hostile peers": "tests/hostile",
-    "simulation": "tests/simulation",
+    "simulation": "tests/simulation/test_simulation.py",
+    "simulated faults": "tests/simulation/test_controls.py",
     "power cuts": "tests/power",
     "processes": "tests/crash",
     "storage faults": "tests/faults",
@@ -37,8 +38,8 @@ PARTS = {
 }
 NOTHING_CHOSEN = 5
 """Exit code of pytest."""
-ALONE = frozenset({"hostile peers"})
-"""Parts that measure how long something takes."""
+ALONE = frozenset({"hostile peers", "simulation"})
+"""Parts that measure how long something takes, or how much of it in a second."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -186,12 +186,9 @@ def _ack_is_kept(op: Op, ledger: Ledger) -> Iterator[Finding]:
     if op.type != "inbox.ack" or not op.is_ok:
         return
     seq = seq_of(op.reply["cursor"])
-    recorded = ledger.events.get(seq)
-    if op.reply["acked"]:
-        event = None if recorded is None else recorded.event
-        messages = [f"m{message}" for message in event.messages] if isinstance(event, MessagesAcked) else None
-        if messages != op.reply["acked"] or recorded is None or recorded.actor != op.agent:
-            yield Finding("lost", f"{op.name} acked {op.reply['acked']} at {seq}; the journal has {recorded}")
+    ids = [number_of(text) for text in op.reply["acked"]]
+    if ids and ledger.acked_upto(seq, op.agent, len(ids)) != ids:
+        yield Finding("lost", f"{op.name} acked {op.reply['acked']} at {seq}; the journal has {ledger.events.get(seq)}")
     for text in op.reply["already"]:
         at = [seq for (_, message), seqs in ledger.acked.items() if message == number_of(text) for seq in seqs]
         if not any(acked <= seq for acked in at):

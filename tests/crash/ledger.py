@@ -90,12 +90,14 @@ class Ledger:
             self.arrived[delivery.name].append((seq, delivery.n))
 
     def acked_upto(self, seq: int, agent: str, count: int) -> list[int]:
-        """The last `count` messages that events up to `seq`, one behind the other, say this agent acked; all of each
-        event. An ack of very many is more than one event."""
+        """The last `count` messages that events up to `seq`, one behind the other, say this agent acked, in its own
+        inbox or in the queues of its roles; all of each event. An ack of very many is more than one event."""
         found: list[int] = []
         while (recorded := self.events.get(seq)) is not None and len(found) < count:
             event = recorded.event
-            if not isinstance(event, MessagesAcked) or self.names[event.agent] != agent:
+            if not isinstance(event, MessagesAcked) or recorded.actor != agent:
+                break
+            if not event.by_member and self.names[event.agent] != agent:
                 break
             found = [*event.messages, *found]
             seq -= 1

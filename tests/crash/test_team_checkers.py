@@ -104,6 +104,11 @@ def an_ack_is_not_there(story: Story) -> None:
 
 
 @breaks(every, "lost")
+def an_ack_is_of_another_message(story: Story) -> None:
+    change(story, MessagesAcked, 2, messages=(1,))
+
+
+@breaks(every, "lost")
 def what_was_acked_already_was_not(story: Story) -> None:
     story.op("inbox.ack", 9).reply["already"] = ["m1"]
 

@@ -79,6 +79,20 @@ def test_it_also_holds_where_names_and_shapes_are_full(told: list[Json]) -> None
         relay_form.NAMES_MAX, relay_form.SHAPES_MAX, relay_form.ONCE_MAX = most
 
 
+def test_what_has_a_shape_too_many_moves_the_position_and_not_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay_form, "SHAPES_MAX", 1)
+    encoder, decoder = Encoder(Reading(header())), Decoder(header())
+    told: list[Json] = [
+        {"cursor": f"{JOURNAL}:{SEQ + 1}", "at_ms": AT_MS + 5, "id": f"m{SEQ + 1}"},
+        {"cursor": f"{JOURNAL}:{SEQ + 2}", "at_ms": AT_MS + 900, "odd": None},
+        {"cursor": f"{JOURNAL}:{SEQ + 3}", "at_ms": AT_MS + 950, "id": f"m{SEQ + 3}"},
+    ]
+    lines = [encoder.lines(happening) for happening in told]
+    assert ["raw" in line for line in lines] == [False, True, False]
+    assert [one for line in lines for one in decoded(decoder, line)] == told
+    assert decoder.position == f"{JOURNAL}:{SEQ + 3}"
+
+
 def test_a_line_costs_little_and_its_text_stands_in_it() -> None:
     encoder = Encoder(Reading(header()))
     lines = [

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from synapse.errors import Disconnected, Rejected
 from synapse.faces import supervisor_rounds
 from synapse.faces.supervisor import STEPS_MAX, Board, Kept, Terms, decide, idem_of
 from synapse.faces.supervisor_rounds import look, supervise
+from synapse.protocol.commands import SendMessage
 from synapse.protocol.notices import Message
 from synapse.protocol.plan_replies import TaskHolder, TaskInfo
 from synapse.protocol.replies import Lease
@@ -265,6 +267,58 @@ async def test_an_orphan_that_somebody_takes_meanwhile_is_left_to_them() -> None
             assert await supervisor_rounds._carry_out(watcher, "main", step) == []
         assert ((await ada.task("T1")).holders[0].epoch, (await ada.task("T2")).status) == (held.epoch, "review")
         assert await said(watcher) == []
+
+
+async def test_a_task_in_progress_that_somebody_holds_is_no_orphan() -> None:
+    async with fleet("ada") as (hub, (watcher, ada)):
+        await ada.declare_task("T1")
+        await ada.claim("T1", ttl=3600)
+        await hub.advance(10 * MINUTE)
+        patient = replace(TERMS, stalled_ms=20 * MINUTE)
+        assert decide(await look(watcher, "main", patient), patient) == []
+
+
+async def test_an_orphan_that_is_moved_while_it_is_claimed_is_not_put_back() -> None:
+    async with fleet("ada") as (hub, (watcher, ada)):
+        await ada.declare_task("T1")
+        await ada.update_task("T1", "in_progress")
+        await hub.advance(MINUTE)
+        claim = watcher.claim
+
+        async def claim_late(task: str, **more: Any) -> Lease:
+            await ada.update_task("T1", "review")
+            return await claim(task, **more)
+
+        watcher.claim = claim_late  # type: ignore[method-assign]  # in place of the method
+        assert await round_of(watcher) == []
+        task = await ada.task("T1")
+        assert (task.status, task.holders) == ("review", ())
+
+
+@pytest.mark.parametrize("taken", ["claimed", "moved"])
+async def test_what_was_put_back_before_a_crash_is_told_although_somebody_took_it_since(taken: str) -> None:
+    async with fleet("ada") as (hub, (watcher, ada)):
+        await ada.declare_task("T1")
+        await ada.update_task("T1", "in_progress")
+        await hub.advance(MINUTE)
+        ask = watcher.request
+
+        async def request(command: object, *words: object, **more: object) -> object:
+            if isinstance(command, SendMessage):
+                raise Disconnected(1006, "the supervisor was killed")
+            return await ask(command, *words, **more)  # type: ignore[arg-type]  # passed on as they are
+
+        watcher.request = request  # type: ignore[method-assign,assignment]  # in place of the method
+        with pytest.raises(Disconnected):
+            await supervise(watcher, "main", TERMS, lambda _: None)
+        await hub.advance(1_000)
+        if taken == "claimed":
+            await ada.claim("T1", ttl=3600)
+        else:
+            await ada.update_task("T1", "in_progress")
+        async with client(hub, "supervisor", "service") as again:
+            assert await round_of(again) == [("put_back", "T1", ROOM)]
+        assert (await ada.task("T1")).status == "in_progress"
 
 
 async def test_who_can_move_a_blocked_task_on_is_told_once_all_it_waits_for_is_done() -> None:

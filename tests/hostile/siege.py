@@ -60,7 +60,7 @@ class Siege:
                 with contextlib.suppress(ProcessLookupError):  # the thread that verifies the journal, which is done
                     os.sched_setaffinity(thread, self._cores[:1])
             if at < 2:  # the loop and the writer; the reader of pages could keep the disk itself waiting
-                go_first(thread)
+                go_first(thread, priority=1 + at)
         self._attackers = subprocess.Popen(
             [sys.executable, "-m", "tests.hostile.attackers", str(hub.home), str(hub.port)],
             stdin=subprocess.PIPE,
@@ -154,10 +154,14 @@ class Siege:
         return self.status().counts.connections
 
 
-def go_first(thread: int) -> None:
-    """Run before whatever else runs on this machine, where that is permitted: its work is not what is measured."""
+def go_first(thread: int, *, priority: int = 1) -> None:
+    """Run before whatever else runs on this machine, where that is permitted: its work is not what is measured.
+
+    Of two threads on one core the writer has the higher priority, as the ordinary scheduler gives the core to who has
+    slept. With the same one it would get it only when the loop sleeps, or has run for 100 ms.
+    """
     with contextlib.suppress(PermissionError):
-        os.sched_setscheduler(thread, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(1))
+        os.sched_setscheduler(thread, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
 
 
 def bound_bytes(base_bytes: int, attacks: Mapping[str, int], limits: Limits) -> int:

@@ -247,7 +247,7 @@ def slow_writer(hub: MemoryHub) -> SlowWorker:
 def slow_reader(hub: MemoryHub) -> SlowWorker:
     """From now on reads from disk wait for the test."""
     worker = SlowWorker(asyncio.get_running_loop())
-    hub.turns.feeds._reader = hub.turns.disk._reader = worker
+    hub.turns.disk._reader = worker
     return worker
 
 

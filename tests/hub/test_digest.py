@@ -236,6 +236,20 @@ async def test_a_count_that_met_its_bound_says_so(small_scans: int) -> None:
         assert (bounded.total, bounded.at_least) == (2, True), "mine are not counted, but looked through"
 
 
+async def test_a_count_looks_through_a_bounded_number_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        start = (await digest(ada)).cursor
+        for _ in range(3):
+            await bob.post("x" * 500)
+        monkeypatch.setattr(counting, "BYTES_COUNTED_MAX", 2_500)
+        (exact,) = (line for line in (await digest(ada, since=start)).rest if line.of == "messages")
+        assert (exact.total, exact.at_least) == (3, False)
+        monkeypatch.setattr(counting, "BYTES_COUNTED_MAX", 1_000)
+        (bounded,) = (line for line in (await digest(ada, since=start)).rest if line.of == "messages")
+        assert (bounded.total, bounded.at_least) == (2, True), "the row that passes the bound is the last one"
+
+
 async def test_totals_count_what_the_lists_have_no_room_for() -> None:
     async with MemoryHub() as hub:
         ada, bob = await voice(hub), await voice(hub, "bob")

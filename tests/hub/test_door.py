@@ -148,3 +148,13 @@ async def test_a_closed_door_cuts_off_who_waits_outside() -> None:
         assert [await is_cut(raw) for raw in came] == [False, False, True, True]
         with pytest.raises(ConnectionRefusedError):
             await here.knock(1)
+
+
+async def test_once_somebody_has_to_wait_one_is_accepted_in_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door_module, "ROUND_S", 60)
+    async with house(burst=2 * NEWCOMER_TOKENS) as here:
+        await here.knock(6)
+        assert len(here.inside) == 2
+        assert len(here.door._parked[HOST]) == 1
+        here.door._accept()  # as in the next round
+        assert len(here.door._parked[HOST]) == 2

@@ -234,6 +234,22 @@ async def test_a_topic_has_the_channels_that_begin_so_and_those_that_come_to_be_
         assert heard_by(await eve.messages()) == ["deploy-a 1", "deploy-a 3"], "who follows one of them is told too"
 
 
+@pytest.mark.parametrize("is_in_memory", [True, False])
+async def test_a_topic_from_a_cursor_gets_what_was_missed_and_then_is_live(is_in_memory: bool) -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        seen = (await ada.ask(message("seen", "main:general"), Sent)).cursor
+        await open_channel(ada, "main:deploy-a", "main:build")
+        for number, place in enumerate(("deploy-a", "build", "deploy-a")):
+            await ada.ask(message(f"{number}", f"main:{place}"), Sent)
+        if not is_in_memory:
+            await hub.restart()
+            ada, bob = await voice(hub), await voice(hub, "bob")
+        await bob.follow("main:deploy-*", since=seen)
+        await ada.ask(message("live", "main:deploy-a"), Sent)
+        assert heard_by(await bob.messages()) == ["deploy-a 0", "deploy-a 2", "deploy-a live"]
+
+
 async def test_what_reaches_a_topic_in_two_ways_comes_once() -> None:
     async with MemoryHub() as hub:
         ada, bob = await voice(hub), await voice(hub, "bob")

@@ -1,6 +1,7 @@
 """Pacing: who is over its rate is heard as fast as its bucket fills, in turn, and at nobody else's expense."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,6 +83,36 @@ async def test_a_bucket_hears_its_connections_in_turn_and_no_faster_than_it_fill
         assert hub.turns.totals.requests - heard <= 20
         connections = hub.turns.peers.connections
         await until(lambda: sum(connection.is_held for connection in connections.values()) >= 2)
+
+
+async def test_all_who_are_paced_share_half_of_what_one_host_may_ask_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Limits(rate_agent_per_s=1_000, rate_agent_burst=40, rate_host_per_s=2_000)
+    async with MemoryHub(limits=limits) as hub, doors(hub, tmp_path) as listeners:
+        peers = [await web(listeners, name) for name in ("ada", "bob", "cy", "di", "eve", "fay")]
+        pacer, heard = hub.turns.peers._pacer, Counter[str | None]()
+        go_on = pacer._go_on
+
+        def noted(connection: Connection) -> None:
+            heard[connection.agent] += connection.slice
+            go_on(connection)
+
+        monkeypatch.setattr(pacer, "_go_on", noted)
+        for peer in peers:
+            peer.writer.write(pings(500))
+        connections = hub.turns.peers.connections.values()
+        await until(lambda: all(one.pace is not None for one in connections))
+        for _ in range(30):
+            hub.clock.advance(2)
+            passed = pacer._round_ms
+            await until(lambda passed=passed: pacer._round_ms > passed)  # type: ignore[misc]  # mypy infers no lambda with a default
+            await steps()
+        assert 30 <= heard.total() <= 2 * 60, "each of them alone may have 60"
+        assert max(heard.values()) <= 2 * min(heard.values())
+        assert hub.turns.totals.requests <= 6 * 41 + 2 * 60, (
+            "nobody whose bucket filled while others were heard bursts anew"
+        )
 
 
 async def test_between_two_slices_whatever_else_is_there_has_its_turn_of_the_loop(

@@ -59,15 +59,15 @@ DIGEST_FAULTS = [
     Fault(
         "the first event since the cursor is not counted",
         HUB,
-        "pages.page(tuple(keys), after, query.head, ROWS_COUNTED_MAX)",
-        "pages.page(tuple(keys), after + 1, query.head, ROWS_COUNTED_MAX)",
+        "pages.page(tuple(keys), after, query.head, ROWS_COUNTED_MAX, BYTES_COUNTED_MAX)",
+        "pages.page(tuple(keys), after + 1, query.head, ROWS_COUNTED_MAX, BYTES_COUNTED_MAX)",
         _HUB,
     ),
     Fault(
         "what came behind the digest's moment is counted",
         HUB,
-        "pages.page(tuple(keys), after, query.head, ROWS_COUNTED_MAX)",
-        "pages.page(tuple(keys), after, query.head + 9, ROWS_COUNTED_MAX)",
+        "pages.page(tuple(keys), after, query.head, ROWS_COUNTED_MAX, BYTES_COUNTED_MAX)",
+        "pages.page(tuple(keys), after, query.head + 9, ROWS_COUNTED_MAX, BYTES_COUNTED_MAX)",
         _HUB,
     ),
     Fault(
@@ -80,8 +80,8 @@ DIGEST_FAULTS = [
     Fault(
         "a count that met its bound does not say so",
         HUB,
-        "        is_cut = len(rows) == ROWS_COUNTED_MAX or",
-        "        is_cut = len(rows) > ROWS_COUNTED_MAX or",
+        "is_cut = not is_whole(rows, ROWS_COUNTED_MAX, BYTES_COUNTED_MAX) or",
+        "is_cut = not is_whole(rows, ROWS_COUNTED_MAX + 1, BYTES_COUNTED_MAX) or",
         _HUB,
     ),
     Fault(

@@ -7,7 +7,10 @@ RETENTION = "core/retention.py"
 INBOXES, REFUSALS = "core/inboxes.py", "core/refusals.py"
 DIGEST, COUNTING = "core/digest.py", "hub/digest.py"
 DECIDES, ACTS = "faces/supervisor.py", "faces/supervisor_rounds.py"
-_TESTS = ("tests/simulation/test_simulation.py",)
+_TESTS = ("tests/simulation/test_simulation.py::test_an_hour_of_fifty_agents_breaks_no_promise",)
+_STALLS = ("tests/faces/test_supervisor.py",)
+_JOINED = ("tests/hub/test_effects.py",)
+"""Of what that hour does not meet; other seeds do."""
 
 SIMULATED_FAULTS = [
     Fault(
@@ -148,8 +151,8 @@ SIMULATED_FAULTS = [
     Fault(
         "a digest counts from one event too late",
         COUNTING,
-        "pages.page(tuple(keys), after, query.head, ROWS_COUNTED_MAX)",
-        "pages.page(tuple(keys), after + 1, query.head, ROWS_COUNTED_MAX)",
+        "pages.page(tuple(keys), after, query.head, ROWS_COUNTED_MAX, BYTES_COUNTED_MAX)",
+        "pages.page(tuple(keys), after + 1, query.head, ROWS_COUNTED_MAX, BYTES_COUNTED_MAX)",
         _TESTS,
     ),
     Fault(
@@ -164,7 +167,7 @@ SIMULATED_FAULTS = [
         DECIDES,
         "    if kept.record.signs != new.signs or kept.record.line < new.line:",
         "    if since_at_ms > kept.record.since_at_ms + 5_000:",
-        _TESTS,
+        _STALLS,
     ),
     Fault(
         "a supervisor does not find an orphan while the clock is behind",
@@ -220,7 +223,7 @@ SIMULATED_FAULTS = [
         "hub/feeds.py",
         "                may_see = lease_keys(self._state, connection.by) if subscription.has_leases else []\n",
         "                may_see: list[str] = []\n",
-        _TESTS,
+        _JOINED,
     ),
     Fault(
         "offers of lanes that are there may be dropped",

@@ -147,10 +147,17 @@ SUPERVISOR_FAULTS = [
         _TESTS,
     ),
     Fault(
-        "a task is put back from who took it meanwhile",
+        "what was put back is not told when somebody has taken it since",
         ACTS,
         '    if now is None or now.status != "in_progress" or others or now.moved_at_ms != record.mark:',
         '    if now is None or now.status != "in_progress":',
+        _TESTS,
+    ),
+    Fault(
+        "a task is put back from who took it meanwhile",
+        ACTS,
+        'now.status != "in_progress" or now.moved_at_ms != record.mark:\n        await client.release',
+        "False:\n        await client.release",
         _TESTS,
     ),
     Fault(

@@ -524,3 +524,18 @@ def test_a_mutated_frame_raises_nothing_but_bad_frame(data: st.DataObject) -> No
 def test_noise_raises_nothing_but_bad_frame(frame: bytes) -> None:
     with pytest.raises(BadFrame):
         decode_request(frame, LIMITS)
+
+
+@given(
+    digits=st.integers(0, 20), before=st.integers(0, 9_000), text=st.sampled_from([b"x", b"7x", b"12345 ", b"1234567x"])
+)
+def test_sixteen_digits_in_a_row_are_found_wherever_they_lie(digits: int, before: int, text: bytes) -> None:
+    padding = text * 3_000
+    data = b"-" + padding[:before] + b"x" + b"5" * digits + b"x" + padding
+    assert codec._has_long_number(data) is (digits >= 16)
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_opening_brackets_are_counted_together(braces: int, brackets: int) -> None:
+    data = b"x{" * braces + b"}y[" * brackets
+    assert codec._has_brackets(data, 33) is (braces + brackets >= 33)

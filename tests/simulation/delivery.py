@@ -118,6 +118,7 @@ class Mailroom:
         self._dead_of: dict[str, Past] = defaultdict(Past)
         self._ahead: dict[int, int] = {}
         self._sent: dict[int, tuple[str, tuple[str, ...]]] = {}
+        self._turn_before_ms = 0
         self._clock = clock
         self._names = names
         self._tell = tell
@@ -240,7 +241,7 @@ class Mailroom:
             raise Violation("lent twice", f"{text}, while {found.holder} has it", name, entry.actor)
         if found.is_late(entry.at_ms) or found.lends >= self._lends_max:
             raise Violation("lent too late", f"{text}, {entry.at_ms} ms: {found}", name)
-        self._require_first(entry, name, message, decided_ms)
+        self._require_first(entry, name, message)
         if not found.lends:
             index = event.messages.index(message)
             self._require_receipt(entry, name, found, event.senders[index] if event.senders else None)
@@ -252,11 +253,16 @@ class Mailroom:
         found.lent_ms, found.link, found.holder, found.freed_ms = decided_ms, None, entry.actor, None
         self._become(entry, name, message, state="delivered", lends=found.lends)
 
-    def _require_first(self, entry: Recorded, name: str, message: int, decided_ms: int) -> None:
-        """Nothing that waited for the same reader had to go before it: higher priority first, then what came first."""
+    def end_transaction(self, decided_ms: int) -> None:
+        """A turn is folded in. What the hub knew before it was decided has been through its inbox now."""
+        self._turn_before_ms = decided_ms
+
+    def _require_first(self, entry: Recorded, name: str, message: int) -> None:
+        """Nothing that waited for the same reader had to go before it: higher priority first, then what came first.
+        That a lend is over may stand behind a request in the turn that hears of it."""
         found, reader = self.inboxes[name][message], entry.actor
         for other_name, seq, other in self._waiting_for(reader):
-            is_free = not other.lends or (other.freed_ms is not None and decided_ms > other.freed_ms + 2)
+            is_free = not other.lends or (other.freed_ms is not None and self._turn_before_ms > other.freed_ms + 2)
             is_meant = other.is_direct or reader not in self.asked.directed_only
             is_ahead = (-other.rank, seq) < (-found.rank, message)
             if is_ahead and is_free and is_meant and not other.is_late(entry.at_ms) and other.lends < self._lends_max:

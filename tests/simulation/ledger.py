@@ -133,6 +133,7 @@ class Ledger:
             self.lookout.enter(entry, decided_ms)
             self.archive.enter(entry, self._told)
             found.append(entry)
+        self.mail.end_transaction(decided_ms)
         self.agenda.end_transaction(self.head)
         self.desk.end_transaction(self.head)
         self.records.end_transaction(self.head)

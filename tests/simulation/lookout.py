@@ -91,6 +91,7 @@ class Lookout:
     def __init__(self, ledger: "Ledger", sometimes: Callable[[str], None]) -> None:
         self.people: frozenset[str] = frozenset()
         self.kept: dict[tuple[str, str], Kept] = {}
+        self._cut_off: dict[tuple[str, str], tuple[int, Kept]] = {}
         self._ledger = ledger
         self._clock = ledger.terms.clock
         self._sometimes = sometimes
@@ -246,6 +247,8 @@ class Lookout:
                 kept = self.kept.pop((event.room_name, event.key))
                 if not self._is_over(event.room_name, kept.record, entry.seq):
                     raise Violation("forgotten early", f"{entry.seq} forgets {kept}", kept.record["task"])
+                if not kept.record["done"]:  # by another supervisor, perhaps, than the one that is about to say it
+                    self._cut_off[event.room_name, event.key] = entry.seq, kept
                 self._sometimes(f"a cause was over: {kept.record['cause']}")
             case ValueExpired() if event.key.startswith(PREFIX):
                 self.kept.pop((event.room_name, event.key))
@@ -389,7 +392,7 @@ class Lookout:
         cause, _, mark = str(body["cause"]).partition(":")
         found = [
             (room, kept)
-            for (room, _), kept in self.kept.items()
+            for (room, _), kept in (*self.kept.items(), *self._forgotten_meanwhile(body["room"], entry.seq))
             if (kept.record["cause"], str(kept.record["mark"]), kept.record["task"]) == (cause, mark, body["task"])
         ]
         found = [(room, kept) for room, kept in found if room == body["room"]]
@@ -402,6 +405,11 @@ class Lookout:
         self._said.add(said)
         if to in self.people:
             self._sometimes("a supervisor told a person")
+
+    def _forgotten_meanwhile(self, room: str, seq: int) -> Iterator[tuple[Place, Kept]]:
+        """What was over, and forgotten, since a round began that may still say it."""
+        since = self._since(room, seq)
+        return ((place, kept) for place, (at, kept) in self._cut_off.items() if place[0] == room and at > since)
 
     def _require_words(self, entry: Recorded, kept: Kept, body: Json) -> None:
         record = kept.record

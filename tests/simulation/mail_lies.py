@@ -104,6 +104,16 @@ def the_second_of_one_event_is_told_to_another(hub: Paper) -> None:
     hub.write("bob", MessagesLent(agent=hub.ids["bob"], messages=(one, two), senders=senders))
 
 
+def what_came_back_waits(hub: Paper) -> None:
+    message = letter(hub)
+    hub.lend(message)
+    hub.witness.restart()
+    hub.ledger.mail.restart()
+    hub.loop.now_s += 1.0
+    later = letter(hub, "ada-2", 2)  # a turn that heard of it
+    hub.lend(later)
+
+
 def the_urgent_one_waits(hub: Paper) -> None:
     message = letter(hub)
     letter(hub, "ada-2", 2, priority="urgent")
@@ -432,6 +442,7 @@ MAIL_LIES: dict[Callable[[Paper], None], str] = {
     the_second_goes_first: "out of order",
     the_second_of_one_event_goes_first: "out of order",
     the_second_of_one_event_is_told_to_another: "no receipt",
+    what_came_back_waits: "out of order",
     the_urgent_one_waits: "out of order",
     too_many_ahead: "lent too many",
     handed_to_another: "acked came again",

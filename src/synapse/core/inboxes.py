@@ -378,9 +378,8 @@ def decide_take(
 ) -> list["Event"]:
     """The first free messages of the agent's inbox and its roles' queues become lent; those found dead on the way are
     said to be. No event: nothing there. most: how many, and never more than `MESSAGES_MAX`. is_last: asked about each
-    by its seq; behind one of which it is true nothing is lent.
-
-    What follows another of the same inbox is in its event, so that the events are in the order of handing out."""
+    by its seq; behind one of which it is true nothing is lent. What follows another of the same inbox is in its event,
+    so that the events are in the order of handing out."""
     dying: dict[int, list[tuple[Entry, str]]] = {}
     lent: list[tuple[int, list[Entry]]] = []
     left = min(most, MESSAGES_MAX)

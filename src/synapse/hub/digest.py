@@ -21,7 +21,7 @@ from synapse.core.rooms import room_of
 from synapse.core.state import State
 from synapse.core.telling import shown_to
 from synapse.hub.paging import recorded_of
-from synapse.journal.interface import Pages
+from synapse.journal.interface import Pages, is_whole
 from synapse.protocol.cursor import cursor_of, seq_of
 from synapse.protocol.digest_commands import ReadDigest
 from synapse.protocol.digest_replies import Digest, DigestAsk, DigestCounts
@@ -30,7 +30,8 @@ from synapse.protocol.notices import Message
 ASKS_READ_MAX: Final = 2_000
 """Of more unread messages the newest so many are put in order."""
 ROWS_COUNTED_MAX: Final = 2_000
-"""Rows that one line of counts looks through."""
+BYTES_COUNTED_MAX: Final = 8 * 1024 * 1024
+"""Rows that one line of counts looks through, and the bytes of their bodies, with one row more."""
 TEXT_CHARS: Final = 160
 """So much of a message is told."""
 
@@ -166,7 +167,7 @@ def _news(pages: Pages, query: DigestQuery, after: int) -> list[DigestCounts]:
     """What others did after a seq; a line for each group in which something happened."""
     lines: list[DigestCounts] = []
     for of, keys in query.groups.items():
-        rows = pages.page(tuple(keys), after, query.head, ROWS_COUNTED_MAX) if keys else []
+        rows = pages.page(tuple(keys), after, query.head, ROWS_COUNTED_MAX, BYTES_COUNTED_MAX) if keys else []
         counts: dict[str, int] = {}
         for row in rows:
             name = None if row.actor == query.by.actor else _name(query, of, row, keys)
@@ -174,7 +175,9 @@ def _news(pages: Pages, query: DigestQuery, after: int) -> list[DigestCounts]:
                 counts[name] = counts.get(name, 0) + 1
         if of == "came":
             counts = dict.fromkeys([*counts, *query.came], 1)
-        is_cut = len(rows) == ROWS_COUNTED_MAX or any(query.floor(key) > after for key in keys)
+        is_cut = not is_whole(rows, ROWS_COUNTED_MAX, BYTES_COUNTED_MAX) or any(
+            query.floor(key) > after for key in keys
+        )
         if counts or is_cut:
             lines.append(counted(of, counts, since=True, at_least=is_cut))
     return lines

@@ -1,7 +1,8 @@
 """A socket that listens, and how fast a host's newcomers come in: as fast as its bucket fills, in small numbers.
 
-Letting somebody in costs the hub as much as a dozen requests, before a word is said. So a newcomer costs its host
-`NEWCOMER_TOKENS`; who comes when they are not there waits, outside, for its turn. asyncio's own servers accept as many
+Letting somebody in costs the hub as much as thirty requests, before a word is said. So a newcomer costs its host
+`NEWCOMER_TOKENS`; who comes when they are not there waits, outside, for its turn. Even accepting it costs as much as
+three requests; so once somebody has to wait, one is accepted in each round. asyncio's own servers accept as many
 at once as may queue, which with a thousand newcomers holds the loop for a tenth of a second.
 """
 
@@ -21,9 +22,9 @@ BACKLOG: Final = 1024
 """So many may queue in the operating system."""
 AT_ONCE: Final = 4
 """So many are accepted before others have their turn of the loop."""
-NEWCOMER_TOKENS: Final = 16
+NEWCOMER_TOKENS: Final = 32
 PARKED_MAX: Final = 128
-"""So many of one host wait outside; who comes then is cut off, and the next are accepted a round later."""
+"""So many of one host wait outside; who comes then is cut off."""
 ROUND_S: Final = 0.002
 RETRY_S: Final = 1.0
 """Nobody is accepted for so long when the system has no descriptor or no memory for it."""
@@ -100,24 +101,24 @@ class Door:
                 return
             newcomer.setblocking(False)
             if not self._meet(newcomer, self._host_of(newcomer), now_ms):
-                newcomer.close()
                 self._pause(ROUND_S)
                 return
 
     def _meet(self, newcomer: socket.socket, host: str, now_ms: int) -> bool:
-        """False when there is no room for it, not even outside."""
+        """False when it has to wait outside, or is cut off as there is no room even there."""
         queue = self._parked.get(host)
         if queue is None and self._may_enter(host, now_ms):
             self._let_in(newcomer)
             return True
         if queue is None:
             queue = self._parked[host] = deque()
-        if len(queue) == PARKED_MAX:
-            return False
-        queue.append(newcomer)
+        if len(queue) < PARKED_MAX:
+            queue.append(newcomer)
+        else:
+            newcomer.close()
         if self._timer is None:
             self._timer = self._loop.call_later(ROUND_S, self._round)
-        return True
+        return False
 
     def _pause(self, seconds: float) -> None:
         """Accept nobody for a while."""
@@ -131,7 +132,7 @@ class Door:
     def _round(self) -> None:
         now_ms = self._clock.monotonic_ms()
         for host, queue in list(self._parked.items()):
-            for _ in range(min(len(queue), 2 * AT_ONCE)):
+            for _ in range(min(len(queue), AT_ONCE)):
                 if _is_gone(queue[0]):
                     queue.popleft().close()
                 elif self._may_enter(host, now_ms):

@@ -95,3 +95,4 @@ def pass_time(turns: "Turns") -> None:
     turns.leasing.tick()
     end_what_is_due(turns)
     turns.peers.sweep(now_ms)
+    turns.disk.sweep(now_ms)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import itemgetter
-from typing import Final
+from typing import Final, TypeAlias
 
 from synapse.core.events import MessagePosted, Recorded
 from synapse.core.messages import shown_posted
@@ -23,7 +23,7 @@ from synapse.core.telling import announce
 from synapse.core.topics import LEASES_OF, Topics, floors_of, is_topic, keys_on_disk, keys_told, lease_keys
 from synapse.errors import JournalError
 from synapse.hub.connection import Connection
-from synapse.hub.threads import Worker
+from synapse.hub.threads import Done
 from synapse.journal.interface import Pages, is_whole
 from synapse.journal.upcast import decode
 from synapse.protocol.codec import encode_notice
@@ -35,6 +35,9 @@ RECENT_EVENTS_MAX: Final = 1_024
 RECENT_BYTES_MAX: Final = 4 * 1024 * 1024
 _SEQ: Final = itemgetter(0)
 """Of an event with its place."""
+
+_Page: TypeAlias = tuple[list[bytes], int]
+"""Notices of a page from disk, and up to which seq it goes."""
 
 
 @dataclass(slots=True, eq=False)
@@ -162,7 +165,7 @@ class Feeds:
         self,
         state: State,
         pages: Pages,
-        reader: Worker,
+        read: Callable[[Connection, Callable[[], _Page], Done[_Page]], None],
         *,
         head: int,
         outbox_bytes_max: int,
@@ -177,7 +180,7 @@ class Feeds:
         self.presence: dict[Subscription, None] = {}
         self._state = state
         self._pages = pages
-        self._reader = reader
+        self._read = read
         self._outbox_bytes_max = outbox_bytes_max
         self._broken = broken
         self._soon = soon
@@ -328,7 +331,7 @@ class Feeds:
         keys, wanted = keys_on_disk(self._state, subscription.keys), keys_told(self._state, subscription.keys)
         floors, bytes_max = subscription.floors, self._outbox_bytes_max // 4
 
-        def read() -> tuple[list[bytes], int]:
+        def read() -> _Page:
             payloads: list[bytes] = []
             position, size = after, 0
             rows = self._pages.page(keys, after, upto, PAGE_ROWS, bytes_max)
@@ -341,7 +344,7 @@ class Feeds:
                     return payloads, position
             return payloads, upto if is_whole(rows, PAGE_ROWS, bytes_max) else position
 
-        def done(result: tuple[list[bytes], int] | None, error: JournalError | None) -> None:
+        def done(result: _Page | None, error: JournalError | None) -> None:
             subscription.is_reading = False
             if error is not None:
                 ended = Broken(subscription=subscription.id, code="journal_broken", detail=str(error))
@@ -356,7 +359,7 @@ class Feeds:
             self._say(subscription, payloads)
             self.start(subscription)
 
-        self._reader.submit(read, done)
+        self._read(connection, read, done)
 
     def _end_too_old(self, subscription: Subscription, after: int) -> bool:
         """Retention has overtaken a subscription that is behind: it ends, and its peer is told where to go on."""

@@ -3,6 +3,9 @@
 Refusing costs the hub about as much as answering. So whoever was refused once is not read any more but in its turn:
 every 2 ms each bucket lets its connections be heard for as many tokens as came in that time. A flood, over one
 connection or a hundred, then costs what a lawful agent may cost, in slices of less than a millisecond.
+
+Twenty floods would cost what twenty lawful agents may, which is more than the hub has. So all who are paced are heard
+together no faster than half of what one host may ask (or, where that is more, what one agent may), bucket after bucket.
 """
 
 import asyncio
@@ -17,14 +20,24 @@ from synapse.hub.connection import Connection
 ROUND_S: Final = 0.002
 SLICE_MAX: Final = 16
 """Tokens that one connection may use in a round."""
+TOGETHER_MS: Final = 4
+"""A round that comes late has no more than the tokens of so long for all together."""
+REST_MS: Final = 1_000
+"""For so long after some had to wait because all together asked too much, nobody passes for rested: its bucket is full
+because it was not heard."""
 
 
 class Pacer:
-    """Who is over a rate, by the bucket that said so. go_on: reads from a connection again."""
+    """Who is over a rate, by the bucket that said so. per_s: tokens that all may use together in a second. go_on: reads
+    from a connection again."""
 
-    def __init__(self, clock: Clock, go_on: Callable[[Connection], None]) -> None:
+    def __init__(self, clock: Clock, per_s: int, go_on: Callable[[Connection], None]) -> None:
         self._clock = clock
         self._go_on = go_on
+        now_ms = clock.monotonic_ms()
+        self._all = Bucket(per_s, max(SLICE_MAX, per_s * TOGETHER_MS // 1000), now_ms)
+        self._owed_by_all = 0
+        self._crowded_ms = now_ms - REST_MS
         self._queues: dict[Bucket, deque[Connection]] = {}
         self._owed: dict[Bucket, int] = {}
         self._round_ms = 0
@@ -45,33 +58,48 @@ class Pacer:
             self._round_ms = self._clock.monotonic_ms()
             asyncio.get_running_loop().call_later(ROUND_S, self._round)
         self._queues.setdefault(bucket, deque()).append(connection)
-        self._owed[bucket] = self._owed.get(bucket, 0) + cost - connection.slice
+        beyond = cost - connection.slice
+        self._owed[bucket] = self._owed.get(bucket, 0) + beyond
+        self._owed_by_all += beyond
         connection.slice = 0
         return True
 
     def _round(self) -> None:
         now_ms = self._clock.monotonic_ms()
         passed_ms, self._round_ms = now_ms - self._round_ms, now_ms
-        for bucket, queue in list(self._queues.items()):
+        together = self._all.tokens_in(passed_ms) - self._owed_by_all
+        self._owed_by_all = max(0, -together)
+        for bucket in list(self._queues):
             left = bucket.tokens_in(passed_ms) - self._owed.pop(bucket, 0)
             if left <= 0:
                 self._owed[bucket] = -left
                 continue
-            while queue and left > 0:
-                connection = queue.popleft()
-                if connection.is_closed:
-                    continue
-                if bucket.is_rested(now_ms):
-                    connection.pace = None
-                connection.slice = min(left, SLICE_MAX)
-                left -= connection.slice
-                if not self._ready:
-                    asyncio.get_running_loop().call_soon(self._next)
-                self._ready.append(connection)
-            if not queue:
-                del self._queues[bucket]
+            if together <= 0:
+                self._crowded_ms = now_ms
+                continue
+            queue = self._queues.pop(bucket)
+            together -= self._hand_out(bucket, queue, min(left, together), now_ms)
+            if queue:
+                self._queues[bucket] = queue  # behind the others, which may not have had their turn
         if self._queues:
             asyncio.get_running_loop().call_later(ROUND_S, self._round)
+
+    def _hand_out(self, bucket: Bucket, queue: deque[Connection], most: int, now_ms: int) -> int:
+        """Slices for the first of a queue, at most so many tokens in all; how many it were."""
+        tokens = most
+        is_crowded = now_ms - self._crowded_ms < REST_MS
+        while queue and tokens > 0:
+            connection = queue.popleft()
+            if connection.is_closed:
+                continue
+            if not is_crowded and bucket.is_rested(now_ms):
+                connection.pace = None
+            connection.slice = min(tokens, SLICE_MAX)
+            tokens -= connection.slice
+            if not self._ready:
+                asyncio.get_running_loop().call_soon(self._next)
+            self._ready.append(connection)
+        return most - tokens
 
     def _next(self) -> None:
         """One slice, and then whatever else is there has its turn of the loop."""

@@ -49,7 +49,8 @@ class Peers:
         self._limits = limits
         self._clock = clock
         self._let_go = let_go
-        self._pacer = Pacer(clock, self.unhold)
+        together_per_s = max(limits.rate_agent_per_s, limits.rate_host_per_s // 2)
+        self._pacer = Pacer(clock, together_per_s, self.unhold)
         self._stuck: dict[Connection, None] = {}
         self._outboxes = (-OUTBOXES_MS, 0)
         self._is_ending = False

@@ -42,6 +42,9 @@ TICK_S: Final = 0.25
 GC_THRESHOLDS: Final = (5_000, 4, 100)
 """Allocations between collections of the youngest generation, and how many of these between those of the older ones: a
 turn makes thousands of objects and no cycles, and a collection of many young ones holds up everybody for long."""
+SWITCH_S: Final = 0.000_5
+"""How long one thread of Python may keep the others waiting: by default 5 ms, which the loop waited for its reader of
+pages, and the writer for the loop."""
 
 
 def run(settings: Settings) -> int:
@@ -66,6 +69,7 @@ def _run(settings: Settings, supervisor: Supervisor) -> int:
     gc.collect()
     gc.freeze()  # the replayed state lives as long as the process: collections need not walk it again
     gc.set_threshold(*GC_THRESHOLDS)
+    sys.setswitchinterval(SWITCH_S)
     with contextlib.closing(recovered.journal):
         try:
             token = rendezvous.ensure_token(settings.home, settings.token_file)

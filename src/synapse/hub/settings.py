@@ -181,10 +181,15 @@ _LIMIT_ROWS: Final[dict[str, tuple[str, int, int]]] = {
     "hello_ms": ("Time for the hello.", 100, 600_000),
     "drain_ms": ("Time for a peer that does not read, before it is closed.", 100, 3_600_000),
     "outbox_bytes_max": ("Bytes that wait for one connection.", 64 * 1024, 1 << 30),
-    "rate_agent_per_s": ("Requests a second of one agent; each 8 KiB of one count as one more.", 1, 1_000_000_000),
+    "rate_agent_per_s": (
+        "Requests a second of one agent; each 8 KiB of one count as one more. As many 8 KiB are read from disk for it; "
+        "more wait.",
+        1,
+        1_000_000_000,
+    ),
     "rate_agent_burst": ("Requests of one agent at once.", 1, 1_000_000_000),
     "rate_host_per_s": (
-        "Requests a second from one host, counted in the same way; a new connection counts as 16, a control frame or a "
+        "Requests a second from one host, counted in the same way; a new connection counts as 32, a control frame or a "
         "piece of a message as one.",
         1,
         1_000_000_000,

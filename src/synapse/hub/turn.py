@@ -127,7 +127,7 @@ class Turns:
         self.peers = Peers(self, rules.limits, clock, self._let_go)
         self.waiting = Waiting(self)
         self.whereabouts = Whereabouts(self, loop)
-        self.disk = Disk(self, store.reader)
+        self.disk = Disk(self, store.reader, pages, rules.limits)
         self.leasing = Leasing(self)
         self.space = Space(self, store.writer)
         self.requests = Requests(self, store.keeper)
@@ -138,7 +138,7 @@ class Turns:
         self.feeds = Feeds(
             state,
             pages,
-            store.reader,
+            self.disk.submit,
             head=log.head,
             outbox_bytes_max=rules.limits.outbox_bytes_max,
             broken=self.on_broken,

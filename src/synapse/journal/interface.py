@@ -4,11 +4,14 @@
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from synapse.core.events import Row
 from synapse.core.retention_events import JournalCompacted
 from synapse.journal.dropping import Dropped, Rule
+
+ROW_BYTES: Final = 256
+"""What a row costs who reads it, beside its body."""
 
 
 class Log(Protocol):
@@ -74,7 +77,12 @@ class Log(Protocol):
 
 class Pages(Protocol):
     """The reading side; one thread at a time. Every row it returns was checked against the chain; one
-    without a body was dropped, and a compaction allows that."""
+    without a body was dropped, and a compaction allows that.
+
+    read_bytes: of all rows that were read so far, wanted or not: their bodies, and `ROW_BYTES` for each.
+    """
+
+    read_bytes: int
 
     def tip(self) -> tuple[int, bytes]:
         """Seq and chain hash of the last durable event; base and genesis when there is none."""

@@ -8,6 +8,7 @@ from synapse.core.retention_events import COMPACTIONS, JournalCompacted
 from synapse.journal.chain import genesis, link, may_follow
 from synapse.journal.create import base_at
 from synapse.journal.dropping import ROWS_PER_STEP, Dropped, Rule
+from synapse.journal.interface import ROW_BYTES
 from synapse.journal.upcast import decode
 
 
@@ -20,6 +21,7 @@ class MemoryJournal:
         self.base = base_at(at_ms)
         self.is_new = True
         self.is_read_only = False
+        self.read_bytes = 0
         self._genesis = genesis(hub_id, self.base)
         self._seqs: list[int] = []
         self._rows: list[Row] = []
@@ -116,23 +118,28 @@ class MemoryJournal:
 
     def rows(self, first: int, last: int) -> list[Row]:
         """All rows from `first` to `last`, both included."""
-        return self._rows[bisect_left(self._seqs, first) : bisect_right(self._seqs, last)]
+        return self._read(self._rows[bisect_left(self._seqs, first) : bisect_right(self._seqs, last)])
 
     def scan(self, after: int, upto: int, limit: int) -> list[Row]:
         """The first `limit` rows with after < seq ≤ upto."""
-        return self.rows(after + 1, upto)[:limit]
+        first = bisect_right(self._seqs, after)
+        return self._read(self._rows[first : min(bisect_right(self._seqs, upto), first + limit)])
 
     def page(self, keys: Sequence[str], after: int, upto: int, limit: int, bytes_max: int | None = None) -> list[Row]:
         """The first `limit` rows with after < seq ≤ upto that touch one of `keys`; ascending, each once. None behind
         the one with which their bodies come to more than `bytes_max`."""
         found = [self._at(seq) for seq in self._touching(keys) if after < seq <= upto][:limit]
-        return upto_bytes(found, bytes_max)
+        return self._read(upto_bytes(found, bytes_max))
 
     def page_back(self, keys: Sequence[str], before: int, limit: int, bytes_max: int | None = None) -> list[Row]:
         """The last `limit` rows with seq < before that touch one of `keys`; ascending, each once. None before the one
         with which their bodies come to more than `bytes_max`."""
         found = [self._at(seq) for seq in self._touching(keys) if seq < before][::-1][:limit]
-        return upto_bytes(found, bytes_max)[::-1]
+        return self._read(upto_bytes(found, bytes_max)[::-1])
+
+    def _read(self, rows: list[Row]) -> list[Row]:
+        self.read_bytes += sum(ROW_BYTES + len(row.body) for row in rows)
+        return rows
 
     def _touching(self, keys: Sequence[str]) -> list[int]:
         return sorted({seq for key in keys for seq in self._touches.get(key, ())})

@@ -20,6 +20,7 @@ from synapse.journal.chain import genesis, may_follow
 from synapse.journal.connection import READ_ERRORS, damaged, failure, open_read_only
 from synapse.journal.evidence import SELECT_EVENTS, Identity, Line, check_line, read_identity, require_some_bytes
 from synapse.journal.files import Files
+from synapse.journal.interface import ROW_BYTES
 from synapse.journal.tail import Tail, indexed, lines_of
 from synapse.journal.tasks import IS_OF_A_TASK, first_of_block, is_task_key, last_of_block, tasks_indexed
 from synapse.journal.upcast import decode
@@ -77,6 +78,7 @@ class JournalReader:
 
     def _begin(self, files: Files) -> None:
         self.trusts_index = True
+        self.read_bytes = 0
         self.tail: Callable[[], Tail] | None = None
         self._kept = Tail(SEQ_MAX), SEQ_MAX  # from the rows up to there
         self._compaction: JournalCompacted | None = None
@@ -342,6 +344,7 @@ class JournalReader:
         """The row of a line that follows from `prev`. Raises `JournalRefused` also for one whose body is gone without a
         compaction that allows it."""
         row = check_line(self._files, line, prev)
+        self.read_bytes += ROW_BYTES + len(row.body)
         if not row.body and not (self._allows(row) or (self._look_again() and self._allows(row))):
             raise damaged(self.path, f"event {row.seq} has no body, and no compaction allows that", seq=row.seq)
         return row
