@@ -1,6 +1,6 @@
 """An hour of fifty agents over a hub, a disk and a network that fail all the time: no promise breaks.
 
-`SIM_SEED` chooses another hour. Under `make prove`, `SIMULATED_HOURS` (6) says how many hours, in one world;
+`SIM_SEED` chooses another hour. Under `make prove`, `SIMULATED_HOURS` (2) says how many hours, in one world;
 24 take about ten minutes. One seed by hand: `python -m tests.simulation --seed N --hours H --shrink`.
 """
 
