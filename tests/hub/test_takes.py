@@ -22,7 +22,7 @@ from synapse.protocol.notices import Lent, ReceiptChanged
 from synapse.protocol.replies import Acked, AgentRemoved, Inbox, Place, Sent, Subscribed, Taken, Unsubscribed
 from synapse.protocol.role_commands import JoinRole, LeaveRole
 from synapse.protocol.role_replies import RoleChanged
-from synapse.testing import MemoryHub
+from synapse.testing import MemoryHub, MemoryPeer
 
 
 async def lent(who: Voice) -> list[Lent]:
@@ -206,6 +206,18 @@ async def test_what_went_elsewhere_while_it_was_read_is_not_lent_here_too(how: s
         assert await texts(eve) == (["for the role"] if how == "left" else [])
 
 
+async def most_buffered(hub: MemoryHub, peer: MemoryPeer, count: int) -> int:
+    """Read until so many messages were lent; the most bytes that waited for the peer at once."""
+    most, found = 0, 0
+    while found < count:
+        await hub.settle()
+        most = max(most, peer.buffered())
+        frames = peer.received_now()
+        assert frames, "it goes on when it was read"
+        found += sum(b'"inbox.lent"' in frame for frame in frames)
+    return most
+
+
 async def test_long_messages_come_turn_by_turn_and_the_outbox_keeps_its_bound() -> None:
     async with MemoryHub(limits=Limits(outbox_bytes_max=256 * 1024)) as hub:
         ada, bob = await voice(hub), await voice(hub, "bob")
@@ -213,13 +225,7 @@ async def test_long_messages_come_turn_by_turn_and_the_outbox_keeps_its_bound() 
             body = msgspec.Raw(b'"%s"' % (b"%d" % (number % 10) * 100_000))
             await ada.ask(SendMessage(body=body, to=("bob",)), Sent)
         await bob.say(Subscribe(take=12))
-        most, found = 0, 0
-        while found < 12:
-            await hub.settle()
-            most = max(most, bob.peer.buffered())
-            frames = bob.peer.received_now()
-            assert frames, "it goes on when it was read"
-            found += sum(b'"inbox.lent"' in frame for frame in frames)
+        most = await most_buffered(hub, bob.peer, 12)
         assert most <= 256 * 1024
 
 
@@ -232,13 +238,7 @@ async def test_many_that_are_lent_at_once_keep_the_bound_of_the_outbox(kind: str
         for _ in range(60):
             await ada.ask(SendMessage(body=body, to=("bob",), subject=subject), Sent)
         await bob.say(Subscribe(take=60))
-        most, found = 0, 0
-        while found < 60:
-            await hub.settle()
-            most = max(most, bob.peer.buffered())
-            frames = bob.peer.received_now()
-            assert frames, "it goes on when it was read"
-            found += sum(b'"inbox.lent"' in frame for frame in frames)
+        most = await most_buffered(hub, bob.peer, 60)
         rows = [row for row in hub.journal.rows(0, 2**53) if row.type == "message.lent"]
         assert len(rows) < 60, "several are lent at once"
         assert most <= 64 * 1024 * 5 // 8, "with half of it the peer is stuck, and a turn is an eighth"

@@ -119,7 +119,6 @@ class Disk:
         """Run `job` on the reader thread as soon as the peer's agent and host owe nothing, then `done` on the loop.
         What a peer that is gone meanwhile asked for is not read, and `done` not called."""
         pages = self._pages
-        buckets = self._buckets(connection)
 
         def read() -> tuple[_Result, int]:
             before = pages.read_bytes
@@ -129,11 +128,11 @@ class Disk:
             if found is None:
                 done(None, error)
                 return
-            for bucket in buckets:
+            for bucket in self._buckets(connection):
                 bucket.spend(found[1] // TOKEN_BYTES - EXPECTED)
             done(found[0], error)
 
-        if self._may_read(buckets):
+        if self._may_read(connection):
             self._reader.submit(read, back)
             return
         if not self._waiting:
@@ -150,8 +149,8 @@ class Disk:
         host = self._hosts.of(connection.host, now_ms)
         return [host] if connection.agent is None else [host, self._agents.of(connection.agent, now_ms)]
 
-    def _may_read(self, buckets: list[Bucket]) -> bool:
-        now_ms = self._turns.clock.monotonic_ms()
+    def _may_read(self, connection: Connection) -> bool:
+        now_ms, buckets = self._turns.clock.monotonic_ms(), self._buckets(connection)
         if not all(bucket.has(1, now_ms) for bucket in buckets):
             return False
         for bucket in buckets:
@@ -164,7 +163,7 @@ class Disk:
         for connection, start in waiting:
             if connection.is_closed:
                 continue
-            if self._may_read(self._buckets(connection)):
+            if self._may_read(connection):
                 start()
             else:
                 self._waiting.append((connection, start))

@@ -150,8 +150,8 @@ class Takes:
         self._turns.arrived([agent])
 
     def room_of(self, waiter: Waiter) -> int:
-        """How many messages a subscription may be lent now. None while it waits for one from the disk, while its peer
-        does not read, or when that was told enough in this turn."""
+        """How many messages a subscription may be lent now: 0 while it waits for one from the disk, while its peer does
+        not read, or when that was told enough in this turn."""
         connection = waiter.connection
         if waiter.is_reading or connection.is_stuck or self._turns.is_sated(connection):
             return 0
