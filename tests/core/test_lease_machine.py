@@ -621,8 +621,8 @@ def test_any_sequence_of_requests_keeps_the_leases_equal_to_the_model() -> None:
 
 @pytest.mark.prove
 def test_many_sequences_of_requests_keep_the_leases_equal_to_the_model() -> None:
-    check_machine(8_000, 70, derandomize=False, missed_max=0)
-    print(f"leases: {REACHED.total()} answers and events of 8000 random runs as the model foretold")
+    check_machine(3_000, 70, derandomize=False, missed_max=0)
+    print(f"leases: {REACHED.total()} answers and events of 3000 random runs as the model foretold")
 
 
 def test_a_connection_waits_so_often_and_no_more() -> None:

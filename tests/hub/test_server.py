@@ -107,6 +107,17 @@ def test_snapshots_are_written_beside_the_running_hub_and_bound_the_replay(tmp_p
         assert msgspec.json.decode(ready, type=ReadyLine).replayed < 120
 
 
+def test_lives_that_are_each_too_short_for_a_snapshot_take_one_together(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    for life in range(3):
+        with HubProcess(home, "--snapshot-events", "100").until_ready() as hub, line_to(home) as ada:
+            for number in range(40):
+                ada.post(f"{life} {number}")
+            if life == 2:
+                wait_until("there is a snapshot", lambda: bool(list((home / "snapshots").glob("*.snapshot"))))
+            hub.kill()
+
+
 def test_a_stale_socket_and_rendezvous_file_are_replaced(tmp_path: Path) -> None:
     home = killed_home(tmp_path / "home")
     assert (home / "hub.json").exists()

@@ -45,6 +45,8 @@ AT_MS = 1_760_000_000_000
 BODY = msgspec.Raw(msgspec.json.encode("the parser is done; I take the scheduler next. ".ljust(120, ".")))
 MEMORY_MIB_MAX = 256
 PART = "time and life cycle"
+OF_READERS = ("journal.db-wal", "journal.db-shm")
+"""SQLite leaves them when a hub stops while the child of a killed one still reads."""
 
 
 def listing(home: Path) -> set[str]:
@@ -87,7 +89,7 @@ def test_twenty_quick_restarts_leave_nothing_behind_and_epochs_rise(tmp_path: Pa
                 sizes.append(sum(path.stat().st_size for path in home.rglob("*") if path.is_file()))
     wait_long("no process of a hub is left", lambda: not processes_of(home))
     assert epochs == sorted(set(epochs))
-    shapes = [{name.partition("/")[0] for name in found} - {"snapshots"} for found in files]
+    shapes = [{name.partition("/")[0] for name in found} - {"snapshots", *OF_READERS} for found in files]
     assert all(shape == shapes[0] for shape in shapes), "the same files, restart for restart"
     snapshots = [name for name in files[-1] if name.startswith("snapshots/")]
     assert len(snapshots) == 2, "the last two are kept"

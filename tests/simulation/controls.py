@@ -17,8 +17,33 @@ from tests.planted.__main__ import ROOT, planted
 from tests.planted.fault import Fault
 from tests.planted.simulated import SIMULATED_FAULTS
 
-SEEDS: Final = (1, 2, 3, 4, 7)
-"""The last two find what the others meet later than in half an hour."""
+SEEDS: Final = (1, 2, 3, 4, 5, 6, 7, 8)
+"""Tried in this order, but for `SOONEST`."""
+SOONEST: Final = {
+    "an expiry wakes nobody": 2,
+    "a lease stands still for twice the ceiling": 2,
+    "a digest counts what is said in a private channel": 3,
+    "a supervisor knows a stall by the time at which the hub began to count": 4,
+    "a digest names who holds a path in secret": 7,
+    "a dependency that is reopened holds nobody up": 2,
+    "an opening is announced twice": 2,
+    "a message outlives its date": 2,
+    "a resumed feed begins one late": 3,
+    "a stopped hub expires whoever it finds": 3,
+    "what an operator took away is not offered to who goes on": 3,
+    "a subscription is lent one message more than it takes": 3,
+    "a default is the answer although nobody agreed to that": 4,
+    "who leaves a role keeps what it was lent": 4,
+    "a start forgets when values end": 5,
+    "followers are not told of values": 6,
+    "followers are not told of plans": 6,
+    "what is sent again gets another key": 7,
+    "an expected version is not compared": 7,
+    "the client believes too long": 7,
+    "a snapshot forgets how often a message was lent": 8,
+    "who closes a lane is told, and the other side is not": 8,
+}
+"""The seed that found a fault in the fewest steps, where that is not the first. It saves time, and promises nothing."""
 HOURS: Final = 0.5
 SECONDS_MAX: Final = 300
 
@@ -180,7 +205,13 @@ class Found:
     simulated_s: int
 
 
-def find(fault: Fault | None, seeds: tuple[int, ...] = SEEDS) -> Found:
+def seeds_for(fault: Fault) -> tuple[int, ...]:
+    """All seeds, the one first that found this fault soonest."""
+    first = SOONEST.get(fault.name, SEEDS[0])
+    return (first, *(seed for seed in SEEDS if seed != first))
+
+
+def find(fault: Fault | None, seeds: tuple[int, ...]) -> Found:
     """Run the seeds on a copy of src with the fault until one breaks a promise."""
     with tempfile.TemporaryDirectory(prefix="synapse-control-") as folder:
         copy = planted(fault, Path(folder))
@@ -205,7 +236,7 @@ def main(words: list[str]) -> int:
     for fault in CONTROLS:
         if words and not any(word in fault.name for word in words):
             continue
-        found = find(fault)
+        found = find(fault, seeds_for(fault))
         missed += not found.rule
         where = f"seed {found.seed}, {found.steps} steps, {found.simulated_s} s" if found.rule else "NOT FOUND"
         print(f"{fault.name:50}{found.rule[:40]:42}{where}", flush=True)
