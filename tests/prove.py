@@ -28,14 +28,15 @@ MINUTES_MAX = 60
 PARTS = {
     "hostile peers": "tests/hostile",
     "simulation": "tests/simulation/test_simulation.py",
-    "simulated faults": "tests/simulation/test_controls.py",
-    "power cuts": "tests/power",
     "processes": "tests/crash",
+    "simulated faults": "tests/simulation/test_controls.py",
     "storage faults": "tests/faults",
     "life cycle": "tests/lifecycle",
-    "service": "tests/faces",
     "state machine": "tests/core",
+    "service": "tests/faces",
+    "power cuts": "tests/power",
 }
+"""Longest first, so that two at a time end together."""
 NOTHING_CHOSEN = 5
 """Exit code of pytest."""
 ALONE = frozenset({"hostile peers", "simulation"})

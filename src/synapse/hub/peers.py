@@ -23,7 +23,9 @@ INBOX_MAX: Final = 16_384
 """Requests that wait for a turn, of all peers together; then nobody is read from."""
 TOKEN_BYTES: Final = 8 * 1024
 """A request costs one token for each of these that it begins: reading a long one takes a hundred times as long."""
-OUTBOXES_MS: Final = 100
+OUTBOXES_MS: Final = 1_000
+SWEEP_MS: Final = 5_000
+"""How often it is looked which buckets can be forgotten: with a thousand peers the look takes a millisecond."""
 BULK_FRAME_BYTES: Final = 16 * 1024
 BULK_BYTES_MAX: Final = 1024 * 1024
 """Requests of more than `BULK_FRAME_BYTES` that one connection has in flight; then it is not read from until all are
@@ -53,11 +55,12 @@ class Peers:
         self._pacer = Pacer(clock, together_per_s, self.unhold)
         self._stuck: dict[Connection, None] = {}
         self._outboxes = (-OUTBOXES_MS, 0)
+        self._swept_ms = clock.monotonic_ms()
         self._is_ending = False
 
     @property
     def outbox_bytes(self) -> int:
-        """Bytes that wait for peers in all outboxes together, as they were up to a tenth of a second ago: the question
+        """Bytes that wait for peers in all outboxes together, as they were up to a second ago: the question
         may come from anybody, and often."""
         now_ms = self._clock.monotonic_ms()
         if now_ms - self._outboxes[0] >= OUTBOXES_MS:
@@ -254,7 +257,10 @@ class Peers:
                 connection.wire.abort()
 
     def sweep(self, now_ms: int) -> None:
-        """Forget the buckets of who is not here and has not asked for a while."""
+        """Forget the buckets of who is not here and has not asked for a while, every few seconds."""
+        if now_ms - self._swept_ms < SWEEP_MS:
+            return
+        self._swept_ms = now_ms
         here = list(self.connections.values())
         self.agent_buckets.sweep(now_ms, {connection.agent for connection in here})
         self.host_buckets.sweep(now_ms, {connection.host for connection in here})
