@@ -41,9 +41,9 @@ from synapse.journal.recovery import Recovered, recover, verify_older
 TICK_S: Final = 0.25
 GC_THRESHOLDS: Final = (20_000, 2, 50)
 """Allocations between collections of the youngest generation, and how many of these between those of the older ones: a
-turn makes thousands of objects and no cycles. Each collection holds up everybody, for 3 ms at 5 000 objects; in all they
-cost the same however often they come, so they are rare: with a thousand peers they took the hundredth part of the time,
-and were the p99 of everybody else's claims."""
+turn makes thousands of objects and no cycles. A collection holds up everybody, for 3 ms at 5 000 objects, and in all
+they cost the same however often they come. So they are rare: with a thousand peers they took the hundredth part of the
+time, and were the p99 of everybody's claims."""
 SWITCH_S: Final = 0.000_5
 """How long one thread of Python may keep the others waiting: by default 5 ms, which the loop waited for its reader of
 pages, and the writer for the loop."""
