@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -171,12 +171,22 @@ class Line:
 
     def exchange(self, command: Command, idem_key: str | None = None) -> HubFrame:
         """Send a request and answer its reply or error; notices in between are passed over."""
-        self._next_id += 1
-        self.send(encode_request(self._next_id, command, idem_key) + b"\n")
-        while True:
+        return next(self.exchange_all([(command, idem_key)]))
+
+    def exchange_all(self, requests: Sequence[tuple[Command, str | None]]) -> Iterator[HubFrame]:
+        """Send requests in one piece, which the hub commits at once, and answer the reply or error of each as it comes.
+
+        requests: each with its idem_key.
+        """
+        ids = range(self._next_id + 1, self._next_id + 1 + len(requests))
+        self._next_id = ids[-1]
+        frames = [encode_request(id, *request) + b"\n" for id, request in zip(ids, requests, strict=True)]
+        self.send(b"".join(frames))
+        for id in ids:
             frame = self.receive()
-            if frame.id == self._next_id:
-                return frame
+            while frame.id != id:
+                frame = self.receive()
+            yield frame
 
     def ask(self, command: Command, kind: type[T], idem_key: str | None = None) -> T:
         """The reply of a request that is not refused."""

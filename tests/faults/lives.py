@@ -52,27 +52,29 @@ class Told:
     epochs: list[int] = field(default_factory=list)
     is_done: bool = False
 
-    def send(self, line: Line, text: str, *, to: tuple[str, ...] = ()) -> None:
-        """Send a message, and write down what comes back. Raises OSError, EOFError when nothing does."""
-        command = SendMessage(body=message(text).body, to=to) if to else message(text)
-        self.unknown.add(text)
-        frame = line.exchange(command, f"key of {text[:40]}")
-        self.unknown.discard(text)
-        if frame.type == "reply":
-            self.acked[text] = int(msgspec.json.decode(frame.body, type=Sent).id[1:])
-        else:
-            assert isinstance(frame.error, ErrorBody), frame
-            self.refused.add(text)
-            self.codes.add(frame.error.code)
+    def send(self, line: Line, *texts: str, to: tuple[str, ...] = ()) -> None:
+        """Send messages in one piece, and write down what comes back. Raises OSError, EOFError when nothing does."""
+        commands = [SendMessage(body=message(text).body, to=to) if to else message(text) for text in texts]
+        self.unknown.update(texts)
+        keys = [f"key of {text[:40]}" for text in texts]
+        for text, frame in zip(texts, line.exchange_all(list(zip(commands, keys, strict=True))), strict=True):
+            self.unknown.discard(text)
+            if frame.type == "reply":
+                self.acked[text] = int(msgspec.json.decode(frame.body, type=Sent).id[1:])
+            else:
+                assert isinstance(frame.error, ErrorBody), frame
+                self.refused.add(text)
+                self.codes.add(frame.error.code)
 
 
 def talk(home: Path, told: Told) -> None:
-    """Some of everything, one request at a time. Raises OSError, EOFError when the hub ends."""
+    """Some of everything, one request at a time but for one group. Raises OSError, EOFError when the hub ends."""
     with ExitStack() as lines:
         ada, bob = (lines.enter_context(line_to(home, name)) for name in ("ada", "bob"))
         for number in range(5):
             told.send(ada, f"post {number} " + "y" * 700 * number)
             told.send(ada, f"direct {number}", to=("bob",))
+        told.send(ada, *(f"together {number}" for number in range(3)))
         claimed = ada.exchange(ClaimLease(task="the task", paths=("a/**",), worktree="/w"))
         if claimed.type == "reply":
             told.epochs.append(msgspec.json.decode(claimed.body, type=Lease).epoch)

@@ -9,6 +9,8 @@ import atexit
 import contextlib
 import ctypes
 import errno
+import gc
+import itertools
 import mmap
 import os
 import select
@@ -17,6 +19,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,14 +155,15 @@ class Forked:
 
 
 class Stage:
-    """The process that forks the others. Close it at the end: what still runs then is killed."""
+    """The process that forks the others. Close it at the end: what still runs then is killed. Threads may share it."""
 
     def __init__(self, fiu_run: str) -> None:
         ours, theirs = socket.socketpair()
         self._line = ours
+        self._turn = threading.Lock()
         ours.settimeout(PATIENCE_S)
         self._switches = TemporaryDirectory(prefix="synapse-stage-")
-        self._made = 0
+        self._made = itertools.count(1)
         environment = {name: text for name, text in os.environ.items() if not name.startswith("SYNAPSE_")}
         with theirs:
             self._process = subprocess.Popen(
@@ -187,22 +191,24 @@ class Stage:
     ) -> Forked:
         """Fork `synapse WORDS`. call: the kind of call to count, a key of `POINTS`; those from number `first` through
         `last` (0: that one only) fail with `error`."""
-        self._made += 1
-        path = Path(self._switches.name) / str(self._made)
+        path = Path(self._switches.name) / str(next(self._made))
         path.write_bytes(_CELLS.pack(0, first, last or first, error))
         with path.open("r+b") as file:
             switch = Switch(mmap.mmap(file.fileno(), _CELLS.size))
         read, write = os.pipe()
         stderr = TemporaryFile()  # noqa: SIM115  # closed at its end
         order = msgspec.json.encode(Start(list(words), call, str(path)))
-        socket.send_fds(self._line, [order], [write, stderr.fileno()])
+        with self._turn:
+            socket.send_fds(self._line, [order], [write, stderr.fileno()])
+            pid = int(self._line.recv(64))
         os.close(write)
-        return Forked(self, int(self._line.recv(64)), switch, os.fdopen(read, "rb", buffering=0), stderr)
+        return Forked(self, pid, switch, os.fdopen(read, "rb", buffering=0), stderr)
 
     def code_of(self, pid: int) -> int:
         """The exit code of a process that has ended."""
-        self._line.sendall(b"%d" % pid)
-        return int(self._line.recv(64))
+        with self._turn:
+            self._line.sendall(b"%d" % pid)
+            return int(self._line.recv(64))
 
 
 # the process on the other side
@@ -210,6 +216,7 @@ class Stage:
 
 def serve(line: socket.socket) -> None:
     """Fork what is asked for, and answer exit codes, until the line is closed."""
+    gc.freeze()  # or each fork, at its end, walks over and so copies all that is imported: most of what a verb took
     line.sendall(b"ready")
     alive: set[int] = set()
     while True:
@@ -266,9 +273,11 @@ def _break(start: Start) -> None:
     allocate = os.posix_fallocate
 
     def allocate_or_fail(descriptor: int, offset: int, length: int) -> None:
-        # libfiu does not know this call. Where there is no room for a write there is none for it.
-        if start.call == "pwrite" and cells[3] in NO_SPACE and cells[1] <= cells[0] + 1 and cells[0] < cells[2]:
-            raise OSError(cells[3], os.strerror(cells[3]))
+        # libfiu does not know this call. Where there is no room for a write there is none for it, and it counts as one.
+        if start.call == "pwrite" and cells[3] in NO_SPACE:
+            cells[0] += 1
+            if cells[1] <= cells[0] <= cells[2]:
+                raise OSError(cells[3], os.strerror(cells[3]))
         allocate(descriptor, offset, length)
 
     os.posix_fallocate = allocate_or_fail
