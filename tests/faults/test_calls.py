@@ -217,6 +217,7 @@ class Tried:
             self.calls = max(self.calls, life.calls)
         if life.wrong:
             self.wrong.append(f"call {first} of {self.calls}, {self.kind}: {life.wrong}")
+            print(self.wrong[-1], flush=True)
 
     @property
     def missing(self) -> list[int]:
