@@ -53,7 +53,10 @@ class Archive:
         channels: Mapping[int, str],
         sometimes: Callable[[str], None],
     ) -> None:
-        self._rows: list[tuple[int, int, frozenset[str], tuple[str, ...]]] = []
+        self._seqs: list[int] = []
+        self._latest_ms: list[int] = []
+        self._of_kinds: dict[frozenset[str], list[int]] = defaultdict(list)
+        self._of_stream: dict[str, list[int]] = defaultdict(list)
         self._keyed: set[int] = set()
         self._may_go: set[int] = set()
         self._gone: set[int] = set()
@@ -74,7 +77,12 @@ class Archive:
         streams = [*streams_of(entry.seq, event), *(f"receipts {name}" for name in receipts)]
         if event.idem is not None and not isinstance(event, LeaseQueued):  # that key takes effect with the grant
             self._keyed.update(range(entry.seq, entry.seq + event.idem.count))
-        self._rows.append((entry.seq, entry.at_ms, kinds, tuple(streams) if kinds else ()))
+        self._seqs.append(entry.seq)
+        self._latest_ms.append(max(entry.at_ms, self._latest_ms[-1]) if self._latest_ms else entry.at_ms)
+        if kinds:
+            self._of_kinds[kinds].append(entry.seq)
+            for stream in streams:
+                self._of_stream[stream].append(entry.seq)
 
     def keep(self, seq: int) -> None:
         """A key took effect here."""
@@ -83,22 +91,26 @@ class Archive:
     def plan(self, upto: int, until_ms: int, keep: Mapping[str, int], needed: set[int]) -> None:
         """A compaction is planned: what is not younger than `until_ms` goes, of these kinds and channels; of those with
         0, nothing more. needed: what stays nevertheless."""
-        cut = 0
-        for seq, at_ms, _, _ in self._rows:
-            if at_ms > until_ms or seq > upto:
-                break
-            cut = seq
-        cuts = self._cuts_from(cut, keep)
-        floors = {stream: floor for stream, floor in self._floors.items() if self.is_there(stream)}
+        old = min(bisect_right(self._latest_ms, until_ms), bisect_right(self._seqs, upto))
+        cuts = self._cuts_from(self._seqs[old - 1] if old else 0, keep)
         gone: set[int] = set()
-        for seq, _, of, streams in self._rows[: self._index(max(cuts.values(), default=0))]:
-            is_old = bool(of) and all(seq <= _cut_of(cuts, kind) for kind in of)
-            if is_old and seq not in needed and seq not in self._keyed:
-                gone.add(seq)
-                for stream in streams:
-                    if self.is_there(stream):
-                        floors[stream] = max(seq, floors.get(stream, 0))
+        for kinds, seqs in self._of_kinds.items():
+            gone.update(seqs[: bisect_right(seqs, min(_cut_of(cuts, kind) for kind in kinds))])
+        gone = gone - needed - self._keyed
+        floors = {stream: floor for stream, floor in self._floors.items() if self.is_there(stream)}
+        floors |= self._lost_behind(floors, gone, max(cuts.values(), default=0))
         self._planned[upto] = gone, len(gone - self._gone), cuts, floors
+
+    def _lost_behind(self, floors: Mapping[str, int], gone: set[int], last: int) -> dict[str, int]:
+        """The last of each stream that is gone, where that is behind its floor. last: no row behind it is gone."""
+        found: dict[str, int] = {}
+        for stream, seqs in self._of_stream.items():
+            floor = floors.get(stream, 0)
+            behind = reversed(seqs[bisect_right(seqs, floor) : bisect_right(seqs, last)])
+            lost = next((seq for seq in behind if seq in gone), 0)
+            if lost and self.is_there(stream):
+                found[stream] = lost
+        return found
 
     def _cuts_from(self, cut: int, keep: Mapping[str, int]) -> dict[str, int]:
         """Up to where each kind, and each channel that has an age of its own, may go once this is carried out. A
@@ -108,9 +120,6 @@ class Archive:
         cuts = {name: _cut_of(self._cuts, name) for name in (*KINDS, *ages)}
         cuts |= {name: max(cut, cuts[name]) for name, age in ages.items() if age}
         return {name: its for name, its in cuts.items() if ":" not in name or name in keep or its > cuts[MESSAGES]}
-
-    def _index(self, seq: int) -> int:
-        return bisect_right(self._rows, seq, key=lambda row: row[0])
 
     def compact(self, entry: Recorded, event: JournalCompacted) -> None:
         """The hub says what goes. Raises `Violation`."""

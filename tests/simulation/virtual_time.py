@@ -6,9 +6,10 @@ same numbers do the same things in the same order.
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor
-from typing import Final, Protocol, TypeVar
+from itertools import count
+from typing import Any, Final, Protocol, TypeVar
 
 _T = TypeVar("_T")
 START_AT_MS: Final = 1_800_000_000_000
@@ -19,6 +20,18 @@ class NothingWillHappen(AssertionError):
     """Everybody waits, and no timer is set."""
 
 
+class NumberedTask(asyncio.Task[_T]):
+    """A task that hashes as its number. A group cancels its tasks in the order of a set, which is otherwise that of
+    their addresses: another one in each process."""
+
+    def __init__(self, coro: Coroutine[Any, Any, _T], *, loop: asyncio.AbstractEventLoop, number: int) -> None:
+        self._number = number
+        super().__init__(coro, loop=loop)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """An event loop on virtual time. It is its own selector, which finds no files ready and lets time pass instead."""
 
@@ -26,6 +39,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         self.now_s = 0.0
         self._selector = self
+        numbers = count(1)
+        self.set_task_factory(lambda loop, coro: NumberedTask(coro, loop=loop, number=next(numbers)))
 
     def time(self) -> float:
         """Seconds since the simulation began."""

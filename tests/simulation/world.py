@@ -7,8 +7,10 @@ machine and in every process.
 """
 
 import asyncio
+import gc
 from collections import Counter, deque
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import count
@@ -37,6 +39,8 @@ CALM_S_MAX: Final = 500.0
 back."""
 STORY_STEPS: Final = 20_000
 HOUR_S: Final = 3_600.0
+COLLECTED_AFTER: Final = 20_000, 10, 5
+"""Thresholds of the garbage collector: new objects, and collections of the generation before."""
 
 
 @dataclass(slots=True)
@@ -390,7 +394,18 @@ def _first(error: BaseException) -> BaseException:
     return next((part for part in found if isinstance(part, Violation)), found[0])
 
 
+@contextmanager
+def seldom_collected() -> Iterator[None]:
+    """Garbage is looked for less often: a world keeps most of what it makes, and each look costs by what is kept."""
+    before = gc.get_threshold()
+    gc.set_threshold(*COLLECTED_AFTER)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
 def run(seed: int, hours: float, agents: int = 50, *, think_s: float = 6.0) -> Outcome:
     """Simulate so many hours of so many agents. think_s: how long one thinks between two actions, on average."""
-    with in_a_hurry():
+    with in_a_hurry(), seldom_collected():
         return World(seed, hours, agents, think_s=think_s).run()
