@@ -77,7 +77,9 @@ def survey(pages: Pages, state: State, keep: Mapping[str, int], at_ms: int, *, b
         for row in rows:
             if not planning.pass_over(row.seq, row.at_ms):
                 return planning
-            if row.body and kind_of(row.type) and may_be_dropped(planning.cuts, row.seq, row.type, (row.key,)):
+            if not row.body or row.seq in planning.pins or not kind_of(row.type):
+                continue
+            if may_be_dropped(planning.cuts, row.seq, row.type, (row.key,)):
                 planning.look(row.seq, row.type, keys_of(row.seq, decode(row)), len(row.body))
         seq = rows[-1].seq
     return planning
