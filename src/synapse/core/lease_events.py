@@ -90,6 +90,7 @@ def apply_lease(state: "State", recorded: Recorded, event: RareLeaseEvent) -> No
                 tied=event.tied,
                 note=event.note,
                 branch=event.branch,
+                under=event.under,
             )
             if event.idem is not None:
                 place.key, place.hash = event.idem.key, event.idem.hash
@@ -155,7 +156,7 @@ def apply_grant(state: "State", seq: int, at_ms: int, event: LeaseGranted) -> No
         apply_end(state, event.replaces, event.ask)
     # By place: with names it costs twice as much.
     lease = Lease(seq, event.ask, event.ttl_ms, at_ms, event.tied, event.note, event.branch, event.place)
-    lease.questions = questions
+    lease.questions, lease.under = questions, event.under
     state.leases.add(lease)
 
 

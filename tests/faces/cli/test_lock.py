@@ -103,6 +103,48 @@ def test_two_locks_of_a_name_exclude_each_other(hub: RealHub) -> None:
     assert tasks(hub.json("state")) == []
 
 
+def synapse(*words: str) -> str:
+    """A command line that a shell may run within a lock."""
+    return " ".join(f"'{word}'" for word in (sys.executable, "-m", "synapse", *words))
+
+
+def test_locks_within_locks_in_a_circle(hub: RealHub) -> None:
+    within = synapse("lock", "LB", "--wait", "--", "echo", "got")
+    first = begin(hub, "LA", "--", "sh", "-c", f"echo on; {WAIT}; {within}")
+    assert line_of(first) == "on"
+    second = begin(
+        hub, "LB", "--", "sh", "-c", f"echo on; {WAIT}; {synapse('lock', 'LA', '--wait', '--', 'true')}", name="bob"
+    )
+    assert line_of(second) == "on"
+    assert first.stdin is not None
+    first.stdin.write("go\n")
+    first.stdin.flush()
+    hub.until(lambda state: any(lease["waiters"] for lease in state["leases"]))
+    code, _, err = ended(second)
+    assert (code, "deadlock: lock/LA: this wait would close a circle: bob waits for ada waits for bob" in err) == (
+        3,
+        True,
+    )
+    assert ended(first)[1] == "got\n"
+
+
+def test_a_lock_within_itself(hub: RealHub) -> None:
+    within = synapse("lock", "LA", "--wait", "--", "echo", "never")
+    done = hub.run("--name", "ada", "lock", "LA", "--", "sh", "-c", within)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "would close a circle: ada waits for ada" in done.stderr
+
+
+def test_a_claim_within_a_lock_closes_a_circle_too(hub: RealHub) -> None:
+    hub.json("--name", "bob", "claim", "M2")
+    running = begin(hub, "LD", "--", "sh", "-c", synapse("claim", "M2", "--wait=20"))
+    hub.until(lambda state: any(lease["waiters"] for lease in state["leases"]))
+    refused = hub.json("--name", "bob", "claim", "lock/LD", "--wait=10", code=3)["error"]
+    assert (refused["code"], refused["facts"]["cycle"]) == ("deadlock", ["bob", "ada", "bob"])
+    hub.json("--name", "bob", "release", "M2")
+    assert ended(running)[0] == 0
+
+
 def test_scope_task_and_pools_as_a_claim_has_them(hub: RealHub) -> None:
     hub.json("pool", "set", "gpu", "2")
     words = ("x", "--task", "T1", "--paths", "a/**", "--worktree", "W", "--pool", "gpu", "--ttl", "60", "--note", "n")
