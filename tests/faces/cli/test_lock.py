@@ -108,6 +108,22 @@ def synapse(*words: str) -> str:
     return " ".join(f"'{word}'" for word in (sys.executable, "-m", "synapse", *words))
 
 
+@pytest.mark.parametrize(
+    ("words", "reason"), [(("release", "lock/R"), "released"), (("handoff", "lock/R", "--to", "bob"), "handed_off")]
+)
+def test_what_another_process_gives_up_ends_the_command_at_once(
+    hub: RealHub, words: tuple[str, ...], reason: str
+) -> None:
+    hub.json("--name", "bob", "claim", "other")
+    running = begin(hub, "R", "--", "sh", "-c", f"echo on; {WAIT}")
+    assert line_of(running) == "on"
+    began_s = monotonic()
+    hub.json("--name", "ada", *words)
+    assert running.wait(20) == 75
+    assert monotonic() - began_s < 4, "it did not wait for the next renewal"
+    assert f"was lost while the command ran: {reason}" in ended(running)[2]
+
+
 def test_locks_within_locks_in_a_circle(hub: RealHub) -> None:
     within = synapse("lock", "LB", "--wait", "--", "echo", "got")
     first = begin(hub, "LA", "--", "sh", "-c", f"echo on; {WAIT}; {within}")
