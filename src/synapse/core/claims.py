@@ -31,7 +31,7 @@ from synapse.core.rooms import Room, knows_agent, room_of
 from synapse.core.scopes import normal_path
 from synapse.errors import Rejected
 from synapse.protocol.commands import ClaimLease
-from synapse.protocol.names import require_task, shown
+from synapse.protocol.names import clipped, require_task, shown
 from synapse.protocol.terms import HUMAN, MODES, PRIORITIES
 
 if TYPE_CHECKING:
@@ -436,7 +436,7 @@ def require_pool(state: "State", name: str, by: By) -> Pool:
             "not_found",
             f"no pool {shown(name)}; there are: {', '.join(known) or 'none'} (an operator makes one: "
             "synapse pool set NAME CAPACITY; an agent lends one: synapse resource offer NAME)",
-            {"pool": shown(name), "pools": known},
+            {"pool": clipped(name), "pools": known},
         )
     return pool
 
@@ -494,7 +494,12 @@ def _require_may_wait(state: "State", rules: Rules, command: ClaimLease, ask: As
         (len(leases.places), limits.waiters_max, "waiters_max"),
     ):
         if have >= most:
-            raise Rejected("limit", f"{have} claims of {most} wait already ({name})", {"limit": name, "value": most})
+            raise Rejected(
+                "limit",
+                f"{have} claims of {most} wait already ({name}): let one end first (synapse withdraw TASK), or claim "
+                "without --wait",
+                {"limit": name, "value": most},
+            )
 
 
 def _require_no_cycle(
@@ -521,7 +526,7 @@ def hand_over(state: "State", rules: Rules, lease: Lease, to: Agent, delivery: D
     if own is not None:
         against.append(own)
     if against:
-        raise held(state, ask, against, by)
+        raise held(state, ask, against, by, "hand it off when that has ended")
     fulfilled = _fulfilled(state, ask, view)
     cycle = cycle_of_grant(state, ask, Process(by.connection), len(PRIORITIES), _LAST, view)
     if cycle is not None:

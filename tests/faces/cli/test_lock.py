@@ -93,7 +93,11 @@ def test_two_locks_of_a_name_exclude_each_other(hub: RealHub) -> None:
     assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (0, "lease_held")
     assert hub.run("--name", "bob", "lock", "build", "--conflict-exit-code=9", "--", "true").returncode == 9
     late = hub.run("--name", "bob", "lock", "build", "--conflict-exit-code=9", "--wait=0.2", "--", "true")
-    assert late.returncode == 5
+    assert late.returncode == 9
+    assert hub.run("--name", "bob", "lock", "build", "--wait=0.2", "--", "true").returncode == 5
+    for words in (("",), ("x", "--task", "")):
+        empty = hub.run("--name", "bob", "lock", *words, "--", "echo", "never")
+        assert (empty.returncode, empty.stdout, "is empty" in empty.stderr) == (2, "", True)
     assert hub.run("--name", "bob", "lock", "other", "--", "true").returncode == 0
     waiting = begin(hub, "build", "--wait", "--", "sh", "-c", "echo mine", name="ada")
     hub.until(lambda state: any(lease["waiters"] for lease in state["leases"]))
@@ -401,7 +405,7 @@ def test_the_loss_of_another_grant_is_not_this_ones(paper: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "exit_code"), [("lease_held", 9), ("lease_queued", 9), ("deadlock", 3), ("deadline", 5)]
+    ("code", "exit_code"), [("lease_held", 9), ("lease_queued", 9), ("deadlock", 3), ("deadline", 9)]
 )
 def test_the_conflict_code_is_for_what_others_hold_or_wait_for(paper: Start, code: str, exit_code: int) -> None:
     paper(holding(claim=lambda hub, request: [refusal(request, code)]))
