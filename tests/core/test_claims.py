@@ -1,5 +1,6 @@
 """Claims: granted if nothing stands in the way, refused with who does, queued in order, and never twice."""
 
+import msgspec
 import pytest
 from tests.core.lease_world import TREE, TTL_MS, LeaseWorld, claim, granted_to, named
 
@@ -615,7 +616,7 @@ def queue_with_key(world: LeaseWorld) -> int:
     """Bob waits for T1 under the key k."""
     command = claim("T1", wait_ms=None)
     events = world.decide(command, world.by("bob"))
-    digest_of = payload_hash(command, b"first")
+    digest_of = payload_hash(command, msgspec.json.encode(command))
     return world.record(stamp(events, "k", digest_of), "bob")[0].seq
 
 

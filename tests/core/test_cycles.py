@@ -1,7 +1,10 @@
 """Deadlocks: a wait, a grant, a hand-off or a preemption that would close a circle is refused with the circle."""
 
+import pytest
 from tests.core.lease_world import LeaseWorld, claim
 
+from synapse.core.state import digest
+from synapse.errors import Rejected
 from synapse.protocol.commands import HandOffLease
 
 
@@ -166,3 +169,153 @@ def test_a_process_that_waits_twice_is_passed_and_stood_behind() -> None:
     refused = world.refused("bob", "T1", priority="high", wait_ms=None)
     assert (refused.code, refused.facts["cycle"]) == ("deadlock", ["bob", "cy", "bob"])
     world.wait("bob", "T1", priority="urgent")
+
+
+# A command under a lease: it ends before the lease does.
+
+
+def locked(world: LeaseWorld, name: str, task: str, connection: int, under: int | None = None) -> int:
+    """As `lock` claims: for one process, tied to its connection; the epoch."""
+    epoch = world.take(name, task, reentrant=False, tied=True, under=under)
+    world.state.soft.leasing.tie(epoch, connection)
+    return epoch
+
+
+def waits(world: LeaseWorld, name: str, task: str, connection: int, **fields: object) -> int:
+    """A claim that waits on that connection; its place."""
+    place = world.wait(name, task, **fields)
+    world.state.soft.leasing.attach(place, connection)
+    return place
+
+
+def refused_at(world: LeaseWorld, name: str, task: str, connection: int, **fields: object) -> Rejected:
+    command = claim(task, **{"wait_ms": None, **fields})
+    return world.refusal(command, world.by(name, connection=connection))
+
+
+def test_two_locks_within_locks() -> None:
+    world = LeaseWorld()
+    of_ada, of_bob = locked(world, "ada", "LA", 11), locked(world, "bob", "LB", 21)
+    waits(world, "ada", "LB", 12, reentrant=False, under=of_ada)
+    refused = refused_at(world, "bob", "LA", 22, reentrant=False, under=of_bob)
+    assert (refused.code, refused.facts["cycle"]) == ("deadlock", ["bob", "ada", "bob"])
+    waits(world, "bob", "LA", 23, reentrant=False)
+
+
+def test_a_claim_within_a_lock_and_one_for_the_lock() -> None:
+    world = LeaseWorld()
+    epoch = locked(world, "ada", "LD", 11)
+    world.take("bob", "M2")
+    waits(world, "ada", "M2", 12, under=epoch)
+    refused = refused_at(world, "bob", "LD", 21)
+    assert (refused.code, refused.facts["cycle"]) == ("deadlock", ["bob", "ada", "bob"])
+
+
+def test_the_circle_is_seen_whoever_closes_it() -> None:
+    world = LeaseWorld()
+    epoch = locked(world, "ada", "LD", 11)
+    world.take("bob", "M2")
+    waits(world, "bob", "LD", 21)
+    refused = refused_at(world, "ada", "M2", 12, under=epoch)
+    assert (refused.code, refused.facts["cycle"]) == ("deadlock", ["ada", "bob", "ada"])
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_what_one_runs_under_is_not_waited_for(*, reentrant: bool) -> None:
+    world = LeaseWorld()
+    epoch = locked(world, "ada", "LA", 11)
+    refused = refused_at(world, "ada", "LA", 12, reentrant=reentrant, under=epoch)
+    assert (refused.code, refused.facts["cycle"]) == ("deadlock", ["ada", "ada"])
+    assert refused_at(world, "ada", "LA", 12, wait_ms=0, reentrant=False, under=epoch).code == "lease_held"
+    waits(world, "ada", "LA", 13, reentrant=False)
+
+
+def test_what_one_runs_under_as_an_agent_is_not_waited_for() -> None:
+    world = LeaseWorld()
+    epoch, other = world.take("ada", "T1"), world.take("ada", "T2")
+    assert refused_at(world, "ada", "T1", 12, reentrant=False, under=epoch).facts["cycle"] == ["ada", "ada"]
+    assert refused_at(world, "ada", "T2", 12, reentrant=False, under=other).facts["cycle"] == ["ada", "ada"]
+    waits(world, "ada", "T2", 12, reentrant=False, under=epoch)
+
+
+def test_locks_three_deep() -> None:
+    world = LeaseWorld()
+    outer = locked(world, "ada", "L1", 11)
+    middle = locked(world, "ada", "L2", 12, under=outer)
+    inner = locked(world, "ada", "L3", 13, under=middle)
+    assert refused_at(world, "ada", "L1", 14, reentrant=False, under=inner).facts["cycle"] == ["ada", "ada"]
+    of_bob = locked(world, "bob", "M", 21)
+    waits(world, "ada", "M", 14, reentrant=False, under=inner)
+    for task in ("L1", "L2", "L3"):
+        refused = refused_at(world, "bob", task, 22, reentrant=False, under=of_bob)
+        assert refused.facts["cycle"] == ["bob", "ada", "bob"], task
+
+
+def test_two_processes_of_one_agent_within_each_others_locks() -> None:
+    world = LeaseWorld()
+    first, second = locked(world, "ada", "LA", 11), locked(world, "ada", "LB", 21)
+    waits(world, "ada", "LB", 12, reentrant=False, under=first)
+    refused = refused_at(world, "ada", "LA", 22, reentrant=False, under=second)
+    assert (refused.code, refused.facts["cycle"]) == ("deadlock", ["ada", "ada", "ada"])
+
+
+def test_other_waits_of_the_agent_close_no_circle_over_what_a_process_runs_under() -> None:
+    world = LeaseWorld()
+    epoch = locked(world, "ada", "LA", 11)
+    world.take("bob", "M")
+    world.take("cy", "N")
+    waits(world, "bob", "LA", 21)
+    waits(world, "ada", "M", 13)  # a process of ada that does not run under LA
+    waits(world, "ada", "LA", 14, reentrant=False)
+    assert world.place(waits(world, "ada", "N", 12, under=epoch)).under == epoch
+
+
+def test_a_circle_over_places_that_are_passed_by_another_process_of_their_agent() -> None:
+    world = LeaseWorld()
+    world.pool("y", 1)
+    world.pool("z", 1)
+    epoch = locked(world, "ada", "LA", 11)
+    world.take("cy", "T1", pools={"y": 1})
+    world.take("bob", "T2", pools={"z": 1})
+    waits(world, "bob", "LA", 21)
+    waits(world, "ada", "W1", 12, pools={"y": 1}, reentrant=False, under=epoch, priority="low")
+    fields = {"pools": {"y": 1, "z": 1}, "reentrant": False}
+    assert refused_at(world, "ada", "W2", 13, **fields).facts["cycle"] == ["ada", "bob", "ada", "ada"]
+    waits(world, "ada", "W2", 13, priority="low", **fields)
+
+
+def test_a_lease_that_is_not_ones_own_is_nothing_to_run_under() -> None:
+    world = LeaseWorld()
+    of_ada, of_bob = locked(world, "ada", "LA", 11), locked(world, "bob", "LB", 21)
+    for under in (of_ada, 1, 0, 1 << 50):
+        place = waits(world, "bob", "LA", 22, reentrant=False, under=under)
+        assert world.place(place).under is None
+        world.withdraw("bob", "LA")
+    ended = locked(world, "bob", "LC", 23)
+    world.release("bob", "LC", ended)
+    assert world.place(waits(world, "bob", "LA", 22, reentrant=False, under=ended)).under is None
+    assert world.place(waits(world, "ada", "LB", 12, reentrant=False, under=of_ada)).under == of_ada
+    assert of_bob in world.state.leases.live
+
+
+def test_what_runs_under_a_lease_is_remembered_and_handed_to_the_grant() -> None:
+    world = LeaseWorld()
+    outer = locked(world, "ada", "LA", 11)
+    world.take("bob", "LB")
+    place = waits(world, "ada", "LB", 12, reentrant=False, under=outer)
+    world.release("bob", "LB")
+    (inner,) = [lease for lease in world.state.leases.live.values() if lease.place == place]
+    assert inner.under == outer
+    assert digest(world.replayed()) == digest(world.state)
+
+
+def test_a_restart_forgets_connections_and_not_who_runs_under_what() -> None:
+    world = LeaseWorld()
+    of_ada, of_bob = locked(world, "ada", "LA", 11), locked(world, "bob", "LB", 21)
+    place = waits(world, "ada", "LB", 12, reentrant=False, under=of_ada)
+    soft = world.state.soft.leasing
+    soft.untie(of_ada)
+    soft.untie(of_bob)
+    soft.detach(place)
+    refused = refused_at(world, "bob", "LA", 22, reentrant=False, under=of_bob)
+    assert (refused.code, refused.facts["cycle"]) == ("deadlock", ["bob", "ada", "bob"])

@@ -504,7 +504,7 @@ def test_pools_are_for_operators_and_have_bounds() -> None:
     refused = world.refusal(SetPool(pool="cpu", capacity=1), "operator")
     assert (refused.code, refused.facts) == ("limit", {"limit": "pools_max", "value": 1})
     refused = world.refused("ada", "T1", pools={"tpu": 1})
-    assert (refused.code, refused.facts) == ("not_found", {"pool": "'tpu'", "pools": ["gpu"]})
+    assert (refused.code, refused.facts) == ("not_found", {"pool": "tpu", "pools": ["gpu"]})
 
 
 def test_a_pool_that_is_held_or_waited_for_is_not_deleted() -> None:

@@ -1,11 +1,15 @@
 """Idempotency: one effect and one answer for each (agent, key), for a day, across restarts."""
 
+from hashlib import sha256
+
+import msgspec
 import pytest
 from tests.core.conftest import World, text
 
 from synapse.core import idempotency
 from synapse.core.idempotency import KEEP_MS, KEYS_MAX
-from synapse.protocol.commands import AckInbox, JoinRoom, LeaveRoom
+from synapse.core.kernel import payload_hash
+from synapse.protocol.commands import AckInbox, ClaimLease, JoinRoom, LeaveRoom
 from synapse.protocol.limits import Limits
 from synapse.protocol.replies import Acked, Sent
 
@@ -105,3 +109,10 @@ def test_one_key_too_many_is_refused_and_none_is_forgotten_to_make_room(monkeypa
 
 def test_the_limits_told_in_the_welcome_are_those_that_count() -> None:
     assert (Limits().idem_keys_max, Limits().idem_keep_ms) == (KEYS_MAX, KEEP_MS)
+
+
+def test_the_lease_under_which_a_claim_is_made_is_no_part_of_its_payload() -> None:
+    plain, under = ClaimLease(task="T1", note=',"under":1}'), ClaimLease(task="T1", note=',"under":1}', under=7)
+    hashes = {payload_hash(command, msgspec.json.encode(command)) for command in (plain, under)}
+    before = msgspec.json.encode(plain).replace(b',"under":null}', b"}")
+    assert hashes == {sha256(b"ClaimLease\0" + before).hexdigest()[:32]}, "as releases hashed it that knew no `under`"

@@ -474,6 +474,18 @@ async def test_the_grace_never_outlasts_the_deadline() -> None:
         assert await lost(other) == [(held.epoch, "ttl")]
 
 
+async def test_what_one_connection_gives_up_the_others_of_its_agent_are_told() -> None:
+    async with MemoryHub() as hub:
+        ada, other, bob = await voice(hub), await voice(hub), await voice(hub, "bob")
+        held = await hold(ada)
+        await other.ask(ReleaseLease(task="T1"), Released)
+        assert (await lost(ada), await lost(other)) == ([(held.epoch, "released")], [])
+        again = await hold(ada)
+        await other.ask(HandOffLease(task="T1", to="bob"), Lease)
+        assert await lost(ada) == [(held.epoch, "released"), (again.epoch, "handed_off")]
+        assert await lost(other) == await lost(bob) == []
+
+
 async def test_after_a_restart_a_tied_lease_has_its_ttl_and_is_tied_again_by_a_renewal() -> None:
     async with MemoryHub() as hub:
         ada = await voice(hub)

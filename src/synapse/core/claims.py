@@ -12,7 +12,7 @@ import msgspec
 
 from synapse.core.agents import Agent, require_known
 from synapse.core.by import By, Rules
-from synapse.core.cycles import cycle_of_grant, cycle_of_wait
+from synapse.core.cycles import Process, cycle_of_grant, cycle_of_wait
 from synapse.core.events import (
     Ask,
     Delivery,
@@ -31,7 +31,7 @@ from synapse.core.rooms import Room, knows_agent, room_of
 from synapse.core.scopes import normal_path
 from synapse.errors import Rejected
 from synapse.protocol.commands import ClaimLease
-from synapse.protocol.names import require_task, shown
+from synapse.protocol.names import clipped, require_task, shown
 from synapse.protocol.terms import HUMAN, MODES, PRIORITIES
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
     require_room_for_lease(state, rules, ask.agent, own)
     if command.preempt:
         return _preempt(state, ask, command, own, view, by)
+    under = None if command.under is None else _under(state, command.under, ask)
     first = None if own is None and leases.is_clear(ask) else next(leases.leases_against(ask, view), None)
     if first is not None and own is not None and own.ask.mode == SHARED and ask.mode == EXCLUSIVE:
         readers = [item for item in leases.leases_against(ask, view) if isinstance(item, Lease)]
@@ -96,8 +97,8 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
             ahead = next(leases.places_against(ask, rank, _LAST, view), None)
         if ahead is None:
             if leases.places:
-                _require_no_cycle(state, ask, by, rank, view, is_wait=False)
-            granted = _granted(ask, command, own)
+                _require_no_cycle(state, ask, Process(by.connection, under), rank, view, by, is_wait=False)
+            granted = _granted(ask, command, own, under)
             if own is None or not leases.places:
                 return [granted]
             view.grant(state.seq + 1, ask)
@@ -109,7 +110,8 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
         raise queued(state, ask, list(leases.places_against(ask, rank, _LAST, view)), by)
     _require_lent(state, ask, None, by)
     _require_may_wait(state, rules, command, ask)
-    _require_no_cycle(state, ask, by, rank, NOTHING_YET, is_wait=True)  # `own` stays while it waits
+    process = Process(by.connection, under)
+    _require_no_cycle(state, ask, process, rank, NOTHING_YET, by, is_wait=True)  # `own` stays while it waits
     return [
         LeaseQueued(
             ask=ask,
@@ -119,11 +121,19 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
             tied=command.tied,
             note=command.note,
             branch=command.branch,
+            under=under,
         )
     ]
 
 
-def _granted(ask: Ask, command: ClaimLease, own: Lease | None) -> LeaseGranted:
+def _under(state: "State", epoch: int, ask: Ask) -> int | None:
+    """The lease under which a process says that it runs, when it is a live one of its agent; else what it says is of
+    no use to anybody, as of a lease that was lost, or of another hub."""
+    lease = state.leases.live.get(epoch)
+    return epoch if lease is not None and lease.ask.agent == ask.agent else None
+
+
+def _granted(ask: Ask, command: ClaimLease, own: Lease | None, under: int | None = None) -> LeaseGranted:
     return LeaseGranted(
         ask=ask,
         ttl_ms=command.ttl_ms,
@@ -131,6 +141,7 @@ def _granted(ask: Ask, command: ClaimLease, own: Lease | None) -> LeaseGranted:
         note=command.note,
         branch=command.branch,
         replaces=None if own is None else own.epoch,
+        under=under,
     )
 
 
@@ -146,7 +157,7 @@ def _preempt(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, v
         revoked.append(last)
         view.gone_leases.add(last.epoch)
     fulfilled = _fulfilled(state, ask, view)
-    cycle = cycle_of_grant(state, ask, by.connection, len(PRIORITIES), _LAST, view)
+    cycle = cycle_of_grant(state, ask, Process(by.connection), len(PRIORITIES), _LAST, view)
     if cycle is not None:
         raise deadlocked(state, ask, cycle, "preemption", by)
     events: list[Event] = [revocation(lease, "preempted") for lease in revoked]
@@ -249,6 +260,7 @@ def grants(state: "State", view: View, places: Sequence[Place], said: int) -> li
                 branch=place.branch,
                 place=place.seq,
                 replaces=epoch,
+                under=place.under,
             )
         )
     more = in_line([place for place in again.values() if place.seq not in view.gone_places])
@@ -424,7 +436,7 @@ def require_pool(state: "State", name: str, by: By) -> Pool:
             "not_found",
             f"no pool {shown(name)}; there are: {', '.join(known) or 'none'} (an operator makes one: "
             "synapse pool set NAME CAPACITY; an agent lends one: synapse resource offer NAME)",
-            {"pool": shown(name), "pools": known},
+            {"pool": clipped(name), "pools": known},
         )
     return pool
 
@@ -482,13 +494,20 @@ def _require_may_wait(state: "State", rules: Rules, command: ClaimLease, ask: As
         (len(leases.places), limits.waiters_max, "waiters_max"),
     ):
         if have >= most:
-            raise Rejected("limit", f"{have} claims of {most} wait already ({name})", {"limit": name, "value": most})
+            raise Rejected(
+                "limit",
+                f"{have} claims of {most} wait already ({name}): let one end first (synapse withdraw TASK), or claim "
+                "without --wait",
+                {"limit": name, "value": most},
+            )
 
 
-def _require_no_cycle(state: "State", ask: Ask, by: By, rank: int, view: View, *, is_wait: bool) -> None:
+def _require_no_cycle(
+    state: "State", ask: Ask, process: Process, rank: int, view: View, by: By, *, is_wait: bool
+) -> None:
     """Raises `Rejected(deadlock)` when this wait, or this grant past others that wait, closes a cycle."""
     find = cycle_of_wait if is_wait else cycle_of_grant
-    cycle = find(state, ask, by.connection, rank, _LAST, view)
+    cycle = find(state, ask, process, rank, _LAST, view)
     if cycle is not None:
         raise deadlocked(state, ask, cycle, "wait" if is_wait else "grant", by)
 
@@ -507,9 +526,9 @@ def hand_over(state: "State", rules: Rules, lease: Lease, to: Agent, delivery: D
     if own is not None:
         against.append(own)
     if against:
-        raise held(state, ask, against, by)
+        raise held(state, ask, against, by, "hand it off when that has ended")
     fulfilled = _fulfilled(state, ask, view)
-    cycle = cycle_of_grant(state, ask, by.connection, len(PRIORITIES), _LAST, view)
+    cycle = cycle_of_grant(state, ask, Process(by.connection), len(PRIORITIES), _LAST, view)
     if cycle is not None:
         raise deadlocked(state, ask, cycle, "hand-off", by)
     handed = LeaseHandedOff(ask=ask, previous=lease.epoch, sender=old.owner, delivery=delivery)

@@ -3,13 +3,14 @@
 Who holds is a party: an agent, or one process of it. What was asked for reentrantly is the agent's, whichever process
 asked; a non-reentrant lease (`lock`, `client.lease()`) is its process's, which is told by the connection. A process
 that waits holds up its agent, so an agent waits for all that its processes wait for; but no process waits for what
-another one of its agent waits for. Units of pools larger than one do not count: any holder may free one, so such waits
-need a deadline instead.
+another one of its agent waits for, unless that one runs under its lease (a command under `lock`, which ends before the
+lease does), or under a lease that was asked for so in turn. Units of pools larger than one do not count: any holder may
+free one, so such waits need a deadline instead.
 """
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -25,17 +26,36 @@ Party: TypeAlias = tuple[int, int]
 known for."""
 
 
-def cycle_of_wait(state: "State", ask: Ask, process: int, rank: int, seq: int, view: View) -> list[str] | None:
+class Process(NamedTuple):
+    """Who asks. under: the epoch of the lease under which it runs."""
+
+    connection: int
+    under: int | None = None
+
+
+def cycle_of_wait(state: "State", ask: Ask, process: Process, rank: int, seq: int, view: View) -> list[str] | None:
     """The circle of agent names, the first one again at the end, that would close if `ask` waited with `rank` behind
-    the places before `seq`; None when there is none. process: the connection that asks."""
-    first = [*_in_the_way(state, ask, rank, seq, view), *_blockers(state, _party(ask, process), view)]
-    return _search(state, ask, process, first, _passed(state, ask, rank, seq, view), view)
+    the places before `seq`; None when there is none."""
+    ahead, passed = list(_in_the_way(state, ask, rank, seq, view)), _passed(state, ask, rank, seq, view)
+    mine = _of_process(ask, process.connection)
+    if process.under is not None:
+        above = _above(state, process.under)
+        if any(party in above for party, _ in ahead) or _holds_against(state, process.under, ask, view):
+            return [ask.owner, ask.owner]  # for what ends after it
+        cycle = _search(state, ask, mine | above, ahead, passed, view)
+        if cycle is not None:
+            return cycle
+    behind = _blockers(state, _party(ask, process.connection), view)
+    return _search(state, ask, mine, [*ahead, *behind], passed, view)
 
 
-def cycle_of_grant(state: "State", ask: Ask, process: int, rank: int, seq: int, view: View) -> list[str] | None:
+def cycle_of_grant(state: "State", ask: Ask, process: Process, rank: int, seq: int, view: View) -> list[str] | None:
     """As `cycle_of_wait`, if `ask` were granted past the places that are not ahead of it."""
-    first = list(_blockers(state, _party(ask, process), view))
-    return _search(state, ask, process, first, _passed(state, ask, rank, seq, view), view) if first else None
+    first = list(_blockers(state, _party(ask, process.connection), view))
+    if not first:
+        return None
+    mine, passed = _of_process(ask, process.connection), _passed(state, ask, rank, seq, view)
+    return _search(state, ask, mine, first, passed, view)
 
 
 def _party(ask: Ask, process: int) -> Party:
@@ -50,21 +70,45 @@ def _party_of_lease(soft: "Leasing", lease: Lease) -> Party:
     return _party(lease.ask, soft.tied.get(lease.epoch, -lease.epoch))
 
 
+def _of_process(ask: Ask, process: int) -> set[Party]:
+    return {(ask.agent, 0), (ask.agent, process)}
+
+
+def _chain(state: "State", under: int | None) -> Iterator[Lease]:
+    """The live leases under which a process runs, the innermost first; each has an epoch before the last one's."""
+    while under is not None and (lease := state.leases.live.get(under)) is not None:
+        yield lease
+        under = lease.under
+
+
+def _above(state: "State", under: int | None) -> set[Party]:
+    """The other processes that go on only after what runs under their leases. An agent does so anyway."""
+    soft = state.soft.leasing
+    return {_party_of_lease(soft, lease) for lease in _chain(state, under) if not lease.ask.reentrant}
+
+
+def _holds_against(state: "State", under: int, ask: Ask, view: View) -> bool:
+    """True when a lease under which the process runs is itself in the way."""
+    against = list(state.leases.leases_against(_of_single_units(state.leases, ask), view))
+    return any(lease in against for lease in _chain(state, under))
+
+
 def _passed(state: "State", ask: Ask, rank: int, seq: int, view: View) -> set[Party]:
-    """Parties that will wait for `ask` too: the agents and the processes of conflicting places not ahead of it."""
+    """Parties that will wait for `ask` too: the agents and the processes of conflicting places not ahead of it, and
+    those under whose leases they run."""
     attached, found = state.soft.leasing.attached, set[Party]()
     for place in state.leases.places_behind(ask, rank, seq, view):
         agent = place.ask.agent
+        found |= _above(state, place.under)
         if agent != ask.agent:
             found |= {(agent, 0), (agent, attached.get(place.seq, -place.seq))}
     return found
 
 
 def _search(
-    state: "State", ask: Ask, process: int, first: list[tuple[Party, str]], passed: set[Party], view: View
+    state: "State", ask: Ask, mine: set[Party], first: list[tuple[Party, str]], passed: set[Party], view: View
 ) -> list[str] | None:
-    """Breadth first from who asks along who waits for whom, until it comes back to its agent or its process."""
-    mine = {(ask.agent, 0), (ask.agent, process)}
+    """Breadth first from who asks along who waits for whom, until it comes back to one of `mine`."""
     paths: dict[Party, list[str]] = {}
     queue: deque[Party] = deque()
 
@@ -87,19 +131,20 @@ def _search(
 
 
 def _blockers(state: "State", party: Party, view: View) -> Iterator[tuple[Party, str]]:
-    """Whom a party waits for: an agent by all its places, a process by those on its connection."""
+    """Whom a party waits for: an agent by all its places, a process by those on its connection and by those of what
+    runs under its leases."""
     attached, (agent, process) = state.soft.leasing.attached, party
     for place in state.leases.places_of_agent.get(agent, {}).values():
-        if place.seq not in view.gone_places and process in (0, attached.get(place.seq, -place.seq)):
+        if place.seq in view.gone_places:
+            continue
+        if process in (0, attached.get(place.seq, -place.seq)) or party in _above(state, place.under):
             yield from _in_the_way(state, place.ask, place.rank, place.seq, view)
 
 
 def _in_the_way(state: "State", ask: Ask, rank: int, seq: int, view: View) -> Iterator[tuple[Party, str]]:
     leases: Leases = state.leases
     soft = state.soft.leasing
-    single = tuple([(name, units) for name, units in ask.pools if leases.pools[name].capacity == 1])
-    if single != ask.pools:
-        ask = msgspec.structs.replace(ask, pools=single)
+    ask = _of_single_units(leases, ask)
     for item in leases.leases_against(ask, view):
         if isinstance(item, Lease):
             yield _party_of_lease(soft, item), item.ask.owner
@@ -107,3 +152,8 @@ def _in_the_way(state: "State", ask: Ask, rank: int, seq: int, view: View) -> It
             yield _party(item, -1), item.owner
     for place in leases.places_against(ask, rank, seq, view):
         yield _party_of_place(soft, place), place.ask.owner
+
+
+def _of_single_units(leases: Leases, ask: Ask) -> Ask:
+    single = tuple([(name, units) for name, units in ask.pools if leases.pools[name].capacity == 1])
+    return ask if single == ask.pools else msgspec.structs.replace(ask, pools=single)

@@ -233,7 +233,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fals
 @final
 class LeaseGranted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A lease began; its epoch is the seq of this event. place: the place in the queue it came from. replaces: the
-    agent's own earlier grant on the task, which ends with this."""
+    agent's own earlier grant on the task, which ends with this. under: the lease under which the asking process ran."""
 
     ask: Ask
     ttl_ms: int
@@ -242,6 +242,7 @@ class LeaseGranted(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     branch: str | None = None
     place: int | None = None
     replaces: int | None = None
+    under: int | None = None
     idem: Idem | None = None
 
 
@@ -352,6 +353,7 @@ class LeaseQueued(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     tied: bool = False
     note: str | None = None
     branch: str | None = None
+    under: int | None = None
     idem: Idem | None = None
 
 

@@ -30,7 +30,7 @@ from synapse.core.events import (
 from synapse.core.leases import NO_LEASES, Kept, Lease, Place, View, in_line
 from synapse.core.messages import require_chars
 from synapse.core.presence import OFFLINE
-from synapse.core.refusals import not_holder, stale
+from synapse.core.refusals import in_room, not_holder, stale
 from synapse.core.resources import OFFER_ENDED, offers_of, waiting_for, withdrawal
 from synapse.core.rooms import room_of
 from synapse.errors import Rejected
@@ -72,7 +72,8 @@ def lease_of(state: "State", task: str, room: str | None, epoch: int | None, by:
     if not found:
         raise Rejected(
             "not_found",
-            f"nobody holds a lease on {task} in room {where.name}: claim it first (synapse claim {task})",
+            f"nobody holds a lease on {task} in room {where.name}: claim it first (synapse claim {task}"
+            f"{in_room(where.name)})",
             {"task": task, "room": where.name},
         )
     raise not_holder(state, where, next(iter(found.values())), by)

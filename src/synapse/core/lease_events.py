@@ -27,7 +27,7 @@ from synapse.core.idempotency import Remembered
 from synapse.core.inboxes import DIRECT, arrive, leave
 from synapse.core.leases import Kept, Lease, Place, Pool
 from synapse.core.mail import Letter, shown_letter
-from synapse.core.refusals import in_words
+from synapse.core.refusals import in_room, in_words
 from synapse.protocol.cursor import cursor_of, question_id
 from synapse.protocol.notices import LeaseChanged, Message
 
@@ -90,6 +90,7 @@ def apply_lease(state: "State", recorded: Recorded, event: RareLeaseEvent) -> No
                 tied=event.tied,
                 note=event.note,
                 branch=event.branch,
+                under=event.under,
             )
             if event.idem is not None:
                 place.key, place.hash = event.idem.key, event.idem.hash
@@ -155,7 +156,7 @@ def apply_grant(state: "State", seq: int, at_ms: int, event: LeaseGranted) -> No
         apply_end(state, event.replaces, event.ask)
     # By place: with names it costs twice as much.
     lease = Lease(seq, event.ask, event.ttl_ms, at_ms, event.tied, event.note, event.branch, event.place)
-    lease.questions = questions
+    lease.questions, lease.under = questions, event.under
     state.leases.add(lease)
 
 
@@ -335,6 +336,7 @@ def shown_arrival(journal_id: str, recorded: Recorded, agent: int) -> Message | 
     if delivery is None or delivery.agent != agent:
         return None
     ask = event.ask
+    verb = "renew" if isinstance(event, LeaseHandedOff) else "claim"
     body = {
         "type": kind,
         "task": ask.task,
@@ -343,7 +345,7 @@ def shown_arrival(journal_id: str, recorded: Recorded, agent: int) -> Message | 
         "epoch": recorded.seq if isinstance(event, LeaseHandedOff) else event.epoch,
         "worktree": ask.worktree,
         "paths": ask.paths,
-        "next": f"synapse renew {ask.task}" if isinstance(event, LeaseHandedOff) else f"synapse claim {ask.task}",
+        "next": f"synapse {verb} {ask.task}{in_room(ask.room_name)}",
     }
     subject = f"{sender} {'handed' if isinstance(event, LeaseHandedOff) else 'offers'} you {ask.task}"
     return shown_letter(journal_id, recorded, delivery, Letter(subject, body), event.traceparent)

@@ -30,7 +30,7 @@ RANK: Final = {name: rank for rank, name in enumerate(PRIORITIES)}
 @dataclass(slots=True)
 class Lease:
     """One live grant. place: where it waited. offered_to, offer: an agent id and the message in its inbox. parked: by
-    hand. questions: the open ones that park it too."""
+    hand. questions: the open ones that park it too. under: the lease under which the process ran that asked."""
 
     epoch: int
     ask: Ask
@@ -44,6 +44,7 @@ class Lease:
     offered_to: int | None = None
     offer: int | None = None
     questions: list[int] = field(default_factory=list)
+    under: int | None = None
 
     @property
     def is_parked(self) -> bool:
@@ -53,7 +54,8 @@ class Lease:
 
 @dataclass(slots=True)
 class Place:
-    """A claim that waits. seq: of its event. key, hash: its idempotency key, which takes effect with the grant."""
+    """A claim that waits. seq: of its event. key, hash: its idempotency key, which takes effect with the grant. under:
+    as of a lease."""
 
     seq: int
     ask: Ask
@@ -66,6 +68,7 @@ class Place:
     branch: str | None = None
     key: str | None = None
     hash: str = ""
+    under: int | None = None
 
     @property
     def rank(self) -> int:

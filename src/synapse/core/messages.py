@@ -16,7 +16,7 @@ from synapse.core.signals import TELEMETRY, TELEMETRY_ADDRESS, require_signal
 from synapse.errors import Rejected
 from synapse.protocol.commands import SendMessage
 from synapse.protocol.cursor import cursor_of, message_id, seq_of_message
-from synapse.protocol.names import GENERAL, mentioned, require_agent_name, require_segment, shown
+from synapse.protocol.names import GENERAL, clipped, mentioned, require_agent_name, require_segment, shown
 from synapse.protocol.notices import Message
 from synapse.protocol.terms import PRIORITIES
 
@@ -140,7 +140,7 @@ def _names(names: tuple[str, ...]) -> list[str]:
         raise Rejected(
             "bad_request",
             f"a role is addressed alone: send to {shown(role)}, and to the others with a message of its own",
-            {"role": shown(role)},
+            {"role": clipped(role)},
         )
     return [require_agent_name(name) for name in unique]
 

@@ -10,6 +10,7 @@ from synapse.core.events import Ask
 from synapse.core.leases import Lease, Place
 from synapse.core.rooms import Room, knows_agent, may_see
 from synapse.errors import Rejected
+from synapse.protocol.names import MAIN_ROOM
 
 if TYPE_CHECKING:
     from synapse.core.state import State
@@ -57,6 +58,11 @@ def holder_facts(state: "State", leases: Sequence[Lease], by: By) -> list[dict[s
     return found
 
 
+def in_room(room: str) -> str:
+    """What a command line needs to name the room: nothing for the one that is meant anyway."""
+    return "" if room == MAIN_ROOM else f" --room {room}"
+
+
 def waiter_facts(state: "State", places: Sequence[Place], by: By) -> list[dict[str, object]]:
     """The first places as data."""
     found = [(place.seq, masked(state, place.ask, by)) for place in places[:HOLDERS_MAX]]
@@ -73,7 +79,7 @@ def require_limit(limit: int, most: int) -> None:
         )
 
 
-def held(state: "State", ask: Ask, leases: Sequence[Lease], by: By) -> Rejected:
+def held(state: "State", ask: Ask, leases: Sequence[Lease], by: By, cure: str = "wait in line with --wait") -> Rejected:
     """Live leases stand in the way."""
     leases = sorted(leases, key=lambda lease: lease.epoch)
     first = leases[0]
@@ -81,11 +87,10 @@ def held(state: "State", ask: Ask, leases: Sequence[Lease], by: By) -> Rejected:
     left_ms = state.soft.leasing.remaining_ms(first, by.lease_ms)
     facts: dict[str, object] = {"holders": holder_facts(state, leases, by), "holders_count": len(leases)}
     other = masked(state, first.ask, by)
-    cure = "" if other.owner == PRIVATE else f", or ask {other.owner} to release or hand it off"
+    asking = "" if other.owner == PRIVATE else f", or ask {other.owner} to release or hand it off"
     return Rejected(
         "lease_held",
-        f"{ask.task} cannot be leased: {_holding(ask, other, first.epoch)} {_until(left_ms)}{more}; "
-        f"wait in line with --wait{cure}",
+        f"{ask.task} cannot be leased: {_holding(ask, other, first.epoch)} {_until(left_ms)}{more}; {cure}{asking}",
         facts,
         retry_after_ms=left_ms,
     )
@@ -171,6 +176,14 @@ def deadlocked(
 def stale(state: "State", room: Room, task: str, epoch: int, leases: Sequence[Lease], by: By) -> Rejected:
     """`epoch` is not a live grant of the asking agent on the task."""
     holders = holder_facts(state, leases, by)
+    other = next((lease.ask.owner for lease in leases if lease.epoch == epoch), None)
+    if other is not None:
+        return Rejected(
+            "stale_epoch",
+            f"epoch {epoch} of {task} in room {room.name} is {other}'s, not {by.actor}'s: only {other} may act so; "
+            f"wait in line with synapse claim {task} --wait{in_room(room.name)}, or ask {other} to hand it off",
+            {"task": task, "room": room.name, "epoch": epoch, "holders": holders},
+        )
     if leases:
         last = leases[-1]
         now = f"{last.ask.owner} holds it now with epoch {last.epoch}"
@@ -191,6 +204,6 @@ def not_holder(state: "State", room: Room, lease: Lease, by: By) -> Rejected:
     return Rejected(
         "not_holder",
         f"{task} in room {room.name} is leased to {owner} (epoch {lease.epoch}) {_until(left_ms)}, not to {by.actor}; "
-        f"wait in line with synapse claim {task} --wait, or ask {owner} to release or hand it off",
+        f"wait in line with synapse claim {task} --wait{in_room(room.name)}, or ask {owner} to release or hand it off",
         {"task": task, "room": room.name, "owner": owner, "epoch": lease.epoch, "expires_in_ms": left_ms},
     )

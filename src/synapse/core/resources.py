@@ -19,7 +19,7 @@ from synapse.core.leases import Leases, Offer, Place, Pool, View, in_line
 from synapse.core.messages import require_chars
 from synapse.core.resource_events import ResourceEvent, ResourceExpired, ResourceOffered, ResourceWithdrawn
 from synapse.errors import Rejected
-from synapse.protocol.names import require_segment, shown
+from synapse.protocol.names import clipped, require_segment, shown
 from synapse.protocol.resource_commands import OfferResource, WithdrawResource
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def require_resource(state: "State", name: str) -> tuple[Pool, Offer]:
             "not_found",
             f"no resource {shown(name)}; there are: {', '.join(known) or 'none'} (synapse resource offer NAME --kind "
             "KIND makes one)",
-            {"resource": shown(name), "resources": known},
+            {"resource": clipped(name), "resources": known},
         )
     return pool, pool.offer
 

@@ -29,7 +29,7 @@ from functools import lru_cache
 from typing import Final, TypeAlias
 
 from synapse.errors import Rejected
-from synapse.protocol.names import shown
+from synapse.protocol.names import clipped, shown
 
 PATH_CHARS_MAX: Final = 512
 PATH_WILDCARDS_MAX: Final = 16
@@ -128,7 +128,7 @@ def _is_plain(text: str) -> bool:
 
 
 def _refused(text: str, why: str, facts: Mapping[str, object] | None = None) -> Rejected:
-    return Rejected("bad_scope", f"the path {shown(text)} {why}", {"path": shown(text), **(facts or {})})
+    return Rejected("bad_scope", f"the path {shown(text)} {why}", {"path": clipped(text), **(facts or {})})
 
 
 def _too_long(text: str, chars: int, chars_max: int) -> Rejected:

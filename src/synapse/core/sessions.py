@@ -27,7 +27,7 @@ from synapse.core.session_events import (
     SessionUpdated,
 )
 from synapse.errors import Rejected
-from synapse.protocol.names import shown
+from synapse.protocol.names import clipped, shown
 from synapse.protocol.terms import ADMIN, Artefact
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ def number_of(text: str, letter: str, what: str) -> int:
     """The seq in an id such as `s12`. Raises `Rejected(bad_request)`."""
     digits = text[1:]
     if text[:1] != letter or not digits.isascii() or not digits.isdigit() or len(digits) > 16:
-        raise Rejected("bad_request", f"{shown(text)} is no id of a {what}: {letter} and digits", {"id": shown(text)})
+        raise Rejected("bad_request", f"{shown(text)} is no id of a {what}: {letter} and digits", {"id": clipped(text)})
     return int(digits)
 
 

@@ -66,6 +66,8 @@ class Leasing:
         """Answers to those who waited, until what follows from their grants is folded in."""
         self._has_more = False
         """A decision that granted places may have had to end early."""
+        self.asker: Connection | None = None
+        """Who asked for what is being recorded: it knows."""
 
     @property
     def count(self) -> int:
@@ -183,6 +185,8 @@ class Leasing:
         soft, event = self._soft, entry.event
         if type(event) is LeaseReleased:
             soft.forget(event.epoch)
+            if len(self._turns.of_agent.get(event.owner, ())) > 1 or event.owner != entry.actor:
+                self._say_ended(event.owner, entry, event.task, event.room_name, event.epoch, "released")
             return
         lease_ms = self._turns.lease_clock.now_ms
         if type(event) is LeaseGranted:
@@ -212,6 +216,8 @@ class Leasing:
                     soft.arm(entry.seq, lease_ms + self._limits.parked_ms_max, PARKED)
                 else:
                     soft.arm(entry.seq, lease_ms + lease.ttl_ms)
+                ask = event.ask
+                self._say_ended(event.sender, entry, ask.task, ask.room_name, event.previous, HANDED_OFF)
             case LeaseCheckpointed() | LeaseRenewed():
                 soft.moved[event.epoch] = lease_ms
             case LeaseParked() if soft.reasons.get(event.epoch) == PARKED:
@@ -300,8 +306,13 @@ class Leasing:
             refusal = Rejected("withdrawn", f"the wait for {event.task} at place {event.place} ended: {why}")
         self._turns.refuse(claimer.connection, claimer.request_id, refusal)
 
-    def _say_lost(self, owner: str, lost: LeaseLost) -> None:
-        """To every lasting connection of the agent."""
+    def _say_ended(self, owner: str, entry: Recorded, task: str, room: str, epoch: int, reason: str) -> None:
+        """One connection of the agent gave it up: the others, one of which may work under it, are told."""
+        lost = LeaseLost(task=task, room=room, epoch=epoch, reason=reason, by=entry.actor)
+        self._say_lost(owner, lost, self.asker)
+
+    def _say_lost(self, owner: str, lost: LeaseLost, but: Connection | None = None) -> None:
+        """To every lasting connection of the agent, but that one."""
         connections = self._turns.of_agent.get(owner)
         if not connections:
             return
@@ -311,7 +322,7 @@ class Leasing:
             return
         payload = encode_notice(self._state.seq, lost)
         for connection in connections:
-            if connection.id in here.lasting:
+            if connection.id in here.lasting and connection is not but:
                 self._turns.notify(connection, payload)
 
     def on_writable(self) -> None:

@@ -310,6 +310,7 @@ class Turns:
             events = stamp(events, key, digest)
         if request.traceparent is not None:
             events = kernel.traced(events, request.traceparent)
+        self.leasing.asker = connection
         recorded = self.record(events, by.actor)
         if recorded and self.signals.watchers:
             self.signals.observe(connection, command, OK)

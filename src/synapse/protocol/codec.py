@@ -15,7 +15,7 @@ from synapse.errors import PeerError, Rejected
 from synapse.protocol.commands import COMMANDS, TYPE_OF, Command, SaveCheckpoint, SendMessage
 from synapse.protocol.lane_commands import LANE_COMMANDS
 from synapse.protocol.limits import Limits
-from synapse.protocol.names import shown
+from synapse.protocol.names import clipped, shown
 from synapse.protocol.notices import NOTICES, Notice
 from synapse.protocol.question_commands import AskQuestion
 from synapse.protocol.replies import Reply
@@ -407,7 +407,7 @@ def _label(data: bytes) -> RequestId:
 def _unknown_type(name: str) -> Rejected:
     near = [known for known in COMMANDS if known.split(".")[-1] == name.split(".")[-1]][:3]
     hint = f"; did you mean {', '.join(near)}?" if near else ""
-    return Rejected("unknown_type", f"no command has the type {shown(name)}{hint}", {"type": shown(name)})
+    return Rejected("unknown_type", f"no command has the type {shown(name)}{hint}", {"type": clipped(name)})
 
 
 def _envelope_refusal(error: Exception, data: bytes, limits: Limits) -> Rejected:

@@ -1,7 +1,7 @@
 """A cursor is `journal_id:seq`: a position that also says of which journal."""
 
 from synapse.errors import Rejected
-from synapse.protocol.names import shown
+from synapse.protocol.names import clipped, shown
 
 
 def cursor_of(journal_id: str, seq: int) -> str:
@@ -17,7 +17,7 @@ def seq_of(cursor: str, journal_id: str, head: int) -> int:
     """
     journal, colon, digits = cursor.partition(":")
     if not colon or not digits.isascii() or not digits.isdigit() or len(digits) > 16:
-        raise Rejected("bad_request", f"{shown(cursor)} is not a cursor: journal_id:seq", {"cursor": shown(cursor)})
+        raise Rejected("bad_request", f"{shown(cursor)} is not a cursor: journal_id:seq", {"cursor": clipped(cursor)})
     seq = int(digits)
     if journal != journal_id:
         raise Rejected(
@@ -58,5 +58,5 @@ def seq_of_question(text: str) -> int:
 def _seq_of(text: str, letter: str, what: str) -> int:
     digits = text[1:]
     if text[:1] != letter or not digits.isascii() or not digits.isdigit() or len(digits) > 16:
-        raise Rejected("bad_request", f"{shown(text)} is not a {what} id: {letter} and digits", {"id": shown(text)})
+        raise Rejected("bad_request", f"{shown(text)} is not a {what} id: {letter} and digits", {"id": clipped(text)})
     return int(digits)

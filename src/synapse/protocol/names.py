@@ -56,7 +56,7 @@ def require_agent_name(name: str) -> str:
         raise Rejected(
             "bad_name",
             f"{shown(name)} {why}: up to 4 segments joined by '/', each {SEGMENT}, at most {NAME_MAX} characters",
-            {"name": shown(name), "pattern": SEGMENT},
+            {"name": clipped(name), "pattern": SEGMENT},
         )
     return name
 
@@ -65,7 +65,7 @@ def require_segment(name: str, what: str) -> str:
     """The name itself. `what` is `room` or `channel`. Raises `Rejected(bad_name)` when it is outside the grammar."""
     if _segment(name) is None:
         raise Rejected(
-            "bad_name", f"{shown(name)} is not a {what} name: {SEGMENT}", {"name": shown(name), "pattern": SEGMENT}
+            "bad_name", f"{shown(name)} is not a {what} name: {SEGMENT}", {"name": clipped(name), "pattern": SEGMENT}
         )
     return name
 
@@ -76,7 +76,7 @@ def require_task(task: str) -> str:
         raise Rejected(
             "bad_name",
             f"{shown(task)} ({len(task)} characters) is not a task id: {TASK}",
-            {"name": shown(task), "pattern": TASK},
+            {"name": clipped(task), "pattern": TASK},
         )
     return task
 
@@ -87,7 +87,7 @@ def require_key(key: str) -> str:
         raise Rejected(
             "bad_name",
             f"{shown(key)} ({len(key)} characters) is not a key: {KEY}",
-            {"name": shown(key), "pattern": KEY},
+            {"name": clipped(key), "pattern": KEY},
         )
     return key
 
@@ -104,7 +104,9 @@ def split_address(address: str) -> tuple[str, str]:
     """`room:channel` in two. Raises `Rejected(bad_name)` for anything else."""
     room, colon, channel = address.partition(":")
     if not colon:
-        raise Rejected("bad_name", f"{shown(address)} is not an address: write room:channel", {"name": shown(address)})
+        raise Rejected(
+            "bad_name", f"{shown(address)} is not an address: write room:channel", {"name": clipped(address)}
+        )
     return require_segment(room, "room"), require_segment(channel, "channel")
 
 
@@ -114,7 +116,7 @@ def split_topic(address: str) -> tuple[str, str]:
     prefix = channel.removesuffix("*")
     if not colon or "*" in room or channel == prefix or "*" in prefix:
         why = f"{shown(address)} is no topic: one * stands at the end of the channel, as in room:deploy-* or room:*"
-        raise Rejected("bad_name", why, {"name": shown(address)})
+        raise Rejected("bad_name", why, {"name": clipped(address)})
     require_segment(room, "room")
     return room, require_segment(prefix, "channel") if prefix else ""
 
@@ -133,6 +135,10 @@ def mentioned(text: str) -> list[str]:
 
 
 def shown(text: str) -> str:
-    """A peer's text for an error: quoted, escaped, at most 80 characters."""
-    clipped = text if len(text) <= 80 else text[:77] + "..."
-    return ascii(clipped)
+    """A peer's text for the words of an error: quoted, escaped, at most 80 characters."""
+    return ascii(clipped(text))
+
+
+def clipped(text: str) -> str:
+    """A peer's text for the facts of an error: as it is, at most 80 characters."""
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -100,7 +100,8 @@ class LeaseChanged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 class LeaseLost(msgspec.Struct, frozen=True, kw_only=True):
     """To every lasting connection of an agent: a lease of it ended without its doing. reason: ttl, connection, parked,
-    preempted, forgotten, or replaced (another process of the agent was granted it anew)."""
+    preempted, forgotten, or, by another connection of the agent: replaced (granted anew), released, handed_off. Who
+    released it or handed it off is not told."""
 
     task: str
     room: str

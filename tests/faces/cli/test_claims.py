@@ -115,8 +115,12 @@ def test_a_key_claims_once_and_a_dead_repeat_is_3(hub: RealHub) -> None:
     assert (claim(hub, "ada", "T1", "--idem-key", "k")["epoch"], lease["live"]) == (lease["epoch"], True)
     assert claim(hub, "ada", "T1", "--idem-key", "k", "--note", "x", code=3)["error"]["code"] == "idem_conflict"
     hub.json("--name", "ada", "release", "T1")
-    again = claim(hub, "ada", "T1", "--idem-key", "k", code=3)
-    assert (again["epoch"], again["live"]) == (lease["epoch"], False)
+    again = claim(hub, "ada", "T1", "--idem-key", "k", code=3)["error"]
+    assert (again["code"], again["facts"]["epoch"], again["facts"]["status"]) == (
+        "stale_epoch",
+        lease["epoch"],
+        "ended",
+    )
 
 
 def test_an_operator_takes_it_away_for_somebody(hub: RealHub) -> None:

@@ -93,7 +93,11 @@ def test_two_locks_of_a_name_exclude_each_other(hub: RealHub) -> None:
     assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (0, "lease_held")
     assert hub.run("--name", "bob", "lock", "build", "--conflict-exit-code=9", "--", "true").returncode == 9
     late = hub.run("--name", "bob", "lock", "build", "--conflict-exit-code=9", "--wait=0.2", "--", "true")
-    assert late.returncode == 5
+    assert late.returncode == 9
+    assert hub.run("--name", "bob", "lock", "build", "--wait=0.2", "--", "true").returncode == 5
+    for words in (("",), ("x", "--task", "")):
+        empty = hub.run("--name", "bob", "lock", *words, "--", "echo", "never")
+        assert (empty.returncode, empty.stdout, "is empty" in empty.stderr) == (2, "", True)
     assert hub.run("--name", "bob", "lock", "other", "--", "true").returncode == 0
     waiting = begin(hub, "build", "--wait", "--", "sh", "-c", "echo mine", name="ada")
     hub.until(lambda state: any(lease["waiters"] for lease in state["leases"]))
@@ -101,6 +105,64 @@ def test_two_locks_of_a_name_exclude_each_other(hub: RealHub) -> None:
     assert code == 1
     assert ended(waiting)[:2] == (0, "mine\n")
     assert tasks(hub.json("state")) == []
+
+
+def synapse(*words: str) -> str:
+    """A command line that a shell may run within a lock."""
+    return " ".join(f"'{word}'" for word in (sys.executable, "-m", "synapse", *words))
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"), [(("release", "lock/R"), "released"), (("handoff", "lock/R", "--to", "bob"), "handed_off")]
+)
+def test_what_another_process_gives_up_ends_the_command_at_once(
+    hub: RealHub, words: tuple[str, ...], reason: str
+) -> None:
+    hub.json("--name", "bob", "claim", "other")
+    running = begin(hub, "R", "--", "sh", "-c", f"echo on; {WAIT}")
+    assert line_of(running) == "on"
+    began_s = monotonic()
+    hub.json("--name", "ada", *words)
+    assert running.wait(20) == 75
+    assert monotonic() - began_s < 4, "it did not wait for the next renewal"
+    assert f"was lost while the command ran: {reason}" in ended(running)[2]
+
+
+def test_locks_within_locks_in_a_circle(hub: RealHub) -> None:
+    within = synapse("lock", "LB", "--wait", "--", "echo", "got")
+    first = begin(hub, "LA", "--", "sh", "-c", f"echo on; {WAIT}; {within}")
+    assert line_of(first) == "on"
+    second = begin(
+        hub, "LB", "--", "sh", "-c", f"echo on; {WAIT}; {synapse('lock', 'LA', '--wait', '--', 'true')}", name="bob"
+    )
+    assert line_of(second) == "on"
+    assert first.stdin is not None
+    first.stdin.write("go\n")
+    first.stdin.flush()
+    hub.until(lambda state: any(lease["waiters"] for lease in state["leases"]))
+    code, _, err = ended(second)
+    assert (code, "deadlock: lock/LA: this wait would close a circle: bob waits for ada waits for bob" in err) == (
+        3,
+        True,
+    )
+    assert ended(first)[1] == "got\n"
+
+
+def test_a_lock_within_itself(hub: RealHub) -> None:
+    within = synapse("lock", "LA", "--wait", "--", "echo", "never")
+    done = hub.run("--name", "ada", "lock", "LA", "--", "sh", "-c", within)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "would close a circle: ada waits for ada" in done.stderr
+
+
+def test_a_claim_within_a_lock_closes_a_circle_too(hub: RealHub) -> None:
+    hub.json("--name", "bob", "claim", "M2")
+    running = begin(hub, "LD", "--", "sh", "-c", synapse("claim", "M2", "--wait=20"))
+    hub.until(lambda state: any(lease["waiters"] for lease in state["leases"]))
+    refused = hub.json("--name", "bob", "claim", "lock/LD", "--wait=10", code=3)["error"]
+    assert (refused["code"], refused["facts"]["cycle"]) == ("deadlock", ["bob", "ada", "bob"])
+    hub.json("--name", "bob", "release", "M2")
+    assert ended(running)[0] == 0
 
 
 def test_scope_task_and_pools_as_a_claim_has_them(hub: RealHub) -> None:
@@ -343,7 +405,7 @@ def test_the_loss_of_another_grant_is_not_this_ones(paper: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "exit_code"), [("lease_held", 9), ("lease_queued", 9), ("deadlock", 3), ("deadline", 5)]
+    ("code", "exit_code"), [("lease_held", 9), ("lease_queued", 9), ("deadlock", 3), ("deadline", 9)]
 )
 def test_the_conflict_code_is_for_what_others_hold_or_wait_for(paper: Start, code: str, exit_code: int) -> None:
     paper(holding(claim=lambda hub, request: [refusal(request, code)]))

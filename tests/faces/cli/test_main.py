@@ -187,3 +187,15 @@ def test_a_terminal_that_is_not_utf8_still_gets_json(tmp_path: Path, paper: Call
         done = subprocess.run(command, env=latin, capture_output=True, text=True)
         assert done.returncode == 0
         assert wanted in done.stdout
+
+
+@pytest.mark.parametrize("how", [">&-", ">/dev/full", "| true"])
+@pytest.mark.parametrize(
+    "words", ["--version", "--help", "who", "who --json", "release T1", "release T1 --json", "nonsense --json"]
+)
+def test_a_stdout_that_takes_nothing_is_said_in_one_line(how: str, words: str, tmp_path: Path) -> None:
+    script = f"set -o pipefail; '{sys.executable}' -m synapse --home '{tmp_path}' {words} {how}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=30)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") <= 1
+    assert done.returncode in (1, 2, 69, 141) or words.startswith("--")

@@ -95,16 +95,25 @@ def test_a_place_survives_a_killed_hub(hub: RealHub) -> None:
     assert ended(cleo)[0] == 0
 
 
-def test_a_hub_that_does_not_come_back_is_a_deadline(hub: RealHub) -> None:
+def test_a_hub_that_does_not_come_back_leaves_the_outcome_unknown(hub: RealHub) -> None:
     hub.json("--name", "ada", "claim", "T1")
     bob = hub.begin("--name", "bob", "claim", "T1", "--wait=3", "--json")
     hub.until(waiting("bob"))
     hub.end(signal.SIGKILL)
     code, out, _ = ended(bob)
     error = json.loads(out)["error"]
-    assert (code, error["code"], "the hub is gone" in error["detail"]) == (5, "deadline", True)
-    assert error["facts"]["holders"][0]["owner"] == "ada"
+    assert (code, error["code"], "did not say whether it was granted" in error["detail"]) == (69, "unreachable", True)
     assert hub.run("--name", "bob", "claim", "T1", "--wait=3").returncode == 69
+
+
+def test_a_silent_hub_leaves_the_outcome_unknown(hub: RealHub) -> None:
+    assert hub.process is not None
+    hub.process.send_signal(signal.SIGSTOP)
+    try:
+        error = hub.json("--name", "bob", "--timeout", "1", "claim", "T1", "--wait=0.5", code=69)["error"]
+    finally:
+        hub.process.send_signal(signal.SIGCONT)
+    assert "did not say whether it was granted" in error["detail"]
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])

@@ -9,11 +9,11 @@ import os
 from time import time
 
 from synapse.client.worktree import files_of
-from synapse.errors import EXIT_OK, EXIT_REFUSED
+from synapse.errors import EXIT_OK, Rejected
 from synapse.faces.cli.call import Call
 from synapse.faces.cli.given import given_json, given_task, given_text
 from synapse.faces.cli.options import UsageError
-from synapse.faces.cli.render import clock, field, print_words, safe, span
+from synapse.faces.cli.render import clock, field, safe, span
 from synapse.faces.cli.terms import claim_body, milliseconds, require_quoted
 from synapse.faces.cli.waiting import Claim
 from synapse.lean import dumps
@@ -43,10 +43,14 @@ def claim(call: Call) -> int:
         lease = link.ask("lease.claim", body, idem_key=key)
     else:
         lease = Claim(call, body, key).grant().lease
-    call.show(lease, described(lease))
     if lease.get("live") is False:
-        print_words(f"this key got {field(lease, 'task')} before, and that lease has ended: claim with another key")
-        return EXIT_REFUSED
+        raise Rejected(
+            "stale_epoch",
+            f"this key got {lease['task']} before with epoch {lease['epoch']}, and that lease has ended: claim with "
+            "another key",
+            {name: lease.get(name) for name in ("task", "room", "epoch", "status")},
+        )
+    call.show(lease, described(lease))
     return EXIT_OK
 
 

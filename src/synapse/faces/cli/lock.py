@@ -43,7 +43,7 @@ RETRY_S = 0.5
 _POLL_S = 0.02
 GONE = frozenset({"stale_epoch", "not_holder", "not_found"})
 """Refusals of what carries the epoch that mean: this grant has ended."""
-CONFLICTS = frozenset({"lease_held", "lease_queued"})
+CONFLICTS = frozenset({"lease_held", "lease_queued", "deadline"})
 
 EXIT_LOST = EXIT_LOCKED
 EXIT_NOT_EXECUTABLE = 126
@@ -82,7 +82,10 @@ def lock(call: Call) -> int:
     conflict_code = EXIT_REFUSED if conflict is None else whole_number(conflict, "--conflict-exit-code", 0)
     if conflict_code > 255:
         raise UsageError(f"--conflict-exit-code is a process's exit code, 0 to 255, not {conflict_code}")
-    task = parsed.text("task") or f"lock/{parsed.arguments[0]}"
+    task = parsed.text("task")
+    if not parsed.arguments[0] or task == "":
+        raise UsageError("the name of the lock is empty: is a variable not set?")
+    task = f"lock/{parsed.arguments[0]}" if task is None else task
     body: Json = {"ttl_ms": TTL_MS, **claim_body(call, task), "reentrant": False, "tied": True}
     program = _program(parsed.command[0])
     if isinstance(program, int):
@@ -90,7 +93,7 @@ def lock(call: Call) -> int:
     try:
         held = _acquire(call, body)
     except Rejected as error:
-        if error.code in CONFLICTS:
+        if error.code in CONFLICTS and conflict is not None:
             raise Conflict(error, conflict_code) from error
         raise
     return held.run(program, parsed.command)

@@ -66,7 +66,8 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
         return SIGPIPE_EXIT
     except OSError as error:
         try:
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
         except OSError:  # a full disk, for one
             _give_up_stdout()
         where = f": {error.filename}" if error.filename else ""
@@ -75,7 +76,26 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
 
 def _give_up_stdout() -> None:
     """Nobody takes what is still buffered; the interpreter flushes once more at its end and must not stumble."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say_error(error: "dict[str, object]", exit_code: int, *, is_said: bool = False) -> int:
+    """An error as an object on stdout; the exit code, which is another one when stdout does not take it. is_said: on
+    stderr it is said already."""
+    from synapse.faces.cli.render import print_json, print_words
+
+    try:
+        print_json({"error": error})
+    except BrokenPipeError:
+        _give_up_stdout()
+        return SIGPIPE_EXIT
+    except OSError as failed:
+        _give_up_stdout()
+        if not is_said:
+            print_words(f"{failed.strerror or failed}: {error['code']}: {error['detail']}")
+        return EXIT_FAILED
+    return exit_code
 
 
 def _run(words: list[str]) -> int:
@@ -137,26 +157,24 @@ def _refused(as_json: bool, error: Rejected) -> int:
     """Say a refusal: as an object on stdout, or in words with how long to wait."""
     from synapse.protocol.codes import exit_code_of
 
+    own: int | None = getattr(error, "exit_code", None)
+    exit_code = exit_code_of(error.code) if own is None else own
     if as_json:
-        from synapse.faces.cli.render import print_json
-
         refusal: dict[str, object] = {"code": error.code, "detail": error.detail, "facts": error.facts}
         if error.retry_after_ms is not None:
             refusal["retry_after_ms"] = error.retry_after_ms
-        print_json({"error": refusal})
-    else:
-        from time import time
+        return _say_error(refusal, exit_code)
+    from time import time
 
-        from synapse.faces.cli.render import clock, print_words
+    from synapse.faces.cli.render import clock, print_words
 
-        later = ""
-        if error.code == "lease_held" and error.retry_after_ms is not None:
-            later = f"; its time is over at {clock(int(time() * 1000) + error.retry_after_ms)}"
-        elif error.retry_after_ms is not None:
-            later = f"; try again in {error.retry_after_ms / 1000:g} s"
-        print_words(f"{error.code}: {_with_clock(error.detail)}{later}")
-    own: int | None = getattr(error, "exit_code", None)
-    return exit_code_of(error.code) if own is None else own
+    later = ""
+    if error.code == "lease_held" and error.retry_after_ms is not None:
+        later = f"; its time is over at {clock(int(time() * 1000) + error.retry_after_ms)}"
+    elif error.retry_after_ms is not None:
+        later = f"; try again in {error.retry_after_ms / 1000:g} s"
+    print_words(f"{error.code}: {_with_clock(error.detail)}{later}")
+    return exit_code
 
 
 def _with_clock(detail: str) -> str:
@@ -173,12 +191,12 @@ def _with_clock(detail: str) -> str:
 
 def _end(as_json: bool, code: str, detail: str, exit_code: int) -> int:
     """Say what went wrong here: in words, and with --json as an object too."""
-    from synapse.faces.cli.render import print_json, print_words
+    from synapse.faces.cli.render import print_words
 
     print_words(detail)
-    if as_json:
-        print_json({"error": {"code": code, "detail": detail, "facts": {}}})
-    return exit_code
+    if not as_json:
+        return exit_code
+    return _say_error({"code": code, "detail": detail, "facts": {}}, exit_code, is_said=True)
 
 
 def _exit_of_close(code: int) -> int:

@@ -1,6 +1,7 @@
 """What goes to stdout: JSON exactly, or blocks for people in which other people's text can do no harm."""
 
 import sys
+from errno import EBADF
 from time import localtime, strftime
 
 from synapse.client.plain import safe as safe
@@ -20,11 +21,18 @@ def print_json(value: "Json") -> None:
 
 
 def print_json_text(text: str) -> None:
-    """As `print_json`, of an object that is JSON already."""
+    """As `print_json`, of an object that is JSON already. Raises OSError."""
+    _require_stdout()
     if not text.isprintable() or not (text.isascii() or "utf" in (sys.stdout.encoding or "").lower()):
         text = "".join(char if " " <= char <= "~" or _is_shown(char) else _escaped(char) for char in text)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def _require_stdout() -> None:
+    """Raises OSError when this process was started without one."""
+    if sys.stdout is None:
+        raise OSError(EBADF, "stdout is closed")
 
 
 def _is_shown(char: str) -> bool:
@@ -41,6 +49,7 @@ def _escaped(char: str) -> str:
 
 def print_text(text: str) -> None:
     """Lines of ours for people, flushed; what the terminal's encoding lacks is escaped."""
+    _require_stdout()
     try:
         sys.stdout.write(text + "\n")
     except UnicodeEncodeError:
@@ -51,6 +60,8 @@ def print_text(text: str) -> None:
 
 def print_words(text: str) -> None:
     """A line on stderr. Nobody reading it is no failure."""
+    if sys.stderr is None:
+        return
     try:
         sys.stderr.write(f"synapse: {safe(text)}\n")
         sys.stderr.flush()

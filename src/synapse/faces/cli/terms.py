@@ -37,6 +37,9 @@ def claim_body(call: Call, task: str) -> "Json":
         body["ttl_ms"] = milliseconds(ttl_s)
     if wait_s is not None:
         body["wait_ms"] = None if wait_s == NO_END else max(1, milliseconds(wait_s))
+    under = os.environ.get("SYNAPSE_EPOCH", "")
+    if under.isascii() and under.isdecimal():
+        body["under"] = int(under)  # a wait for what ends only after this command would have no end
     return body
 
 

@@ -187,8 +187,8 @@ VERBS = {
         Verb(
             "handoff",
             "claims",
-            "TASK",
-            (1, 1),
+            "[TASK]",
+            (0, 1),
             "Pass a lease on to an agent; to one that is offline, offer it.",
             _EPOCH,
             Option("to", TEXT, "AGENT", "Who gets it."),
@@ -206,7 +206,7 @@ VERBS = {
             "[TASK]",
             (0, 1),
             "Exit 0 when an epoch is the live grant of a task, else 3.",
-            _EPOCH,
+            Option("epoch", NUMBER, "N", "The grant; without it SYNAPSE_EPOCH, for SYNAPSE_TASK."),
         ),
         Verb(
             "claims check",
@@ -226,7 +226,12 @@ VERBS = {
             *_SCOPE,
             *_TIMES,
             Option("task", TEXT, "TASK", "Hold this task; without it, lock/NAME."),
-            Option("conflict-exit-code", TEXT, "N", "Exit so when it is held by another; 3 without it."),
+            Option(
+                "conflict-exit-code",
+                TEXT,
+                "N",
+                "Exit so when it is held by another; without it 3, and 5 after --wait=S.",
+            ),
             has_command=True,
         ),
         Verb(

@@ -169,16 +169,20 @@ class Claim:
             return  # the hub finds within ten seconds that nobody waits there
 
     def _late(self, error: Exception | None) -> Exception:
-        """The deadline, as a refusal that names who holds it as far as is known; for a claim that does not wait, what
-        happened."""
-        if error is not None and not self.is_patient:
+        """The deadline, as a refusal that names who holds it as far as is known. When no hub was there to say it, what
+        happened: the lease may have been granted or not."""
+        if isinstance(error, Rejected) or (error is not None and not self.is_patient):
             return error
-        gone = "" if error is None else f"; the hub is gone: {error}"
         behind = _held(self._holders)
+        if error is not None:
+            return HubUnreachable(
+                f"the time given for waiting for {self._body['task']} is over{f' ({behind})' if behind else ''}, and "
+                f"the hub did not say whether it was granted: {error}"
+            )
         facts: Json = {} if self._holders is None else {"holders": self._holders}
         return Rejected(
             "deadline",
-            f"{self._body['task']} was not free in the time given for waiting{f': {behind}' if behind else ''}{gone}",
+            f"{self._body['task']} was not free in the time given for waiting{f': {behind}' if behind else ''}",
             facts,
         )
 
