@@ -27,7 +27,7 @@ from synapse.core.question_events import (
     QuestionWithdrawn,
 )
 from synapse.core.questions import DEFAULT, QUESTION_BYTES, STILL_OPEN, Question, ending, require_question
-from synapse.core.rooms import Room, room_of
+from synapse.core.rooms import Room, insiders, room_of
 from synapse.core.sessions import own_session, session_id
 from synapse.errors import Rejected
 from synapse.protocol.cursor import question_id
@@ -377,7 +377,7 @@ def _common(state: "State", question: Question) -> dict[str, object]:
     if question.key is not None:
         told += [lease.ask.agent for lease in state.leases.of_task.get(question.key, NO_LEASES).values()]
     return {
-        "deliveries": deliveries_to(state, tuple(told)),
+        "deliveries": deliveries_to(state, insiders(state.rooms.by_id[question.room], told)),
         "question": question.id,
         "room": question.room,
         "room_name": question.room_name,

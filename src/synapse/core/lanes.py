@@ -22,7 +22,7 @@ from synapse.core.lane_events import LaneAccepted, LaneEnded, LaneEvent, LaneMes
 from synapse.core.leases import NO_LEASES, Lease
 from synapse.core.mail import Letter, deliveries_to
 from synapse.core.messages import require_chars
-from synapse.core.rooms import may_see
+from synapse.core.rooms import may_see, require_insider
 from synapse.core.sessions import number_of, own_session, session_id
 from synapse.errors import Rejected
 from synapse.protocol.lane_commands import AcceptLane, CloseLane, DeclineLane, OfferLane, SendLane
@@ -214,12 +214,7 @@ def decide_offer(state: "State", rules: Rules, command: OfferLane, by: By) -> li
     if to.id == agent:
         raise Rejected("bad_request", "a lane leads to another agent - at `$.body.to`", {"path": "$.body.to"})
     room = state.rooms.by_id[session.room]
-    if room.private and to.id not in room.members:
-        raise Rejected(
-            "not_permitted",
-            f"{room.name} is private, and {to.name} is no member of it: offer out of a session in another room",
-            {"room": room.name, "agent": to.name},
-        )
+    require_insider(room, to)
     if not limits.lane_timeout_ms_min <= command.timeout_ms <= limits.lane_timeout_ms_max:
         raise Rejected(
             "bad_request",
