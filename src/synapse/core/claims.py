@@ -26,7 +26,7 @@ from synapse.core.events import (
 )
 from synapse.core.leases import EXCLUSIVE, NO_LEASES, NOTHING_YET, RANK, SHARED, Lease, Place, Pool, View, in_line
 from synapse.core.messages import require_chars
-from synapse.core.refusals import deadlocked, held, queued
+from synapse.core.refusals import deadlocked, held, masked, queued
 from synapse.core.rooms import Room, knows_agent, room_of
 from synapse.core.scopes import normal_path
 from synapse.errors import Rejected
@@ -88,7 +88,8 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
         readers = [item for item in leases.leases_against(ask, view) if isinstance(item, Lease)]
         readers = [lease for lease in readers if lease.ask.mode == SHARED]
         if readers:
-            raise deadlocked(state, ask, [ask.owner, readers[0].ask.owner, ask.owner], "upgrade", by, readers)
+            reader = masked(state, readers[0].ask, by).owner
+            raise deadlocked(ask, [ask.owner, reader, ask.owner], "upgrade", readers)
     if first is None:
         is_narrower = own is not None and _is_within(ask, own.ask)
         ahead = None
@@ -146,9 +147,9 @@ def _preempt(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, v
         revoked.append(last)
         view.gone_leases.add(last.epoch)
     fulfilled = _fulfilled(state, ask, view)
-    cycle = cycle_of_grant(state, ask, by.connection, len(PRIORITIES), _LAST, view)
+    cycle = cycle_of_grant(state, ask, by, len(PRIORITIES), _LAST, view)
     if cycle is not None:
-        raise deadlocked(state, ask, cycle, "preemption", by)
+        raise deadlocked(ask, cycle, "preemption")
     events: list[Event] = [revocation(lease, "preempted") for lease in revoked]
     events.append(_granted(ask, command, own))
     view.grant(state.seq + len(events), ask)
@@ -488,9 +489,9 @@ def _require_may_wait(state: "State", rules: Rules, command: ClaimLease, ask: As
 def _require_no_cycle(state: "State", ask: Ask, by: By, rank: int, view: View, *, is_wait: bool) -> None:
     """Raises `Rejected(deadlock)` when this wait, or this grant past others that wait, closes a cycle."""
     find = cycle_of_wait if is_wait else cycle_of_grant
-    cycle = find(state, ask, by.connection, rank, _LAST, view)
+    cycle = find(state, ask, by, rank, _LAST, view)
     if cycle is not None:
-        raise deadlocked(state, ask, cycle, "wait" if is_wait else "grant", by)
+        raise deadlocked(ask, cycle, "wait" if is_wait else "grant")
 
 
 # Hand-off, and the ends of leases and waits.
@@ -509,9 +510,9 @@ def hand_over(state: "State", rules: Rules, lease: Lease, to: Agent, delivery: D
     if against:
         raise held(state, ask, against, by)
     fulfilled = _fulfilled(state, ask, view)
-    cycle = cycle_of_grant(state, ask, by.connection, len(PRIORITIES), _LAST, view)
+    cycle = cycle_of_grant(state, ask, by, len(PRIORITIES), _LAST, view)
     if cycle is not None:
-        raise deadlocked(state, ask, cycle, "hand-off", by)
+        raise deadlocked(ask, cycle, "hand-off")
     handed = LeaseHandedOff(ask=ask, previous=lease.epoch, sender=old.owner, delivery=delivery)
     view.grant(state.seq + 1, ask)
     ended: list[Event] = [unqueued(place, "handed_off") for place in fulfilled]
