@@ -14,6 +14,7 @@ from synapse.core.events import AgentForgotten, Event, LeaseParked, LeaseResumed
 from synapse.core.holding import lease_of
 from synapse.core.leases import NO_LEASES, Lease
 from synapse.core.lifecycle import ENDS, IN_PROGRESS, OPEN, WAITING, is_legal
+from synapse.core.loops import require_may_answer
 from synapse.core.mail import deliveries_to
 from synapse.core.messages import require_chars
 from synapse.core.plan import QUESTION, QUESTION_CLOSED
@@ -286,6 +287,7 @@ def decide_answer(state: "State", rules: Rules, command: AnswerQuestion, by: By)
         if question.answer == answer:
             return []
         raise _already(question)
+    require_may_answer(state, question.id, by)
     return closing(
         state,
         question,
