@@ -17,8 +17,18 @@ from synapse.core.mail import numbered
 from synapse.core.retention import pinned
 from synapse.core.state import decode_state, digest, encode_state
 from synapse.errors import Rejected
-from synapse.protocol.commands import ClaimLease, DeleteRoom, ForgetAgent, Hello, ReleaseLease
+from synapse.protocol.commands import (
+    ClaimLease,
+    CreateRoom,
+    DeleteRoom,
+    ForgetAgent,
+    Hello,
+    JoinRoom,
+    LeaveRoom,
+    ReleaseLease,
+)
 from synapse.protocol.lane_commands import AcceptLane, CloseLane, DeclineLane, ListLanes, OfferLane, SendLane
+from synapse.protocol.member_commands import InviteMember, KickMember
 from synapse.protocol.session_commands import EndSession, SaveSessionPoint, StartSession
 
 
@@ -197,6 +207,60 @@ def test_a_private_room_hands_nothing_to_who_is_no_member(world: World) -> None:
     assert refused(world, "ada", OfferLane(to="bob")).code == "not_permitted"
     world.state.rooms.by_name["main"].members.add(bob)
     assert world.do("ada", OfferLane(to="bob")).state == "offered"
+
+
+def a_den(world: World) -> None:
+    """A private room of ada, bob and cy; ada has a session there."""
+    world.do("ada", CreateRoom(room="den", private=True))
+    for name in ("bob", "cy"):
+        world.do("ada", InviteMember(place="den", agent=name))
+        world.do(name, JoinRoom(room="den"))
+
+
+@pytest.mark.parametrize("how", ["kick", "leave"])
+@pytest.mark.parametrize("side", ["sender", "receiver"])
+def test_lanes_of_a_private_room_end_with_who_is_not_in_it_any_more(world: World, how: str, side: str) -> None:
+    a_den(world)
+    world.rules = Rules(msgspec.structs.replace(world.rules.limits, lanes_per_agent_max=3))
+    sender, receiver = ("bob", "cy") if side == "sender" else ("cy", "bob")
+    session = world.do(sender, StartSession(room="den")).session
+    accepted = world.do(sender, OfferLane(session=session, to=receiver, note="hidden")).lane
+    world.do(receiver, AcceptLane(lane=accepted))
+    offered = world.do(sender, OfferLane(session=session, to=receiver, note="hidden")).lane
+    elsewhere = world.do("ada", OfferLane(to="bob")).lane
+    before = [letter for letter in world.mail_of("bob") if "lane" in letter]
+    if how == "kick":
+        world.do("ada", KickMember(place="den", agent="bob"))
+    else:
+        world.do("bob", LeaveRoom(room="den"))
+    reason = {"kick": "removed", "leave": "left"}[how]
+    assert dict(lanes(world)) == {offered: "closed", accepted: "closed", elsewhere: "offered"}
+    told = [(letter["type"], letter["lane"], letter["reason"]) for letter in world.mail_of("cy")[-2:]]
+    assert told == [("lane.closed", accepted, reason), ("lane.closed", offered, reason)]
+    assert [letter for letter in world.mail_of("bob") if "lane" in letter] == before, "nothing to who is outside"
+    assert refused(world, "cy", SendLane(lane=accepted, body=raw("hidden"))).code == "illegal_transition"
+    assert refused(world, "bob", SendLane(lane=accepted, body=raw("let me in"))).code == "not_found"
+    assert digest(world.replayed()) == digest(world.state)
+
+
+def test_who_leaves_a_public_room_keeps_its_lanes(world: World) -> None:
+    world.do("bob", JoinRoom(room="main"))
+    lane = world.do("ada", OfferLane(to="bob")).lane
+    world.do("bob", LeaveRoom(room="main"))
+    assert world.do("bob", AcceptLane(lane=lane)).state == "accepted"
+
+
+def test_a_lane_of_a_journal_from_before_brings_nothing_out_of_a_private_room(world: World) -> None:
+    a_den(world)
+    session = world.do("ada", StartSession(room="den")).session
+    open_, late = (world.do("ada", OfferLane(session=session, to="bob")).lane for _ in range(2))
+    world.do("bob", DeclineLane(lane=late))
+    world.state.rooms.by_name["den"].members.discard(world.state.agents.by_name["bob"].id)
+    letters = len(world.mail_of("bob"))
+    assert refused(world, "ada", SendLane(lane=open_, body=raw("hidden"))).code == "not_permitted"
+    for lane in (open_, late):
+        world.do("ada", CloseLane(lane=lane, reason="hidden"))
+    assert len(world.mail_of("bob")) == letters
 
 
 # Against a model that knows nothing of events.

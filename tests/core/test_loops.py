@@ -9,18 +9,35 @@ from hypothesis import strategies as st
 from tests.core.conftest import World, text
 
 from synapse.core.answers import look
-from synapse.core.events import MessageHeld, MessageSent
+from synapse.core.by import By
+from synapse.core.events import MessageHeld, MessagePosted, MessageSent
+from synapse.core.held_events import HeldDropped
+from synapse.core.held_questions import decide_answered, needless
 from synapse.core.inboxes import Lend
 from synapse.core.loops import TRACES_MAX
+from synapse.core.question_events import QuestionAnswered
 from synapse.core.state import decode_state, digest, encode_state
 from synapse.core.telling import shown_to
 from synapse.errors import Rejected
-from synapse.protocol.commands import AckInbox, ForgetAgent, SendMessage
+from synapse.protocol.commands import (
+    AckInbox,
+    CreateChannel,
+    CreateRoom,
+    DeleteChannel,
+    ForgetAgent,
+    Hello,
+    JoinChannel,
+    JoinRoom,
+    LeaveChannel,
+    SendMessage,
+)
 from synapse.protocol.cursor import message_id
 from synapse.protocol.held_commands import DropHeld, ListHeld, ReleaseHeld
 from synapse.protocol.held_replies import HeldEnded, HeldPage
 from synapse.protocol.limits import Limits
+from synapse.protocol.member_commands import InviteMember, KickMember
 from synapse.protocol.notices import Message
+from synapse.protocol.question_commands import AnswerQuestion
 from synapse.protocol.replies import Sent
 
 HOPS, REPEATS = 6, 2
@@ -318,3 +335,190 @@ def test_what_an_agent_has_in_hand_on_any_connection_causes_what_it_sends() -> N
     lending.end(agent, seq)
     assert shown(world, send(world, "a1", "a0").id, "a0").causation is msgspec.UNSET
     assert agent not in lending.of_inbox
+
+
+# Held messages of private places.
+
+
+def a_den() -> World:
+    """Ada, bob and a person pat in the private room den, ada and pat in the private channel main:closed; eve and a
+    person hal are outside. What has a cause is held."""
+    world = a_world(0, msgspec.structs.replace(LIMITS, sends_per_chain_max=0))
+    for name in ("ada", "bob", "pat", "eve", "hal"):
+        kind = "human" if name in ("pat", "hal") else "agent"
+        hello = Hello(name=name, secret="s" * 32, kind=kind)
+        world.do(hello, By("", None, 1, "main:general", world.at_ms, world.lease_ms))
+    world.do(CreateRoom(room="den", private=True), "ada")
+    world.do(CreateChannel(channel="main:closed", private=True), "ada")
+    for place, name in (("den", "bob"), ("den", "pat"), ("main:closed", "pat")):
+        world.do(InviteMember(place=place, agent=name), "ada")
+        world.do(JoinChannel(channel=place) if ":" in place else JoinRoom(room=place), name)
+    return world
+
+
+def hold(world: World, by: str, root: str | None = None, words: str = "hidden", **where: Any) -> str:
+    """A message that is held, because it answers another; its id."""
+    if root is None:
+        first = world.do(text("x", channel="main:general"), "hal")[1]
+        assert isinstance(first, Sent)
+        root = first.id
+    sent = world.do(text(words, reply_to=root, **where), by)[1]
+    assert isinstance(sent, Sent)
+    assert is_held(sent)
+    return sent.id
+
+
+def person(world: World, name: str, *rooms: str, role: str = "human") -> By:
+    by = world.by(name)
+    by.role, by.rooms = role, frozenset(rooms) or None
+    return by
+
+
+def listed(world: World, by: By | str) -> dict[str, bool]:
+    """What is held as this one sees it: with its body or without."""
+    page = world.look(HeldPage, ListHeld(), by)
+    return {one.id: one.body is not msgspec.UNSET for one in page.held}
+
+
+def told_of(world: World, held: str) -> list[str]:
+    (recorded,) = world.read(int(held[1:]), 1)
+    assert isinstance(recorded.event, MessageHeld)
+    return [delivery.name for delivery in recorded.event.deliveries]
+
+
+def test_people_are_asked_about_a_held_message_of_a_private_room_in_the_room_itself() -> None:
+    world = a_den()
+    held = hold(world, "bob", channel="den:general")
+    (question,) = world.state.questions.open.values()
+    assert (question.room_name, world.state.loops.held[int(held[1:])].question) == ("den", question.id)
+    assert told_of(world, held) == ["pat"], "hal is a person, and no member"
+    public = hold(world, "bob", channel="main:general")
+    assert [one.room_name for one in world.state.questions.open.values()] == ["den", "main"]
+    assert told_of(world, public) == ["pat", "hal"]
+
+
+def test_of_a_private_channel_its_people_are_told_and_nobody_else_is_asked() -> None:
+    world = a_den()
+    held = hold(world, "ada", channel="main:closed")
+    assert world.state.questions.open == {}, "a question would be there for the whole room"
+    assert told_of(world, held) == ["pat"]
+    assert world.do(DropHeld(id=held), person(world, "pat"))[0]
+
+
+def test_what_is_held_of_a_private_place_is_there_for_its_members_and_without_its_body_for_operators() -> None:
+    world = a_den()
+    den, closed = hold(world, "bob", channel="den:general"), hold(world, "ada", channel="main:closed")
+    group = hold(world, "bob", target="all", room="den")
+    public, direct = hold(world, "bob", channel="main:general"), hold(world, "bob", to=("ada",))
+    everything = dict.fromkeys((den, closed, group, public, direct), True)
+    assert listed(world, person(world, "pat")) == everything
+    assert listed(world, person(world, "hal")) == {public: True, direct: True}
+    assert listed(world, "operator") == {**everything, den: False, closed: False, group: False}
+    assert listed(world, person(world, "pat", "den")) == {den: True, group: True}
+    assert listed(world, person(world, "pat", "main")) == {closed: True, public: True}
+    assert listed(world, person(world, "hal", "den", role="admin")) == {den: False, group: False}
+    assert listed(world, "bob") == {den: True, group: True, public: True, direct: True}, "its own"
+    assert listed(world, person(world, "bob", "main", role="agent")) == {public: True, direct: True}
+    assert listed(world, "eve") == {}
+    shown_to_operator = world.look(HeldPage, ListHeld(), "operator").held[0]
+    assert (shown_to_operator.sender, shown_to_operator.channel) == ("bob", "den:general")
+    assert shown_to_operator.subject is None
+
+
+@pytest.mark.parametrize("command", [ReleaseHeld, DropHeld])
+def test_who_does_not_see_a_held_message_does_not_decide_about_it(command: type[ReleaseHeld | DropHeld]) -> None:
+    world = a_den()
+    den, direct = hold(world, "bob", channel="den:general"), hold(world, "bob", to=("ada",))
+    nobody = world.refusal(command(id="m999"), person(world, "hal"))
+    for by, held in (
+        (person(world, "hal"), den),
+        (person(world, "hal", "main", role="admin"), den),
+        (person(world, "pat", "main"), den),
+        (person(world, "pat", "main"), direct),
+    ):
+        for chain in (False, True):
+            refused = world.refusal(command(id=held, chain=chain), by)
+            assert (refused.code, refused.detail) == ("not_found", nobody.detail.replace("m999", held))
+    assert world.do(command(id=den), person(world, "pat"))[0]
+    assert world.do(command(id=direct), person(world, "hal"))[0]
+    assert world.do(command(id=hold(world, "bob", channel="den:general")), "operator")[0]
+
+
+def test_of_a_chain_over_several_places_everybody_decides_about_what_it_sees() -> None:
+    world = a_den()
+    root = world.do(text("x", channel="main:general"), "hal")[1]
+    assert isinstance(root, Sent)
+    public = hold(world, "bob", root.id, channel="main:general")
+    den, more = (hold(world, "bob", root.id, channel="den:general") for _ in range(2))
+    assert [one.room_name for one in world.state.questions.open.values()] == ["main", "den"]
+    questions = [world.state.loops.held[int(held[1:])].question for held in (public, den, more)]
+    assert questions == [*world.state.questions.open, questions[1]]
+    assert told_of(world, den) == ["pat"]
+    assert told_of(world, more) == []
+    ended = world.do(DropHeld(id=public, chain=True), person(world, "hal"))[1]
+    assert isinstance(ended, HeldEnded)
+    assert (ended.ids, ended.left) == ((public,), 0), "what it does not see is not counted either"
+    assert listed(world, person(world, "pat")) == {den: True, more: True}
+
+
+def test_an_answer_decides_about_what_its_question_is_about() -> None:
+    world = a_den()
+    root = world.do(text("x", channel="main:general"), "hal")[1]
+    assert isinstance(root, Sent)
+    public, den = (hold(world, "bob", root.id, channel=place) for place in ("main:general", "den:general"))
+    in_main, in_den = (f"q{question}" for question in world.state.questions.open)
+    refused = world.refusal(AnswerQuestion(id=in_main, answer="drop"), person(world, "hal", "den"))
+    assert refused.code == "not_found"
+    [answered] = world.events(AnswerQuestion(id=in_main, answer="drop"), person(world, "hal"))
+    assert isinstance(answered, QuestionAnswered)
+    world.record(decide_answered(world.state, answered, "hal"), "hal")
+    assert list(world.state.loops.held) == [int(den[1:])]
+    recorded = [row for row in world.read(int(public[1:]), 20) if isinstance(row.event, HeldDropped)]
+    assert needless(world.state, recorded[0]) is None, "it is answered; the other one stays open"
+    [answered] = world.events(AnswerQuestion(id=in_den, answer="release"), person(world, "pat"))
+    assert isinstance(answered, QuestionAnswered)
+    [released] = decide_answered(world.state, answered, "pat")
+    assert isinstance(released, MessagePosted)
+
+
+def test_a_token_for_some_rooms_answers_no_question_about_what_is_outside_of_them() -> None:
+    world = a_den()
+    hold(world, "bob", to=("ada",))
+    (question,) = world.state.questions.open
+    refused = world.refusal(AnswerQuestion(id=f"q{question}", answer="release"), person(world, "hal", "main"))
+    assert refused.code == "not_permitted"
+    assert world.events(AnswerQuestion(id=f"q{question}", answer="release"), person(world, "hal"))
+
+
+def test_who_was_put_out_gets_nothing_of_what_is_released_or_dropped_in_a_private_room() -> None:
+    world = a_den()
+    posted = hold(world, "ada", channel="den:general", words="hidden @bob @pat")
+    group, own = hold(world, "ada", target="all", room="den"), hold(world, "bob", channel="den:general")
+    world.do(KickMember(place="den", agent="bob"), "ada")
+    assert listed(world, "bob") == {}
+    [event] = world.events(ReleaseHeld(id=posted), "operator")
+    assert isinstance(event, MessagePosted)
+    assert [to.name for to in event.mentions] == ["pat"]
+    [event] = world.events(ReleaseHeld(id=group), "operator")
+    assert isinstance(event, MessageSent)
+    assert [to.name for to in event.to] == ["pat"]
+    [event] = world.events(DropHeld(id=own), "operator")
+    assert isinstance(event, HeldDropped)
+    assert event.deliveries == ()
+
+
+def test_of_a_private_place_that_is_no_more_an_operator_alone_knows_and_of_a_public_one_people_do() -> None:
+    world = a_den()
+    world.do(CreateChannel(channel="main:open"), "ada")
+    closed, public = hold(world, "ada", channel="main:closed"), hold(world, "eve", channel="main:open")
+    for name in ("ada", "pat"):
+        world.do(LeaveChannel(channel="main:closed"), name)
+    for channel in ("main:closed", "main:open"):
+        world.do(DeleteChannel(channel=channel), "operator")
+    assert listed(world, person(world, "pat")) == {public: True}
+    assert listed(world, "operator") == {closed: False, public: True}
+    assert world.refusal(ReleaseHeld(id=closed), person(world, "pat")).detail.startswith(f"{closed} is not held")
+    [event] = world.events(DropHeld(id=closed), "operator")
+    assert isinstance(event, HeldDropped)
+    assert event.deliveries == ()
+    assert digest(world.replayed()) == digest(decode_state(encode_state(world.state))) == digest(world.state)

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.core.conftest import World
+from tests.core.lease_world import LeaseWorld
 
-from synapse.core.events import LEASES, LeaseRevoked, MessagePosted, RoomJoined
+from synapse.core.events import LEASES, LeaseOffered, LeaseRevoked, MessagePosted, RoomJoined
 from synapse.core.kernel import Mutation
 from synapse.core.room_events import MemberInvited, MemberRemoved
 from synapse.core.state import decode_state, encode_state
@@ -14,16 +15,19 @@ from synapse.core.telling import announce
 from synapse.core.topics import floors_of, keys_told, lease_keys
 from synapse.errors import Rejected
 from synapse.protocol.commands import (
+    CheckPaths,
     ClaimLease,
     CreateChannel,
     CreateRoom,
     DeleteRoom,
+    HandOffLease,
     JoinChannel,
     JoinRoom,
     LeaveRoom,
     ListChannels,
     ListLeases,
     ListRooms,
+    ParkLease,
     ReleaseLease,
     SendMessage,
     ShowChannel,
@@ -32,7 +36,8 @@ from synapse.protocol.commands import (
 from synapse.protocol.member_commands import InviteMember, KickMember
 from synapse.protocol.member_replies import Membership
 from synapse.protocol.plan_commands import DeclareTask, ListTasks
-from synapse.protocol.replies import ChannelInfo, Channels, Leases, RoomInfo, Rooms
+from synapse.protocol.question_commands import AnswerQuestion, AskQuestion
+from synapse.protocol.replies import ChannelInfo, Channels, Leases, PathsCovered, RoomInfo, Rooms
 from synapse.protocol.value_commands import GetValue, PutValue
 
 RAW = msgspec.Raw
@@ -151,6 +156,92 @@ def test_who_waits_behind_one_is_masked_in_lists_and_refusals(den: World) -> Non
     den.join("joe")
     refused = den.refusal(claim("T3", "main", "src/x"), "joe")
     assert "hidden" not in f"{refused.detail} {refused.facts}"
+
+
+@pytest.mark.parametrize("presence", ["online", "offline"])
+def test_a_lease_of_a_private_room_is_handed_to_members_only(den: World, presence: str) -> None:
+    den.do(claim("T1", "den", "src/a.py"), "ada")
+    if presence == "online":
+        den.state.soft.presence.connect(den.agent("eve"), 9, den.at_ms, den.lease_ms, lasting=True)
+    den.do(InviteMember(place="den", agent="eve"), "ada")  # asked in, and not there yet
+    letters = len(den.state.agents.inboxes[den.agent("eve")].entries)
+    refused = den.refusal(HandOffLease(task="T1", room="den", to="eve"), "ada")
+    assert (refused.code, refused.facts) == ("not_permitted", {"room": "den", "agent": "eve"})
+    assert "eve is no member of the private room den: ask it in there first (synapse room invite den eve)" in (
+        refused.detail
+    )
+    assert len(den.state.agents.inboxes[den.agent("eve")].entries) == letters
+    den.do(JoinRoom(room="den"), "eve")
+    assert den.events(HandOffLease(task="T1", room="den", to="eve"), "ada")
+
+
+def test_who_is_put_out_takes_up_no_lease_that_was_offered_to_it_before(den: World) -> None:
+    den.do(claim("T1", "den", "src/a.py"), "ada")
+    [offered] = den.events(HandOffLease(task="T1", room="den", to="bob"), "ada")
+    assert isinstance(offered, LeaseOffered)
+    den.do(KickMember(place="den", agent="bob"), "ada")
+    assert den.refusal(claim("T1", "den"), "bob").code == "not_found"
+    assert den.refusal(ClaimLease(task="T1", room="den", preempt=True, claimant="bob"), "operator").code == "not_found"
+
+
+def test_a_question_of_a_private_room_that_is_closed_is_told_to_members_only(den: World) -> None:
+    den.do(AskQuestion(title="hidden?", room="den"), "bob")
+    (question,) = den.state.questions.open
+    den.do(KickMember(place="den", agent="bob"), "ada")
+    letters = len(den.state.agents.inboxes[den.agent("bob")].entries)
+    person = den.by("ada")
+    person.role = "human"
+    den.do(AnswerQuestion(id=f"q{question}", answer="hidden"), person)
+    assert len(den.state.agents.inboxes[den.agent("bob")].entries) == letters
+
+
+def test_a_deadlock_names_nobody_who_is_in_the_way_in_a_private_room() -> None:
+    world = LeaseWorld()
+    world.do(CreateRoom(room="den", private=True), "ada")
+    world.take("ada", "hidden", "a", room="den")
+    world.take("bob", "T2", "b")
+    world.wait("ada", "T3", "b")
+    refused = world.refused("bob", "T4", "a", wait_ms=None)
+    assert (refused.code, refused.facts["cycle"]) == ("deadlock", ["bob", "private", "bob"])
+    assert "bob waits for private waits for bob" in refused.detail
+    assert "ada" not in f"{refused.detail} {refused.facts}"
+
+
+def test_a_deadlock_names_nobody_who_waits_in_a_private_room() -> None:
+    world = LeaseWorld()
+    world.do(CreateRoom(room="den", private=True), "ada")
+    world.take("ada", "T1", "a")
+    world.take("bob", "T2", "b")
+    world.take("cy", "T3", "c")
+    world.wait("ada", "hidden", "b", room="den")
+    world.wait("bob", "T4", "c")
+    refused = world.refused("cy", "T5", "a", wait_ms=None)
+    assert (refused.code, refused.facts["cycle"]) == ("deadlock", ["cy", "private", "bob", "cy"])
+
+
+def test_an_upgrade_names_nobody_who_reads_in_a_private_room() -> None:
+    world = LeaseWorld()
+    world.do(CreateRoom(room="den", private=True), "ada")
+    world.take("ada", "hidden", "a", room="den", mode="shared")
+    world.take("ada", "shown", "z")
+    world.take("bob", "T1", "a", mode="shared")
+    refused = world.refused("bob", "T1", "a")
+    assert (refused.code, refused.facts["cycle"]) == ("deadlock", ["bob", "private", "bob"])
+
+
+def test_a_path_that_a_member_of_a_private_room_holds_is_told_in_the_words_of_a_claim(den: World) -> None:
+    den.do(claim("hidden", "den", "src/a.py"), "ada")
+    den.do(ParkLease(task="hidden", room="den", parked=True), "ada")
+    check = CheckPaths(worktree="host:/w", paths=("src/a.py",))
+    with pytest.raises(Rejected) as refused:
+        den.look(PathsCovered, check, "eve")
+    assert refused.value.code == "not_covered"
+    (epoch,) = den.state.leases.live
+    words = f"a member of a private room holds it with epoch {epoch} and it is parked, waiting for a person; wait in"
+    assert words in refused.value.detail
+    with pytest.raises(Rejected) as refused:
+        den.look(PathsCovered, check, "bob")
+    assert "ada holds it as hidden with epoch" in refused.value.detail
 
 
 def test_mentions_of_who_may_not_read_are_plain_text(den: World) -> None:

@@ -153,8 +153,8 @@ LEASE_FAULTS = [
     Fault(
         "circles are not looked for",
         CLAIMS,
-        '    if cycle is not None:\n        raise deadlocked(state, ask, cycle, "wait" if is_wait else "grant", by)',
-        '    if cycle == []:\n        raise deadlocked(state, ask, cycle, "wait" if is_wait else "grant", by)',
+        '    if cycle is not None:\n        raise deadlocked(ask, cycle, "wait" if is_wait else "grant")',
+        '    if cycle == []:\n        raise deadlocked(ask, cycle, "wait" if is_wait else "grant")',
         ("tests/core/test_cycles.py",),
     ),
     Fault(

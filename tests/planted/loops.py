@@ -44,7 +44,7 @@ LOOP_FAULTS = [
     Fault(
         "who drops a message tells nobody",
         LOOPS,
-        "    deliveries = _next(state, (Delivery(held.sender, agent, 0),), ahead)",
+        "    deliveries = _next(state, sender, ahead)",
         "    deliveries = _next(state, (), ahead)",
         _TESTS,
     ),

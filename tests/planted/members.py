@@ -23,8 +23,22 @@ MEMBER_FAULTS = [
     Fault(
         "who is put out keeps its leases",
         MEMBERS,
-        "    return [removed] if channel is not None else [removed, *_ended(state, room, agent.id)]",
-        "    return [removed]",
+        "[removed, *_ended(state, room, agent.id), *lanes]",
+        "[removed, *lanes]",
+        _TESTS,
+    ),
+    Fault(
+        "a lane of a private room goes on to who was put out",
+        MEMBERS,
+        "[removed, *_ended(state, room, agent.id), *lanes]",
+        "[removed, *_ended(state, room, agent.id)]",
+        ("tests/core/test_lanes.py",),
+    ),
+    Fault(
+        "a lease of a private room is handed to anybody",
+        "core/holding.py",
+        "    require_insider(state.rooms.by_id[lease.ask.room], to)\n",
+        "",
         _TESTS,
     ),
     Fault(

@@ -9,7 +9,8 @@ class HeldMessages(Asking):
     """Messages that wait for a person: a part of `Client`."""
 
     async def held(self) -> tuple[HeldInfo, ...]:
-        """The messages that are held, oldest first: mine; for a person or an operator all. All pages."""
+        """The messages that are held, oldest first: mine; for a person all that it may see. All
+        pages. An operator reads no body of a private place."""
         pages = self._pages(lambda at: held_commands.ListHeld(limit=self._page, after=at), HeldPage)
         return tuple([held async for page in pages for held in page.held])
 

@@ -60,8 +60,8 @@ class Places(Asking):
         return await self.request(InviteMember(place=place, agent=agent, history=history), Membership)
 
     async def kick(self, place: str, agent: str) -> Membership:
-        """Put an agent out of a private `room` or `room:channel`; its leases of the room end. Raises `Rejected`:
-        `not_found`, `not_permitted`."""
+        """Put an agent out of a private `room` or `room:channel`; its leases and lanes of the room end. Raises
+        `Rejected`: `not_found`, `not_permitted`."""
         return await self.request(KickMember(place=place, agent=agent), Membership)
 
     async def create_room(self, room: str, *, kind: str = "room", private: bool = False) -> replies.Place:

@@ -289,7 +289,7 @@ def _answer_rest(
     if isinstance(command, QuestionMutation):
         return answer_question(state, command, by, events, cursor)
     if isinstance(command, HeldMutation):
-        return answer_held(state, events, cursor)
+        return answer_held(state, by, events, cursor)
     if isinstance(command, FileMutation):
         return answer_file(state, command, by, events, cursor)
     if isinstance(command, ResourceMutation):

@@ -14,6 +14,7 @@ from synapse.core.events import AgentForgotten, Event, LeaseParked, LeaseResumed
 from synapse.core.holding import lease_of
 from synapse.core.leases import NO_LEASES, Lease
 from synapse.core.lifecycle import ENDS, IN_PROGRESS, OPEN, WAITING, is_legal
+from synapse.core.loops import require_may_answer
 from synapse.core.mail import deliveries_to
 from synapse.core.messages import require_chars
 from synapse.core.plan import QUESTION, QUESTION_CLOSED
@@ -27,7 +28,7 @@ from synapse.core.question_events import (
     QuestionWithdrawn,
 )
 from synapse.core.questions import DEFAULT, QUESTION_BYTES, STILL_OPEN, Question, ending, require_question
-from synapse.core.rooms import Room, room_of
+from synapse.core.rooms import Room, insiders, room_of
 from synapse.core.sessions import own_session, session_id
 from synapse.errors import Rejected
 from synapse.protocol.cursor import question_id
@@ -286,6 +287,7 @@ def decide_answer(state: "State", rules: Rules, command: AnswerQuestion, by: By)
         if question.answer == answer:
             return []
         raise _already(question)
+    require_may_answer(state, question.id, by)
     return closing(
         state,
         question,
@@ -377,7 +379,7 @@ def _common(state: "State", question: Question) -> dict[str, object]:
     if question.key is not None:
         told += [lease.ask.agent for lease in state.leases.of_task.get(question.key, NO_LEASES).values()]
     return {
-        "deliveries": deliveries_to(state, tuple(told)),
+        "deliveries": deliveries_to(state, insiders(state.rooms.by_id[question.room], told)),
         "question": question.id,
         "room": question.room,
         "room_name": question.room_name,

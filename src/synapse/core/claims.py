@@ -12,7 +12,7 @@ import msgspec
 
 from synapse.core.agents import Agent, require_known
 from synapse.core.by import By, Rules
-from synapse.core.cycles import Process, cycle_of_grant, cycle_of_wait
+from synapse.core.cycles import cycle_of_grant, cycle_of_wait
 from synapse.core.events import (
     Ask,
     Delivery,
@@ -26,7 +26,7 @@ from synapse.core.events import (
 )
 from synapse.core.leases import EXCLUSIVE, NO_LEASES, NOTHING_YET, RANK, SHARED, Lease, Place, Pool, View, in_line
 from synapse.core.messages import require_chars
-from synapse.core.refusals import deadlocked, held, queued
+from synapse.core.refusals import deadlocked, held, masked, queued
 from synapse.core.rooms import Room, knows_agent, room_of
 from synapse.core.scopes import normal_path
 from synapse.errors import Rejected
@@ -89,7 +89,8 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
         readers = [item for item in leases.leases_against(ask, view) if isinstance(item, Lease)]
         readers = [lease for lease in readers if lease.ask.mode == SHARED]
         if readers:
-            raise deadlocked(state, ask, [ask.owner, readers[0].ask.owner, ask.owner], "upgrade", by, readers)
+            reader = masked(state, readers[0].ask, by).owner
+            raise deadlocked(ask, [ask.owner, reader, ask.owner], "upgrade", readers)
     if first is None:
         is_narrower = own is not None and _is_within(ask, own.ask)
         ahead = None
@@ -97,7 +98,7 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
             ahead = next(leases.places_against(ask, rank, _LAST, view), None)
         if ahead is None:
             if leases.places:
-                _require_no_cycle(state, ask, Process(by.connection, under), rank, view, by, is_wait=False)
+                _require_no_cycle(state, ask, by, rank, view, is_wait=False)
             granted = _granted(ask, command, own, under)
             if own is None or not leases.places:
                 return [granted]
@@ -110,8 +111,7 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
         raise queued(state, ask, list(leases.places_against(ask, rank, _LAST, view)), by)
     _require_lent(state, ask, None, by)
     _require_may_wait(state, rules, command, ask)
-    process = Process(by.connection, under)
-    _require_no_cycle(state, ask, process, rank, NOTHING_YET, by, is_wait=True)  # `own` stays while it waits
+    _require_no_cycle(state, ask, by, rank, NOTHING_YET, under, is_wait=True)  # `own` stays while it waits
     return [
         LeaseQueued(
             ask=ask,
@@ -157,9 +157,9 @@ def _preempt(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, v
         revoked.append(last)
         view.gone_leases.add(last.epoch)
     fulfilled = _fulfilled(state, ask, view)
-    cycle = cycle_of_grant(state, ask, Process(by.connection), len(PRIORITIES), _LAST, view)
+    cycle = cycle_of_grant(state, ask, by, len(PRIORITIES), _LAST, view)
     if cycle is not None:
-        raise deadlocked(state, ask, cycle, "preemption", by)
+        raise deadlocked(ask, cycle, "preemption")
     events: list[Event] = [revocation(lease, "preempted") for lease in revoked]
     events.append(_granted(ask, command, own))
     view.grant(state.seq + len(events), ask)
@@ -503,13 +503,15 @@ def _require_may_wait(state: "State", rules: Rules, command: ClaimLease, ask: As
 
 
 def _require_no_cycle(
-    state: "State", ask: Ask, process: Process, rank: int, view: View, by: By, *, is_wait: bool
+    state: "State", ask: Ask, by: By, rank: int, view: View, under: int | None = None, *, is_wait: bool
 ) -> None:
     """Raises `Rejected(deadlock)` when this wait, or this grant past others that wait, closes a cycle."""
-    find = cycle_of_wait if is_wait else cycle_of_grant
-    cycle = find(state, ask, process, rank, _LAST, view)
+    if is_wait:
+        cycle = cycle_of_wait(state, ask, by, rank, _LAST, view, under)
+    else:
+        cycle = cycle_of_grant(state, ask, by, rank, _LAST, view)
     if cycle is not None:
-        raise deadlocked(state, ask, cycle, "wait" if is_wait else "grant", by)
+        raise deadlocked(ask, cycle, "wait" if is_wait else "grant")
 
 
 # Hand-off, and the ends of leases and waits.
@@ -528,9 +530,9 @@ def hand_over(state: "State", rules: Rules, lease: Lease, to: Agent, delivery: D
     if against:
         raise held(state, ask, against, by, "hand it off when that has ended")
     fulfilled = _fulfilled(state, ask, view)
-    cycle = cycle_of_grant(state, ask, Process(by.connection), len(PRIORITIES), _LAST, view)
+    cycle = cycle_of_grant(state, ask, by, len(PRIORITIES), _LAST, view)
     if cycle is not None:
-        raise deadlocked(state, ask, cycle, "hand-off", by)
+        raise deadlocked(ask, cycle, "hand-off")
     handed = LeaseHandedOff(ask=ask, previous=lease.epoch, sender=old.owner, delivery=delivery)
     view.grant(state.seq + 1, ask)
     ended: list[Event] = [unqueued(place, "handed_off") for place in fulfilled]

@@ -6,16 +6,20 @@ that waits holds up its agent, so an agent waits for all that its processes wait
 another one of its agent waits for, unless that one runs under its lease (a command under `lock`, which ends before the
 lease does), or under a lease that was asked for so in turn. Units of pools larger than one do not count: any holder may
 free one, so such waits need a deadline instead.
+
+A circle is told to who asks: who holds or waits in a private room that it may not see is named `private`.
 """
 
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from synapse.core.by import By
 from synapse.core.events import Ask
 from synapse.core.leases import Lease, Leases, Place, View
+from synapse.core.refusals import PRIVATE, masked
 
 if TYPE_CHECKING:
     from synapse.core.leasing import Leasing
@@ -26,36 +30,31 @@ Party: TypeAlias = tuple[int, int]
 known for."""
 
 
-class Process(NamedTuple):
-    """Who asks. under: the epoch of the lease under which it runs."""
-
-    connection: int
-    under: int | None = None
-
-
-def cycle_of_wait(state: "State", ask: Ask, process: Process, rank: int, seq: int, view: View) -> list[str] | None:
+def cycle_of_wait(
+    state: "State", ask: Ask, by: By, rank: int, seq: int, view: View, under: int | None = None
+) -> list[str] | None:
     """The circle of agent names, the first one again at the end, that would close if `ask` waited with `rank` behind
-    the places before `seq`; None when there is none."""
-    ahead, passed = list(_in_the_way(state, ask, rank, seq, view)), _passed(state, ask, rank, seq, view)
-    mine = _of_process(ask, process.connection)
-    if process.under is not None:
-        above = _above(state, process.under)
-        if any(party in above for party, _ in ahead) or _holds_against(state, process.under, ask, view):
+    the places before `seq`; None when there is none. by: who asks, over the connection of its process. under: the epoch
+    of the lease under which that process runs."""
+    ahead = [(party, name, ask) for party, name in _in_the_way(state, ask, rank, seq, view, by)]
+    passed, mine = _passed(state, ask, rank, seq, view), _of_process(ask, by.connection)
+    if under is not None:
+        above = _above(state, under)
+        if any(party in above for party, _, _ in ahead) or _holds_against(state, under, ask, view):
             return [ask.owner, ask.owner]  # for what ends after it
-        cycle = _search(state, ask, mine | above, ahead, passed, view)
+        cycle = _search(state, ask, by, mine | above, ahead, passed, view)
         if cycle is not None:
             return cycle
-    behind = _blockers(state, _party(ask, process.connection), view)
-    return _search(state, ask, mine, [*ahead, *behind], passed, view)
+    behind = _blockers(state, _party(ask, by.connection), view, by)
+    return _search(state, ask, by, mine, [*ahead, *behind], passed, view)
 
 
-def cycle_of_grant(state: "State", ask: Ask, process: Process, rank: int, seq: int, view: View) -> list[str] | None:
+def cycle_of_grant(state: "State", ask: Ask, by: By, rank: int, seq: int, view: View) -> list[str] | None:
     """As `cycle_of_wait`, if `ask` were granted past the places that are not ahead of it."""
-    first = list(_blockers(state, _party(ask, process.connection), view))
+    first = list(_blockers(state, _party(ask, by.connection), view, by))
     if not first:
         return None
-    mine, passed = _of_process(ask, process.connection), _passed(state, ask, rank, seq, view)
-    return _search(state, ask, mine, first, passed, view)
+    return _search(state, ask, by, _of_process(ask, by.connection), first, _passed(state, ask, rank, seq, view), view)
 
 
 def _party(ask: Ask, process: int) -> Party:
@@ -93,44 +92,62 @@ def _holds_against(state: "State", under: int, ask: Ask, view: View) -> bool:
     return any(lease in against for lease in _chain(state, under))
 
 
-def _passed(state: "State", ask: Ask, rank: int, seq: int, view: View) -> set[Party]:
-    """Parties that will wait for `ask` too: the agents and the processes of conflicting places not ahead of it, and
-    those under whose leases they run."""
-    attached, found = state.soft.leasing.attached, set[Party]()
+def _passed(state: "State", ask: Ask, rank: int, seq: int, view: View) -> dict[Party, Ask]:
+    """Parties that will wait for `ask` too, with what they want: the agents and the processes of conflicting places not
+    ahead of it, and those under whose leases they run."""
+    attached, found = state.soft.leasing.attached, dict[Party, Ask]()
     for place in state.leases.places_behind(ask, rank, seq, view):
         agent = place.ask.agent
-        found |= _above(state, place.under)
+        parties = list(_above(state, place.under))
         if agent != ask.agent:
-            found |= {(agent, 0), (agent, attached.get(place.seq, -place.seq))}
+            parties += [(agent, 0), (agent, attached.get(place.seq, -place.seq))]
+        for party in parties:
+            found.setdefault(party, place.ask)
     return found
 
 
+Step: TypeAlias = tuple[Party, str, Ask]
+"""Who is waited for, its name as it may be told, and what is wanted of it."""
+
+
 def _search(
-    state: "State", ask: Ask, mine: set[Party], first: list[tuple[Party, str]], passed: set[Party], view: View
+    state: "State",
+    ask: Ask,
+    by: By,
+    mine: set[Party],
+    first: list[Step],
+    passed: dict[Party, Ask],
+    view: View,
 ) -> list[str] | None:
     """Breadth first from who asks along who waits for whom, until it comes back to one of `mine`."""
     paths: dict[Party, list[str]] = {}
     queue: deque[Party] = deque()
 
-    def reach(party: Party, name: str, path: list[str]) -> None:
+    def waited(path: list[str], wanted: Ask) -> list[str]:
+        """The path, where whoever is last waits for `wanted`, of which who asks may not know."""
+        is_told = len(path) == 1 or masked(state, wanted, by) is wanted
+        return path if is_told else [*path[:-1], PRIVATE]
+
+    def reach(step: Step, path: list[str]) -> None:
+        party, name, wanted = step
         if party not in paths and party not in mine:
-            paths[party] = [*path, name]
+            paths[party] = [*waited(path, wanted), name]
             queue.append(party)
 
-    for party, name in first:
-        reach(party, name, [ask.owner])
+    for step in first:
+        reach(step, [ask.owner])
     while queue:
         party = queue.popleft()
         if party in passed:
-            return [*paths[party], ask.owner]
-        for other, name in _blockers(state, party, view):
-            if other in mine:
-                return [*paths[party], ask.owner]
-            reach(other, name, paths[party])
+            return [*waited(paths[party], passed[party]), ask.owner]
+        for step in _blockers(state, party, view, by):
+            if step[0] in mine:
+                return [*waited(paths[party], step[2]), ask.owner]
+            reach(step, paths[party])
     return None
 
 
-def _blockers(state: "State", party: Party, view: View) -> Iterator[tuple[Party, str]]:
+def _blockers(state: "State", party: Party, view: View, by: By) -> Iterator[Step]:
     """Whom a party waits for: an agent by all its places, a process by those on its connection and by those of what
     runs under its leases."""
     attached, (agent, process) = state.soft.leasing.attached, party
@@ -138,20 +155,21 @@ def _blockers(state: "State", party: Party, view: View) -> Iterator[tuple[Party,
         if place.seq in view.gone_places:
             continue
         if process in (0, attached.get(place.seq, -place.seq)) or party in _above(state, place.under):
-            yield from _in_the_way(state, place.ask, place.rank, place.seq, view)
+            for other, name in _in_the_way(state, place.ask, place.rank, place.seq, view, by):
+                yield other, name, place.ask
 
 
-def _in_the_way(state: "State", ask: Ask, rank: int, seq: int, view: View) -> Iterator[tuple[Party, str]]:
+def _in_the_way(state: "State", ask: Ask, rank: int, seq: int, view: View, by: By) -> Iterator[tuple[Party, str]]:
     leases: Leases = state.leases
     soft = state.soft.leasing
     ask = _of_single_units(leases, ask)
     for item in leases.leases_against(ask, view):
         if isinstance(item, Lease):
-            yield _party_of_lease(soft, item), item.ask.owner
+            yield _party_of_lease(soft, item), masked(state, item.ask, by).owner
         else:
-            yield _party(item, -1), item.owner
+            yield _party(item, -1), masked(state, item, by).owner
     for place in leases.places_against(ask, rank, seq, view):
-        yield _party_of_place(soft, place), place.ask.owner
+        yield _party_of_place(soft, place), masked(state, place.ask, by).owner
 
 
 def _of_single_units(leases: Leases, ask: Ask) -> Ask:

@@ -203,13 +203,15 @@ class MessageSent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
 class MessageHeld(Mail, frozen=True, kw_only=True, omit_defaults=True):
     """A message was not delivered, because its chain runs in a circle or a budget is used up; a person decides, and the
     first of a chain is told to people. why: loop, chain_budget, agent_budget, or chain_held (others of its chain are
-    held). question: the one that a person is asked about the chain. sent or posted: what it would have been."""
+    held). question: the one that a person is asked about the chain. sent or posted: what it would have been. private:
+    it is of a private place."""
 
     link: Link
     why: str
     question: int | None = None
     sent: MessageSent | None = None
     posted: MessagePosted | None = None
+    private: bool = False
     idem: Idem | None = None
 
 

@@ -8,7 +8,7 @@ from msgspec import UNSET
 from synapse.core.by import By, Rules
 from synapse.core.events import MessageHeld, MessagePosted, Recorded
 from synapse.core.held_events import HeldDropped
-from synapse.core.loops import Held, explained, names_of
+from synapse.core.loops import Held, explained, may_decide, may_read, names_of, size_of
 from synapse.core.refusals import require_limit
 from synapse.protocol.cursor import message_id, seq_of_message
 from synapse.protocol.held_commands import ListHeld
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 LIST_BYTES_MAX = 160 * 1024
 
 
-def answer_held(state: "State", events: Sequence[Recorded], cursor: str) -> HeldEnded:
-    """What became of some held messages. left: as it is now."""
+def answer_held(state: "State", by: By, events: Sequence[Recorded], cursor: str) -> HeldEnded:
+    """What became of some held messages. left: as it is now, for who asks."""
     ids: list[str] = []
     origin: int | None = None
     for recorded in events:
@@ -35,7 +35,10 @@ def answer_held(state: "State", events: Sequence[Recorded], cursor: str) -> Held
             ids.append(message_id(recorded.seq))
             link = getattr(event, "link", None)
             origin = None if link is None else link.origin
-    left = 0 if origin is None else state.loops.chains.get(origin, 0)
+    left = 0
+    if origin in state.loops.chains:
+        held = state.loops.held.values()
+        left = sum(one.link.origin == origin and may_decide(state, one, by) for one in held)
     return HeldEnded(ids=tuple(ids), left=left, cursor=cursor)
 
 
@@ -62,8 +65,11 @@ def look_held(state: "State", rules: Rules, query: ListHeld, by: By, cursor: str
     for seq, held in state.loops.held.items():
         if seq <= after or not (has_all or held.link.agent == by.agent):
             continue
-        info = _info(held)
-        size += len(bytes(info.body)) + 512
+        is_read = may_read(state, held, by)
+        if not is_read and not (has_all and may_decide(state, held, by)):
+            continue
+        info = _info(held, is_read=is_read)
+        size += size_of(held.message)
         if len(page) == query.limit or (page and size > LIST_BYTES_MAX):
             following = page[-1].id
             break
@@ -71,7 +77,8 @@ def look_held(state: "State", rules: Rules, query: ListHeld, by: By, cursor: str
     return HeldPage(held=tuple(page), next=following, cursor=cursor)
 
 
-def _info(held: Held) -> HeldInfo:
+def _info(held: Held, *, is_read: bool) -> HeldInfo:
+    """is_read: False for an operator outside of its private place, who is told where it is and not what it says."""
     message = held.message
     is_post = type(message) is MessagePosted
     return HeldInfo(
@@ -79,8 +86,8 @@ def _info(held: Held) -> HeldInfo:
         sender=held.sender,
         to=UNSET if is_post else names_of(message),
         channel=names_of(message)[0] if is_post else UNSET,
-        subject=message.subject,
-        body=message.body,
+        subject=message.subject if is_read else None,
+        body=message.body if is_read else UNSET,
         why=held.why,
         chain=message_id(held.link.origin),
         causation=message_id(held.link.cause),

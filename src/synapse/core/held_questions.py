@@ -1,7 +1,8 @@
 """The question to a person about a chain that is held: raised with its first held message, and what becomes of it.
 
-An answer releases or drops all that is held of the chain; who decides with `held.release` or `held.drop` makes the
-question needless.
+An answer releases or drops all that is held of the chain. What is of a private room has a question of its own, in that
+room; what is of a private channel has none, because a question is there for all of a room. Who decides with
+`held.release` or `held.drop` makes the question needless.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -30,9 +31,10 @@ _TITLE_MAX: Final = 200
 
 
 def ask_people(
-    state: "State", rules: Rules, message: MessageSent | MessagePosted, why: str, held: int, by: By
+    state: "State", rules: Rules, message: MessageSent | MessagePosted, why: str, held: int, room: str | None, by: By
 ) -> list[Event]:
-    """The question about a message that will be held at the seq `held`; none where as many are open as may be."""
+    """The question about a message that will be held at the seq `held`; none where as many are open as may be. room:
+    of which it is, if that is private; else people are asked in the room of the sender's home."""
     name, to = message_id(held), ", ".join(names_of(message))
     command = AskQuestion(
         title=f"{name} of {by.actor} to {to} is held: {explained(why)}"[:_TITLE_MAX],
@@ -40,6 +42,7 @@ def ask_people(
         context=msgspec.Raw(msgspec.json.encode({"held": name, "why": why})),
         options=(RELEASE, DROP, RESET),
         tags=(TAG,),
+        room=room,
     )
     try:
         return decide_ask(state, rules, command, by)
@@ -49,10 +52,8 @@ def ask_people(
 
 def decide_answered(state: "State", event: QuestionAnswered, by: str) -> list[Event]:
     """What follows of an answer, so much of it as one step takes; nothing when nothing is held (any more)."""
-    origin = state.loops.origin_of(event.question)
-    if origin is None:
-        return []
-    return decide_chain(state, origin, by, is_drop=event.answer == DROP, reset=event.answer == RESET)
+    about = state.loops.about(event.question)
+    return decide_chain(state, about, by, is_drop=event.answer == DROP, reset=event.answer == RESET)
 
 
 def needless(state: "State", recorded: Recorded) -> Question | None:
@@ -64,6 +65,6 @@ def needless(state: "State", recorded: Recorded) -> Question | None:
         question = event.link.question
     else:
         return None
-    if question is None or state.loops.origin_of(question) is not None:
+    if question is None or any(True for _ in state.loops.about(question)):
         return None
     return state.questions.open.get(question)

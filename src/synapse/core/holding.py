@@ -32,7 +32,7 @@ from synapse.core.messages import require_chars
 from synapse.core.presence import OFFLINE
 from synapse.core.refusals import in_room, not_holder, stale
 from synapse.core.resources import OFFER_ENDED, offers_of, waiting_for, withdrawal
-from synapse.core.rooms import room_of
+from synapse.core.rooms import require_insider, room_of
 from synapse.errors import Rejected
 from synapse.protocol.commands import (
     DeletePool,
@@ -169,6 +169,7 @@ def decide_hand_off(state: "State", rules: Rules, command: HandOffLease, by: By)
     to = require_known(state, command.to, by)
     if to.id == lease.ask.agent:
         raise Rejected("bad_request", f"{to.name} holds {command.task} already - at `$.body.to`", {"path": "$.body.to"})
+    require_insider(state.rooms.by_id[lease.ask.room], to)
     inbox = state.agents.inboxes[to.id]
     is_full = inbox.unacked >= rules.limits.inbox_unacked_max
     delivery = None if is_full else Delivery(to.name, to.id, inbox.last_n + 1)

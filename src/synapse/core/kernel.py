@@ -255,7 +255,7 @@ def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]
         case JoinRoom():
             return rooms.decide_join_room(state, rules, command, by)
         case LeaveRoom():
-            return rooms.decide_leave_room(state, command, by)
+            return _left(state, rules, command, by)
         case CreateChannel():
             return rooms.decide_create_channel(state, rules, command, by)
         case DeleteChannel():
@@ -292,6 +292,15 @@ def _forgotten(state: State, rules: Rules, agent: int) -> list[Event]:
     ]
 
 
+def _left(state: State, rules: Rules, command: LeaveRoom, by: By) -> list[Event]:
+    """The end of a membership, and what ends with it."""
+    left = rooms.decide_leave_room(state, command, by)
+    if not left:
+        return left
+    room = state.rooms.by_name[command.room]
+    return numbered(state, [*left, *lanes.decide_leave_lanes(state, rules, room, by.require_agent(), lanes.LEFT)])
+
+
 def _decide_rest(state: State, rules: Rules, command: _Rest, by: By) -> list[Event]:
     """The areas that are asked less often."""
     if isinstance(command, PlanMutation):
@@ -299,7 +308,7 @@ def _decide_rest(state: State, rules: Rules, command: _Rest, by: By) -> list[Eve
     if isinstance(command, ValueMutation):
         return values.decide_value(state, rules, command, by)
     if isinstance(command, MemberMutation):
-        return members.decide_members(state, command, by)
+        return members.decide_members(state, rules, command, by)
     if isinstance(command, LaneMutation):
         return lanes.decide_lane(state, rules, command, by)
     if isinstance(command, SessionMutation):

@@ -2,7 +2,8 @@
 
     offered -> accepted | declined | timed_out | closed;  accepted, declined, timed_out -> closed
 
-Only the receiver accepts or declines, time lets an offer pass, either side closes. What is said, and the context, are
+Only the receiver accepts or declines, time lets an offer pass, either side closes; one of a private room is closed with
+the membership of a side. What is said, and the context, are
 in the journal under the key of the lane; the state knows who, what and how far. The time of an offer is a date: nobody
 accepts what has passed because a tick was late.
 """
@@ -20,9 +21,9 @@ from synapse.core.claims import hand_over
 from synapse.core.events import Event, Recorded
 from synapse.core.lane_events import LaneAccepted, LaneEnded, LaneEvent, LaneMessaged, LaneOffered
 from synapse.core.leases import NO_LEASES, Lease
-from synapse.core.mail import Letter, deliveries_to
+from synapse.core.mail import Delivery, Letter, deliveries_to
 from synapse.core.messages import require_chars
-from synapse.core.rooms import may_see
+from synapse.core.rooms import Room, insiders, may_see, require_insider
 from synapse.core.sessions import number_of, own_session, session_id
 from synapse.errors import Rejected
 from synapse.protocol.lane_commands import AcceptLane, CloseLane, DeclineLane, OfferLane, SendLane
@@ -50,6 +51,8 @@ OPEN: Final = frozenset({OFFERED, ACCEPTED})
 TIMED_OUT_MAX: Final = 200
 """Offers that time out in one tick; the others follow in the next, and nobody accepts them."""
 FORGOTTEN: Final = "the agent was forgotten"
+LEFT: Final = "left"
+"""Why the lanes of who left a private room have ended."""
 _VOID_MIN: Final = 1_024
 
 
@@ -214,12 +217,7 @@ def decide_offer(state: "State", rules: Rules, command: OfferLane, by: By) -> li
     if to.id == agent:
         raise Rejected("bad_request", "a lane leads to another agent - at `$.body.to`", {"path": "$.body.to"})
     room = state.rooms.by_id[session.room]
-    if room.private and to.id not in room.members:
-        raise Rejected(
-            "not_permitted",
-            f"{room.name} is private, and {to.name} is no member of it: offer out of a session in another room",
-            {"room": room.name, "agent": to.name},
-        )
+    require_insider(room, to)
     if not limits.lane_timeout_ms_min <= command.timeout_ms <= limits.lane_timeout_ms_max:
         raise Rejected(
             "bad_request",
@@ -321,7 +319,7 @@ def decide_accept(state: "State", rules: Rules, command: AcceptLane, by: By) -> 
     if lease is not None:
         handed = hand_over(state, rules, lease, state.agents.by_id[lane.receiver], None, by)
     accepted = LaneAccepted(
-        deliveries=deliveries_to(state, (lane.sender,)),
+        deliveries=_deliveries(state, lane, (lane.sender,)),
         lane=lane.id,
         session=lane.session,
         room=lane.room,
@@ -373,7 +371,9 @@ def decide_message(state: "State", rules: Rules, command: SendLane, by: By) -> l
         raise Rejected("not_permitted", f"{command.lane} is between others: only they write in it")
     require_open(lane, by.at_ms, "takes no messages")
     _require_small(rules.limits, "message", command.body)
-    other = lane.receiver if agent == lane.sender else lane.sender
+    other = _other_side(lane, agent)
+    if other in state.agents.by_id:
+        require_insider(state.rooms.by_id[lane.room], state.agents.by_id[other])
     _require_inbox(state, rules.limits, other)
     return [
         LaneMessaged(
@@ -411,9 +411,17 @@ def decide_timed_out(state: "State", rules: Rules, at_ms: int) -> list[Event]:
 def decide_forget_lanes(state: "State", rules: Rules, agent: int) -> list[Event]:
     """The open lanes of a forgotten agent end; the other sides are told."""
     gone = state.lanes.open_of(agent)
-    return _ended(
-        state, rules, gone, CLOSED, FORGOTTEN, lambda lane: (lane.receiver if lane.sender == agent else lane.sender,)
-    )
+    return _ended(state, rules, gone, CLOSED, FORGOTTEN, lambda lane: (_other_side(lane, agent),))
+
+
+def decide_leave_lanes(state: "State", rules: Rules, room: Room, agent: int, reason: str) -> list[Event]:
+    """The open lanes, in a private room, of who is no member of it from now on end; the other sides are told."""
+    gone = [lane for lane in state.lanes.open_of(agent) if lane.room == room.id]
+    return _ended(state, rules, gone, CLOSED, reason, lambda lane: (_other_side(lane, agent),)) if room.private else []
+
+
+def _other_side(lane: Lane, agent: int) -> int:
+    return lane.receiver if lane.sender == agent else lane.sender
 
 
 def _ended(
@@ -429,7 +437,7 @@ def _ended(
     dropped = tuple(_surplus(state, rules.limits, new, {lane.id for lane in ending}))
     return [
         LaneEnded(
-            deliveries=deliveries_to(state, told(lane)),
+            deliveries=_deliveries(state, lane, told(lane)),
             lane=lane.id,
             session=lane.session,
             room=lane.room,
@@ -445,6 +453,11 @@ def _ended(
         )
         for lane in ending
     ]
+
+
+def _deliveries(state: "State", lane: Lane, agents: tuple[int, ...]) -> tuple[Delivery, ...]:
+    """What is told of a lane of a private room goes to its members only."""
+    return deliveries_to(state, insiders(state.rooms.by_id[lane.room], agents))
 
 
 def _surplus(state: "State", limits: Limits, new: int, ending: set[int]) -> Iterable[int]:

@@ -23,7 +23,7 @@ from synapse.core.events import (
 )
 from synapse.core.holding import lease_of
 from synapse.core.leases import SHARED, Lease, Place, TaskKey, View, conflicts, in_line, patterns_of
-from synapse.core.refusals import HOLDERS_MAX, holder_facts, in_words, masked, stale
+from synapse.core.refusals import HOLDERS_MAX, PRIVATE, holder_facts, masked, stale, until
 from synapse.core.resuming import with_resume
 from synapse.core.rooms import may_see, room_of
 from synapse.core.scopes import covers, normal_file
@@ -317,9 +317,9 @@ def _not_covered(bare: list[dict[str, object]], by: By) -> Rejected:
     assert isinstance(holders, list)
     if holders:
         holder = holders[0]
-        left_ms = holder["expires_in_ms"]
-        until = "it is parked" if left_ms is None else f"for another {in_words(left_ms)}"
-        why = f"{holder['owner']} holds it as {holder['task']} (epoch {holder['epoch']}) {until}: wait in line with"
+        is_told = holder["owner"] != PRIVATE
+        who = f"{holder['owner']} holds it as {holder['task']}" if is_told else "a member of a private room holds it"
+        why = f"{who} with epoch {holder['epoch']} {until(holder['expires_in_ms'])}; wait in line with"
     else:
         why = "nobody holds it: claim it with"
     more = f", and {len(bare) - 1} more paths are not covered" if len(bare) > 1 else ""

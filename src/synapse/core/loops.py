@@ -5,9 +5,13 @@ person's message has none. A chain is in a circle when it is long, and on the li
 message its sender has sent to the same one many times before: so agents that play ping-pong are found, and circles over
 any number of agents, and a tree never is, however deep. Nothing is dropped: what is held waits for a person.
 
+Held messages of a private place are for its members: who is none neither sees them nor decides about them; an operator
+decides, and does not read them.
+
 What has no cause costs nothing. What has one is kept, the newest `TRACES_MAX` of them.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
@@ -19,10 +23,11 @@ from synapse.core.events import Event, MessageHeld, MessagePosted, MessagesAcked
 from synapse.core.held_events import HeldDropped
 from synapse.core.link import Link
 from synapse.core.mail import Delivery, Letter, deliveries_to
+from synapse.core.rooms import Channel, Room
 from synapse.errors import Rejected
-from synapse.protocol.cursor import message_id, seq_of_message
+from synapse.protocol.cursor import message_id, question_id, seq_of_message
 from synapse.protocol.held_commands import DropHeld, ReleaseHeld
-from synapse.protocol.terms import HUMAN
+from synapse.protocol.terms import ADMIN, HUMAN
 
 if TYPE_CHECKING:
     from synapse.core.state import State
@@ -73,6 +78,7 @@ class Held:
     sent: MessageSent | None = None
     posted: MessagePosted | None = None
     question: int | None = None
+    private: bool = False
 
     @property
     def message(self) -> MessageSent | MessagePosted:
@@ -93,7 +99,7 @@ class Held:
 class Loops:
     """The durable memory of the guard. acked: agent → what it acked last, and when. hours: agent → hour, and how many
     caused messages it sent in it. sends: origin → agent → how many traces it
-    has. chains, questions: origin → how many are held, and the question about them."""
+    has. chains: origin → how many are held."""
 
     traces: dict[int, Trace] = field(default_factory=dict)
     acked: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -101,7 +107,6 @@ class Loops:
     held: dict[int, Held] = field(default_factory=dict)
     sends: dict[int, dict[int, int]] = field(default_factory=dict)
     chains: dict[int, int] = field(default_factory=dict)
-    questions: dict[int, int] = field(default_factory=dict)
     bytes: int = 0
 
     def add(self, seq: int, trace: Trace) -> None:
@@ -131,8 +136,6 @@ class Loops:
         self.held[held.seq] = held
         self.chains[held.link.origin] = self.chains.get(held.link.origin, 0) + 1
         self.bytes += size_of(held.message)
-        if held.question is not None:
-            self.questions[held.link.origin] = held.question
 
     def let_go(self, seq: int) -> None:
         """It waits no more."""
@@ -143,12 +146,10 @@ class Loops:
         left = self.chains.pop(held.link.origin) - 1
         if left:
             self.chains[held.link.origin] = left
-        else:
-            self.questions.pop(held.link.origin, None)
 
-    def origin_of(self, question: int) -> int | None:
-        """The chain about which a question is, if some of it is held."""
-        return next((origin for origin, asked in self.questions.items() if asked == question), None)
+    def about(self, question: int) -> Iterator[Held]:
+        """What is held of that about which a question is."""
+        return (held for held in self.held.values() if held.question == question)
 
     def forget_agent(self, agent: int) -> None:
         """An agent is no more; what it sent and is held stays, for its recipients."""
@@ -159,6 +160,67 @@ class Loops:
 def size_of(message: MessageSent | MessagePosted) -> int:
     """What a held message counts for, in bytes."""
     return len(bytes(message.body)) + 512
+
+
+# Who knows of a held message.
+
+
+def _circle(state: "State", message: MessagePosted | MessageSent) -> Room | Channel | None:
+    """The private place that a message is of, if it is of one that is there."""
+    if isinstance(message, MessagePosted):
+        channel = state.rooms.channels.get(message.channel)
+        if channel is None or channel.private:
+            return channel
+        room = state.rooms.by_id[channel.room]
+    elif message.room is None or message.room not in state.rooms.by_id:
+        return None
+    else:
+        room = state.rooms.by_id[message.room]
+    return room if room.private else None
+
+
+def _is_inside(state: "State", held: Held, agent: int | None) -> bool:
+    """True when it is of no private place, or the agent is a member there."""
+    circle = _circle(state, held.message)
+    return not held.private if circle is None else agent in circle.members
+
+
+def _is_within(state: "State", held: Held, by: By) -> bool:
+    """False for a token that is for other rooms only; direct messages are in none."""
+    if by.rooms is None:
+        return True
+    message = held.message
+    if isinstance(message, MessagePosted):
+        return message.address.partition(":")[0] in by.rooms
+    room = None if message.room is None else state.rooms.by_id.get(message.room)
+    return room is not None and room.name in by.rooms
+
+
+def may_read(state: "State", held: Held, by: By) -> bool:
+    """True when all that a held message says may be told to who asks, if it is a person or the sender."""
+    is_own = held.link.agent == by.agent and isinstance(held.message, MessageSent) and held.message.room is None
+    return is_own or (_is_within(state, held, by) and _is_inside(state, held, by.agent))
+
+
+def may_decide(state: "State", held: Held, by: By) -> bool:
+    """True when it is there for who asks, if it is a person."""
+    return _is_within(state, held, by) and (by.has_role(ADMIN) or _is_inside(state, held, by.agent))
+
+
+def require_may_answer(state: "State", question: int, by: By) -> None:
+    """An answer decides about held messages. Raises `Rejected(not_permitted)` when some of them are not there for who
+    answers."""
+    hidden = sum(not may_decide(state, held, by) for held in state.loops.about(question))
+    if hidden:
+        raise Rejected(
+            "not_permitted",
+            f"{question_id(question)} is about {hidden} held messages that are not in your rooms: who may see them all "
+            "answers it (synapse held list shows what you may decide)",
+            {"id": question_id(question), "hidden": hidden},
+        )
+
+
+# What a send becomes.
 
 
 def guarded(state: "State", rules: Rules, events: list[Event], command: "SendMessage", by: By) -> list[Event]:
@@ -179,22 +241,46 @@ def guarded(state: "State", rules: Rules, events: list[Event], command: "SendMes
     _require_room_to_hold(state, rules, event, link)
     sent = event if isinstance(event, MessageSent) else None
     posted = event if isinstance(event, MessagePosted) else None
-    if why == CHAIN_HELD:
-        question = state.loops.questions.get(link.origin)
-        return [*events[:-1], MessageHeld(link=link, why=why, question=question, sent=sent, posted=posted)]
+    circle = _circle(state, event)
+    is_private = circle is not None
+    first = _first_held(state, link, circle) if why == CHAIN_HELD else None
+    if first is not None:
+        question = first.question
+        return [
+            *events[:-1],
+            MessageHeld(link=link, why=why, question=question, sent=sent, posted=posted, private=is_private),
+        ]
     from synapse.core.held_questions import ask_people  # it needs this module, too
 
     asked = state.seq + len(events)  # a question goes before the message, whose answer is the last event's
-    questions = ask_people(state, rules, event, why, asked + 1, by)
+    questions: list[Event] = []
+    if not isinstance(circle, Channel):  # a question is there for all of a room
+        questions = ask_people(state, rules, event, why, asked + 1, None if circle is None else circle.name, by)
     held = MessageHeld(
-        deliveries=_people(state), link=link, why=why, question=asked if questions else None, sent=sent, posted=posted
+        deliveries=_people(state, circle),
+        link=link,
+        why=why,
+        question=asked if questions else None,
+        sent=sent,
+        posted=posted,
+        private=is_private,
     )
     return [*events[:-1], *questions, held]
 
 
-def _people(state: "State") -> tuple[Delivery, ...]:
-    """Who is asked: the first agents of the kind human."""
-    people = (agent.id for agent in state.agents.by_id.values() if agent.card.kind == "human")
+def _first_held(state: "State", link: Link, circle: Room | Channel | None) -> Held | None:
+    """The first held message of a chain about which the same people decide."""
+    of_chain = (held for held in state.loops.held.values() if held.link.origin == link.origin)
+    return next((held for held in of_chain if _circle(state, held.message) is circle), None)
+
+
+def _people(state: "State", circle: Room | Channel | None) -> tuple[Delivery, ...]:
+    """Who is asked: the first agents of the kind human, of a private place its members."""
+    people = (
+        agent.id
+        for agent in state.agents.by_id.values()
+        if agent.card.kind == "human" and (circle is None or agent.id in circle.members)
+    )
     return deliveries_to(state, tuple(islice(people, PEOPLE_MAX)))
 
 
@@ -303,10 +389,12 @@ def decide_held(state: "State", command: HeldMutation, by: By) -> list[Event]:
 
 def _batch(state: "State", text: str, *, chain: bool, reset: bool, by: By, is_drop: bool) -> list[Event]:
     held = state.loops.held.get(seq_of_message(text))
-    if held is None:
+    if held is None or not may_decide(state, held, by):
         raise Rejected("not_found", f"{text} is not held (any more): synapse held list shows what is", {"id": text})
     if chain:
-        return decide_chain(state, held.link.origin, by.actor, is_drop=is_drop, reset=reset)
+        of_chain = (other for other in state.loops.held.values() if other.link.origin == held.link.origin)
+        mine = (other for other in of_chain if may_decide(state, other, by))
+        return decide_chain(state, mine, by.actor, is_drop=is_drop, reset=reset)
     if is_drop:
         return [_dropped(state, held, by.actor, {})]
     if _is_gone(state, held):
@@ -319,13 +407,13 @@ def _batch(state: "State", text: str, *, chain: bool, reset: bool, by: By, is_dr
     return [_released(state, held, {}, reset=reset)]
 
 
-def decide_chain(state: "State", origin: int, by: str, *, is_drop: bool, reset: bool) -> list[Event]:
-    """What is held of a chain is released or dropped, so much of it as one step takes. by: who decided. What nobody is
-    left to receive is dropped."""
+def decide_chain(state: "State", chain: Iterable[Held], by: str, *, is_drop: bool, reset: bool) -> list[Event]:
+    """What is held of a chain, oldest first, is released or dropped, so much of it as one step takes. by: who decided.
+    What nobody is left to receive is dropped."""
     events: list[Event] = []
     ahead: dict[int, int] = {}
     size = 0
-    for held in [held for held in state.loops.held.values() if held.link.origin == origin]:
+    for held in chain:
         size += size_of(held.message)
         if events and size > BATCH_BYTES:
             break
@@ -341,7 +429,16 @@ def _is_gone(state: "State", held: Held) -> bool:
     message = held.message
     if isinstance(message, MessagePosted):
         return message.channel not in state.rooms.channels
-    return not any(to.agent in state.agents.inboxes for to in message.to)
+    return not any(to.agent in state.agents.inboxes for to in _recipients(state, held))
+
+
+def _recipients(state: "State", held: Held) -> tuple[Delivery, ...]:
+    """To whom it goes, or whom it mentions: of a private place those who are in it still."""
+    message = held.message
+    found = message.mentions if isinstance(message, MessagePosted) else message.to
+    if not held.private and _circle(state, message) is None:
+        return found
+    return tuple(to for to in found if _is_inside(state, held, to.agent))
 
 
 def _next(state: "State", deliveries: tuple[Delivery, ...], ahead: dict[int, int]) -> tuple[Delivery, ...]:
@@ -359,11 +456,11 @@ def _released(state: "State", held: Held, ahead: dict[int, int], *, reset: bool)
     link, message = held.link, held.message
     link = Link(link.cause, link.origin, 0 if reset else link.hops, link.agent, held.sender, held.seq, held.question)
     if type(message) is MessageSent:
-        return msgspec.structs.replace(message, to=_next(state, message.to, ahead), link=link)
+        return msgspec.structs.replace(message, to=_next(state, _recipients(state, held), ahead), link=link)
     assert type(message) is MessagePosted, "only messages are held"
     channel = state.rooms.channels[message.channel]
     ahead[-channel.id] = ahead.get(-channel.id, 0) + 1
-    mentions = _next(state, message.mentions, ahead)
+    mentions = _next(state, _recipients(state, held), ahead)
     return msgspec.structs.replace(message, n=channel.last_n + ahead[-channel.id], mentions=mentions, link=link)
 
 
@@ -374,7 +471,8 @@ def names_of(message: MessageSent | MessagePosted) -> tuple[str, ...]:
 
 def _dropped(state: "State", held: Held, by: str, ahead: dict[int, int]) -> HeldDropped:
     agent = held.link.agent
-    deliveries = _next(state, (Delivery(held.sender, agent, 0),), ahead)
+    sender = (Delivery(held.sender, agent, 0),) if _is_inside(state, held, agent) else ()
+    deliveries = _next(state, sender, ahead)
     return HeldDropped(
         deliveries=deliveries,
         held=held.seq,
@@ -452,7 +550,9 @@ def apply_held(state: "State", recorded: Recorded, event: MessageHeld | HeldDrop
     match event:
         case MessageHeld():
             seq, at_ms, actor, _ = recorded
-            state.loops.hold(Held(seq, actor, at_ms, event.why, event.link, event.sent, event.posted, event.question))
+            held = Held(seq, actor, at_ms, event.why, event.link, event.sent, event.posted, event.question)
+            held.private = event.private
+            state.loops.hold(held)
         case HeldDropped():
             state.loops.let_go(event.held)
         case _:

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from synapse.core.agents import Agent, require_known
-from synapse.core.by import By
+from synapse.core.by import By, Rules
 from synapse.core.claims import grants_after, revocation, unqueued
 from synapse.core.events import Event, Recorded
+from synapse.core.lanes import decide_leave_lanes
 from synapse.core.leases import NO_LEASES, View
-from synapse.core.mail import Letter, deliveries_to
+from synapse.core.mail import Letter, deliveries_to, numbered
 from synapse.core.room_events import MemberEvent, MemberInvited, MemberRemoved
 from synapse.core.rooms import Channel, Room, channel_known, invite, put_out, room_known
 from synapse.errors import Rejected
@@ -24,18 +25,18 @@ if TYPE_CHECKING:
     from synapse.core.state import State
 
 REMOVED = "removed"
-"""Why the leases of a member that was put out have ended."""
+"""Why the leases and lanes of a member that was put out have ended."""
 
 MemberMutation: TypeAlias = InviteMember | KickMember
 
 
-def decide_members(state: "State", command: MemberMutation, by: By) -> list[Event]:
+def decide_members(state: "State", rules: Rules, command: MemberMutation, by: By) -> list[Event]:
     """The part of private places in `kernel.decide`."""
     match command:
         case InviteMember():
             return _invite(state, command, by)
         case KickMember():
-            return _kick(state, command, by)
+            return _kick(state, rules, command, by)
         case _:
             assert_never(command)
 
@@ -90,7 +91,7 @@ def _invite(state: "State", command: InviteMember, by: By) -> list[Event]:
     ]
 
 
-def _kick(state: "State", command: KickMember, by: By) -> list[Event]:
+def _kick(state: "State", rules: Rules, command: KickMember, by: By) -> list[Event]:
     room, channel = _place(state, command.place, by)
     agent = require_known(state, command.agent, by)
     where = room if channel is None else channel
@@ -108,7 +109,10 @@ def _kick(state: "State", command: KickMember, by: By) -> list[Event]:
         agent=agent.id,
         deliveries=deliveries_to(state, (agent.id,)) if agent.id in where.members else (),
     )
-    return [removed] if channel is not None else [removed, *_ended(state, room, agent.id)]
+    if channel is not None:
+        return [removed]
+    lanes = decide_leave_lanes(state, rules, room, agent.id, REMOVED)
+    return numbered(state, [removed, *_ended(state, room, agent.id), *lanes])
 
 
 def _require_may_kick(state: "State", where: Room | Channel, agent: Agent, place: str, by: By) -> None:

@@ -8,7 +8,7 @@ import msgspec
 from synapse.core.by import By
 from synapse.core.events import Ask
 from synapse.core.leases import Lease, Place
-from synapse.core.rooms import Room, knows_agent, may_see
+from synapse.core.rooms import Room, may_see
 from synapse.errors import Rejected
 from synapse.protocol.names import MAIN_ROOM
 
@@ -90,7 +90,7 @@ def held(state: "State", ask: Ask, leases: Sequence[Lease], by: By, cure: str = 
     asking = "" if other.owner == PRIVATE else f", or ask {other.owner} to release or hand it off"
     return Rejected(
         "lease_held",
-        f"{ask.task} cannot be leased: {_holding(ask, other, first.epoch)} {_until(left_ms)}{more}; {cure}{asking}",
+        f"{ask.task} cannot be leased: {_holding(ask, other, first.epoch)} {until(left_ms)}{more}; {cure}{asking}",
         facts,
         retry_after_ms=left_ms,
     )
@@ -115,7 +115,8 @@ def _scope_in_words(ask: Ask) -> str:
     return "no paths"
 
 
-def _until(left_ms: int | None) -> str:
+def until(left_ms: int | None) -> str:
+    """How long a holder goes on, for people; None while its lease is parked."""
     if left_ms is None:
         return "and it is parked, waiting for a person"
     return f"for another {in_words(left_ms)} unless it is renewed"
@@ -144,22 +145,9 @@ def queued(state: "State", ask: Ask, places: Sequence[Place], by: By) -> Rejecte
     )
 
 
-def _is_seen(state: "State", name: str, by: By) -> bool:
-    """True when who asks may know that an agent holds or waits for something."""
-    agent = state.agents.by_name.get(name)
-    if agent is None or not knows_agent(state, agent.id, by):
-        return False
-    asks = [lease.ask for lease in state.leases.of_agent.get(agent.id, {}).values()]
-    asks += [place.ask for place in state.leases.places_of_agent.get(agent.id, {}).values()]
-    return any(masked(state, ask, by) is ask for ask in asks)
-
-
-def deadlocked(
-    state: "State", ask: Ask, cycle: Sequence[str], what: str, by: By, leases: Sequence[Lease] = ()
-) -> Rejected:
-    """Waiting would never end. cycle: agent names, the first one again at the end. what: wait, grant, hand-off,
-    upgrade."""
-    cycle = [name if name == ask.owner or _is_seen(state, name, by) else PRIVATE for name in cycle]
+def deadlocked(ask: Ask, cycle: Sequence[str], what: str, leases: Sequence[Lease] = ()) -> Rejected:
+    """Waiting would never end. cycle: agent names, as they may be told, the first one again at the end. what: wait,
+    grant, hand-off, upgrade."""
     steps = " waits for ".join(cycle)
     cure = {
         "upgrade": "release the shared lease and claim exclusively",
@@ -203,7 +191,7 @@ def not_holder(state: "State", room: Room, lease: Lease, by: By) -> Rejected:
     left_ms = state.soft.leasing.remaining_ms(lease, by.lease_ms)
     return Rejected(
         "not_holder",
-        f"{task} in room {room.name} is leased to {owner} (epoch {lease.epoch}) {_until(left_ms)}, not to {by.actor}; "
+        f"{task} in room {room.name} is leased to {owner} (epoch {lease.epoch}) {until(left_ms)}, not to {by.actor}; "
         f"wait in line with synapse claim {task} --wait{in_room(room.name)}, or ask {owner} to release or hand it off",
         {"task": task, "room": room.name, "owner": owner, "epoch": lease.epoch, "expires_in_ms": left_ms},
     )

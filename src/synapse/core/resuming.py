@@ -29,7 +29,7 @@ from synapse.core.leases import NO_LEASES, TaskKey
 from synapse.core.lifecycle import ENDS as TASK_ENDS
 from synapse.core.mail import Letter, deliveries_to
 from synapse.core.plan_events import TaskMoved, TaskRemoved
-from synapse.core.rooms import room_of
+from synapse.core.rooms import insiders, room_of
 from synapse.core.session_events import SessionCheckpointed, SessionOffered, SessionResumed, SessionUpdated
 from synapse.core.sessions import DONE, Session, session_id
 from synapse.protocol.commands import ClaimLease
@@ -185,7 +185,7 @@ def _concerned(state: "State", session: Session, key: TaskKey) -> tuple[int, ...
     owner = None if task is None or task.suggested_owner is None else state.agents.by_name.get(task.suggested_owner)
     holders = [lease.ask.agent for lease in state.leases.of_task.get(key, NO_LEASES).values()]
     found = [*([] if owner is None else [owner.id]), *(agent for agent in holders if agent != session.agent)]
-    return tuple(agent for agent in found if not room.private or agent in room.members)
+    return insiders(room, found)
 
 
 def _resumed(state: "State", session: Session, by: str, epoch: int) -> SessionResumed:

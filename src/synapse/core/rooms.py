@@ -1,5 +1,6 @@
 """Rooms and the channels in them: who is a member, and the gapless number of each channel's last message."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ from synapse.protocol.names import GENERAL, require_segment, shown, split_addres
 from synapse.protocol.terms import ADMIN, AGENT
 
 if TYPE_CHECKING:
+    from synapse.core.agents import Agent
     from synapse.core.state import State
 
 
@@ -203,6 +205,22 @@ def reads(state: "State", channel: Channel, agent: int) -> bool:
     """True unless the channel, or its room, is private and the agent is no member of it."""
     room = state.rooms.by_id[channel.room]
     return (not room.private or agent in room.members) and (not channel.private or agent in channel.members)
+
+
+def insiders(room: Room, agents: Iterable[int]) -> tuple[int, ...]:
+    """Those of these agents to whom something of the room may be told."""
+    return tuple(agent for agent in agents if not room.private or agent in room.members)
+
+
+def require_insider(room: Room, agent: "Agent") -> None:
+    """Raises `Rejected(not_permitted)` when what is of the room is not for this agent."""
+    if not insiders(room, (agent.id,)):
+        raise Rejected(
+            "not_permitted",
+            f"{agent.name} is no member of the private room {room.name}: ask it in there first "
+            f"(synapse room invite {room.name} {agent.name})",
+            {"room": room.name, "agent": agent.name},
+        )
 
 
 def floor_of_channel(state: "State", channel: Channel, agent: int | None) -> int:

@@ -21,14 +21,15 @@ class HeldNote(msgspec.Struct, frozen=True, kw_only=True):
 
 class HeldInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A message that is held. why: loop, chain_budget, agent_budget, chain_held. chain: the message it all began with.
-    causation: the message that caused it. hops: how many causes lie before it. sender is `from` on the wire."""
+    causation: the message that caused it. hops: how many causes lie before it. subject, body: not for an operator that
+    is no member of its private place. sender is `from` on the wire."""
 
     id: str
     sender: str = msgspec.field(name="from")
     to: tuple[str, ...] | UnsetType = UNSET
     channel: str | UnsetType = UNSET
     subject: str | None = None
-    body: msgspec.Raw
+    body: msgspec.Raw | UnsetType = UNSET
     why: str
     chain: str
     causation: str
@@ -46,7 +47,7 @@ class HeldPage(msgspec.Struct, frozen=True, kw_only=True):
 
 class HeldEnded(msgspec.Struct, frozen=True, kw_only=True):
     """ids: the messages that were released, under their new ids, or dropped, under those they were held by. left: how
-    many of the chain are still held."""
+    many of the chain are still held, as far as who asks may see them."""
 
     ids: tuple[str, ...]
     left: int

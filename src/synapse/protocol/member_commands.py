@@ -15,8 +15,8 @@ class InviteMember(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class KickMember(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Put an agent out of a private `room` or `room:channel`, or take its invitation back. Its leases of the room end.
-    Whoever made the place may while it is a member; else any member; and an operator."""
+    """Put an agent out of a private `room` or `room:channel`, or take its invitation back. Its leases and lanes of the
+    room end. Whoever made the place may while it is a member; else any member; and an operator."""
 
     place: str
     agent: str

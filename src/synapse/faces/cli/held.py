@@ -31,7 +31,7 @@ def held_list(call: Call) -> int:
 def _row(message: "Json") -> list[str]:
     to, at_ms, body = message.get("to"), message.get("held_at_ms"), message.get("body")
     place = ", ".join(map(str, to)) if isinstance(to, list) else field(message, "channel")
-    said = body if isinstance(body, str) else dumps(body)
+    said = "(of a private place)" if "body" not in message else body if isinstance(body, str) else dumps(body)
     return [
         field(message, "id"),
         f"{field(message, 'from')} → {safe(place)}",
