@@ -265,7 +265,7 @@ def test_what_the_guard_remembers_is_bounded() -> None:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), count=st.integers(1, 5))
 def test_no_message_vanishes_and_every_circle_ends(data: st.DataObject, count: int) -> None:
-    """Random talk: every send is delivered or held; what is held is released, or dropped with a letter."""
+    """Random talk: every send is delivered or held; what is held is released or dropped, both with a letter."""
     world = a_world(count)
     names = [f"a{n}" for n in range(count)]
     delivered, held, letters = 0, set[str](), 0
@@ -289,7 +289,7 @@ def test_no_message_vanishes_and_every_circle_ends(data: st.DataObject, count: i
                 delivered += 1
             else:
                 world.do(DropHeld(id=one), "operator")
-                letters += 1
+            letters += 1
     arrived = sum(inbox.last_n for inbox in world.state.agents.inboxes.values())
     assert arrived == delivered + letters
     assert {message_id(seq) for seq in world.state.loops.held} == held

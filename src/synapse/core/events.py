@@ -5,8 +5,9 @@ read. An aggregate's id is the seq of the event that created it, so an id is nev
 
 Index keys: `hub`, `ag/ID` (agent), `in/ID` (arrivals in an agent's inbox), `re/ID` (receipts due to an agent),
 `ro/ID` (room), `ch/ID` (channel), `ta/ROOM/TASK` (leases of a task of the room with that id), `leases` (all of them),
-`compactions`, `rl/ID` (role; its queue's arrivals are `in/ID`), `ak/SEQ` (the ack of a message to a role). The first
-key of an event is its aggregate and part of the hashed header; the others only serve the index.
+`compactions`, `rl/ID` (role; its queue's arrivals are `in/ID`), `ak/SEQ` (the ack of a message to a role), `he/SEQ`
+(what became of a held message). The first key of an event is its aggregate and part of the hashed header; the others
+only serve the index.
 """
 
 import re
@@ -25,7 +26,7 @@ from synapse.core.delivery_events import MessagesDisowned as MessagesDisowned
 from synapse.core.delivery_events import MessagesDropped as MessagesDropped
 from synapse.core.delivery_events import MessagesLent as MessagesLent
 from synapse.core.file_events import FileBegun, FileChunked, FileCompleted, FileEnded, FileEvent, FileReceived
-from synapse.core.held_events import HeldDropped
+from synapse.core.held_events import HeldDropped, HeldReleased
 from synapse.core.idem import Idem as Idem
 from synapse.core.lane_events import LaneAccepted, LaneEnded, LaneEvent, LaneMessaged, LaneOffered, lane_keys
 from synapse.core.link import Link
@@ -397,6 +398,7 @@ Event: TypeAlias = (
     | MessageSent
     | MessageHeld
     | HeldDropped
+    | HeldReleased
     | DeliveryEvent
     | LeaseGranted
     | LeaseRenewed
@@ -446,11 +448,14 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return (f"ch/{event.channel}", *(f"in/{d.agent}" for d in event.mentions))
         case MessageSent():
             return tuple(f"in/{d.agent}" for d in event.to)
-        case MessageHeld() | HeldDropped():
+        case MessageHeld():
             return ("hub", *(f"in/{d.agent}" for d in event.deliveries))
+        case HeldDropped() | HeldReleased():
+            found = () if event.sender is None else (f"he/{event.held}",)
+            return ("hub", *found, *(f"in/{d.agent}" for d in event.deliveries))
         case MessagesAcked():
-            found = (f"ak/{message}" for message in event.messages) if event.by_member else ()
-            return (f"ag/{event.agent}", *receipt_keys(event), *found)
+            acks = (f"ak/{message}" for message in event.messages) if event.by_member else ()
+            return (f"ag/{event.agent}", *receipt_keys(event), *acks)
         case MessagesLent() | MessageDied() | MessageRevived() | MessagesDropped():
             return (f"ag/{event.agent}", *receipt_keys(event))
         case MessagesDisowned():

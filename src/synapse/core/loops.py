@@ -16,7 +16,7 @@ import msgspec
 
 from synapse.core.by import By, Rules
 from synapse.core.events import Event, MessageHeld, MessagePosted, MessagesAcked, MessageSent, Recorded
-from synapse.core.held_events import HeldDropped
+from synapse.core.held_events import HeldDropped, HeldReleased
 from synapse.core.link import Link
 from synapse.core.mail import Delivery, Letter, deliveries_to
 from synapse.errors import Rejected
@@ -316,7 +316,7 @@ def _batch(state: "State", text: str, *, chain: bool, reset: bool, by: By, is_dr
             "synapse held drop",
             {"id": text},
         )
-    return [_released(state, held, {}, reset=reset)]
+    return _released(state, held, by.actor, {}, state.seq + 1, reset=reset)
 
 
 def decide_chain(state: "State", origin: int, by: str, *, is_drop: bool, reset: bool) -> list[Event]:
@@ -332,7 +332,7 @@ def decide_chain(state: "State", origin: int, by: str, *, is_drop: bool, reset: 
         if is_drop or _is_gone(state, held):
             events.append(_dropped(state, held, by, ahead))
         else:
-            events.append(_released(state, held, ahead, reset=reset))
+            events += _released(state, held, by, ahead, state.seq + len(events) + 1, reset=reset)
     return events
 
 
@@ -355,7 +355,17 @@ def _next(state: "State", deliveries: tuple[Delivery, ...], ahead: dict[int, int
     return tuple(found)
 
 
-def _released(state: "State", held: Held, ahead: dict[int, int], *, reset: bool) -> Event:
+def _released(state: "State", held: Held, by: str, ahead: dict[int, int], seq: int, *, reset: bool) -> list[Event]:
+    """A held message as it is delivered at `seq`, and what its sender is told of that."""
+    message = _delivered(state, held, ahead, reset=reset)
+    agent = held.link.agent
+    deliveries = _next(state, (Delivery(held.sender, agent, 0),), ahead)
+    names = names_of(held.message)
+    told = HeldReleased(deliveries=deliveries, held=held.seq, message=seq, names=names, by=by, sender=agent)
+    return [message, told]
+
+
+def _delivered(state: "State", held: Held, ahead: dict[int, int], *, reset: bool) -> MessageSent | MessagePosted:
     link, message = held.link, held.message
     link = Link(link.cause, link.origin, 0 if reset else link.hops, link.agent, held.sender, held.seq, held.question)
     if type(message) is MessageSent:
@@ -382,11 +392,12 @@ def _dropped(state: "State", held: Held, by: str, ahead: dict[int, int]) -> Held
         names=names_of(held.message),
         by=by,
         question=held.question,
+        sender=agent,
     )
 
 
-def held_letter(event: MessageHeld | HeldDropped, seq: int, actor: str) -> Letter:
-    """What people are told of a held message, and the sender of a dropped one. seq, actor: of the event."""
+def held_letter(event: MessageHeld | HeldDropped | HeldReleased, seq: int, actor: str) -> Letter:
+    """What people are told of a held message, and its sender of what became of it. seq, actor: of the event."""
     if isinstance(event, MessageHeld):
         message = event.posted if event.sent is None else event.sent
         assert message is not None, "a message is held"
@@ -403,6 +414,20 @@ def held_letter(event: MessageHeld | HeldDropped, seq: int, actor: str) -> Lette
         }
         subject = f"{name} of {actor} to {', '.join(to)} is held: {explained(event.why)}"
         return Letter(subject=subject, body=body, priority="urgent")
+    if isinstance(event, HeldReleased):
+        name, new = message_id(event.held), message_id(event.message)
+        return Letter(
+            subject=f"{name} to {', '.join(event.names)} was released as {new}",
+            body={
+                "type": "message.released",
+                "id": name,
+                "released_as": new,
+                "to": list(event.names),
+                "by": event.by,
+                "next": f"synapse receipts {new}",
+            },
+            priority="normal",
+        )
     return Letter(
         subject=f"{message_id(event.held)} to {', '.join(event.names)} was dropped",
         body={
@@ -447,7 +472,7 @@ def apply_link(state: "State", recorded: Recorded, link: Link) -> None:
     loops.hours[link.agent] = (now, sent + 1 if hour == now else 1)
 
 
-def apply_held(state: "State", recorded: Recorded, event: MessageHeld | HeldDropped) -> None:
+def apply_held(state: "State", recorded: Recorded, event: MessageHeld | HeldDropped | HeldReleased) -> None:
     """The guard's part of `kernel.apply`."""
     match event:
         case MessageHeld():
@@ -455,5 +480,7 @@ def apply_held(state: "State", recorded: Recorded, event: MessageHeld | HeldDrop
             state.loops.hold(Held(seq, actor, at_ms, event.why, event.link, event.sent, event.posted, event.question))
         case HeldDropped():
             state.loops.let_go(event.held)
+        case HeldReleased():
+            assert event.held not in state.loops.held, "what it was released as lets it go"
         case _:
             assert_never(event)
