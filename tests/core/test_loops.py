@@ -1,5 +1,6 @@
 """The loop guard: circles over any number of agents are held, trees never; budgets; what a person decides; a model."""
 
+import dataclasses
 from typing import Any
 
 import msgspec
@@ -156,6 +157,24 @@ def test_a_person_begins_a_new_chain() -> None:
         sent = world.do(text("again", to=("a1",)), by)[1]
         assert isinstance(sent, Sent)
         assert not is_held(sent)
+
+
+def test_a_card_of_kind_human_is_no_person_and_the_hubs_own_user_is_one() -> None:
+    for name, is_one in (("ann", False), ("eve@afar", False), ("me@here", True)):
+        world = World(LIMITS)
+        world.rules = dataclasses.replace(world.rules, person="me@here")
+        world.join("a0", name)
+        agent = world.state.agents.by_id[world.agent(name)]
+        agent.card = msgspec.structs.replace(agent.card, kind="human")
+        hops = 0
+        send(world, "a0", name)
+        for hop in range(60):
+            by, to = (name, "a0") if hop % 2 == 0 else ("a0", name)
+            take(world, by)
+            if is_held(send(world, by, to)):
+                break
+            hops = hop
+        assert (hops == 59) == is_one, name
 
 
 def test_others_of_a_held_chain_are_held_too_and_a_release_delivers_them_in_order_from_their_senders() -> None:
