@@ -437,6 +437,11 @@ class Recorded(NamedTuple):
     event: Event
 
 
+def held_keys(event: MessageHeld | HeldDropped | HeldReleased) -> tuple[str, ...]:
+    """The index key of what became of a held message."""
+    return () if isinstance(event, MessageHeld) or event.sender is None else (f"he/{event.held}",)
+
+
 def keys_of(seq: int, event: Event) -> tuple[str, ...]:
     """The index keys of an event at `seq`, its own aggregate first, without repeats."""
     match event:
@@ -448,14 +453,11 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return (f"ch/{event.channel}", *(f"in/{d.agent}" for d in event.mentions))
         case MessageSent():
             return tuple(f"in/{d.agent}" for d in event.to)
-        case MessageHeld():
-            return ("hub", *(f"in/{d.agent}" for d in event.deliveries))
-        case HeldDropped() | HeldReleased():
-            found = () if event.sender is None else (f"he/{event.held}",)
-            return ("hub", *found, *(f"in/{d.agent}" for d in event.deliveries))
+        case MessageHeld() | HeldDropped() | HeldReleased():
+            return ("hub", *held_keys(event), *(f"in/{d.agent}" for d in event.deliveries))
         case MessagesAcked():
-            acks = (f"ak/{message}" for message in event.messages) if event.by_member else ()
-            return (f"ag/{event.agent}", *receipt_keys(event), *acks)
+            found = (f"ak/{message}" for message in event.messages) if event.by_member else ()
+            return (f"ag/{event.agent}", *receipt_keys(event), *found)
         case MessagesLent() | MessageDied() | MessageRevived() | MessagesDropped():
             return (f"ag/{event.agent}", *receipt_keys(event))
         case MessagesDisowned():
