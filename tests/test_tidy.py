@@ -77,7 +77,6 @@ FAST_PATH = (
     "src/synapse/client/__init__.py",
     "src/synapse/client/home.py",
     "src/synapse/client/link.py",
-    "src/synapse/client/person.py",
     "src/synapse/client/secrets.py",
     "src/synapse/client/worktree.py",
     "src/synapse/faces/__init__.py",

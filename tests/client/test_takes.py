@@ -231,3 +231,24 @@ async def test_a_receipt_that_does_not_come_is_none_at_the_deadline(people: "typ
             await settled()
             await hub.advance(6_000)
             assert await waiting is None
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), float("-inf")])
+async def test_what_is_no_number_of_seconds_is_refused_in_words(people: "type[People]", seconds: float) -> None:
+    async with MemoryHub() as hub, people(hub).client("ada") as ada:
+        with pytest.raises(Rejected, match="give a number of seconds"):
+            await ada.send("x", to="ada", expires=seconds)
+
+
+async def test_a_wait_that_is_no_number_is_refused_and_a_huge_expiry_is_a_date(people: "type[People]") -> None:
+    nan = float("nan")
+    async with MemoryHub() as hub, people(hub).client("ada") as ada:
+        sent = await ada.send("x", to="ada", expires=1e300)
+        for wrong in (
+            lambda: ada.take(wait=nan),
+            lambda: ada.wait_receipt(sent.id, wait=nan),
+            lambda: ada.await_answer("q1", wait=nan),
+            lambda: ada.verify_journal(timeout=nan),
+        ):
+            with pytest.raises(Rejected, match="give a number of seconds"):
+                await wrong()

@@ -1,5 +1,6 @@
 """The loop guard: circles over any number of agents are held, trees never; budgets; what a person decides; a model."""
 
+import dataclasses
 from typing import Any
 
 import msgspec
@@ -175,6 +176,24 @@ def test_a_person_begins_a_new_chain() -> None:
         assert not is_held(sent)
 
 
+def test_a_card_of_kind_human_is_no_person_and_the_hubs_own_user_is_one() -> None:
+    for name, is_one in (("ann", False), ("eve@afar", False), ("me@here", True)):
+        world = World(LIMITS)
+        world.rules = dataclasses.replace(world.rules, person="me@here")
+        world.join("a0", name)
+        agent = world.state.agents.by_id[world.agent(name)]
+        agent.card = msgspec.structs.replace(agent.card, kind="human")
+        hops = 0
+        send(world, "a0", name)
+        for hop in range(60):
+            by, to = (name, "a0") if hop % 2 == 0 else ("a0", name)
+            take(world, by)
+            if is_held(send(world, by, to)):
+                break
+            hops = hop
+        assert (hops == 59) == is_one, name
+
+
 def test_others_of_a_held_chain_are_held_too_and_a_release_delivers_them_in_order_from_their_senders() -> None:
     world = a_world(2)
     hops, held = go_round(world, 2)
@@ -282,7 +301,7 @@ def test_what_the_guard_remembers_is_bounded() -> None:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), count=st.integers(1, 5))
 def test_no_message_vanishes_and_every_circle_ends(data: st.DataObject, count: int) -> None:
-    """Random talk: every send is delivered or held; what is held is released, or dropped with a letter."""
+    """Random talk: every send is delivered or held; what is held is released or dropped, both with a letter."""
     world = a_world(count)
     names = [f"a{n}" for n in range(count)]
     delivered, held, letters = 0, set[str](), 0
@@ -306,7 +325,7 @@ def test_no_message_vanishes_and_every_circle_ends(data: st.DataObject, count: i
                 delivered += 1
             else:
                 world.do(DropHeld(id=one), "operator")
-                letters += 1
+            letters += 1
     arrived = sum(inbox.last_n for inbox in world.state.agents.inboxes.values())
     assert arrived == delivered + letters
     assert {message_id(seq) for seq in world.state.loops.held} == held

@@ -167,6 +167,7 @@ def test_lists_by_what_there_is_not(world: World) -> None:
     for query, code in (
         (ListSessions(state="lazy"), "bad_request"),
         (ListSessions(agent="No Body"), "bad_name"),
+        (ListSessions(agent="nobody"), "not_found"),
         (ListSessions(room="nowhere"), "not_found"),
         (ListSessions(limit=0), "bad_request"),
         (ListLanes(state="lazy"), "bad_request"),

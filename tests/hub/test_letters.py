@@ -14,6 +14,7 @@ from synapse.protocol.commands import (
     AckInbox,
     ForgetAgent,
     ListAgents,
+    ListInbox,
     SendMessage,
     Subscribe,
     TakeInbox,
@@ -22,9 +23,11 @@ from synapse.protocol.commands import (
 )
 from synapse.protocol.delivery_commands import DropDead, GetReceipt, ListDead, ResendDead
 from synapse.protocol.delivery_replies import DeadPage, Dropped, Receipts, Resent
+from synapse.protocol.held_commands import DropHeld, ReleaseHeld
+from synapse.protocol.held_replies import HeldEnded
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import PresenceChanged, ReceiptChanged
-from synapse.protocol.replies import Acked, AgentInfo, Agents, Receipt, Sent, Subscribed, Taken, Unsubscribed
+from synapse.protocol.replies import Acked, AgentInfo, Agents, Inbox, Receipt, Sent, Subscribed, Taken, Unsubscribed
 from synapse.protocol.role_commands import JoinRole, LeaveRole
 from synapse.protocol.role_replies import RoleChanged
 from synapse.testing import MemoryHub
@@ -329,3 +332,78 @@ async def test_who_forgets_a_recipient_is_told_so() -> None:
         sent = await ada.ask(direct("x", "bob"), Sent)
         await boss.exchange(ForgetAgent(name="bob"))
         assert await states(ada, sent) == {"bob": "forgotten"}
+
+
+LOOPY = Limits(hops_max=1, loop_repeats_max=1)
+
+
+async def held_messages(hub: MemoryHub, *more: str) -> tuple[Voice, list[Sent]]:
+    """ada and bob play ping-pong until a message of bob is held, and then the others: bob, and what it was told."""
+    ada, bob = await voice(hub), await voice(hub, "bob")
+    for one, other in ((ada, "bob"), (bob, "ada"), (ada, "bob")):
+        await one.ask(direct("x", other), Sent)
+        await (bob if other == "bob" else ada).ask(AckInbox(all=True), Acked)
+    return bob, [await bob.ask(direct(text, "ada"), Sent, idem_key=text) for text in ("held", *more)]
+
+
+async def test_the_receipts_of_a_held_message_tell_what_became_of_it_over_restarts() -> None:
+    async with MemoryHub(limits=LOOPY) as hub:
+        bob, (one, two) = await held_messages(hub, "later")
+        assert (one.to, two.to) == (("ada",), ("ada",))
+        found = await bob.ask(GetReceipt(id=one.id), Receipts)
+        assert (found.held.state, found.held.why) == ("held", "loop")  # type: ignore[union-attr]  # it was held
+        assert await states(bob, one) == {"ada": "held"}
+        eve = await operator(hub)
+        (new,) = (await eve.ask(ReleaseHeld(id=one.id), HeldEnded)).ids
+        await eve.ask(DropHeld(id=two.id), HeldEnded)
+        told = [message.body for message in (await bob.ask(ListInbox(), Inbox)).messages]
+        letters = {body["id"]: body for body in map(msgspec.json.decode, told) if body["type"].startswith("message.")}
+        assert letters[one.id] | {"next": ""} == {
+            "type": "message.released",
+            "id": one.id,
+            "released_as": new,
+            "to": ["ada"],
+            "by": "operator",
+            "next": "",
+        }
+        assert (letters[two.id]["type"], letters[two.id]["by"]) == ("message.dropped", "operator")
+        await hub.restart()
+        bob, ada = await voice(hub, "bob"), await voice(hub)
+        released = await bob.ask(GetReceipt(id=one.id), Receipts)
+        fate = released.held
+        assert (released.id, fate.state, fate.released_as, fate.by) == (one.id, "released", new, "operator")  # type: ignore[union-attr]  # it was held
+        assert released.recipients == (await bob.ask(GetReceipt(id=new), Receipts)).recipients
+        assert await states(bob, one) == {"ada": "stored"}
+        await ada.ask(AckInbox(ids=(new,)), Acked)
+        assert await states(bob, one) == {"ada": "acked"}
+        dropped = await bob.ask(GetReceipt(id=two.id), Receipts)
+        assert (dropped.held.state, dropped.held.by) == ("dropped", "operator")  # type: ignore[union-attr]  # it was held
+        assert await states(bob, two) == {"ada": "dropped"}
+        for name in (one.id, two.id, new):
+            assert (await ada.refused(GetReceipt(id=name))).code == "not_found", "it is not hers"
+        again = await bob.ask(direct("held", "ada"), Sent, idem_key="held")
+        assert (again.id, again.to, again.held.decided) == (one.id, ("ada",), True)  # type: ignore[union-attr]  # it was held
+
+
+async def test_who_waits_for_the_receipt_of_a_held_message_waits_for_the_decision_and_then_for_the_ack() -> None:
+    async with MemoryHub(limits=LOOPY) as hub:
+        bob, (one, two) = await held_messages(hub, "later")
+        first = await bob.say(WaitReceipt(id=one.id, wait_ms=60_000))
+        second = await bob.say(WaitReceipt(id=two.id, wait_ms=60_000))
+        late = await bob.say(WaitReceipt(id=one.id, wait_ms=0))
+        await steps()
+        await hub.advance(100)
+        assert error_of(await bob.answer(late)).code == "deadline"
+        eve, ada = await operator(hub), await voice(hub)
+        (new,) = (await eve.ask(ReleaseHeld(id=one.id), HeldEnded)).ids
+        await eve.ask(DropHeld(id=two.id), HeldEnded)
+        refused = error_of(await bob.answer(second))
+        assert (refused.code, refused.facts["held"], "operator dropped it" in refused.detail) == (
+            "not_found",
+            "dropped",
+            True,
+        )
+        await ada.ask(AckInbox(ids=(new,)), Acked)
+        receipt = reply_of(await bob.answer(first), Receipt)
+        assert (receipt.id, receipt.acked_by) == (new, ("ada",))
+        assert (await bob.ask(WaitReceipt(id=one.id), Receipt)).id == new, "and later at once"

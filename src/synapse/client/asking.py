@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Callable
 from typing import Final, TypeVar
 
+from synapse.client.bodies import require_seconds
 from synapse.client.calls import KEYED
 from synapse.client.lifeline import Lifeline
 from synapse.errors import Disconnected
@@ -86,6 +87,7 @@ class Asking:
         Raises `Rejected` as the hub refused it; `RequestTimeout` when nothing was changed, `OutcomeUnknown` when that
         is not known; `Disconnected` when the client has ended; `PeerError` for an answer that is none.
         """
+        require_seconds(timeout, "a timeout")
         if idem_key is None and type(command) in KEYED and not _is_plain_ack(command):
             idem_key = self._lifeline.new_key()
         return await self._lifeline.ask(command, kind, key=idem_key, timeout=timeout)

@@ -1,11 +1,12 @@
 """Bodies of messages, data of checkpoints and resources, shared values: plain Python here, JSON on the wire."""
 
 import math
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 from msgspec import UNSET
 
+from synapse.errors import Rejected
 from synapse.protocol.notices import Message, ValueChanged
 from synapse.protocol.replies import Checkpoint
 from synapse.protocol.resource_replies import ResourceInfo
@@ -13,6 +14,21 @@ from synapse.protocol.session_replies import SessionPoint
 from synapse.protocol.value_replies import ValueInfo
 
 _Body = TypeVar("_Body")
+MILLISECONDS_MAX: Final = 2**53 - 1
+"""Beyond it nothing is a number on the wire."""
+
+
+def milliseconds(seconds: float, what: str) -> int:
+    """Seconds for the wire, rounded up. Raises `Rejected(bad_request)` for what is no number of seconds."""
+    if not math.isfinite(seconds):
+        raise Rejected("bad_request", f"{what} of {seconds} s: give a number of seconds", {"what": what})
+    return math.ceil(max(-MILLISECONDS_MAX, min(seconds * 1000, MILLISECONDS_MAX)))  # the hub says its own bounds
+
+
+def require_seconds(seconds: float | None, what: str) -> None:
+    """Raises `Rejected(bad_request)` for NaN. None and infinity are without end, and what is negative is over."""
+    if seconds is not None and math.isnan(seconds):
+        raise Rejected("bad_request", f"{what} of {seconds} s: give a number of seconds", {"what": what})
 
 
 def body_of(message: Message) -> object:

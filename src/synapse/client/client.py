@@ -19,7 +19,7 @@ from typing import Literal, Self
 import msgspec
 
 from synapse.client.acks import Acks
-from synapse.client.bodies import body_as, body_of, data_of, raw_of, value_of
+from synapse.client.bodies import body_as, body_of, data_of, milliseconds, raw_of, require_seconds, value_of
 from synapse.client.calls import OutcomeUnknown, RequestTimeout
 from synapse.client.cards import Cards
 from synapse.client.deliveries import DeliveryFeed
@@ -31,7 +31,7 @@ from synapse.client.held import HeldMessages
 from synapse.client.home import Surroundings
 from synapse.client.identity import Card, Identity, own_name
 from synapse.client.lanes import WorkLanes
-from synapse.client.leases import PLAIN, HeldLease, Mode, Terms, claim, claim_command, milliseconds, texts
+from synapse.client.leases import PLAIN, HeldLease, Mode, Terms, claim, claim_command, texts
 from synapse.client.lifeline import Lifeline, Wiring
 from synapse.client.places import Places
 from synapse.client.plan import SharedPlan
@@ -163,6 +163,7 @@ class Client(
         )
         dialer = HubDialer(around, token)
         dial, ask_token = (dialer, dialer.token) if wiring.dial is None else (wiring.dial, lambda: token)
+        require_seconds(timeout, "a timeout")
         self._lifeline = Lifeline(dial, identity, ask_token, wiring.chance, timeout)
         self._takes = Takes(self._lifeline)
         self._acks = Acks(self._lifeline)

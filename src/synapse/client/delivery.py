@@ -5,6 +5,7 @@ from time import time
 import msgspec
 
 from synapse.client.asking import Asking
+from synapse.client.bodies import MILLISECONDS_MAX, milliseconds
 from synapse.client.subscriptions import ReceiptFeed
 from synapse.protocol import delivery_commands as commands
 from synapse.protocol.delivery_replies import DeadPage, Dropped, Receipts, Resent
@@ -12,8 +13,9 @@ from synapse.protocol.notices import Message
 
 
 def expires_at_ms(expires: float | None) -> int | None:
-    """The date at which something is over that is of use for so many seconds."""
-    return None if expires is None else int((time() + expires) * 1000)
+    """The date at which something is over that is of use for so many seconds. Raises `Rejected(bad_request)` for
+    what is no number of seconds."""
+    return None if expires is None else min(int(time() * 1000) + milliseconds(expires, "an expiry"), MILLISECONDS_MAX)
 
 
 class Delivery(Asking):

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from synapse.client.asking import Asking
-from synapse.client.leases import milliseconds
+from synapse.client.bodies import milliseconds
 from synapse.protocol.event_commands import ReadEvents
 from synapse.protocol.event_replies import EventsPage
 

@@ -4,9 +4,9 @@ import msgspec
 
 from synapse import __version__
 from synapse.client.home import Surroundings
-from synapse.client.person import local_person
 from synapse.client.secrets import Secrets
 from synapse.errors import Rejected
+from synapse.home import local_person
 from synapse.protocol.commands import Hello
 
 

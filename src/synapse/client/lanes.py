@@ -1,8 +1,7 @@
 """The client's half of lanes: work that one agent hands to another."""
 
 from synapse.client.asking import Asking
-from synapse.client.bodies import raw_of
-from synapse.client.leases import milliseconds
+from synapse.client.bodies import milliseconds, raw_of
 from synapse.protocol import lane_commands
 from synapse.protocol.lane_replies import LaneInfo, LaneMoved, LaneSent, LaneShown, LanesPage
 

@@ -23,7 +23,7 @@ from typing import Final, Literal, Self, TypeAlias
 
 import msgspec
 
-from synapse.client.bodies import raw_of
+from synapse.client.bodies import milliseconds, raw_of
 from synapse.client.calls import Call, Queued, RequestTimeout
 from synapse.client.lifeline import Lifeline
 from synapse.client.worktree import branch_of, folds_case, scope_of, worktree_of
@@ -80,13 +80,6 @@ class Terms:
 
 PLAIN: Final = Terms()
 """Of a claim that says no more."""
-
-
-def milliseconds(seconds: float, what: str) -> int:
-    """Seconds for the wire, rounded up. Raises `Rejected(bad_request)` for what is no number of seconds."""
-    if not math.isfinite(seconds):
-        raise Rejected("bad_request", f"{what} of {seconds} s: give a number of seconds", {"what": what})
-    return min(math.ceil(seconds * 1000), 2**53 - 1)  # beyond it nothing is a number on the wire; the hub says its own
 
 
 def wait_milliseconds(wait: float | None) -> int | None:

@@ -8,8 +8,7 @@ from typing import Final, Literal
 import msgspec
 
 from synapse.client.asking import Asking
-from synapse.client.bodies import raw_of
-from synapse.client.leases import milliseconds
+from synapse.client.bodies import milliseconds, raw_of, require_seconds
 from synapse.client.subscriptions import QuestionFeed
 from synapse.errors import Rejected
 from synapse.protocol import question_commands
@@ -79,6 +78,7 @@ class Questions(Asking):
 
         Raises `Rejected(deadline)` when it is open still, `not_found`.
         """
+        require_seconds(wait, "a wait")
         until_s = math.inf if wait is None else monotonic() + wait
         while True:
             now_s = max(0.0, min(until_s - monotonic(), _WAIT_S, self.welcome.limits.wait_ms_max / 1000))

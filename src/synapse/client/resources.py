@@ -1,8 +1,7 @@
 """The client's half of resources: what agents lend to each other."""
 
 from synapse.client.asking import Asking
-from synapse.client.bodies import raw_of
-from synapse.client.leases import milliseconds
+from synapse.client.bodies import milliseconds, raw_of
 from synapse.protocol import resource_commands
 from synapse.protocol.resource_replies import ResourceGone, ResourceInfo, ResourcesPage
 

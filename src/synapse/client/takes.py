@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from synapse.client.bodies import require_seconds
 from synapse.client.calls import Call, RequestTimeout
 from synapse.client.lifeline import Lifeline
 from synapse.errors import Rejected
@@ -45,6 +46,7 @@ class Takes:
 
     async def take(self, wait: float | None, *, directed_only: bool) -> Taken | None:
         """The oldest unacked message, or None when none came within `wait` seconds (None: no end)."""
+        require_seconds(wait, "a wait")
         loop = asyncio.get_running_loop()
         deadline = math.inf if wait is None else loop.time() + wait
         while True:
@@ -117,6 +119,7 @@ class Takes:
 
 async def wait_receipt(lifeline: Lifeline, message_id: str, wait: float | None) -> Receipt | None:
     """Wait until a recipient acked; None when none did within `wait` seconds (None: no end)."""
+    require_seconds(wait, "a wait")
     loop = asyncio.get_running_loop()
     deadline = math.inf if wait is None else loop.time() + wait
     while True:

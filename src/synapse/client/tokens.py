@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Literal
 
 from synapse.client.asking import Asking
-from synapse.client.leases import milliseconds
+from synapse.client.bodies import milliseconds
 from synapse.protocol import token_commands
 from synapse.protocol.token_replies import TokenGone, TokenInfo, TokensPage
 

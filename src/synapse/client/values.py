@@ -1,8 +1,7 @@
 """The client's half of shared values."""
 
 from synapse.client.asking import Asking
-from synapse.client.bodies import raw_of
-from synapse.client.leases import milliseconds
+from synapse.client.bodies import milliseconds, raw_of
 from synapse.client.subscriptions import ValueFeed
 from synapse.protocol import value_commands
 from synapse.protocol.value_replies import ValueInfo, ValueOwned, ValueRemoved, ValuesPage, ValuesRemoved

@@ -235,7 +235,7 @@ def answer(state: "State", command: Answerable, by: By, events: Sequence[Recorde
     if type(command) is ReleaseLease:
         return answer_release(events, cursor)
     if type(command) is SendMessage:
-        return _sent(events, cursor)
+        return _sent(state, events, cursor)
     match command:
         case AckInbox():
             return _acked(state, command, by, events, cursor)
@@ -303,7 +303,7 @@ def _answer_rest(
     return answer_lease(state, command, by, events, cursor)
 
 
-def _sent(events: Sequence[Recorded], cursor: str) -> Sent:
+def _sent(state: "State", events: Sequence[Recorded], cursor: str) -> Sent:
     last = events[-1]
     event = last.event
     if isinstance(event, MessagePosted):
@@ -320,7 +320,7 @@ def _sent(events: Sequence[Recorded], cursor: str) -> Sent:
             skipped=event.skipped,
         )
     if isinstance(event, MessageHeld):
-        return sent_held(last, event, cursor)
+        return sent_held(state, last, event, cursor)
     assert isinstance(event, MessageSent), "a send becomes one message"
     if len(events) == 1 and len(event.to) == 1:  # nearly all
         return Sent(id=message_id(last.seq), cursor=cursor, to=(event.to[0].name,), skipped=event.skipped)

@@ -18,11 +18,13 @@ _WAYS: Final = {
 
 @dataclass(slots=True, frozen=True)
 class Rules:
-    """The hub's settings that decide what is lawful."""
+    """The hub's settings that decide what is lawful. person: the agent's name under which the hub's own user acts on
+    this machine where none is given."""
 
     limits: Limits
     auto_create: bool = True
     create_needs_operator: bool = False
+    person: str | None = None
 
 
 @dataclass(slots=True)

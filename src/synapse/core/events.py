@@ -5,8 +5,9 @@ read. An aggregate's id is the seq of the event that created it, so an id is nev
 
 Index keys: `hub`, `ag/ID` (agent), `in/ID` (arrivals in an agent's inbox), `re/ID` (receipts due to an agent),
 `ro/ID` (room), `ch/ID` (channel), `ta/ROOM/TASK` (leases of a task of the room with that id), `leases` (all of them),
-`compactions`, `rl/ID` (role; its queue's arrivals are `in/ID`), `ak/SEQ` (the ack of a message to a role). The first
-key of an event is its aggregate and part of the hashed header; the others only serve the index.
+`compactions`, `rl/ID` (role; its queue's arrivals are `in/ID`), `ak/SEQ` (the ack of a message to a role), `he/SEQ`
+(what became of a held message). The first key of an event is its aggregate and part of the hashed header; the others
+only serve the index.
 """
 
 import re
@@ -25,7 +26,7 @@ from synapse.core.delivery_events import MessagesDisowned as MessagesDisowned
 from synapse.core.delivery_events import MessagesDropped as MessagesDropped
 from synapse.core.delivery_events import MessagesLent as MessagesLent
 from synapse.core.file_events import FileBegun, FileChunked, FileCompleted, FileEnded, FileEvent, FileReceived
-from synapse.core.held_events import HeldDropped
+from synapse.core.held_events import HeldDropped, HeldReleased
 from synapse.core.idem import Idem as Idem
 from synapse.core.lane_events import LaneAccepted, LaneEnded, LaneEvent, LaneMessaged, LaneOffered, lane_keys
 from synapse.core.link import Link
@@ -401,6 +402,7 @@ Event: TypeAlias = (
     | MessageSent
     | MessageHeld
     | HeldDropped
+    | HeldReleased
     | DeliveryEvent
     | LeaseGranted
     | LeaseRenewed
@@ -439,6 +441,11 @@ class Recorded(NamedTuple):
     event: Event
 
 
+def held_keys(event: MessageHeld | HeldDropped | HeldReleased) -> tuple[str, ...]:
+    """The index key of what became of a held message."""
+    return () if isinstance(event, MessageHeld) or event.sender is None else (f"he/{event.held}",)
+
+
 def keys_of(seq: int, event: Event) -> tuple[str, ...]:
     """The index keys of an event at `seq`, its own aggregate first, without repeats."""
     match event:
@@ -450,8 +457,8 @@ def keys_of(seq: int, event: Event) -> tuple[str, ...]:
             return (f"ch/{event.channel}", *(f"in/{d.agent}" for d in event.mentions))
         case MessageSent():
             return tuple(f"in/{d.agent}" for d in event.to)
-        case MessageHeld() | HeldDropped():
-            return ("hub", *(f"in/{d.agent}" for d in event.deliveries))
+        case MessageHeld() | HeldDropped() | HeldReleased():
+            return ("hub", *held_keys(event), *(f"in/{d.agent}" for d in event.deliveries))
         case MessagesAcked():
             found = (f"ak/{message}" for message in event.messages) if event.by_member else ()
             return (f"ag/{event.agent}", *receipt_keys(event), *found)

@@ -57,7 +57,7 @@ from synapse.core.events import (
     RoomLeft,
 )
 from synapse.core.file_events import FileBegun, FileChunked, FileCompleted, FileEnded, FileReceived
-from synapse.core.held_events import HeldDropped
+from synapse.core.held_events import HeldDropped, HeldReleased
 from synapse.core.lane_events import LaneAccepted, LaneEnded, LaneMessaged, LaneOffered
 from synapse.core.lease_events import shown_change
 from synapse.core.messages import shown_posted, shown_sent
@@ -387,6 +387,7 @@ LINES: Final[dict[type[Event], Line | None]] = {
     MessageSent: Line(("message.sent",), _nowhere, _sent),
     MessageHeld: NEVER,
     HeldDropped: NEVER,
+    HeldReleased: NEVER,
     FileBegun: NEVER,
     FileChunked: NEVER,
     FileCompleted: NEVER,

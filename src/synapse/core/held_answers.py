@@ -7,7 +7,7 @@ from msgspec import UNSET
 
 from synapse.core.by import By, Rules
 from synapse.core.events import MessageHeld, MessagePosted, Recorded
-from synapse.core.held_events import HeldDropped
+from synapse.core.held_events import HeldDropped, HeldReleased
 from synapse.core.loops import Held, explained, may_decide, may_read, names_of, size_of
 from synapse.core.refusals import require_limit
 from synapse.protocol.cursor import message_id, seq_of_message
@@ -31,7 +31,7 @@ def answer_held(state: "State", by: By, events: Sequence[Recorded], cursor: str)
         if isinstance(event, HeldDropped):
             ids.append(message_id(event.held))
             origin = event.origin
-        else:
+        elif not isinstance(event, HeldReleased):
             ids.append(message_id(recorded.seq))
             link = getattr(event, "link", None)
             origin = None if link is None else link.origin
@@ -42,17 +42,25 @@ def answer_held(state: "State", by: By, events: Sequence[Recorded], cursor: str)
     return HeldEnded(ids=tuple(ids), left=left, cursor=cursor)
 
 
-def sent_held(recorded: Recorded, event: MessageHeld, cursor: str) -> Sent:
-    """What the sender of a held message is told."""
+def sent_held(state: "State", recorded: Recorded, event: MessageHeld, cursor: str) -> Sent:
+    """What the sender of a held message is told, also when it asks again after a person has decided."""
     name = message_id(recorded.seq)
+    is_held = recorded.seq in state.loops.held
+    now = "is held" if is_held else "was held, and a person has decided about it"
+    rest = "a person releases or drops it, and you are told" if is_held else "its receipts tell how"
     note = HeldNote(
         why=event.why,
-        detail=f"{name} is held: {explained(event.why)}; a person releases or drops it, and you are told",
+        detail=f"{name} {now}: {explained(event.why)}; {rest}",
         chain=message_id(event.link.origin),
         hops=event.link.hops,
-        next=f"synapse held release {name}",
+        next=f"synapse held release {name}" if is_held else f"synapse receipts {name}",
+        decided=not is_held,
     )
-    return Sent(id=name, cursor=cursor, held=note)
+    if event.sent is not None:
+        return Sent(id=name, cursor=cursor, to=names_of(event.sent), held=note)
+    assert event.posted is not None, "a message is held"
+    room, _, channel = event.posted.address.partition(":")
+    return Sent(id=name, cursor=cursor, room=room, channel=channel, held=note)
 
 
 def look_held(state: "State", rules: Rules, query: ListHeld, by: By, cursor: str) -> HeldPage:

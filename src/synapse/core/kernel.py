@@ -84,7 +84,7 @@ from synapse.core.events import (
 )
 from synapse.core.file_events import FileEvent
 from synapse.core.files import FileMutation
-from synapse.core.held_events import HeldDropped
+from synapse.core.held_events import HeldDropped, HeldReleased
 from synapse.core.idempotency import Remembered
 from synapse.core.inboxes import ALL, DIRECT, MENTION
 from synapse.core.lane_events import LaneEvent
@@ -176,6 +176,7 @@ _RestEvent: TypeAlias = (
     | LaneEvent
     | MessageHeld
     | HeldDropped
+    | HeldReleased
     | FileEvent
 )
 
@@ -472,7 +473,7 @@ def _apply_rest(state: State, recorded: Recorded, event: _RestEvent) -> None:
         role_queues.apply_role(state, recorded, event)
     elif isinstance(event, TokenEvent):
         tokens.apply_token(state, recorded, event)
-    elif isinstance(event, MessageHeld | HeldDropped):
+    elif isinstance(event, MessageHeld | HeldDropped | HeldReleased):
         loops.apply_held(state, event=event, recorded=recorded)
     elif isinstance(event, FileEvent):
         files.apply_file(state, recorded, event)

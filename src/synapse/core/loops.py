@@ -20,7 +20,7 @@ import msgspec
 
 from synapse.core.by import By, Rules
 from synapse.core.events import Event, MessageHeld, MessagePosted, MessagesAcked, MessageSent, Recorded
-from synapse.core.held_events import HeldDropped
+from synapse.core.held_events import HeldDropped, HeldReleased
 from synapse.core.link import Link
 from synapse.core.mail import Delivery, Letter, deliveries_to
 from synapse.core.rooms import Channel, Room
@@ -231,7 +231,7 @@ def guarded(state: "State", rules: Rules, events: list[Event], command: "SendMes
     if not isinstance(event, MessagePosted | MessageSent):
         return events
     cause = _cause(state, rules, command, by)
-    if cause is None or _is_person(state, by):
+    if cause is None or _is_person(rules, by):
         return events
     trace = state.loops.traces.get(cause)
     link = Link(cause, cause, 1, agent) if trace is None else Link(cause, trace.origin, trace.hops + 1, agent)
@@ -284,9 +284,10 @@ def _people(state: "State", circle: Room | Channel | None) -> tuple[Delivery, ..
     return deliveries_to(state, tuple(islice(people, PEOPLE_MAX)))
 
 
-def _is_person(state: "State", by: By) -> bool:
-    assert by.agent is not None
-    return by.has_role(HUMAN) or state.agents.by_id[by.agent].card.kind == "human"
+def _is_person(rules: Rules, by: By) -> bool:
+    """True for who has the role human, and where no token is asked for also for the hub's own user without another
+    name. What a card says of its kind is no proof."""
+    return by.has_role(HUMAN) or (by.token is None and by.actor == rules.person)
 
 
 def _cause(state: "State", rules: Rules, command: "SendMessage", by: By) -> int | None:
@@ -404,7 +405,7 @@ def _batch(state: "State", text: str, *, chain: bool, reset: bool, by: By, is_dr
             "synapse held drop",
             {"id": text},
         )
-    return [_released(state, held, {}, reset=reset)]
+    return _released(state, held, by.actor, {}, state.seq + 1, reset=reset)
 
 
 def decide_chain(state: "State", chain: Iterable[Held], by: str, *, is_drop: bool, reset: bool) -> list[Event]:
@@ -420,7 +421,7 @@ def decide_chain(state: "State", chain: Iterable[Held], by: str, *, is_drop: boo
         if is_drop or _is_gone(state, held):
             events.append(_dropped(state, held, by, ahead))
         else:
-            events.append(_released(state, held, ahead, reset=reset))
+            events += _released(state, held, by, ahead, state.seq + len(events) + 1, reset=reset)
     return events
 
 
@@ -452,7 +453,15 @@ def _next(state: "State", deliveries: tuple[Delivery, ...], ahead: dict[int, int
     return tuple(found)
 
 
-def _released(state: "State", held: Held, ahead: dict[int, int], *, reset: bool) -> Event:
+def _released(state: "State", held: Held, by: str, ahead: dict[int, int], seq: int, *, reset: bool) -> list[Event]:
+    """A held message as it is delivered at `seq`, and what its sender is told of that."""
+    message = _delivered(state, held, ahead, reset=reset)
+    sender, names = held.link.agent, names_of(held.message)
+    letter = _next(state, (Delivery(held.sender, sender, 0),), ahead)
+    return [message, HeldReleased(deliveries=letter, held=held.seq, message=seq, names=names, by=by, sender=sender)]
+
+
+def _delivered(state: "State", held: Held, ahead: dict[int, int], *, reset: bool) -> MessageSent | MessagePosted:
     link, message = held.link, held.message
     link = Link(link.cause, link.origin, 0 if reset else link.hops, link.agent, held.sender, held.seq, held.question)
     if type(message) is MessageSent:
@@ -480,11 +489,12 @@ def _dropped(state: "State", held: Held, by: str, ahead: dict[int, int]) -> Held
         names=names_of(held.message),
         by=by,
         question=held.question,
+        sender=agent,
     )
 
 
-def held_letter(event: MessageHeld | HeldDropped, seq: int, actor: str) -> Letter:
-    """What people are told of a held message, and the sender of a dropped one. seq, actor: of the event."""
+def held_letter(event: MessageHeld | HeldDropped | HeldReleased, seq: int, actor: str) -> Letter:
+    """What people are told of a held message, and its sender of what became of it. seq, actor: of the event."""
     if isinstance(event, MessageHeld):
         message = event.posted if event.sent is None else event.sent
         assert message is not None, "a message is held"
@@ -501,6 +511,20 @@ def held_letter(event: MessageHeld | HeldDropped, seq: int, actor: str) -> Lette
         }
         subject = f"{name} of {actor} to {', '.join(to)} is held: {explained(event.why)}"
         return Letter(subject=subject, body=body, priority="urgent")
+    if isinstance(event, HeldReleased):
+        name, new = message_id(event.held), message_id(event.message)
+        return Letter(
+            subject=f"{name} to {', '.join(event.names)} was released as {new}",
+            body={
+                "type": "message.released",
+                "id": name,
+                "released_as": new,
+                "to": list(event.names),
+                "by": event.by,
+                "next": f"synapse receipts {new}",
+            },
+            priority="normal",
+        )
     return Letter(
         subject=f"{message_id(event.held)} to {', '.join(event.names)} was dropped",
         body={
@@ -545,7 +569,7 @@ def apply_link(state: "State", recorded: Recorded, link: Link) -> None:
     loops.hours[link.agent] = (now, sent + 1 if hour == now else 1)
 
 
-def apply_held(state: "State", recorded: Recorded, event: MessageHeld | HeldDropped) -> None:
+def apply_held(state: "State", recorded: Recorded, event: MessageHeld | HeldDropped | HeldReleased) -> None:
     """The guard's part of `kernel.apply`."""
     match event:
         case MessageHeld():
@@ -555,5 +579,7 @@ def apply_held(state: "State", recorded: Recorded, event: MessageHeld | HeldDrop
             state.loops.hold(held)
         case HeldDropped():
             state.loops.let_go(event.held)
+        case HeldReleased():
+            assert event.held not in state.loops.held, "what it was released as lets it go"
         case _:
             assert_never(event)

@@ -180,6 +180,10 @@ def sessions_to_list(state: "State", query: ListSessions, by: By) -> list[str]:
     room = None if query.room is None else require_room(state, query.room, by).id
     if query.agent is not None:
         require_agent_name(query.agent)
+        if query.agent not in state.agents.by_name:
+            raise Rejected(
+                "not_found", f"there is no agent {query.agent}: synapse who shows who there is", {"agent": query.agent}
+            )
     if query.state is not None and query.state not in (*SESSION_STATES, OFFLINE):
         raise none_of("state", query.state, (*SESSION_STATES, OFFLINE))
     return sorted(

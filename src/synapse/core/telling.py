@@ -24,7 +24,7 @@ from synapse.core.events import (
     Recorded,
     keys_of,
 )
-from synapse.core.held_events import HeldDropped
+from synapse.core.held_events import HeldDropped, HeldReleased
 from synapse.core.lane_events import LaneEvent
 from synapse.core.lease_events import (
     room_of_lease,
@@ -112,7 +112,7 @@ def _letter(recorded: Recorded, event: Mail) -> Letter:
         return lanes.lane_letter(recorded, event)
     if isinstance(event, SessionOffered):
         return resuming.offer_letter(event)
-    if isinstance(event, MessageHeld | HeldDropped):
+    if isinstance(event, MessageHeld | HeldDropped | HeldReleased):
         return loops.held_letter(event, recorded.seq, recorded.actor)
     raise AssertionError(f"{type(event).__name__} is mail of no area")
 

@@ -21,6 +21,7 @@ from synapse.core.events import (
     RoomJoined,
     RoomLeft,
 )
+from synapse.core.held_events import HeldDropped, HeldReleased
 from synapse.core.mail import Mail
 from synapse.core.plan_events import TaskMoved, TaskNoted
 from synapse.core.room_events import MemberRemoved
@@ -44,6 +45,8 @@ def take_effect(turns: "Turns", entry: Recorded) -> None:
             turns.leasing.on_progress(event)
         case MessageRevived() | MessagesDropped():
             turns.letters.on_event(event)
+        case HeldDropped() | HeldReleased():
+            turns.waiting.on_decided(event.held)
         case RoomLeft() | ChannelLeft() | MemberRemoved():
             _hide(turns, event)
         case RoomJoined() | RoomCreated():

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, assert_never
 
+from msgspec import UNSET
+
 from synapse.core import kernel
 from synapse.core.by import By, Rules
 from synapse.core.dead_letters import after_of, decide_resend_sent, letters_to_list, sent_letters
 from synapse.core.delivery_events import MessageDied, MessageRevived, MessagesAcked, MessagesDropped, MessagesLent
-from synapse.core.events import Event, MessagePosted, MessageSent, Recorded
+from synapse.core.events import Event, MessageHeld, MessagePosted, MessageSent, Recorded
+from synapse.core.held_events import HeldDropped, HeldReleased
 from synapse.core.inboxes import (
     Lend,
     decide_expired,
@@ -35,9 +38,9 @@ from synapse.hub.reads import listed, read_message
 from synapse.journal.interface import Pages
 from synapse.protocol.codec import Request, RequestId
 from synapse.protocol.commands import AckInbox
-from synapse.protocol.cursor import cursor_of, seq_of_message
+from synapse.protocol.cursor import cursor_of, message_id, seq_of_message
 from synapse.protocol.delivery_commands import GetReceipt, ListDead, ResendDead
-from synapse.protocol.delivery_replies import DeadPage, ReceiptInfo, Receipts
+from synapse.protocol.delivery_replies import DeadPage, HeldFate, ReceiptInfo, Receipts
 from synapse.protocol.notices import Message
 
 if TYPE_CHECKING:
@@ -50,6 +53,7 @@ Decide: TypeAlias = Callable[[State, Rules, kernel.Mutation, By], list[Event]]
 LOOKED_UP: Final = frozenset({AckInbox, ResendDead})
 """Mutations that may need the journal before they are decided."""
 _ROWS: Final = 500
+_SENDS: Final = ("message.sent", "message.posted")
 
 
 @dataclass(slots=True)
@@ -73,7 +77,7 @@ class Trace:
 @dataclass(slots=True)
 class Traces:
     """What the journal tells of a direct message: its event, and by agent what became of it up to `position`, of what
-    is to be looked at, up to `upto`. stands: what each inbox had of it at `upto`."""
+    is to be looked at, up to `upto`. stands: what each inbox had of it at `upto`. fate: of one that was held."""
 
     event: MessageSent
     sender: int
@@ -83,6 +87,7 @@ class Traces:
     position: int
     by_agent: dict[int, Trace]
     stands: dict[int, Stand] = field(default_factory=dict)
+    fate: HeldFate | None = None
 
     @property
     def is_open(self) -> bool:
@@ -92,10 +97,51 @@ class Traces:
         )
 
 
+@dataclass(slots=True)
+class HeldTrace:
+    """A message that the loop guard held, and that did not get into an inbox, or only into a channel."""
+
+    message: MessageSent | MessagePosted
+    at_ms: int
+    fate: HeldFate
+
+
+def find_mine(
+    pages: Pages, seq: int, sender: str, sender_id: int, upto: int, *, is_held: bool
+) -> Traces | HeldTrace | Rejected:
+    """Look a message of mine up, also under the id by which it was held. is_held: it still is, at `upto`."""
+    row = pages.row(seq) if sender_id < seq <= upto else None
+    if row is None or row.type != "message.held" or row.actor != sender:
+        return find_sent(pages, seq, sender, sender_id, upto)
+    event = recorded_of(row).event
+    assert isinstance(event, MessageHeld)
+    message = event.posted if event.sent is None else event.sent
+    assert message is not None, "a message is held"
+    ends = [] if is_held else pages.page((f"he/{seq}",), seq, upto, 1)
+    if not ends:
+        return HeldTrace(message, row.at_ms, HeldFate(state="held" if is_held else "gone", why=event.why))
+    end = recorded_of(ends[0])
+    assert isinstance(end.event, HeldDropped | HeldReleased), "nothing else has the key of a held message"
+    if isinstance(end.event, HeldDropped):
+        fate = HeldFate(state="dropped", why=event.why, by=end.event.by, at_ms=end.at_ms)
+        return HeldTrace(message, row.at_ms, fate)
+    new = message_id(end.event.message)
+    fate = HeldFate(state="released", why=event.why, released_as=new, by=end.event.by, at_ms=end.at_ms)
+    found = find_sent(pages, end.event.message, sender, sender_id, upto)
+    if isinstance(found, Rejected):  # it went to a channel, or retention has dropped it
+        return HeldTrace(message, row.at_ms, fate)
+    found.sent_at_ms, found.fate = row.at_ms, fate
+    return found
+
+
 def find_sent(pages: Pages, seq: int, sender: str, sender_id: int, upto: int) -> Traces | Rejected:
     """Look a message of mine up. Refused `not_found`, and `bad_request` for one that went to a channel."""
     row = pages.row(seq) if sender_id < seq <= upto else None
-    if row is None or row.actor != sender or not row.body or row.type not in ("message.sent", "message.posted"):
+    event = recorded_of(row).event if row is not None and row.body and row.type in _SENDS else None
+    link = event.link if isinstance(event, MessageSent | MessagePosted) else None
+    is_released = link is not None and link.held is not None
+    is_mine = link.agent == sender_id if link is not None and is_released else row is not None and row.actor == sender
+    if row is None or event is None or not is_mine:
         if row is not None and row.actor == sender and not row.body:
             return Rejected(
                 "not_found",
@@ -103,7 +149,6 @@ def find_sent(pages: Pages, seq: int, sender: str, sender_id: int, upto: int) ->
                 {"id": f"m{seq}"},
             )
         return Rejected("not_found", f"you sent no direct message m{seq}", {"id": f"m{seq}"})
-    event = recorded_of(row).event
     if isinstance(event, MessagePosted):
         return Rejected("bad_request", "receipts are for direct messages; this one went to a channel")
     assert isinstance(event, MessageSent)
@@ -241,18 +286,21 @@ class Letters:
 
     # Receipts.
 
-    def trace(self, connection: Connection, seq: int, then: Callable[[Traces | Rejected], None]) -> None:
+    def trace(self, connection: Connection, seq: int, then: Callable[[Traces | HeldTrace | Rejected], None]) -> None:
         """What became of a message that this agent sent, handed to `then` in a later turn, in which it is true."""
         turns, by, head = self._turns, connection.by, self._state.seq
-        sender = by.require_agent()
+        sender, is_held = by.require_agent(), seq in self._state.loops.held
 
-        def go_on(found: Traces | Rejected) -> None:
+        def go_on(found: Traces | HeldTrace | Rejected) -> None:
             if connection.is_closed:
                 return
-            if isinstance(found, Rejected):
+            if is_held and seq not in self._state.loops.held:  # somebody has decided while the journal was read
+                self.trace(connection, seq, then)
+                return
+            if not isinstance(found, Traces):
                 then(found)
                 return
-            stands = {agent: self._stand(agent, seq) for agent in found.by_agent}
+            stands = {agent: self._stand(agent, found.seq) for agent in found.by_agent}
             if stands != found.stands:  # it got further while the journal was read
                 found.stands, found.upto = stands, self._state.seq
             if found.is_open:
@@ -260,7 +308,10 @@ class Letters:
             else:
                 then(found)
 
-        turns.disk.read(connection, lambda: find_sent(turns.pages, seq, by.actor, sender, head), go_on)
+        def find() -> Traces | HeldTrace | Rejected:
+            return find_mine(turns.pages, seq, by.actor, sender, head, is_held=is_held)
+
+        turns.disk.read(connection, find, go_on)
 
     def _stand(self, agent: int, seq: int) -> Stand:
         inbox = self._state.agents.inboxes.get(agent)
@@ -273,23 +324,30 @@ class Letters:
         seq = seq_of_message(command.id)
         connection.by.require_agent()
 
-        def answer(found: Traces | Rejected) -> None:
+        def answer(found: Traces | HeldTrace | Rejected) -> None:
             if isinstance(found, Rejected):
                 self._turns.refuse(connection, request_id, found)
             else:
-                self._turns.reply(connection, request_id, self._receipts(found, seq, command))
+                self._turns.reply(connection, request_id, self._receipts(found, command))
 
         self.trace(connection, seq, answer)
 
-    def _receipts(self, found: Traces, seq: int, command: GetReceipt) -> Receipts:
-        every = sorted((delivery.name, delivery.agent) for delivery in found.event.to)
+    def _receipts(self, found: Traces | HeldTrace, command: GetReceipt) -> Receipts:
+        message = found.message if isinstance(found, HeldTrace) else found.event
+        to = message.to if isinstance(message, MessageSent) else ()
+        every = sorted((delivery.name, delivery.agent) for delivery in to)
         rest = [item for item in every if command.after is None or item[0] > command.after]
         page = rest[: command.limit]
+        if isinstance(found, HeldTrace):
+            infos = tuple(_never_there(name, found.fate) for name, _ in page)
+        else:
+            infos = tuple(self._info(name, agent, found.seq, found) for name, agent in page)
         return Receipts(
             id=command.id,
-            sent_at_ms=found.sent_at_ms,
-            expires_at_ms=found.event.expires_at_ms,
-            recipients=tuple(self._info(name, agent, seq, found) for name, agent in page),
+            sent_at_ms=found.at_ms if isinstance(found, HeldTrace) else found.sent_at_ms,
+            expires_at_ms=message.expires_at_ms,
+            recipients=infos,
+            held=UNSET if found.fate is None else found.fate,
             next=page[-1][0] if len(rest) > len(page) else None,
             cursor=cursor_of(self._state.journal_id, self._state.seq),
         )
@@ -344,6 +402,41 @@ class Letters:
             return DeadPage(messages=tuple(found), total=total, next=after, cursor=cursor_of(journal_id, head))
 
         turns.disk.defer(connection, request_id, read)
+
+
+def no_receipt(seq: int, found: HeldTrace) -> Rejected:
+    """Why nobody will ever ack a message that was held."""
+    name, fate = message_id(seq), found.fate
+    if isinstance(found.message, MessagePosted):
+        return Rejected("bad_request", f"receipts are for direct messages; {name} goes to a channel")
+    if fate.state == "dropped":
+        return Rejected(
+            "not_found",
+            f"{name} was held, and {fate.by} dropped it: ask a person before you send it again",
+            {"id": name, "held": "dropped", "by": fate.by},
+        )
+    new = "" if fate.released_as is None else f" as {fate.released_as}"
+    return Rejected(
+        "not_found",
+        f"{name} was held, and a person decided{new}: who acked it is not known any more",
+        {"id": name, "held": fate.state},
+    )
+
+
+def _never_there(name: str, fate: HeldFate) -> ReceiptInfo:
+    """What is told of a recipient of a message that the guard held; of one that was released the journal tells no
+    more."""
+    is_over = fate.state == "dropped"
+    return ReceiptInfo(
+        recipient=name,
+        state="gone" if fate.state == "released" else fate.state,
+        lends=None,
+        delivered_at_ms=None,
+        acked_at_ms=None,
+        acked_by=None,
+        died_at_ms=None,
+        reason=f"held, and dropped by {fate.by}" if is_over else None,
+    )
 
 
 def _resend(

@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from synapse.core.answers import Answerable, answer
 from synapse.core.by import By
-from synapse.core.events import LEASES, Recorded
+from synapse.core.events import LEASES, MessageSent, Recorded
 from synapse.core.inboxes import in_order
 from synapse.core.questions import STILL_OPEN, require_question
 from synapse.core.refusals import require_limit
@@ -33,7 +33,7 @@ from synapse.hub.connection import Connection
 from synapse.hub.digest import digest_query, read_digest
 from synapse.hub.happenings import events_query, read_events
 from synapse.hub.ledger import explanation, ledger
-from synapse.hub.letters import Traces
+from synapse.hub.letters import HeldTrace, Traces, no_receipt
 from synapse.hub.paging import recorded_of
 from synapse.hub.reads import HistoryQuery, listed, read_ackers, read_history, read_inbox
 from synapse.hub.session_reads import lane_query, points_scan, read_lane, read_points
@@ -377,19 +377,29 @@ class Requests:
     # Receipts.
 
     def _wait_receipt(self, connection: Connection, request_id: RequestId, command: WaitReceipt) -> None:
-        seq, turns = seq_of_message(command.id), self._turns
+        seq = seq_of_message(command.id)
         connection.by.require_agent()
-        waiter = self._turns.waiting.park(connection, request_id, command.wait_ms)
+        self.watch_receipt(seq, self._turns.waiting.park(connection, request_id, command.wait_ms))
 
-        def check(found: Traces | Rejected) -> None:
+    def watch_receipt(self, seq: int, waiter: Waiter) -> None:
+        """Answer a long poll for the receipt of a message that this agent sent, now or later: of one that is held once
+        it is released and acked. One that was dropped is refused."""
+        turns, connection = self._turns, waiter.connection
+
+        def check(found: Traces | HeldTrace | Rejected) -> None:
+            if isinstance(found, HeldTrace):
+                if found.fate.state == "held" and isinstance(found.message, MessageSent):
+                    turns.waiting.for_receipt(seq, waiter)
+                    return
+                found = no_receipt(seq, found)
             if isinstance(found, Rejected):
                 turns.waiting.unpark(connection)
-                turns.refuse(connection, request_id, found)
+                turns.refuse(connection, waiter.request_id, found)
                 return
             dropped = {agent for agent, trace in found.by_agent.items() if trace.is_dropped}
             waiter.recipients = {to.agent: to.name for to in found.event.to if to.agent not in dropped}
-            if not self.answer_receipt(seq, waiter):
-                turns.waiting.for_receipt(seq, waiter)
+            if not self.answer_receipt(found.seq, waiter):
+                turns.waiting.for_receipt(found.seq, waiter)
 
         turns.letters.trace(connection, seq, check)
 

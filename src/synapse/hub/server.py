@@ -169,7 +169,8 @@ class _Hub:
         loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
         loop.set_exception_handler(self._on_bug)
-        rules = Rules(settings.limits, settings.auto_create, settings.create_needs_operator)
+        person = rendezvous.local_person(os.environ)
+        rules = Rules(settings.limits, settings.auto_create, settings.create_needs_operator, person)
         for note in self._recovered.notes:
             log("journal.note", note, level=logging.WARNING)
         writer = ThreadWorker("synapse-writer", loop, self._crash)

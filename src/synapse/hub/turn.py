@@ -26,7 +26,7 @@ from synapse.core.events import (
     Recorded,
     to_row,
 )
-from synapse.core.held_events import HeldDropped
+from synapse.core.held_events import HeldDropped, HeldReleased
 from synapse.core.idempotency import find
 from synapse.core.kernel import MUTATIONS, REPEATABLE, payload_hash, record, stamp
 from synapse.core.lane_events import LANE_EVENTS
@@ -65,7 +65,7 @@ from synapse.protocol.replies import Reply, Status
 from synapse.protocol.session import Phase, Refusal
 
 TOLD: Final = (
-    frozenset({MessagePosted, MessageSent, MessageHeld, HeldDropped})
+    frozenset({MessagePosted, MessageSent, MessageHeld, HeldDropped, HeldReleased})
     | RECEIPTS
     | LEASE_EVENTS
     | VALUE_EVENTS

@@ -298,6 +298,11 @@ class Waiting:
             for waiter in self._receipts.get(seq, ()):
                 waiter.recipients.pop(event.agent, None)
 
+    def on_decided(self, held: int) -> None:
+        """A person released or dropped a held message: who waits for its receipt waits for another id, or no more."""
+        for waiter in self._receipts.pop(held, ()):
+            self._turns.requests.watch_receipt(held, waiter)
+
     def on_acked(self, event: MessagesAcked) -> None:
         """Some messages were acked in this turn: their senders may be waiting."""
         if not self._receipts:

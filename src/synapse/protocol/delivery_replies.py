@@ -3,14 +3,16 @@
 from typing import Final, TypeAlias
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from synapse.protocol import delivery_commands
 from synapse.protocol.notices import Message
 
 
 class ReceiptInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a message got with one recipient. state: stored, delivered, acked, dead, dropped (a dead letter that is
-    in no list any more), gone (acked or dropped: the journal tells no more), forgotten (so is the agent).
+    """How far a message got with one recipient. state: held (by the loop guard), stored, delivered, acked, dead,
+    dropped (a dead letter that is in no list any more, or held and dropped by a person), gone (acked or dropped: the
+    journal tells no more), forgotten (so is the agent).
 
     recipient: an agent, or `role:NAME`; acked_by: also of a role the agent that did. lends: how often it was lent, null
     where that is not known any more. Times are null where it did not come to that,
@@ -27,13 +29,26 @@ class ReceiptInfo(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
 
 
+class HeldFate(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a message that the loop guard held. state: held, released, dropped, gone (the journal does not
+    tell which). why: as when it was sent. released_as: its new id. by, at_ms: who decided, and when."""
+
+    state: str
+    why: str
+    released_as: str | None = None
+    by: str | None = None
+    at_ms: int | None = None
+
+
 class Receipts(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a message got, by recipient. next: give it as `after`, null on the last page."""
+    """How far a message got, by recipient. held: of one that was held; the recipients are those of what it was released
+    as. next: give it as `after`, null on the last page."""
 
     id: str
     sent_at_ms: int
     expires_at_ms: int | None
     recipients: tuple[ReceiptInfo, ...]
+    held: HeldFate | UnsetType = UNSET
     next: str | None
     cursor: str
 

@@ -8,15 +8,17 @@ from msgspec import UNSET, UnsetType
 from synapse.protocol import held_commands
 
 
-class HeldNote(msgspec.Struct, frozen=True, kw_only=True):
+class HeldNote(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The message is durable, and waits for a person. why: loop, chain_budget, agent_budget, chain_held; detail: in
-    words. chain: the message that it all began with. next: what a person types."""
+    words. chain: the message that it all began with. next: what a person types. decided: in a repeated answer, when a
+    person has released or dropped it since; then `next` is how to see which."""
 
     why: str
     detail: str
     chain: str
     hops: int
     next: str
+    decided: bool = False
 
 
 class HeldInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

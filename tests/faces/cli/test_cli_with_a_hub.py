@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.faces.conftest import RealHub
 
-from synapse.client.person import segment
+from synapse.home import segment
 
 MESSAGE_FIELDS = {"id", "room", "channel", "n", "cursor", "from", "to", "kind", "subject", "body", "sent_at_ms"}
 MESSAGE_FIELDS |= {"thread", "reply_to", "priority", "expires_at_ms"}

@@ -6,8 +6,8 @@ import pwd
 import pytest
 
 from synapse.client.home import Surroundings
-from synapse.client.person import segment
 from synapse.faces.cli.identity import who_am_i
+from synapse.home import segment
 from synapse.protocol.names import is_agent_name
 
 

@@ -88,5 +88,22 @@ def receipts(call: Call) -> int:
         rows.append(
             [field(each, "recipient"), field(each, "state"), field(each, "lends"), *times, field(each, "reason")]
         )
+    held = answer.get("held")
+    if isinstance(held, dict):
+        print_text(_said_held(answer, held))
     print_text(table(rows))
     return EXIT_OK
+
+
+def _said_held(answer: "Json", held: "Json") -> str:
+    """What became of a message that the loop guard held."""
+    name, by = field(answer, "id"), field(held, "by")
+    match held.get("state"):
+        case "held":
+            return f"{name} is held ({field(held, 'why')}): synapse held release {name}, or synapse held drop {name}"
+        case "released":
+            return f"{name} was held ({field(held, 'why')}) and released by {by} as {field(held, 'released_as')}"
+        case "dropped":
+            return f"{name} was held ({field(held, 'why')}) and dropped by {by}"
+        case _:
+            return f"{name} was held ({field(held, 'why')}); the journal does not tell what became of it"

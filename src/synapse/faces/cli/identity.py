@@ -23,6 +23,6 @@ def who_am_i(around: "Surroundings") -> Identity:
         named = around.environ.get("SYN_IDENTITY") or None
     if named is not None:
         return Identity(named, None, is_named=True)
-    from synapse.client.person import local_person
+    from synapse.home import local_person
 
     return Identity(local_person(around.environ), "human", is_named=False)

@@ -155,10 +155,10 @@ def _wait_for_receipt(call: Call, link: Link, reply: "Json", wait_s: float) -> N
             raise _not_acked(reply, wait_s, error) from error
     acked_by = receipt.get("acked_by")
     names = ", ".join(safe(str(name)) for name in acked_by) if isinstance(acked_by, list) else ""
-    call.show(
-        {**reply, "receipt": {"state": receipt.get("state"), "acked_by": acked_by}, "cursor": receipt.get("cursor")},
-        f"acked by {names}",
-    )
+    shown: Json = {"state": receipt.get("state"), "acked_by": acked_by}
+    if receipt.get("id") != reply.get("id"):
+        shown["released_as"] = receipt.get("id")
+    call.show({**reply, "receipt": shown, "cursor": receipt.get("cursor")}, f"acked by {names}")
 
 
 def _not_acked(reply: "Json", wait_s: float, error: Exception) -> Exception:
@@ -166,11 +166,16 @@ def _not_acked(reply: "Json", wait_s: float, error: Exception) -> Exception:
     if isinstance(error, Rejected) and error.code != "deadline":
         return error
     within = "" if wait_s == NO_END else f" within {wait_s:g} s"
-    return Rejected(
-        "deadline",
-        f"{reply.get('id')} is sent, and nobody has acked it{within}",
-        {key: reply[key] for key in ("id", "to", "cursor") if key in reply},
-    )
+    facts: Json = {key: reply[key] for key in ("id", "to", "held", "cursor") if key in reply}
+    if "held" in reply:
+        name = reply.get("id")
+        return Rejected(
+            "deadline",
+            f"{name} was held for a person, and nobody has acked it{within}: do not send it again, synapse receipts "
+            f"{name} tells what became of it",
+            facts,
+        )
+    return Rejected("deadline", f"{reply.get('id')} is sent, and nobody has acked it{within}", facts)
 
 
 def is_signal(error: Exception) -> bool:
