@@ -457,7 +457,7 @@ def _released(state: "State", held: Held, by: str, ahead: dict[int, int], seq: i
     """A held message as it is delivered at `seq`, and what its sender is told of that."""
     message = _delivered(state, held, ahead, reset=reset)
     sender, names = held.link.agent, names_of(held.message)
-    letter = _next(state, (Delivery(held.sender, sender, 0),), ahead)
+    letter = _back(state, held, ahead)
     return [message, HeldReleased(deliveries=letter, held=held.seq, message=seq, names=names, by=by, sender=sender)]
 
 
@@ -479,18 +479,21 @@ def names_of(message: MessageSent | MessagePosted) -> tuple[str, ...]:
 
 
 def _dropped(state: "State", held: Held, by: str, ahead: dict[int, int]) -> HeldDropped:
-    agent = held.link.agent
-    sender = (Delivery(held.sender, agent, 0),) if _is_inside(state, held, agent) else ()
-    deliveries = _next(state, sender, ahead)
     return HeldDropped(
-        deliveries=deliveries,
+        deliveries=_back(state, held, ahead),
         held=held.seq,
         origin=held.link.origin,
         names=names_of(held.message),
         by=by,
         question=held.question,
-        sender=agent,
+        sender=held.link.agent,
     )
+
+
+def _back(state: "State", held: Held, ahead: dict[int, int]) -> tuple[Delivery, ...]:
+    """To the sender, unless that was put out of the private place meanwhile."""
+    agent = held.link.agent
+    return _next(state, (Delivery(held.sender, agent, 0),), ahead) if _is_inside(state, held, agent) else ()
 
 
 def held_letter(event: MessageHeld | HeldDropped | HeldReleased, seq: int, actor: str) -> Letter:
