@@ -12,7 +12,7 @@ from tests.core.conftest import World, text
 from synapse.core.answers import look
 from synapse.core.by import By
 from synapse.core.events import MessageHeld, MessagePosted, MessageSent
-from synapse.core.held_events import HeldDropped
+from synapse.core.held_events import HeldDropped, HeldReleased
 from synapse.core.held_questions import decide_answered, needless
 from synapse.core.inboxes import Lend
 from synapse.core.loops import TRACES_MAX
@@ -496,8 +496,10 @@ def test_an_answer_decides_about_what_its_question_is_about() -> None:
     assert needless(world.state, recorded[0]) is None, "it is answered; the other one stays open"
     [answered] = world.events(AnswerQuestion(id=in_den, answer="release"), person(world, "pat"))
     assert isinstance(answered, QuestionAnswered)
-    [released] = decide_answered(world.state, answered, "pat")
+    released, told = decide_answered(world.state, answered, "pat")
     assert isinstance(released, MessagePosted)
+    assert isinstance(told, HeldReleased)
+    assert [to.name for to in told.deliveries] == ["bob"]
 
 
 def test_a_token_for_some_rooms_answers_no_question_about_what_is_outside_of_them() -> None:
@@ -513,12 +515,16 @@ def test_who_was_put_out_gets_nothing_of_what_is_released_or_dropped_in_a_privat
     world = a_den()
     posted = hold(world, "ada", channel="den:general", words="hidden @bob @pat")
     group, own = hold(world, "ada", target="all", room="den"), hold(world, "bob", channel="den:general")
+    another = hold(world, "bob", channel="den:general")
     world.do(KickMember(place="den", agent="bob"), "ada")
     assert listed(world, "bob") == {}
-    [event] = world.events(ReleaseHeld(id=posted), "operator")
+    event, _ = world.events(ReleaseHeld(id=posted), "operator")
     assert isinstance(event, MessagePosted)
     assert [to.name for to in event.mentions] == ["pat"]
-    [event] = world.events(ReleaseHeld(id=group), "operator")
+    _, told = world.events(ReleaseHeld(id=another), "operator")
+    assert isinstance(told, HeldReleased)
+    assert told.deliveries == ()
+    event, _ = world.events(ReleaseHeld(id=group), "operator")
     assert isinstance(event, MessageSent)
     assert [to.name for to in event.to] == ["pat"]
     [event] = world.events(DropHeld(id=own), "operator")

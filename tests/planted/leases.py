@@ -160,8 +160,8 @@ LEASE_FAULTS = [
     Fault(
         "a wait forgets the lease that it would widen",
         CLAIMS,
-        "rank, NOTHING_YET, by, is_wait=True)",
-        "rank, view, by, is_wait=True)",
+        "rank, NOTHING_YET, under, is_wait=True)",
+        "rank, view, under, is_wait=True)",
         ("tests/core/test_cycles.py",),
     ),
     Fault(

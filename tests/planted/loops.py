@@ -44,8 +44,8 @@ LOOP_FAULTS = [
     Fault(
         "who drops a message tells nobody",
         LOOPS,
-        "    deliveries = _next(state, sender, ahead)",
-        "    deliveries = _next(state, (), ahead)",
+        "        deliveries=_back(state, held, ahead),",
+        "        deliveries=(),",
         _TESTS,
     ),
     Fault(
