@@ -1,7 +1,7 @@
 """Power cuts: nothing that was answered is lost, and the hub starts again on whatever the disk has left.
 
 Hubs are recorded call by call, and their files are built anew as they would be had the power gone at some step: with
-what was synced and any part of the rest. `POWER_CUTS` (2 000) says how often in `make prove`, `POWER_SEED` (1) what
+what was synced and any part of the rest. `POWER_CUTS` (1 500) says how often in `make prove`, `POWER_SEED` (1) what
 the disk keeps. Recordings differ a little from run to run, because processes share the machine.
 """
 
@@ -25,7 +25,7 @@ from tests.power.recording import Ends, Recorder, Recording, fast_folder, reache
 from tests.power.restoring import Restoring, run_cuts_of
 
 SEED: Final = int(os.environ.get("POWER_SEED", "1"))
-CUTS: Final = int(os.environ.get("POWER_CUTS", "2000"))
+CUTS: Final = int(os.environ.get("POWER_CUTS", "1500"))
 CUTS_FAST: Final = 100
 STARTS: Final = 8
 CUTS_OF_A_LIE: Final = 20
