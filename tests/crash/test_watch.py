@@ -214,7 +214,7 @@ EVERY_CAUSE = {(cause, stage) for cause in ("stalled", "orphaned") for stage in 
 @pytest.mark.prove
 @pytest.mark.timeout(3_600)
 def test_over_dozens_of_kills_no_cause_is_forgotten_or_told_again_and_no_digest_is_wrong(tmp_path: Path) -> None:
-    kills = int(os.environ.get("WATCH_KILLS", "25"))
+    kills = int(os.environ.get("WATCH_KILLS", "20"))
     ended = run_and_check(tmp_path, kills, 6.0, MANY)
     part = "real processes, supervisor, digests"
     said, digests = Watched(ended.rows).said, [*ended.told, *told_by(ended.history)]
