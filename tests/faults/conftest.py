@@ -18,6 +18,7 @@ import msgspec
 import pytest
 from tests.conftest import require_tool
 
+import synapse
 from synapse.protocol.codec import ErrorBody, HubFrame, decode_hub_frame, encode_request
 from synapse.protocol.commands import Command, Hello, SendMessage
 from synapse.protocol.replies import Sent, Welcome
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from tests.faults.stage import Stage
     from tests.faults.world import Past
 
-SRC: Final = Path(__file__).resolve().parents[2] / "src"
+SRC: Final = Path(synapse.__file__).resolve().parents[1]
+"""Where this process has the package from: a copy, when a fault is planted."""
 PATIENCE_S: Final = 15.0
 SECRET: Final = "a secret of thirty-two characters, or more"
 ENVIRON: Final = {name: text for name, text in os.environ.items() if not name.startswith("SYNAPSE_")}
