@@ -332,9 +332,9 @@ def free(directory: Path) -> int:
     return info.f_bavail * info.f_frsize
 
 
-def wait_until(what: str, is_true: Callable[[], bool]) -> None:
+def wait_until(what: str, is_true: Callable[[], bool], *, patience_s: float = PATIENCE_S) -> None:
     """Poll a condition of another process for a few seconds."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while not is_true():
         assert time.monotonic() < deadline, f"waited in vain until {what}"
         time.sleep(0.02)
