@@ -15,10 +15,10 @@ from time import monotonic
 from typing import Any, TypeAlias
 
 import pytest
+from tests.faults.conftest import SRC
 
 from synapse.home import HubFile, ensure_home, read_hub_file, write_hub_file
 
-SRC = Path(__file__).resolve().parents[2] / "src"
 Frame: TypeAlias = dict[str, Any]
 Script: TypeAlias = Callable[["PaperHub", Frame], list[Frame] | None]
 
