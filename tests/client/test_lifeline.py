@@ -514,6 +514,30 @@ async def test_a_hub_that_does_not_answer_the_first_hello_is_unreachable(net: "N
     await client.close()
 
 
+@pytest.mark.parametrize("code", [1001, 1006, 1012])
+async def test_a_hub_that_ends_before_its_welcome_is_unreachable(net: "Net", code: int) -> None:
+    client = net.client()
+    connecting = begun(client.connect())
+    peer = await net.peer()
+    await peer.asked()
+    peer.cut(code)
+    with pytest.raises(HubUnreachable, match=f"before it answered the hello: {code} "):
+        await connecting
+    assert peer.is_closed
+    await client.close()
+
+
+async def test_a_first_connection_that_the_hub_closes_by_rule_is_not_one_without_a_hub(net: "Net") -> None:
+    client = net.client()
+    connecting = begun(client.connect())
+    peer = await net.peer()
+    await peer.asked()
+    peer.cut(4002)
+    with pytest.raises(Disconnected, match="4002"):
+        await connecting
+    await client.close()
+
+
 async def test_a_client_that_is_closed_while_it_connects_does_not_connect(net: "Net") -> None:
     client = net.client()
     connecting = begun(client.connect())

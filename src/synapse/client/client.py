@@ -180,7 +180,10 @@ class Client(
         await self.close()
 
     async def connect(self) -> replies.Welcome:
-        """Connect for the first time. Raises `HubUnreachable` when no hub answers, `Rejected` when it refuses."""
+        """Connect for the first time.
+
+        Raises `HubUnreachable` when no hub answers or it ends before its welcome, `Rejected` when it refuses.
+        """
         await self._lifeline.connect()
         return self.welcome
 

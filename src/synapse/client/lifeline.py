@@ -22,13 +22,15 @@ import msgspec
 from synapse.client.calls import Call, Calls, Heard, OutcomeUnknown, Overdue, RequestTimeout
 from synapse.client.identity import Identity
 from synapse.client.subscriptions import Feed, Feeds
-from synapse.client.transport import Dial, PushTransport, Transport
+from synapse.client.transport import LOST, Dial, PushTransport, Transport
 from synapse.errors import Disconnected, HubUnreachable, PeerError, Rejected, SynapseError
 from synapse.protocol.codec import HubFrame, decode_hub_frame, decode_notice, encode_request
 from synapse.protocol.codes import (
     CLOSE_BAD_HELLO,
+    CLOSE_GOING_AWAY,
     CLOSE_NAME_TAKEN,
     CLOSE_NORMAL,
+    CLOSE_RESTART,
     CLOSE_UNAUTHORIZED,
     CLOSE_VERSION,
 )
@@ -47,6 +49,9 @@ READS_IN_A_ROW: Final = 64
 """After so many frames of a transport that is asked for each, consumers run, also when more are there already."""
 PATIENT: Final = frozenset({"rate_limited", "read_only", "draining"})
 """Refusals after which the same request is tried again, as long as its time allows."""
+
+_ABSENT: Final = frozenset({LOST, CLOSE_GOING_AWAY, CLOSE_RESTART})
+"""How a connection ends whose hub was killed or stopped."""
 
 _CLOSE_OF: Final = {
     "unauthorized": CLOSE_UNAUTHORIZED,
@@ -129,8 +134,9 @@ class Lifeline:
     async def connect(self) -> None:
         """Make the first connection, once.
 
-        Raises `HubUnreachable`, `Rejected` as the hub refused the hello, `Disconnected` after `close`, and what the
-        home is refused for.
+        Raises `HubUnreachable` also when the hub ended before its welcome, `Rejected` as it refused the hello,
+        `Disconnected` after `close` and when the hub closed the connection otherwise, and what the home is refused
+        for.
         """
         async with self._connecting:
             self._require_alive()
@@ -202,6 +208,10 @@ class Lifeline:
                 raise HubUnreachable(
                     f"the hub did not take a connection and answer its hello within {self.timeout:g} s"
                 ) from None
+            except Disconnected as lost:
+                if lost.code not in _ABSENT:
+                    raise
+                raise HubUnreachable(f"the hub ended before it answered the hello: {lost}") from lost
             self._require_same_hub(welcome.hub_id)
             self.welcome = welcome
             self.generation += 1
