@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ from tests.hub.conftest import (
     Voice,
     bugs_on_loop,
     direct,
+    doors,
     error_of,
     hub_on_small_disk,
     message,
@@ -22,7 +24,9 @@ from tests.hub.conftest import (
     steps,
     text_of,
     voice,
+    web,
 )
+from websockets.frames import Opcode
 
 from synapse.core.state import digest
 from synapse.errors import JournalError, StoreFailed
@@ -90,6 +94,25 @@ async def test_nothing_leaves_while_a_commit_is_in_flight_not_even_what_others_r
         assert [frame.type for frame in frames if frame.id is None] == ["message"]
         assert len(reply_of(await bob.answer(listed), Agents).agents) == 2
         assert [text_of(told) for told in reply_of(await bob.answer(read), History).messages] == ["one", "two"]
+
+
+async def test_a_request_that_is_there_when_a_commit_ends_shares_the_next_one_with_those_that_waited(
+    tmp_path: Path,
+) -> None:
+    async with MemoryHub() as hub, doors(hub, tmp_path / "home") as listeners:
+        ada, bob = await web(listeners), await voice(hub, "bob")
+        writer = slow_writer(hub)
+        await bob.say(message("first"))
+        await steps()
+        await bob.say(message("came meanwhile"))
+        await steps()
+        ada.send(Opcode.TEXT, encode_request(1, message("in the socket, and not read yet")))
+        writer.finish()
+        head = hub.journal.head
+        await steps()
+        writer.finish()
+        assert hub.journal.head == head + 2
+        assert not writer.jobs
 
 
 async def test_a_turn_of_many_commands_is_one_commit_and_one_write_for_each_connection(

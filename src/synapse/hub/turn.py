@@ -3,7 +3,8 @@
     inbox -> decide, apply -> one transaction -> release: replies and notices in seq order, one write per connection
 
 Nothing leaves before what it reflects is durable, reads included: while a commit is in flight no command is decided,
-the inbox fills, and the next turn takes what has gathered. There is no timed commit window.
+the inbox fills, and the next turn takes what has gathered, and what can be read by then. There is no timed commit
+window.
 """
 
 import asyncio
@@ -548,7 +549,8 @@ class Turns:
         if self._inbox:
             if not self._is_scheduled:
                 self._is_scheduled = True
-                self._loop.call_soon(self._run)
+                # Once more round: who was just answered has often asked again, and then shares the commit.
+                self._loop.call_soon(self._loop.call_soon, self._run)
         elif self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
