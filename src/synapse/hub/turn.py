@@ -312,7 +312,10 @@ class Turns:
         if request.traceparent is not None:
             events = kernel.traced(events, request.traceparent)
         self.leasing.asker = connection
-        recorded = self.record(events, by.actor)
+        try:
+            recorded = self.record(events, by.actor)
+        finally:
+            self.leasing.asker = None
         if recorded and self.signals.watchers:
             self.signals.observe(connection, command, OK)
         if type(command) is SendMessage or type(command) is ReleaseLease:
