@@ -212,5 +212,6 @@ def test_dozens_of_kills_while_journals_are_made_break_none(tmp_path: Path) -> N
     while killed < int(os.environ.get("CRASH_KILLS", "90")) // 2:
         killed += make_a_home_by_force(tmp_path / str(homes), tmp_path / f"{homes}.log", chance)
         homes += 1
-    print(f"\n{killed} kills while {homes} journals were made")
+    tell("real processes, journals in the making", "kills of the hub", killed, seed=SEED)
+    tell("real processes, journals in the making", "whole in the end", homes, seed=SEED)
     assert homes

@@ -113,6 +113,7 @@ def test_real_hubs_start_after_a_cut_and_are_cut_again(short: Recording, folder:
         cuts = plan_since(second.steps, since, CUTS // 100, SEED)
         report.add(run_on_all_cores(second, cuts, SEED, folder))
     count = len(report.findings)
+    tell(PART, "cuts of a start after a cut", report.cuts.total(), seed=SEED)
     tell(PART, "cuts of a start after a cut that broke something", count, bound="= 0", is_kept=count == 0, seed=SEED)
     assert not report.findings, report.words()
 
@@ -142,6 +143,7 @@ def cut_restore(folder: Path, cuts: int) -> tuple[Report, Counter[str]]:
 def test_a_restore_that_is_cut_deletes_nothing(folder: Path) -> None:
     report, left = cut_restore(folder, CUTS // 10)
     count = len(report.findings)
+    tell(PART, "cuts during a restore", report.cuts.total(), seed=SEED)
     tell(PART, "cuts during a restore that lost one, or ended it", count, bound="= 0", is_kept=count == 0, seed=SEED)
     print("a restore left:", dict(left))
     assert not report.findings, report.words()
