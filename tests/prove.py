@@ -46,7 +46,7 @@ ALONE = frozenset({"hostile peers", "simulation"})
 """Parts that measure how long something takes, or how much of it in a second."""
 TOGETHER = {
     "kills of the hub": ("kills of the hub",),
-    "power cuts": ("cuts", "cuts of a start after a cut", "cuts during a restore"),
+    "power cuts": ("cuts", "cuts of a start after a cut", "cuts during a restore", "cuts during a compaction"),
     "answered operations that kills lost": ("acknowledged and lost",),
     "violations under kills": ("violations",),
 }
