@@ -17,6 +17,7 @@ from tests.faults.conftest import HubProcess, line_to, wait_until
 from tests.figures import tell
 from tests.hostile.attackers import ATTACKS
 from tests.hostile.siege import MIB, Phase, Siege, bound_bytes, percentile, siege
+from tests.power.lies import broken_source
 
 from synapse.protocol.limits import Limits
 
@@ -104,6 +105,21 @@ def test_each_attack_alone_ends_as_it_should_and_costs_no_more_than_its_bound(tm
             assert not sign or phase.met[name].get(sign), phase.met
             assert phase.peak_bytes <= bound, name
             assert phase.log_lines_per_s <= LOG_LINES_PER_S_MAX, name
+
+
+def test_a_hub_that_bounds_no_outbox_is_seen_by_its_memory(tmp_path: Path) -> None:
+    """Else the bound above would bound nothing."""
+    held = "        connection.is_stuck = True\n        connection.stuck_since_ms ="
+    unheld = "        return\n        connection.is_stuck = True\n        connection.stuck_since_ms ="
+    source = broken_source(tmp_path / "source", "hub/peers.py", held, unheld)
+    attacks = {"never reads values": 8}
+    with siege(tmp_path / "home", source, **QUICK, **QUICK_RATES) as here:
+        here.fill(0, 0)
+        base = here.memory("VmRSS")
+        phase = here.attacked(attacks, 1.2)
+        bound = bound_bytes(base, attacks, Limits(**QUICK, **QUICK_RATES))
+        print(f"{phase.peak_bytes / MIB:.1f} of {bound / MIB:.1f} MiB")
+        assert phase.peak_bytes > bound
 
 
 @pytest.mark.figures
