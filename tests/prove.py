@@ -163,6 +163,12 @@ def table(outcomes: list[Outcome], sums: list[Figure]) -> str:
     )
 
 
+def command_of(arguments: list[str]) -> str:
+    """What to type for the same run; seeds stand with the figures."""
+    words = " ".join(f'"{word}"' if " " in word else word for word in arguments)
+    return f"make prove ARGS='{words}'" if words else "make prove"
+
+
 def main(arguments: list[str]) -> int:
     """Run the parts. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="make prove", description="Run the long proofs.")
@@ -186,13 +192,13 @@ def main(arguments: list[str]) -> int:
     sums = together(outcomes, is_whole=is_whole)
     where = machine()
     print(table(outcomes, sums))
-    print(
-        f"{', '.join(f'{name} {value}' for name, value in where.items())}; {time.monotonic() - started_s:.0f} s in all"
-    )
+    on = ", ".join(f"{name} {value}" for name, value in where.items())
+    print(f"{command_of(arguments)}; {on}; {time.monotonic() - started_s:.0f} s in all")
     found = [
         {**msgspec.to_builtins(figure), "part": outcome.part} for outcome in outcomes for figure in outcome.figures
     ] + [msgspec.to_builtins(figure) for figure in sums]
-    asked.output.write_text(json.dumps({"machine": where, "figures": found}, indent=1) + "\n", encoding="utf-8")
+    told = {"command": command_of(arguments), "machine": where, "figures": found}
+    asked.output.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     is_good = bool(outcomes) and not any(verdict(outcome) for outcome in outcomes)
     return 0 if is_good and all(figure.is_kept for figure in sums) else 1
 

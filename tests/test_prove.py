@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tests import prove
 from tests.figures import Figure, tell
-from tests.prove import Outcome, run_part, table, together, verdict
+from tests.prove import Outcome, command_of, run_part, table, together, verdict
 
 KILLS = Figure("p", "kills of the hub", 120)
 LOST = Figure("p", "acknowledged and lost", 0, bound="= 0")
@@ -53,6 +53,11 @@ def test_kills_of_all_parts_are_summed_and_must_be_two_hundred_in_a_whole_run() 
     assert not few.is_kept
     [asked] = together([outcome(KILLS)], is_whole=False)
     assert (asked.bound, asked.is_kept) == ("", True)
+
+
+def test_the_command_is_told_as_it_is_typed() -> None:
+    assert command_of([]) == "make prove"
+    assert command_of(["power cuts", "-k", "torn"]) == "make prove ARGS='\"power cuts\" -k torn'"
 
 
 def test_one_lost_operation_breaks_the_sum() -> None:

@@ -190,10 +190,10 @@ def percentile(values: list[float], share: float) -> float:
 
 
 @contextmanager
-def siege(home: Path, source: Path = SRC, **limits: int) -> Iterator[Siege]:
+def siege(home: Path, limits: Mapping[str, int] | None = None, source: Path = SRC) -> Iterator[Siege]:
     """A hub with these limits, and a healthy agent; at the end it lives, has logged no bug, and drains. source: what
     it runs."""
-    environ = {f"SYNAPSE_LIMIT_{name.upper()}": str(value) for name, value in limits.items()}
+    environ = {f"SYNAPSE_LIMIT_{name.upper()}": str(value) for name, value in (limits or {}).items()}
     environ["PYTHONPATH"] = str(source)
     with HubProcess(home, environ=environ) as hub:
         hub.until_ready()

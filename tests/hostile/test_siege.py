@@ -91,7 +91,7 @@ def test_an_outcome_that_no_attack_may_have_is_named() -> None:
 @pytest.mark.timeout(400)
 def test_each_attack_alone_ends_as_it_should_and_costs_no_more_than_its_bound(tmp_path: Path) -> None:
     limits = Limits(**QUICK, **QUICK_RATES)
-    with siege(tmp_path / "home", **QUICK, **QUICK_RATES) as here:
+    with siege(tmp_path / "home", QUICK | QUICK_RATES) as here:
         here.fill(20, 150_000)
         for name in ATTACKS:
             attacks = {name: SMALL.get(name, 2)}
@@ -113,7 +113,7 @@ def test_a_hub_that_bounds_no_outbox_is_seen_by_its_memory(tmp_path: Path) -> No
     unheld = "        return\n        connection.is_stuck = True\n        connection.stuck_since_ms ="
     source = broken_source(tmp_path / "source", "hub/peers.py", held, unheld)
     attacks = {"never reads values": 8}
-    with siege(tmp_path / "home", source, **QUICK, **QUICK_RATES) as here:
+    with siege(tmp_path / "home", QUICK | QUICK_RATES, source) as here:
         here.fill(0, 0)
         base = here.memory("VmRSS")
         phase = here.attacked(attacks, 1.2)
