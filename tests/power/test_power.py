@@ -21,7 +21,7 @@ from tests.power.compacting import COMPACTS, Compacting
 from tests.power.cuts import Report, image_at, lay_down, plan, plan_since, run_cuts, run_on_all_cores
 from tests.power.disk import DRAWS, Disk
 from tests.power.judge import MARKS_OF_REQUESTS, Broken, Uncut, operations_of
-from tests.power.lies import broken_source, numbers_of, told_too_early, with_another_row, without_syncs
+from tests.power.lies import broken_source, hasty, numbers_of, told_too_early, with_another_row, without_syncs
 from tests.power.load import Load
 from tests.power.recording import Ends, Recorder, Recording, fast_folder, reached
 from tests.power.restoring import Restoring, run_cuts_of
@@ -273,15 +273,6 @@ def test_thousands_of_power_cuts(folder: Path) -> None:
 
 def normal(folder: Path) -> Path:
     return broken_source(folder, "journal/connection.py", "PRAGMA synchronous=FULL", "PRAGMA synchronous=NORMAL")
-
-
-def hasty(folder: Path) -> Path:
-    return broken_source(
-        folder,
-        "hub/turn.py",
-        "        self._writer.submit(lambda: commit(log, rows), done)\n",
-        "        self._writer.submit(lambda: commit(log, rows), lambda *_: None)\n        done(False, None)\n",
-    )
 
 
 @pytest.mark.prove
