@@ -175,6 +175,8 @@ UNMIRRORED = (
     "tests/test_tidy.py",
     "tests/test_transcripts.py",
     "tests/prove.py",
+    "tests/test_prove.py",
+    "tests/test_reliability.py",
     "tests/figures.py",
     "tests/simulation/*",
     "tests/power/*",
@@ -196,6 +198,8 @@ MACHINE_PATH = re.compile(
     rf"(?<![\w.~-])(?:{re.escape(str(ROOT))}\b|/root/\w|/(?:home|Users)/"
     rf"(?!(?:{PEOPLE_OF_EXAMPLES})\b)\w+)"
 )
+ESSENTIAL = frozenset({"util-linux"})
+"""Packages that every Debian has."""
 VAGUE_NAMES = frozenset({"util", "utils", "helper", "helpers", "misc", "manager", "managers"})
 
 IGNORE_MARK = re.compile(r"#\s*(type:\s*ignore|noqa)\b(\s*\[[\w\s,-]+\]|:\s*[A-Z]+[0-9]+(?:[\s,]+[A-Z]+[0-9]+)*)?")
@@ -745,6 +749,17 @@ def test_a_listed_broad_except_still_needs_its_reason(monkeypatch: pytest.Monkey
 
 def test_exceptions_to_the_rules_name_files_that_exist() -> None:
     assert [path for path in BROAD_EXCEPT_ALLOWED if not (ROOT / path).exists()] == []
+
+
+def test_every_tool_that_a_test_requires_is_installed_by_the_script() -> None:
+    script = (ROOT / ".ci" / "debian-packages.sh").read_text(encoding="utf-8")
+    installed = {tuple(line.split()[1:]) for line in script.splitlines() if line.startswith("need ")}
+    packages = {package for _, package in installed}
+    required = set()
+    for path in (ROOT / "tests").rglob("*.py"):
+        required |= set(re.findall(r'require_tool\("([\w-]+)", "([\w-]+)"\)', path.read_text(encoding="utf-8")))
+    assert ("strace", "strace") in required
+    assert {tool for tool in required if tool[1] not in packages | ESSENTIAL} == set()
 
 
 def test_without_git_the_tree_is_walked(tmp_path: Path) -> None:

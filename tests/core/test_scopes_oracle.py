@@ -6,7 +6,6 @@ overlap when one path of a list is in both.
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -15,6 +14,7 @@ from itertools import product
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.conftest import require_tool
 
 from synapse.core.scopes import normal_path
 from synapse.errors import Rejected
@@ -94,8 +94,7 @@ FILES = (*all_paths("ab", 4), *ODD.split())
 @pytest.fixture(scope="module")
 def listed(tmp_path_factory: pytest.TempPathFactory) -> Listing:
     """What `git ls-files` lists; a file and a folder of one name are put in two indexes."""
-    if shutil.which("git") is None:
-        pytest.skip("git is not installed: its own matching is not compared with")
+    require_tool("git", "git")
     repository = tmp_path_factory.mktemp("scopes")
 
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}

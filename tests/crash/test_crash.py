@@ -21,17 +21,19 @@ from pathlib import Path
 import pytest
 from tests.crash.checker import Finding, check
 from tests.crash.history import History, Recorder, load
-from tests.crash.killing import LOAD, PROXIED, Hubs, Kills, journal_of, load_of, proxy_of
+from tests.crash.killing import LOAD, PROXIED, Hubs, Kills, journal_of, load_of, post, proxy_of
 from tests.crash.load import CHANNELS, READERS, WORKER, Line
 from tests.crash.plan_checker import check_plan
 from tests.crash.proxy import FATES
 from tests.crash.values_checker import check_values
 from tests.figures import tell
+from tests.power.lies import hasty
 
 from synapse.core.events import Recorded
 
 SEED = int(os.environ.get("CRASH_SEED", "1"))
 SNAPSHOT_EVENTS = 1_500
+KILLS_OF_A_CONTROL = 60
 OPTIONS = ("--snapshot-events", str(SNAPSHOT_EVENTS))
 
 
@@ -178,6 +180,34 @@ def test_hundreds_of_kills_stops_and_cuts_under_load_lose_repeat_and_reorder_not
     assert min(ended.done.stops, ended.client_stops) > kills // 20
 
 
+@pytest.mark.prove
+@pytest.mark.timeout(600)
+def test_a_hub_that_answers_before_its_commit_is_found_out_by_kills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else no kill would prove anything."""
+    home, run = tmp_path / "home", tmp_path / "run"
+    run.mkdir()
+    with Hubs(home, run / "hub.log", OPTIONS) as hubs:
+        hubs.start()
+        set_the_stage(home, run)
+        assert hubs.stop() == 0
+        monkeypatch.setenv("PYTHONPATH", os.fspath(hasty(tmp_path / "source")))
+        findings, kills = list[Finding](), 0
+        while not findings and kills < KILLS_OF_A_CONTROL:
+            record = Recorder(run / f"witness-{kills}.jsonl")
+            hubs.start()
+            hubs.kill_at_the_answer(Line(home, record, "witness"), *post(kills))
+            hubs.kill()
+            record.close()
+            kills += 1
+            findings = check(load(run.glob("*.jsonl")), journal_of(home))
+    rules = {finding.rule for finding in findings}
+    is_found = "lost" in rules
+    tell("real processes, control", "kills that found an answer before its commit", kills, is_kept=is_found, seed=SEED)
+    assert is_found, rules
+
+
 def make_a_home_by_force(home: Path, log: Path, chance: random.Random) -> int:
     """Kill hubs that are making their journal, until one has; how many it took. Each lives a little longer, so that a
     busy machine gets there too."""
@@ -212,5 +242,6 @@ def test_dozens_of_kills_while_journals_are_made_break_none(tmp_path: Path) -> N
     while killed < int(os.environ.get("CRASH_KILLS", "90")) // 2:
         killed += make_a_home_by_force(tmp_path / str(homes), tmp_path / f"{homes}.log", chance)
         homes += 1
-    print(f"\n{killed} kills while {homes} journals were made")
+    tell("real processes, journals in the making", "kills of the hub", killed, seed=SEED)
+    tell("real processes, journals in the making", "whole in the end", homes, seed=SEED)
     assert homes

@@ -6,7 +6,7 @@ import random
 import subprocess
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,7 @@ class Ended:
     acked: int = 0
     dead: int = 0
     again: int = 0
+    vanished: list[str] = field(default_factory=list)
 
 
 def under_fire(tmp_path: Path, rounds: int, seed: int) -> Ended:
@@ -103,7 +104,8 @@ def judge(home: Path, run: Path, ended: Ended) -> None:
             for name in to:
                 ended.acknowledged += 1
                 is_acked, is_dead = (message, name) in acked, (message, name) in died
-                assert is_acked or is_dead, f"{message} is neither acked nor dead at {name}: it vanished"
+                if not (is_acked or is_dead):
+                    ended.vanished.append(f"{message} is neither acked nor dead at {name}")
                 ended.acked += is_acked
                 ended.dead += is_dead and not is_acked
     for name in RECEIVERS:
@@ -120,6 +122,7 @@ def judge(home: Path, run: Path, ended: Ended) -> None:
 def test_what_was_acknowledged_ends_acked_or_dead_over_kills_of_hub_and_readers(tmp_path: Path) -> None:
     ended = under_fire(tmp_path, 6, seed=1)
     print(f"\n{ended}")
+    assert ended.vanished == []
     assert ended.acknowledged > 50, "the load was a load"
     assert (ended.hub_kills, ended.reader_kills) == (3, 6)
 
@@ -128,11 +131,14 @@ def test_what_was_acknowledged_ends_acked_or_dead_over_kills_of_hub_and_readers(
 @pytest.mark.timeout(3_600)
 def test_over_dozens_of_kills_of_hub_and_readers_no_direct_message_vanishes(tmp_path: Path) -> None:
     ended = under_fire(tmp_path, int(os.environ.get("CRASH_KILLS", "90")) // 2, seed=2)
-    kills = ended.hub_kills + ended.reader_kills
-    tell("processes", f"direct messages that vanished over {kills} kills of hub and readers", 0, bound="0")
-    tell("processes", "direct messages acknowledged to their senders", ended.acknowledged)
-    tell("processes", "of them acked by their recipients", ended.acked)
-    tell("processes", "of them dead letters", ended.dead)
-    tell("processes", "of them taken more than once", ended.again)
+    part, vanished = "real processes, direct messages", len(ended.vanished)
+    tell(part, "kills of the hub", ended.hub_kills, seed=2)
+    tell(part, "kills of those who read", ended.reader_kills, seed=2)
+    tell(part, "acknowledged to their senders", ended.acknowledged, seed=2)
+    tell(part, "of them acked by their recipients", ended.acked, seed=2)
+    tell(part, "of them dead letters", ended.dead, seed=2)
+    tell(part, "of them taken more than once", ended.again, seed=2)
+    tell(part, "acknowledged and lost", vanished, bound="= 0", is_kept=not vanished, seed=2)
+    assert ended.vanished == []
     assert ended.dead > 0
     assert ended.again > 0

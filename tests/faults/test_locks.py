@@ -69,6 +69,7 @@ CASES: Final = [
 ]
 
 
+@pytest.mark.figures
 @pytest.mark.parametrize(("point", "lock", "code"), CASES)
 def test_a_lock_of_another_process_is_told_or_does_not_matter(
     stage: Stage, past: Past, directory: Path, point: str, lock: str, code: int
@@ -96,7 +97,8 @@ def test_a_lock_of_another_process_is_told_or_does_not_matter(
                 if told.is_done:
                     process.signal(signal.SIGTERM)
             outcome = process.end()
-    tell("storage faults", f"lock at {point}, another {lock}: exit code", outcome.code, bound=f"= {code}")
+    row, is_kept = f"lock at {point}, another {lock}: exit code", outcome.code == code
+    tell("storage faults", row, outcome.code, bound=f"= {code}", is_kept=is_kept)
     assert "Traceback" not in process.said
     assert outcome.code == code, outcome
     if words[0] == "hub":

@@ -109,9 +109,10 @@ class Verdict:
 
 @dataclass
 class Tally:
-    """Verdicts over a sweep, with the cases that are wrong."""
+    """Verdicts over a sweep, with the cases that are wrong. files: how often which file was damaged."""
 
     kinds: Counter[str] = field(default_factory=Counter)
+    files: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
     def add(self, case: str, verdict: Verdict, expected: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
-from tests.faults.conftest import HubProcess, Line, line_to, wait_until
+from tests.faults.conftest import SRC, HubProcess, Line, line_to, wait_until
 from tests.hostile.attackers import BULK, NOISE
 
 from synapse.hub.peers import BULK_BYTES_MAX
@@ -190,9 +190,11 @@ def percentile(values: list[float], share: float) -> float:
 
 
 @contextmanager
-def siege(home: Path, **limits: int) -> Iterator[Siege]:
-    """A hub with these limits, and a healthy agent; at the end it lives, has logged no bug, and drains."""
-    environ = {f"SYNAPSE_LIMIT_{name.upper()}": str(value) for name, value in limits.items()}
+def siege(home: Path, limits: Mapping[str, int] | None = None, source: Path = SRC) -> Iterator[Siege]:
+    """A hub with these limits, and a healthy agent; at the end it lives, has logged no bug, and drains. source: what
+    it runs."""
+    environ = {f"SYNAPSE_LIMIT_{name.upper()}": str(value) for name, value in (limits or {}).items()}
+    environ["PYTHONPATH"] = str(source)
     with HubProcess(home, environ=environ) as hub:
         hub.until_ready()
         here = Siege(hub)

@@ -17,6 +17,7 @@ from tests.faults.conftest import HubProcess, line_to, wait_until
 from tests.figures import tell
 from tests.hostile.attackers import ATTACKS
 from tests.hostile.siege import MIB, Phase, Siege, bound_bytes, percentile, siege
+from tests.power.lies import broken_source
 
 from synapse.protocol.limits import Limits
 
@@ -90,7 +91,7 @@ def test_an_outcome_that_no_attack_may_have_is_named() -> None:
 @pytest.mark.timeout(400)
 def test_each_attack_alone_ends_as_it_should_and_costs_no_more_than_its_bound(tmp_path: Path) -> None:
     limits = Limits(**QUICK, **QUICK_RATES)
-    with siege(tmp_path / "home", **QUICK, **QUICK_RATES) as here:
+    with siege(tmp_path / "home", QUICK | QUICK_RATES) as here:
         here.fill(20, 150_000)
         for name in ATTACKS:
             attacks = {name: SMALL.get(name, 2)}
@@ -106,6 +107,22 @@ def test_each_attack_alone_ends_as_it_should_and_costs_no_more_than_its_bound(tm
             assert phase.log_lines_per_s <= LOG_LINES_PER_S_MAX, name
 
 
+def test_a_hub_that_bounds_no_outbox_is_seen_by_its_memory(tmp_path: Path) -> None:
+    """Else the bound above would bound nothing."""
+    held = "        connection.is_stuck = True\n        connection.stuck_since_ms ="
+    unheld = "        return\n        connection.is_stuck = True\n        connection.stuck_since_ms ="
+    source = broken_source(tmp_path / "source", "hub/peers.py", held, unheld)
+    attacks = {"never reads values": 8}
+    with siege(tmp_path / "home", QUICK | QUICK_RATES, source) as here:
+        here.fill(0, 0)
+        base = here.memory("VmRSS")
+        phase = here.attacked(attacks, 1.2)
+        bound = bound_bytes(base, attacks, Limits(**QUICK, **QUICK_RATES))
+        print(f"{phase.peak_bytes / MIB:.1f} of {bound / MIB:.1f} MiB")
+        assert phase.peak_bytes > bound
+
+
+@pytest.mark.figures
 def test_out_of_descriptors_the_hub_turns_newcomers_away_says_so_rarely_and_recovers(tmp_path: Path) -> None:
     with HubProcess(tmp_path / "home", prefix=("prlimit", "--nofile=60")) as hub:
         hub.until_ready()
@@ -115,8 +132,11 @@ def test_out_of_descriptors_the_hub_turns_newcomers_away_says_so_rarely_and_reco
                 for _ in range(200):
                     crowd.enter_context(socket.create_connection(("127.0.0.1", hub.port), 5))
                 phase = here.undisturbed(2.5)
+            lines = phase.log_lines_per_s
+            is_quiet = lines <= LOG_LINES_PER_S_MAX
+            tell("hostile peers", "log lines a second without descriptors", lines, bound="<= 10", is_kept=is_quiet)
             assert phase.claims_ms
-            assert 0 < phase.log_lines_per_s <= LOG_LINES_PER_S_MAX
+            assert 0 < lines <= LOG_LINES_PER_S_MAX
             wait_until("newcomers are let in again", lambda: here.connections() == 1)
             with line_to(hub.home, "newcomer") as newcomer:
                 assert newcomer.post("here").n == 1

@@ -85,6 +85,7 @@ class Asker(threading.Thread):
 
 
 @pytest.mark.slow
+@pytest.mark.figures
 def test_sigterm_among_fifty_stuck_peers_ends_in_time_and_keeps_what_it_said(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with HubProcess(home).until_ready() as hub, ExitStack() as stack:

@@ -218,7 +218,7 @@ def judge(home: Path, uncut: Uncut, step: int) -> int:
                 raise Broken("lost", f"{told} was told, head {journal.head}")
             if rows != uncut.rows[: len(rows)]:
                 raise Broken("not ours", "the rows are not those of the uncut journal")
-        _prove(home, first, len(rows), uncut)
+        prove(home, first, len(rows), uncut)
         begin(first.state, journal, Rules(Limits(), True, False), {MAIN_ROOM: [GENERAL]}, at_ms)
         expected, head = digest(first.state), journal.head
     token = home / "token"
@@ -260,7 +260,8 @@ def rows_of(home: Path) -> list[Row]:
         return [Row(*line) for line in connection.execute(_SELECT)]
 
 
-def _prove(home: Path, found: Recovered[State], count: int, uncut: Uncut) -> None:
+def prove(home: Path, found: Recovered[State], count: int, uncut: Uncut) -> None:
+    """Raises `Broken` when chain and index do not prove themselves, or the state is not that of so many rows."""
     journal = found.journal
     reader = JournalReader(home)
     try:

@@ -50,3 +50,13 @@ def broken_source(folder: Path, file: str, old: str, new: str) -> Path:
     assert text.count(old) == 1, f"{file} has {old!r} {text.count(old)} times: plant this fault anew"
     path.write_text(text.replace(old, new), "utf-8")
     return folder
+
+
+def hasty(folder: Path) -> Path:
+    """A copy of the sources of a hub that answers before its commit."""
+    return broken_source(
+        folder,
+        "hub/turn.py",
+        "        self._writer.submit(lambda: commit(log, rows), done)\n",
+        "        self._writer.submit(lambda: commit(log, rows), lambda *_: None)\n        done(False, None)\n",
+    )

@@ -16,10 +16,12 @@ from typing import Final, TypeAlias
 import pytest
 from tests.conftest import require_tool
 from tests.figures import tell
+from tests.power import compacting
+from tests.power.compacting import COMPACTS, Compacting
 from tests.power.cuts import Report, image_at, lay_down, plan, plan_since, run_cuts, run_on_all_cores
 from tests.power.disk import DRAWS, Disk
 from tests.power.judge import MARKS_OF_REQUESTS, Broken, Uncut, operations_of
-from tests.power.lies import broken_source, numbers_of, told_too_early, with_another_row, without_syncs
+from tests.power.lies import broken_source, hasty, numbers_of, told_too_early, with_another_row, without_syncs
 from tests.power.load import Load
 from tests.power.recording import Ends, Recorder, Recording, fast_folder, reached
 from tests.power.restoring import Restoring, run_cuts_of
@@ -113,6 +115,7 @@ def test_real_hubs_start_after_a_cut_and_are_cut_again(short: Recording, folder:
         cuts = plan_since(second.steps, since, CUTS // 100, SEED)
         report.add(run_on_all_cores(second, cuts, SEED, folder))
     count = len(report.findings)
+    tell(PART, "cuts of a start after a cut", report.cuts.total(), seed=SEED)
     tell(PART, "cuts of a start after a cut that broke something", count, bound="= 0", is_kept=count == 0, seed=SEED)
     assert not report.findings, report.words()
 
@@ -142,10 +145,56 @@ def cut_restore(folder: Path, cuts: int) -> tuple[Report, Counter[str]]:
 def test_a_restore_that_is_cut_deletes_nothing(folder: Path) -> None:
     report, left = cut_restore(folder, CUTS // 10)
     count = len(report.findings)
+    tell(PART, "cuts during a restore", report.cuts.total(), seed=SEED)
     tell(PART, "cuts during a restore that lost one, or ended it", count, bound="= 0", is_kept=count == 0, seed=SEED)
     print("a restore left:", dict(left))
     assert not report.findings, report.words()
     assert set(left) == {"old", "new", "restored again"}, left
+
+
+def record_compaction(place: Path) -> Compacting:
+    """A home whose hub was killed, and is compacted two days later."""
+    (place / "root").mkdir(parents=True)
+    recorder = Recorder(place / "root")
+    recorder.run(Load(12), "stopped")
+    recorder.run(Load(12), "killed")
+    old = recorder.finish()
+    recorder.run_python("-c", COMPACTS, str(recorder.home))
+    compacted = recorder.finish()
+    shutil.rmtree(place)
+    return Compacting(old, compacted)
+
+
+def cut_compaction(recorded: Compacting, folder: Path, cuts: int) -> tuple[Report, Counter[str]]:
+    planned = plan_since(recorded.new.steps, len(recorded.old.steps), cuts, SEED)
+    return compacting.run_cuts_of(recorded, planned, SEED, folder)
+
+
+def without_synced_base(true: Compacting) -> Compacting:
+    """As if the base had never been synced, which a start needs from the event on."""
+    [base] = {name for name in true.new.image_of_all() if name.endswith(".base")}
+    return replace(true, new=without_syncs(true.new, numbers_of(true.new, Path(base).name)))
+
+
+def with_drops_before_the_event(true: Compacting) -> Compacting:
+    """As if another row, and it alone, said what was to go."""
+    row = true.new.rows[-1]
+    return replace(true, new=replace(true.new, rows=[*true.new.rows, row._replace(seq=row.seq + 1)]))
+
+
+@pytest.mark.prove
+@pytest.mark.xdist_group("power")
+def test_a_compaction_that_is_cut_drops_nothing_that_was_to_stay(folder: Path) -> None:
+    recorded = record_compaction(folder / "compaction")
+    report, left = cut_compaction(recorded, folder, CUTS // 10)
+    count = len(report.findings)
+    tell(PART, "cuts during a compaction", report.cuts.total(), seed=SEED)
+    tell(PART, "cuts during a compaction that lost one, or ended it", count, bound="= 0", is_kept=count == 0, seed=SEED)
+    print("a compaction left:", dict(left))
+    assert not report.findings, report.words()
+    assert set(left) >= {"all bodies", "what was to stay"}, left
+    assert cut_compaction(without_synced_base(recorded), folder, CUTS_OF_A_CONTROL)[0].found("refused")
+    assert cut_compaction(with_drops_before_the_event(recorded), folder, CUTS_OF_A_CONTROL)[0].found("lost")
 
 
 def test_a_secret_that_was_handed_out_is_still_known_after_a_power_cut(tmp_path: Path) -> None:
@@ -224,15 +273,6 @@ def test_thousands_of_power_cuts(folder: Path) -> None:
 
 def normal(folder: Path) -> Path:
     return broken_source(folder, "journal/connection.py", "PRAGMA synchronous=FULL", "PRAGMA synchronous=NORMAL")
-
-
-def hasty(folder: Path) -> Path:
-    return broken_source(
-        folder,
-        "hub/turn.py",
-        "        self._writer.submit(lambda: commit(log, rows), done)\n",
-        "        self._writer.submit(lambda: commit(log, rows), lambda *_: None)\n        done(False, None)\n",
-    )
 
 
 @pytest.mark.prove

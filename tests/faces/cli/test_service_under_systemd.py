@@ -157,12 +157,13 @@ def cgroup2_root() -> Path | None:
 @pytest.fixture(scope="module")
 def manager() -> Iterator[UserManager]:
     require_tool("systemctl", "systemd")
+    require_tool("nsenter", "util-linux")
     root = cgroup2_root() if sys.platform == "linux" else None
     program = next(
         (path for path in ("/lib/systemd/systemd", "/usr/lib/systemd/systemd") if os.access(path, os.X_OK)), ""
     )
-    if os.geteuid() != 0 or root is None or not program or not shutil.which("nsenter"):
-        pytest.skip("a systemd of one's own needs root, a cgroup2 hierarchy and nsenter")
+    if os.geteuid() != 0 or root is None or not program:
+        pytest.skip("a systemd of one's own needs root and a cgroup2 hierarchy")
     with tempfile.TemporaryDirectory(prefix="syn-", dir="/tmp") as directory:
         try:
             found = UserManager(Path(directory), root / f"synapse-test-{os.getpid()}", program)
