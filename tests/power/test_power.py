@@ -27,7 +27,7 @@ from tests.power.recording import Ends, Recorder, Recording, fast_folder, reache
 from tests.power.restoring import Restoring, run_cuts_of
 
 SEED: Final = int(os.environ.get("POWER_SEED", "1"))
-CUTS: Final = int(os.environ.get("POWER_CUTS", "1500"))
+CUTS: Final = int(os.environ.get("POWER_CUTS", "1600"))
 CUTS_FAST: Final = 100
 STARTS: Final = 8
 CUTS_OF_A_LIE: Final = 20
