@@ -90,6 +90,8 @@ def contend(a: Want, b: Want) -> bool:
 
 Party: TypeAlias = tuple[str, int]
 """Who waits or holds: an agent (0), or one process of it, by its connection."""
+Wait: TypeAlias = tuple[int, int, int, Want, int | None]
+"""Rank, seq, the process that waits, what it waits for, and the epoch under which it runs."""
 
 
 def party(want: Want, process: int) -> Party:
@@ -114,6 +116,7 @@ class Held:
     left: int | None = None
     offered_to: str | None = None
     offer: int | None = None
+    under: int | None = None
 
 
 @dataclass
@@ -133,11 +136,13 @@ class Waiter:
     deadline: int | None = None
     connection: int | None = None
     request: int | None = None
+    under: int | None = None
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim as it is sent."""
+    """A claim as it is sent. under: the epoch of the lease under which its process says that it runs; no part of what
+    is equal under an idempotency key."""
 
     want: Want
     ttl_ms: int
@@ -147,6 +152,7 @@ class Claim:
     preempt: bool = False
     note: str | None = None
     place: int | None = None
+    under: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -166,7 +172,8 @@ class Answer:
 
 @dataclass
 class Model:
-    """All that is known about leases. out: answers to others than who asks, by connection and request."""
+    """All that is known about leases. out: answers to others than who asks, by connection and request. of_under: how
+    many waits were refused for what their process runs under, and for nothing else."""
 
     tie_grace_ms: int
     reattach_ms: int
@@ -182,6 +189,7 @@ class Model:
     handed: dict[str, set[int]] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     out: list[tuple[int, int, Answer]] = field(default_factory=list)
+    of_under: int = 0
 
     # The journal.
 
@@ -254,21 +262,27 @@ class Model:
 
     # Circles.
 
-    def holders(self, without: Iterable[Held]) -> list[tuple[Party, Want]]:
-        """Leases, each with whose it is: the agent's, or one process's."""
-        return [
-            (party(h.want, -h.epoch if h.tie is None else h.tie), h.want)
-            for h in self.leases.values()
-            if h not in without
-        ]
+    def holder(self, h: Held) -> Party:
+        """Whose a lease is: the agent's, or one process's."""
+        return party(h.want, -h.epoch if h.tie is None else h.tie)
 
-    def line(self, without: Iterable[Waiter]) -> list[tuple[int, int, int, Want]]:
-        """Places: rank, seq, the process that waits there, what."""
+    def line(self, without: Iterable[Waiter]) -> list[Wait]:
+        """Places: rank, seq, the process that waits there, what, and under which lease that process runs."""
         return [
-            (p.rank, p.seq, -p.seq if p.connection is None else p.connection, p.want)
+            (p.rank, p.seq, -p.seq if p.connection is None else p.connection, p.want, p.under)
             for p in self.places.values()
             if p not in without
         ]
+
+    def chain(self, under: int | None, gone: Iterable[Held] = ()) -> list[Held]:
+        """The leases that end only after what a process asks for that runs under this epoch; up to one that has ended.
+        gone: those that end with what is decided now are there still."""
+        live = {h.epoch: h for h in [*self.leases.values(), *gone]}
+        found: list[Held] = []
+        while under in live:
+            found.append(live[under])
+            under = live[under].under
+        return found
 
     def needs_same_unit(self, a: Want, b: Want) -> bool:
         """Both want the only unit of a pool."""
@@ -283,50 +297,67 @@ class Model:
         plus: Want | None = None,
         without: Iterable[Waiter] = (),
         queue: tuple[int, Want] | None = None,
+        under: int | None = None,
     ) -> bool:
-        """Whether who asks would be in a circle if it held `plus`, or waited in the queue with this rank."""
-        held, places = self.holders(list(minus)), self.line(list(without))
-        new = 1 << 60
+        """Whether who asks would be in a circle if it held `plus`, or waited in the queue with this rank. minus: what
+        ends with that."""
+        gone = list(minus)
+        held = [(self.holder(h), h.want) for h in self.leases.values() if h not in gone]
+        places, new = self.line(list(without)), 1 << 60
         asked = plus if queue is None else queue[1]
         assert asked is not None
         if plus is not None:
             held.append((party(plus, process), plus))
         if queue is not None:
-            places.append((queue[0], new, process, queue[1]))
+            places.append((queue[0], new, process, queue[1], under))
+        me, mine = party(asked, process), {(agent, 0), (agent, process)}
+
+        def is_kept_from(want: Want, it: Want) -> bool:
+            return contend(want, it) or self.needs_same_unit(want, it)
+
+        def processes_above(epoch: int | None) -> set[Party]:
+            """Who goes on only after who runs under this lease. An agent waits for all of its processes anyway."""
+            return {self.holder(h) for h in self.chain(epoch, gone) if not h.want.reentrant}
+
+        def stood_in_the_way_of(place: Wait) -> set[Party]:
+            rank, seq, _, want, _ = place
+            ahead = [it for it in places if it[0] > rank or (it[0] == rank and it[1] < seq)]
+            found = {party(it, other) for _, _, other, it, _ in ahead if is_kept_from(want, it)}
+            return found | {other for other, it in held if is_kept_from(want, it)}
 
         def waits_for(who: Party) -> set[Party]:
             found: set[Party] = set()
-            for rank, seq, at_process, want in places:
-                if want.agent != who[0] or who[1] not in (0, at_process):
-                    continue
-                others = [(other, it) for other, it in held if not (it is plus and want.agent == it.agent)]
-                others += [
-                    (party(it, other), it)
-                    for at, number, other, it in places
-                    if (at > rank or (at == rank and number < seq)) and not (number == new and want.agent == it.agent)
-                ]
-                found |= {other for other, it in others if contend(want, it) or self.needs_same_unit(want, it)}
+            for place in places:
+                _, _, at_process, want, epoch = place
+                if (want.agent == who[0] and who[1] in (0, at_process)) or who in processes_above(epoch):
+                    found |= stood_in_the_way_of(place)
             return found
 
-        mine = {(agent, 0), (agent, process)}
-        me = party(asked, process)
-        seen: set[Party] = set()
-        todo = [other for other in waits_for(me) if other not in mine]
-        while todo:
-            who = todo.pop()
-            if who in seen:
-                continue
-            seen.add(who)
-            others = waits_for(who)
-            if others & mine:
+        def comes_back(first: set[Party], to: set[Party]) -> bool:
+            """Whether one that is waited for waits, over whomever, for one of these."""
+            seen, todo = set[Party](), [other for other in first if other not in mine]
+            while todo:
+                who = todo.pop()
+                if who in seen:
+                    continue
+                seen.add(who)
+                others = waits_for(who)
+                if others & to:
+                    return True
+                todo += others - to
+            return False
+
+        if queue is not None and under is not None:
+            above, first = processes_above(under), stood_in_the_way_of(places[-1])
+            is_own_way = any(is_kept_from(asked, h.want) for h in self.chain(under))
+            if is_own_way or first & above or comes_back(first, mine | above):
                 return True
-            todo += others
-        return False
+        return comes_back(waits_for(me), mine)
 
     def has_circle(self) -> bool:
         """Whether agents wait for each other without end, as far as they ask as agents and not as single processes."""
-        held = [want for _, want in self.holders([]) if want.reentrant]
-        places = [(rank, seq, want) for rank, seq, _, want in self.line([]) if want.reentrant]
+        held = [h.want for h in self.leases.values() if h.want.reentrant]
+        places = [(rank, seq, want) for rank, seq, _, want, _ in self.line([]) if want.reentrant]
         edges: dict[str, set[str]] = {}
         for rank, seq, want in places:
             others = held + [it for at, number, it in places if at > rank or (at == rank and number < seq)]
@@ -353,12 +384,12 @@ class Model:
                 if p.connection is None or not self.is_free(p.want, p.rank, p.seq, own):
                     continue
                 del self.places[p.seq]
-                row = self.pull_ask("lease.granted", p.want, place=p.seq, ttl_ms=p.ttl_ms)
+                row = self.pull_ask("lease.granted", p.want, place=p.seq, ttl_ms=p.ttl_ms, under=p.under)
                 assert row.get("replaces") == (None if own is None else own.epoch)
                 if own is not None:
                     self.end(own)
                     again = True
-                held = Held(row["seq"], p.want, p.ttl_ms, self.now + p.ttl_ms, p.tied, p.note, p.seq)
+                held = Held(row["seq"], p.want, p.ttl_ms, self.now + p.ttl_ms, p.tied, p.note, p.seq, under=p.under)
                 held.tie = p.connection if p.tied else None
                 self.leases[held.epoch] = held
                 answer = Answer("lease", epoch=held.epoch, outcome="granted")
@@ -474,6 +505,8 @@ class Model:
         self, want: Want, claim: Claim, own: Held | None, key: str | None, connection: int, request: int
     ) -> Answer:
         rank = PRIORITIES.index(claim.priority)
+        above = self.leases.get(claim.under or 0)
+        under = claim.under if above is not None and above.want.agent == want.agent else None
         against = self.leases_against(want, own)
         is_upgrade = own is not None and own.want.mode == "shared" and want.mode == "exclusive"
         if is_upgrade and any(h.want.mode == "shared" for h in against):
@@ -487,27 +520,31 @@ class Model:
         if not against and not self.is_short(want, own) and (is_narrower or not ahead):
             if self.closes(want.agent, connection, minus=[] if own is None else [own], plus=want):
                 return Answer("refused", "deadlock")
-            return self._granted(want, claim, own)
+            return self._granted(want, claim, own, under=under)
         if claim.wait_ms == 0:
             return Answer("refused", "lease_held" if against else "lease_queued")
         if claim.wait_ms is None and any(self.pools[pool] > 1 for pool, _ in want.pools):
             return Answer("refused", "bad_request")
-        if self.closes(want.agent, connection, queue=(rank, want)):
+        if self.closes(want.agent, connection, queue=(rank, want), under=under):
+            self.of_under += not self.closes(want.agent, connection, queue=(rank, want))
             return Answer("refused", "deadlock")
-        row = self.pull_ask("lease.queued", want, ttl_ms=claim.ttl_ms)
+        row = self.pull_ask("lease.queued", want, ttl_ms=claim.ttl_ms, under=under)
         until = None if claim.wait_ms is None else self.now + claim.wait_ms
         p = Waiter(row["seq"], want, claim.ttl_ms, rank, claim.wait_ms, claim.tied, claim.note, key, claim, until)
+        p.under = under
         self.places[p.seq] = p
         answer = self.attach(p, connection, request)
         assert answer.kind == "queued", "what was queued is not free"
         return answer
 
-    def _granted(self, want: Want, claim: Claim, own: Held | None, fulfilled: Iterable[Waiter] = ()) -> Answer:
-        row = self.pull_ask("lease.granted", want, ttl_ms=claim.ttl_ms, place=None)
+    def _granted(
+        self, want: Want, claim: Claim, own: Held | None, fulfilled: Iterable[Waiter] = (), under: int | None = None
+    ) -> Answer:
+        row = self.pull_ask("lease.granted", want, ttl_ms=claim.ttl_ms, place=None, under=under)
         assert row.get("replaces") == (None if own is None else own.epoch)
         if own is not None:
             self.end(own)
-        held = Held(row["seq"], want, claim.ttl_ms, self.now + claim.ttl_ms, claim.tied, claim.note)
+        held = Held(row["seq"], want, claim.ttl_ms, self.now + claim.ttl_ms, claim.tied, claim.note, under=under)
         self.leases[held.epoch] = held
         for p in fulfilled:
             self.unqueue(p, "preempted", "")
@@ -525,7 +562,7 @@ class Model:
             victims.append(max(against, key=lambda h: h.epoch))
             del self.leases[victims[-1].epoch]
         fulfilled = self.mine_waiting(want.agent, want.task) if want.reentrant else []
-        minus = [] if own is None else [own]
+        minus = [*victims, *([] if own is None else [own])]
         # Past the queue: whoever needs the same waits for it, ahead or not.
         is_closed = self.closes(want.agent, connection, minus=minus, plus=want, without=fulfilled)
         if is_closed:

@@ -171,6 +171,18 @@ def test_a_process_that_waits_twice_is_passed_and_stood_behind() -> None:
     world.wait("bob", "T1", priority="urgent")
 
 
+def test_a_process_that_is_passed_by_another_one_of_its_agent_waits_for_it() -> None:
+    world = LeaseWorld()
+    locked(world, "ada", "LA", 11)
+    world.take("cy", "T1", "x")
+    world.take("bob", "T2", "y")
+    waits(world, "bob", "LA", 21)
+    waits(world, "ada", "W1", 11, "x", reentrant=False)
+    refused = refused_at(world, "ada", "W2", 12, "x", "y", reentrant=False, priority="high")
+    assert (refused.code, refused.facts["cycle"]) == ("deadlock", ["ada", "bob", "ada", "ada"])
+    waits(world, "ada", "W2", 12, "x", "y", reentrant=False)
+
+
 # A command under a lease: it ends before the lease does.
 
 
@@ -181,15 +193,15 @@ def locked(world: LeaseWorld, name: str, task: str, connection: int, under: int 
     return epoch
 
 
-def waits(world: LeaseWorld, name: str, task: str, connection: int, **fields: object) -> int:
+def waits(world: LeaseWorld, name: str, task: str, connection: int, *paths: str, **fields: object) -> int:
     """A claim that waits on that connection; its place."""
-    place = world.wait(name, task, **fields)
+    place = world.wait(name, task, *paths, **fields)
     world.state.soft.leasing.attach(place, connection)
     return place
 
 
-def refused_at(world: LeaseWorld, name: str, task: str, connection: int, **fields: object) -> Rejected:
-    command = claim(task, **{"wait_ms": None, **fields})
+def refused_at(world: LeaseWorld, name: str, task: str, connection: int, *paths: str, **fields: object) -> Rejected:
+    command = claim(task, *paths, **{"wait_ms": None, **fields})
     return world.refusal(command, world.by(name, connection=connection))
 
 

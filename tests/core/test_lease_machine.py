@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -166,6 +167,7 @@ class LeaseMachine(RuleBasedStateMachine):
         self.model.rows = rows
         REACHED.update(" ".join([row["type"], row.get("reason", "")]).strip() for row in rows)
         REACHED.update("granted " + what for row in rows for what in ("place", "replaces") if row.get(what))
+        REACHED.update(f"{row['type']} under" for row in rows if row.get("under"))
         for row in rows:
             if row["type"] in ("lease.granted", "lease.handed_off"):
                 assert row["seq"] > self.epochs[-1], "epochs rise"
@@ -269,6 +271,8 @@ class LeaseMachine(RuleBasedStateMachine):
         self.news()
         answer: Answer = act(line.number, request)
         REACHED[f"{answer.code or answer.outcome or answer.kind}{' again' * answer.replayed}"] += 1
+        REACHED.update(["deadlock under"] * self.model.of_under)
+        self.model.of_under = 0
         self.expect(line, request, answer)
         if answer.kind == "refused" or answer.replayed:
             assert encode_state(self.hub.state) == before, "what was refused changed something"
@@ -365,10 +369,45 @@ class LeaseMachine(RuleBasedStateMachine):
             tied=claim.tied,
             preempt=claim.preempt,
             note=claim.note,
+            under=claim.under,
         )
         if key is not None:
             self.sent.append((agent, command, claim, key))
         self.run(agent, slot, command, lambda number, at: self.model.claim(agent, number, at, claim, key), key)
+
+    @precondition(lambda self: self.model.leases)
+    @rule(
+        draw=st.integers(0, 99),
+        other=st.integers(0, 99),
+        slot=slots,
+        choice=st.sampled_from(["live", "live", "live", "live", "old", "stranger"]),
+        what=st.sampled_from(["held", "held", "held", "new"]),
+        wait_ms=st.sampled_from([None, None, 15_000, 0]),
+        reentrant=st.sampled_from([False, False, True]),
+        priority=st.sampled_from(["normal", "normal", "high"]),
+        key=st.sampled_from(KEYS),
+    )
+    def nested_claim(
+        self,
+        draw: int,
+        other: int,
+        slot: int,
+        choice: str,
+        what: str,
+        reentrant: bool,
+        key: str | None,
+        **fields: Any,
+    ) -> None:
+        """As a command under `lock` claims: what others hold, or something new, in a process of its own."""
+        leases = list(self.model.leases.values())
+        above, held = leases[draw % len(leases)], leases[other % len(leases)]
+        agent = AGENTS[other % len(AGENTS)] if choice == "stranger" else above.want.agent
+        epoch = self.epochs[draw % len(self.epochs)] if choice == "old" else above.epoch
+        tied = not reentrant
+        want = replace(held.want, agent=agent, reentrant=reentrant, mode="exclusive")
+        if what == "new":
+            want = Want(agent, TASKS[other % len(TASKS)], SCOPES[draw % len(SCOPES)], reentrant=reentrant)
+        self.ask(agent, slot, Claim(want, 12_000, tied=tied, under=epoch, **fields), key)
 
     @precondition(lambda self: self.model.places)
     @rule(slot=slots, draw=st.integers(0, 99), wait_ms=st.sampled_from([None, 15_000]))
@@ -390,7 +429,9 @@ class LeaseMachine(RuleBasedStateMachine):
     def repeat(self, slot: int, draw: int) -> None:
         agent, command, payload, key = self.sent[draw % len(self.sent)]
         if isinstance(payload, Claim):
-            self.run(agent, slot, command, lambda number, at: self.model.claim(agent, number, at, payload, key), key)
+            assert isinstance(command, ClaimLease)
+            command, again = msgspec.structs.replace(command, under=None), replace(payload, under=None)
+            self.run(agent, slot, command, lambda number, at: self.model.claim(agent, number, at, again, key), key)
         else:
             self.keyed_release(agent, slot, command, key)
 
@@ -593,7 +634,7 @@ INTERESTING = {
     *("idem_conflict", "granted again", "done again", "granted place", "granted replaces", "pool.set"),
     *(f"lease.expired {reason}" for reason in ("ttl", "connection", "parked")),
     *(f"lease.unqueued {reason}" for reason in ("deadline", "gone", "withdrawn", "handed_off")),
-    "lease.revoked preempted",
+    *("lease.granted under", "lease.queued under", "deadlock under", "lease.revoked preempted"),
 }
 """What a run must have seen to prove anything."""
 

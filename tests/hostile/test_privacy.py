@@ -1,12 +1,15 @@
 """Canaries: what is private carries a random marker, and no byte that reaches anybody else contains it.
 
-Private are direct messages (body, subject, thread, the key they were sent under), and secrets and tokens. The stranger
-is an agent of the same hub that asks for everything there is to ask, over both doors, before, while and after the
-messages pass; beside it the health page, the metrics, and the log at its most talkative. Every kind of secret is said
-wherever one may be said, in the right places and in wrong ones, and then looked for in all that a hub leaves behind.
+Private are direct messages (body, subject, thread, the key they were sent under), private rooms and channels with all
+that is said, leased, handed on and held there, and secrets and tokens. The stranger is an agent of the same hub that
+asks for everything there is to ask, over both doors, before, while and after the messages pass; beside it a person that
+is no member, who was put out, an operator, the health page, the metrics, and the log at its most talkative. Every kind
+of secret is said wherever one may be said, in the right places and in wrong ones, and then looked for in all that a hub
+leaves behind.
 """
 
 import contextlib
+import hashlib
 import secrets
 import socket
 import subprocess
@@ -19,7 +22,7 @@ from typing import Final
 import msgspec
 import pytest
 from tests.crash.websocket import frames_in, masked, shake_hands
-from tests.faults.conftest import ENVIRON, PATIENCE_S, SRC, HubProcess, Line, line_to
+from tests.faults.conftest import ENVIRON, PATIENCE_S, SRC, HubProcess, Line, line_to, operator_at
 
 from synapse.protocol.codec import encode_request
 from synapse.protocol.commands import (
@@ -28,6 +31,7 @@ from synapse.protocol.commands import (
     ClaimLease,
     CreateChannel,
     CreateRoom,
+    HandOffLease,
     Hello,
     JoinRoom,
     ListInbox,
@@ -40,11 +44,21 @@ from synapse.protocol.commands import (
     TakeInbox,
     WithdrawClaim,
 )
+from synapse.protocol.held_commands import DropHeld, ListHeld, ReleaseHeld
+from synapse.protocol.held_replies import HeldEnded, HeldNote
+from synapse.protocol.lane_commands import AcceptLane, ListLanes, OfferLane, SendLane, ShowLane
+from synapse.protocol.lane_replies import LaneMoved, LanesPage
 from synapse.protocol.member_commands import InviteMember, KickMember
 from synapse.protocol.member_replies import Membership
 from synapse.protocol.plan_commands import DeclareTask, ListTasks, NoteProgress, ReadProgress
 from synapse.protocol.plan_replies import PlanPage, ProgressLine, TaskInfo
+from synapse.protocol.question_commands import ListQuestions
+from synapse.protocol.question_replies import QuestionsPage
 from synapse.protocol.replies import Acked, Inbox, Lease, Place, Rooms, Sent, Subscribed, Taken
+from synapse.protocol.session_commands import StartSession
+from synapse.protocol.session_replies import SessionKept
+from synapse.protocol.token_commands import CreateToken
+from synapse.protocol.token_replies import TokenInfo
 from synapse.protocol.value_commands import PutValue
 from synapse.protocol.value_replies import ValueInfo
 
@@ -73,8 +87,11 @@ class Ear:
 
 
 @contextmanager
-def listening(hub: HubProcess, name: str, *, is_web: bool) -> Iterator[Ear]:
-    """A stranger who has said hello and follows everything that can be followed."""
+def listening(
+    hub: HubProcess, name: str | None, *, is_web: bool, kind: str | None = None, token: str | None = None
+) -> Iterator[Ear]:
+    """A stranger who has said hello and follows everything that can be followed; an operator where no name is given.
+    token: one that shows its role."""
     raw = socket.create_connection(("127.0.0.1", hub.port)) if is_web else socket.socket(socket.AF_UNIX)
     with raw:
         raw.settimeout(PATIENCE_S)
@@ -83,14 +100,19 @@ def listening(hub: HubProcess, name: str, *, is_web: bool) -> Iterator[Ear]:
         else:
             raw.connect(str(hub.home / "hub.sock"))
         ear = Ear(raw, is_web=is_web)
-        hello = Hello(name=name, secret=f"{name}: {SECRET}", lasting=True)
+        hello = Hello(operator=True)
+        if name is not None:
+            hello = Hello(name=name, secret=f"{name}: {SECRET}", lasting=True, kind=kind, token=token)
         everything = Subscribe(
             channels=("main:general", "main:p*"),
-            inbox=True,
+            inbox=name is not None,
+            receipts=name is not None,
             presence=True,
             leases=True,
+            activity=True,
             values=("main",),
             plans=("main",),
+            questions=("main",),
         )
         ear.ask(encode_request("hello", hello), encode_request("feed", everything))
         assert b'"subscription"' in ear.said
@@ -300,6 +322,213 @@ def bob_sees(bob: Line) -> bytes:
     rooms = bob.ask(ListRooms(), Rooms)
     assert "den" in {room.room for room in rooms.rooms}
     return msgspec.json.encode(bob.ask(ListTasks(room="den"), PlanPage))
+
+
+def markers_of_a_cave() -> dict[str, str]:
+    """What carries a marker there, and which."""
+    kinds = ("body", "subject", "task", "path", "context", "note", "said")
+    return {kind: f"cave-{kind}-{secrets.token_hex(8)}" for kind in kinds}
+
+
+class Cave:
+    """A private room: cleo and dan, a person mia, and for a time a guest. words: the markers of now, by what carries
+    them; place: that of its channel."""
+
+    def __init__(self, cleo: Line, dan: Line, guest: Line, mia: Line) -> None:
+        self.cleo, self.dan, self.guest = cleo, dan, guest
+        self.words, self.place = markers_of_a_cave(), f"cave-channel-{secrets.token_hex(8)}"
+        self.channel = f"cave:{self.place}"
+        self.last: str | None = None
+        cleo.ask(CreateRoom(room="cave", private=True), Place)
+        cleo.ask(CreateChannel(channel=self.channel), Place)
+        for name, line in (("dan", dan), ("guest", guest), ("mia", mia)):
+            cleo.ask(InviteMember(place="cave", agent=name), Membership)
+            line.ask(JoinRoom(room="cave"), Place)
+
+    def raw(self, kind: str) -> msgspec.Raw:
+        """A marker as JSON."""
+        return msgspec.Raw(msgspec.json.encode(self.words[kind]))
+
+    def say(self, who: Line) -> Sent:
+        """An answer in the channel of the room."""
+        answer = SendMessage(body=self.raw("body"), subject=self.words["subject"], channel=self.channel)
+        return who.ask(msgspec.structs.replace(answer, reply_to=self.last), Sent)
+
+    def go_round(self) -> Line:
+        """Answers to answers until one is held; who would be the next to answer what was delivered last."""
+        for number in range(200):
+            who = (self.cleo, self.dan)[number % 2]
+            sent = self.say(who)
+            if isinstance(sent.held, HeldNote):
+                return who
+            self.last = sent.id
+        raise AssertionError("nothing is held")
+
+    def hold(self, who: Line) -> list[str]:
+        """Two more of a chain that is held, in the channel and to all of the room; their ids."""
+        group = SendMessage(body=self.raw("body"), subject=self.words["subject"], target="all", room="cave")
+        sent = [self.say(who), who.ask(msgspec.structs.replace(group, reply_to=self.last), Sent)]
+        assert all(isinstance(one.held, HeldNote) for one in sent)
+        return [one.id for one in sent]
+
+    def lane(self, sender: Line, receiver: Line, name: str) -> str:
+        """An open lane, with something said in it; its id."""
+        session = sender.ask(StartSession(room="cave"), SessionKept).session
+        offer = OfferLane(session=session, to=name, context=self.raw("context"), note=self.words["note"])
+        lane = sender.ask(offer, LaneMoved).lane
+        receiver.ask(AcceptLane(lane=lane), LaneMoved)
+        assert sender.exchange(SendLane(lane=lane, body=self.raw("said"))).type == "reply"
+        return lane
+
+    def scope(self, number: int) -> ClaimLease:
+        """A claim in the room."""
+        paths = (f"{self.words['path']}/{number}",)
+        return ClaimLease(
+            task=f"{self.words['task']}/{number}",
+            room="cave",
+            note=self.words["note"],
+            worktree="host:/cave",
+            paths=paths,
+        )
+
+    def refuse_strangers(self, names: tuple[str, ...]) -> None:
+        """Nobody outside is handed a lease of the room, or offered one, or a lane out of it."""
+        task = self.cleo.ask(self.scope(0), Lease).task
+        session = self.cleo.ask(StartSession(room="cave"), SessionKept).session
+        offer = OfferLane(session=session, to="", context=self.raw("context"), note=self.words["note"])
+        for name in names:
+            assert self.cleo.refused(HandOffLease(task=task, room="cave", to=name)).code == "not_permitted"
+            assert self.cleo.refused(msgspec.structs.replace(offer, to=name)).code == "not_permitted"
+
+    def shows(self, mia: Line, lanes: list[str]) -> bytes:
+        """What members find in their lists."""
+        questions = mia.ask(ListQuestions(room="cave"), QuestionsPage)
+        assert len(questions.questions) == 1
+        shown = [mia.exchange(ListHeld()).body, mia.exchange(ListInbox()).body, msgspec.json.encode(questions)]
+        shown += [self.cleo.exchange(ShowLane(lane=lane)).body for lane in lanes]
+        shown += [self.cleo.exchange(one).body for one in (ListLeases(room="cave"), ListInbox())]
+        return b"".join(map(bytes, shown))
+
+
+def of_a_circle(cave: Cave, ear: Ear, waiting: Line, number: int, *, is_held_inside: bool) -> bytes:
+    """What a stranger is answered whose wait would close a circle with cleo, who holds or waits in the room, and does
+    the other outside of it."""
+    tree = f"host:/tree/{number}"
+    own = ClaimLease(task=f"outside/{number}", worktree=tree, paths=("outside",))
+    assert b'"granted"' in ear.ask(encode_request("own", own))
+    public = msgspec.structs.replace(own, task=f"public/{number}", paths=("public",))
+    held, wanted = (cave.scope(number), public) if is_held_inside else (public, cave.scope(number))
+    cave.cleo.ask(msgspec.structs.replace(held, worktree=tree), Lease)
+    wanted = msgspec.structs.replace(wanted, worktree=tree, paths=own.paths, wait_ms=60_000)
+    waiting.send(encode_request(number, wanted) + b"\n")
+    while waiting.receive().type != "claim.queued":
+        pass
+    closing = ClaimLease(task="closing", worktree=tree, whole_worktree=True, wait_ms=60_000)
+    return ear.ask(encode_request("closing", closing))
+
+
+def a_person(operator: Line) -> str:
+    """A token of the role human."""
+    secret = secrets.token_hex(32)
+    operator.ask(CreateToken(hash=hashlib.sha256(secret.encode()).hexdigest(), role="human"), TokenInfo)
+    return secret
+
+
+def decide(operator: Line, held: list[str]) -> None:
+    """An operator is told that messages are held, and not what they say; some are released, the others dropped."""
+    told = bytes(operator.exchange(ListHeld()).body)
+    assert all(f'"{one}"'.encode() in told for one in held)
+    assert b'"body"' not in told
+    for one in held[::2]:
+        operator.ask(ReleaseHeld(id=one), HeldEnded)
+    assert operator.ask(DropHeld(id=held[1], chain=True), HeldEnded).left == 0
+
+
+def strangers(hub: HubProcess, operator: Line, stack: contextlib.ExitStack) -> dict[str, Ear]:
+    """Agents over both doors, a person with a token that says so, and an operator."""
+    ears = {door: listening(hub, f"eve-{door}", is_web=door == "web") for door in ("web", "line")}
+    ears["hal"] = listening(hub, "hal", is_web=False, kind="human", token=a_person(operator))
+    ears["operator"] = listening(hub, None, is_web=False)
+    line_to(hub.home, "sam").close()  # known, and not there
+    return {name: stack.enter_context(ear) for name, ear in ears.items()}
+
+
+FACES: Final = ("held list", "questions", "inbox", "lane list", "state", "digest", "ingest")
+"""What a stranger may ask, and the hub's own user, who is an operator where it decides as a person."""
+
+
+def test_nothing_handed_on_waited_for_or_held_in_a_private_room_reaches_who_is_no_member(hub: HubProcess) -> None:
+    with contextlib.ExitStack() as stack:
+        operator = stack.enter_context(operator_at(hub.home))
+        ears = strangers(hub, operator, stack)
+        cleo, waiting = (stack.enter_context(line_to(hub.home, "cleo")) for _ in range(2))
+        dan, guest = (stack.enter_context(line_to(hub.home, name)) for name in ("dan", "guest"))
+        mia = stack.enter_context(Line(hub.home))
+        mia.exchange(Hello(name="mia", secret=f"mia: {SECRET}", kind="human", token=a_person(operator), lasting=True))
+        cave = Cave(cleo, dan, guest, mia)
+        cave.refuse_strangers(("eve-web", "hal", "sam"))
+        who = cave.go_round()
+        held = cave.hold(guest)
+        lanes = [cave.lane(cleo, guest, "guest"), cave.lane(guest, cleo, "cleo")]
+
+        # Put out, a member hears nothing of its lanes, of what it had sent, and of all that comes.
+        ears["guest"] = stack.enter_context(listening(hub, "guest", is_web=False))
+        everything = Subscribe(channels=("cave:*",), questions=("cave",), plans=("cave",), values=("cave",))
+        assert b'"subscription"' in ears["guest"].ask(encode_request("all", everything))
+        cleo.ask(KickMember(place="cave", agent="guest"), Membership)
+        ears["guest"].ask()
+        unacked = guest.ask(ListInbox(), Inbox).unacked
+        assert {one.state for one in cleo.ask(ListLanes(room="cave"), LanesPage).lanes} == {"closed"}
+        assert guest.refused(SendLane(lane=lanes[0], body=cave.raw("said"))).code == "not_found"
+        before, cave.words = cave.words, markers_of_a_cave()
+        held += cave.hold(who)
+        lanes.append(cave.lane(cleo, dan, "dan"))
+
+        [question] = mia.ask(ListQuestions(room="cave"), QuestionsPage).questions
+        words: dict[str, list[object]] = {
+            "id": [*held, question.id],
+            "lane": list(lanes),
+            "room": ["cave", "main"],
+            "rooms": [["cave"]],
+            "channel": ["cave:general", "cave:*"],
+            "channels": [["cave:*"]],
+            "questions": [["cave"], ["main"]],
+            "status": ["open", "all"],
+            "tag": ["held"],
+            "asker": ["cleo", "dan"],
+            "receiver": ["guest", "cleo"],
+            "inbox": [True],
+            "receipts": [True],
+        }
+        for name, ear in ears.items():
+            for asked in questions(words) if name != "operator" else ():  # which may decide
+                ear.ask(asked)
+            ear.ask(encode_request("held", ListHeld()), encode_request("asked", ListQuestions(status="all")))
+        for number, name in enumerate(("web", "line"), 1):
+            refused = of_a_circle(cave, ears[name], waiting, number, is_held_inside=name == "line")
+            assert b'"deadlock"' in refused
+            assert f'["eve-{name}","private","eve-{name}"]'.encode() in refused
+            assert b"waits for cleo" not in refused
+        heard = {verb: said_by_synapse(hub.home, *verb.split()) for verb in FACES}
+        heard |= {f"{verb} of a stranger": said_by_synapse(hub.home, *verb.split(), "--name", "sly") for verb in FACES}
+        shown = cave.shows(mia, lanes)
+        decide(operator, held)
+        assert guest.ask(ListInbox(), Inbox).unacked == unacked, "of what it had sent it is told nothing any more"
+        for ear in ears.values():
+            ear.ask()
+        heard |= {name: ear.said for name, ear in ears.items()}
+        heard |= {path: page(hub, path) for path in ("/health", "/metrics", "/")}
+    heard |= {"log": logged(hub)}
+    late = {**cave.words, "channel": cave.place}
+    assert [kind for kind, word in late.items() if word.encode() not in shown] == [], "they were there to be seen"
+    leaks = {(where, kind) for where, data in heard.items() for kind, word in late.items() if word.encode() in data}
+    leaks |= {
+        (where, kind)
+        for where, data in heard.items()
+        for kind, word in before.items()
+        if where != "guest" and word.encode() in data
+    }
+    assert leaks == {(where, "channel") for where in ("operator", "held list")}, "operators know where, and not what"
 
 
 def test_the_ear_hears_what_is_said_to_it(hub: HubProcess) -> None:

@@ -4,10 +4,12 @@ from tests.planted.fault import Fault
 
 LEASES = "core/leases.py"
 CLAIMS = "core/claims.py"
+CYCLES = "core/cycles.py"
 HOLDING = "core/holding.py"
 EVENTS = "core/lease_events.py"
 LEASING = "core/leasing.py"
 SHELL = "hub/leasing.py"
+_MACHINE = ("tests/core/test_lease_machine.py",)
 
 LEASE_FAULTS = [
     Fault(
@@ -163,6 +165,48 @@ LEASE_FAULTS = [
         "rank, NOTHING_YET, under, is_wait=True)",
         "rank, view, under, is_wait=True)",
         ("tests/core/test_cycles.py",),
+    ),
+    Fault(
+        "a circle ends where a process runs under a lease",
+        CYCLES,
+        " or party in _above(state, place.under):",
+        ":",
+        _MACHINE,
+    ),
+    Fault(
+        "what runs under a lease waits for it",
+        CYCLES,
+        "        if any(party in above for party, _, _ in ahead) or _holds_against(state, under, ask, view):\n",
+        "        if any(party in above for party, _, _ in ahead):\n",
+        _MACHINE,
+    ),
+    Fault(
+        "what runs under what runs under a lease does not",
+        CYCLES,
+        "        under = lease.under\n",
+        "        under = None\n",
+        _MACHINE,
+    ),
+    Fault(
+        "who is passed by another process of its agent waits for nobody",
+        CYCLES,
+        "        parties = [*_above(state, place.under), (agent, attached.get(place.seq, -place.seq))]\n",
+        "        parties = [*_above(state, place.under)]\n",
+        _MACHINE,
+    ),
+    Fault(
+        "a place forgets under which lease it was claimed",
+        CLAIMS,
+        "                under=place.under,\n",
+        "",
+        _MACHINE,
+    ),
+    Fault(
+        "a process may say that it runs under another agent's lease",
+        CLAIMS,
+        "    return epoch if lease is not None and lease.ask.agent == ask.agent else None",
+        "    return epoch if lease is not None else None",
+        _MACHINE,
     ),
     Fault(
         "two readers may both wait to write",

@@ -49,6 +49,13 @@ LOOP_FAULTS = [
         _TESTS,
     ),
     Fault(
+        "what was released is held still",
+        LOOPS,
+        "    if link.held is not None:\n        loops.let_go(link.held)\n",
+        "",
+        ("tests/crash/test_held.py",),
+    ),
+    Fault(
         "a start forgets the chains",
         "core/state.py",
         "        state.loops.add(seq, Trace(*trace))",

@@ -4,6 +4,9 @@ from tests.planted.fault import Fault
 
 ROOMS, MEMBERS = "core/rooms.py", "core/members.py"
 _TESTS = ("tests/core/test_members.py",)
+_LOOPS, _CYCLES = "core/loops.py", "core/cycles.py"
+_CANARY = "tests/hostile/test_privacy.py"
+_CAVE = (f"{_CANARY}::test_nothing_handed_on_waited_for_or_held_in_a_private_room_reaches_who_is_no_member",)
 
 MEMBER_FAULTS = [
     Fault(
@@ -53,6 +56,48 @@ MEMBER_FAULTS = [
         "hub/effects.py",
         "    ended = turns.feeds.end_hidden(turns.of_agent.get(agent.name, ()), room, channel)",
         "    ended = []",
-        ("tests/hostile/test_privacy.py",),
+        (_CANARY,),
+    ),
+    Fault(
+        "people outside of a private room are told of what is held there",
+        _LOOPS,
+        '        if agent.card.kind == "human" and (circle is None or agent.id in circle.members)\n',
+        '        if agent.card.kind == "human"\n',
+        _CAVE,
+    ),
+    Fault(
+        "a question about what is held in a private room is raised outside of it",
+        _LOOPS,
+        "None if circle is None else circle.name, by)",
+        "None, by)",
+        _CAVE,
+    ),
+    Fault(
+        "what is held of a private room is read by who is no member",
+        _LOOPS,
+        "(_is_within(state, held, by) and _is_inside(state, held, by.agent))",
+        "_is_within(state, held, by)",
+        _CAVE,
+    ),
+    Fault(
+        "who was put out is told what became of what it sent",
+        _LOOPS,
+        " if _is_inside(state, held, agent) else ()",
+        "",
+        _CAVE,
+    ),
+    Fault(
+        "a circle names who holds in a private room",
+        _CYCLES,
+        "masked(state, item.ask, by).owner",
+        "item.ask.owner",
+        _CAVE,
+    ),
+    Fault(
+        "a circle names who waits in a private room",
+        _CYCLES,
+        "        is_told = len(path) == 1 or masked(state, wanted, by) is wanted\n",
+        "        is_told = True\n",
+        _CAVE,
     ),
 ]

@@ -94,13 +94,13 @@ def _holds_against(state: "State", under: int, ask: Ask, view: View) -> bool:
 
 def _passed(state: "State", ask: Ask, rank: int, seq: int, view: View) -> dict[Party, Ask]:
     """Parties that will wait for `ask` too, with what they want: the agents and the processes of conflicting places not
-    ahead of it, and those under whose leases they run."""
+    ahead of it, and those under whose leases they run. Of its own agent only other processes do."""
     attached, found = state.soft.leasing.attached, dict[Party, Ask]()
     for place in state.leases.places_behind(ask, rank, seq, view):
         agent = place.ask.agent
-        parties = list(_above(state, place.under))
+        parties = [*_above(state, place.under), (agent, attached.get(place.seq, -place.seq))]
         if agent != ask.agent:
-            parties += [(agent, 0), (agent, attached.get(place.seq, -place.seq))]
+            parties.append((agent, 0))
         for party in parties:
             found.setdefault(party, place.ask)
     return found
