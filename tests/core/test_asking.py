@@ -37,7 +37,7 @@ from synapse.protocol.question_replies import QuestionClosed, QuestionInfo
 from synapse.protocol.replies import Lease
 from synapse.protocol.session_commands import StartSession
 from synapse.protocol.session_replies import SessionKept
-from synapse.protocol.terms import HUMAN
+from synapse.protocol.terms import AGENT, HUMAN
 
 
 class AskWorld(LeaseWorld):
@@ -94,7 +94,9 @@ def kinds(recorded: Sequence[Recorded]) -> list[type[Event]]:
 
 def test_only_a_person_answers_and_it_is_kept_who_and_how(world: AskWorld) -> None:
     question = world.ask("ada")
-    refused = world.refusal(AnswerQuestion(id=question, answer="yes"), "hal")
+    by = world.by("hal")
+    by.role = AGENT
+    refused = world.refusal(AnswerQuestion(id=question, answer="yes"), by)
     assert (refused.code, refused.facts) == ("not_permitted", {"role": "agent", "needed": "human"}), "not by its kind"
     assert world.refusal(DismissQuestion(id=question), "bob").code == "not_permitted"
     closed = world.reply(QuestionClosed, AnswerQuestion(id=question, answer="yes"), world.person())

@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 from collections import Counter
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -39,8 +40,10 @@ from synapse.protocol.commands import (
     WithdrawClaim,
 )
 from synapse.protocol.limits import Limits
+from synapse.protocol.token_commands import CreateToken
 from synapse.testing import MemoryHub, MemoryPeer
 
+PERSON = "hal's token"
 TASKS = ["T1", "T2", "T3"]
 KEYS = [None, None, None, "k1", "k2"]
 LIMITS = Limits(
@@ -111,6 +114,7 @@ class LeaseMachine(RuleBasedStateMachine):
         self.operators: list[Line] = []
         self.operator = self.dial(None)
         self.operators = [self.operator]
+        self.send(self.operator, CreateToken(hash=sha256(PERSON.encode()).hexdigest(), role="human"))
         for pool, capacity in self.model.pools.items():
             self.send(self.operator, SetPool(pool=pool, capacity=capacity))
         self.operator.frames.clear()
@@ -127,8 +131,7 @@ class LeaseMachine(RuleBasedStateMachine):
         line = Line(self.hub.connect(), agent)
         hello = Hello(operator=True, lasting=True)
         if agent is not None:
-            kind = "human" if agent == "hal" else "agent"
-            hello = Hello(name=agent, secret=f"{agent:*<32}", kind=kind, lasting=True)
+            hello = Hello(name=agent, secret=f"{agent:*<32}", token=PERSON if agent == "hal" else None, lasting=True)
         self.send(line, hello)
         line.hear()
         line.frames.clear()

@@ -32,7 +32,7 @@ from synapse.core.scopes import normal_path
 from synapse.errors import Rejected
 from synapse.protocol.commands import ClaimLease
 from synapse.protocol.names import clipped, require_task, shown
-from synapse.protocol.terms import HUMAN, MODES, PRIORITIES
+from synapse.protocol.terms import MODES, PRIORITIES
 
 if TYPE_CHECKING:
     from synapse.core.state import State
@@ -317,12 +317,8 @@ def _claimant(state: "State", command: ClaimLease, by: By) -> Agent:
     agent = state.agents.by_id[by.require_agent()]
     if command.claimant is not None and command.claimant != agent.name:
         raise Rejected("not_permitted", "only an operator claims for another agent - at `$.body.claimant`")
-    if command.preempt and not (agent.card.kind == "human" if by.token is None else by.has_role(HUMAN)):
-        raise Rejected(
-            "not_permitted",
-            f"preempting takes a lease away: an operator does it, or an agent of kind human; {agent.name} is of kind "
-            f"{shown(agent.card.kind)}" + ("" if by.token is None else f", and its token of the role {by.role}"),
-        )
+    if command.preempt:  # the kind on a card is what an agent says of itself: it permits nothing
+        by.require_human("preempting, which takes a lease away,")
     return agent
 
 
