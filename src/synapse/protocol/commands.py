@@ -393,7 +393,8 @@ class CheckLease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 class CheckPaths(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """For guards: is each path, relative to the root of the worktree, covered by a live lease of mine? Refused
-    `not_covered`, with who holds the path or that nobody does. mode `exclusive`: shared leases do not count."""
+    `not_covered`, with who holds the path or that nobody does. mode `exclusive`: shared leases do not count, but mine
+    are told in `mine`."""
 
     worktree: str
     paths: tuple[str, ...]
