@@ -26,7 +26,7 @@ from synapse.core.events import (
 )
 from synapse.core.leases import EXCLUSIVE, NO_LEASES, NOTHING_YET, RANK, SHARED, Lease, Place, Pool, View, in_line
 from synapse.core.messages import require_chars
-from synapse.core.refusals import deadlocked, held, masked, queued
+from synapse.core.refusals import deadlocked, held, in_words, masked, queued
 from synapse.core.rooms import Room, knows_agent, room_of
 from synapse.core.scopes import normal_path
 from synapse.errors import Rejected
@@ -334,7 +334,8 @@ def _ask(state: "State", rules: Rules, command: ClaimLease, agent: Agent, room: 
     if command.wait_ms is not None and not 0 <= command.wait_ms <= limits.wait_ms_max:
         raise Rejected(
             "bad_request",
-            f"wait_ms {command.wait_ms} must be 0 to {limits.wait_ms_max}, or null for no end - at `$.body.wait_ms`",
+            f"wait_ms {command.wait_ms} must be 0 to {limits.wait_ms_max} ({in_words(limits.wait_ms_max)}), or null for "
+            "no end - at `$.body.wait_ms`",
             {"path": "$.body.wait_ms", "max": limits.wait_ms_max},
         )
     if command.note is not None:
@@ -452,7 +453,8 @@ def require_ttl(rules: Rules, ttl_ms: int) -> None:
     if not least <= ttl_ms <= most:
         raise Rejected(
             "bad_request",
-            f"a TTL of {ttl_ms} ms; {least} to {most} - at `$.body.ttl_ms`",
+            f"a TTL of {ttl_ms} ms; {least} to {most} ({in_words(least)} to {in_words(most)}), and each renewal begins "
+            "it anew - at `$.body.ttl_ms`",
             {"path": "$.body.ttl_ms", "min": least, "max": most},
         )
 

@@ -75,7 +75,7 @@ def lock(call: Call) -> int:
     """Claim, run, release; the command's exit code."""
     parsed = call.parsed
     _ = call.worker
-    require_quoted(parsed.arguments[1:], "synapse lock NAME -- COMMAND")
+    require_quoted(parsed, "synapse lock NAME -- COMMAND")
     if not parsed.command:
         raise UsageError("what is to be run? synapse lock NAME -- COMMAND")
     conflict = parsed.text("conflict_exit_code")
