@@ -101,6 +101,9 @@ def refusal_of(world: LeaseWorld, query: CheckPaths | CheckLease, by: str) -> Re
     return caught.value
 
 
+A_MINUTE = "for another 60 s unless it is renewed"
+
+
 def not_covered(world: LeaseWorld, query: CheckPaths, by: str) -> Rejected:
     refused = refusal_of(world, query, by)
     assert refused.code == "not_covered"
@@ -140,8 +143,8 @@ def test_who_may_read_and_wants_to_write_is_told_of_its_own_lease_and_how_it_bec
     query = CheckPaths(worktree=TREE, paths=("docs/x",), mode="exclusive")
     refused = not_covered(world, query, "ada")
     assert refused.detail == (
-        f"docs/x is not covered by a live exclusive lease of ada: its lease T1 with epoch {mine} covers it, shared, for "
-        "another 60 s unless it is renewed; synapse claim T1 makes that exclusive"
+        f"docs/x is not covered by a live exclusive lease of ada: its lease T1 with epoch {mine} covers it, shared, "
+        f"{A_MINUTE}; synapse claim T1 makes that exclusive"
     )
     [path] = named(refused, "paths")
     assert (path["holders"], [(it["task"], it["epoch"], it["mode"]) for it in path["mine"]]) == (  # type: ignore[attr-defined]  # a list
@@ -158,9 +161,9 @@ def test_beside_other_readers_the_own_shared_lease_goes_before_it_is_claimed_exc
     query = CheckPaths(worktree=TREE, paths=("docs/x",), mode="exclusive")
     refused = not_covered(world, query, "ada")
     assert refused.detail == (
-        f"docs/x is not covered by a live exclusive lease of ada: its lease T1 with epoch {mine} covers it, shared, for "
-        f"another 60 s unless it is renewed, and bob holds it as T2 with epoch {other}, shared, for another 60 s unless "
-        "it is renewed; release it (synapse release T1), then wait in line with synapse claim TASK --paths docs/x --wait"
+        f"docs/x is not covered by a live exclusive lease of ada: its lease T1 with epoch {mine} covers it, shared, "
+        f"{A_MINUTE}, and bob holds it as T2 with epoch {other}, shared, {A_MINUTE}; release it (synapse release T1), "
+        "then wait in line with synapse claim TASK --paths docs/x --wait"
     )
     assert world.refused("ada", "T1").code == "deadlock", "so there is no shorter way"
     world.release("ada", "T1")

@@ -252,8 +252,10 @@ class Link:
         return self.answer(self.post(kind, body, idem_key=idem_key), wait_s=wait_s)
 
     def answer(self, request_id: str, *, wait_s: float = 0.0) -> "Json":
-        """The answer to what was posted, with `replayed` when an earlier request under its key had the effect. Raises as
-        `ask`."""
+        """The answer to what was posted, with `replayed` when an earlier request under its key had the effect.
+
+        Raises as `ask`.
+        """
         deadline_s = monotonic() + self.timeout_s + wait_s
         while request_id not in self._answers:
             try:

@@ -334,8 +334,8 @@ def _ask(state: "State", rules: Rules, command: ClaimLease, agent: Agent, room: 
     if command.wait_ms is not None and not 0 <= command.wait_ms <= limits.wait_ms_max:
         raise Rejected(
             "bad_request",
-            f"wait_ms {command.wait_ms} must be 0 to {limits.wait_ms_max} ({in_words(limits.wait_ms_max)}), or null for "
-            "no end - at `$.body.wait_ms`",
+            f"wait_ms {command.wait_ms} must be 0 to {limits.wait_ms_max} ({in_words(limits.wait_ms_max)}), or null "
+            "for no end - at `$.body.wait_ms`",
             {"path": "$.body.wait_ms", "max": limits.wait_ms_max},
         )
     if command.note is not None:

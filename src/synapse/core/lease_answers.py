@@ -352,8 +352,8 @@ def _nobodys(bare: _Bare) -> str:
 
 
 def _only_shared(bare: _Bare, mine: Lease) -> str:
-    """It may be read, and is to be written. Beside other readers a shared lease has to go first: two that wait to become
-    writers would wait for each other."""
+    """It may be read, and is to be written. Beside other readers a shared lease has to go first: two that wait to
+    become writers would wait for each other."""
     ask, room = mine.ask, in_room(mine.ask.room_name)
     left_ms = bare.mine_facts[0]["expires_in_ms"]
     assert left_ms is None or isinstance(left_ms, int)

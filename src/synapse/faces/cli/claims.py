@@ -112,8 +112,8 @@ def checkpoint(call: Call) -> int:
 
 
 def _with_task(arguments: list[str], *, has_files: bool) -> list[str]:
-    """`[TASK] [JSON | -]` with the task of SYNAPSE_TASK where none is given. One argument alone is then the JSON; beside
-    a file, which is enough to keep, it is the task if it begins as one."""
+    """`[TASK] [JSON | -]` with the task of SYNAPSE_TASK where none is given. One argument alone is then the JSON;
+    beside a file, which is enough to keep, it is the task if it begins as one."""
     task = os.environ.get("SYNAPSE_TASK")
     is_task_given = len(arguments) == 2 or (has_files and len(arguments) == 1 and arguments[0][:1].isalnum())
     return arguments if is_task_given or not task else [task, *arguments]
