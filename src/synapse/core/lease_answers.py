@@ -1,10 +1,10 @@
 """What is answered about leases: the reply of a mutation, rebuilt from its events, and questions to the state."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
-import msgspec
 from msgspec import UNSET, UnsetType
 
 from synapse.core.by import By, Rules
@@ -308,7 +308,8 @@ def _covered(state: "State", rules: Rules, query: CheckPaths, by: By, cursor: st
     return replies.PathsCovered(worktree=query.worktree, paths=tuple(found), cursor=cursor)
 
 
-class _Bare(msgspec.Struct, frozen=True):
+@dataclass(slots=True, frozen=True)
+class _Bare:
     """A path that no lease of mine covers as was asked. holders: others. mine: my lease that covers it shared, where an
     exclusive one was asked for."""
 
