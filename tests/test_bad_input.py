@@ -304,7 +304,7 @@ async def test_one_lease_one_wait_or_one_byte_too_many_is_refused_with_the_limit
 @pytest.mark.bad_input("BI-42")
 async def test_taking_what_another_holds_needs_a_person_or_an_operator_with_a_claimant(bench: Bench) -> None:
     claim = {"task": "T1", "preempt": True}
-    await bench.assert_refused("bob", "lease.claim", claim, "not_permitted", "of kind human")
+    await bench.assert_refused("bob", "lease.claim", claim, "not_permitted", "role human")
     await bench.assert_refused("bob", "lease.claim", {"task": "T1", "claimant": "ada"}, "not_permitted", "operator")
     await bench.assert_refused("boss", "lease.claim", claim, "bad_request", "claimant")
     await bench.assert_refused("boss", "lease.claim", {"task": "T1", "claimant": "bob"}, "bad_request", "preempt")

@@ -16,7 +16,6 @@ import pytest
 from synapse import Client, LeaseLost, Terms, Wiring, data_of
 from synapse.client.calls import OutcomeUnknown
 from synapse.client.client import HeldLease
-from synapse.client.identity import Card
 from synapse.client.transport import Transport
 from synapse.errors import Disconnected, Rejected
 from synapse.protocol.limits import Limits
@@ -79,9 +78,9 @@ class World:
         self.wires.append(wire)
         return wire
 
-    def client(self, name: str, *, card: Card | None = None, cuttable: bool = False, timeout: float = 10.0) -> Client:
+    def client(self, name: str, *, token: str | None = None, cuttable: bool = False, timeout: float = 10.0) -> Client:
         wiring = Wiring(dial=self.dial if cuttable else self.hub.dial)
-        return Client(name=name, secret=f"{name} {SECRET}", card=card, wiring=wiring, timeout=timeout)
+        return Client(name=name, secret=f"{name} {SECRET}", token=token, wiring=wiring, timeout=timeout)
 
     def operator(self) -> Client:
         return Client(operator=True, wiring=Wiring(dial=self.hub.dial))
@@ -196,7 +195,9 @@ async def test_a_restart_of_the_hub_leaves_a_lease_and_its_epoch(world: World) -
 
 
 async def test_a_preempted_lease_cancels_its_block(world: World) -> None:
-    async with world.client("ada") as ada, world.client("eve", card=Card(kind="human")) as eve:
+    async with world.operator() as operator:
+        token = (await operator.create_token("human")).secret
+    async with world.client("ada") as ada, world.client("eve", token=token) as eve:
         log: list[str] = []
         holding = begun(hold(ada.lease("T1"), log))
         await world.elapse(1)

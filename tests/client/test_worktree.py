@@ -35,6 +35,56 @@ def test_two_ways_to_one_directory_are_one_worktree(root: Path, tmp_path: Path) 
     assert relative("a.py", str(tmp_path / "link"), str(root)) == "src/a.py"
 
 
+@pytest.mark.parametrize(
+    ("pattern", "sent"),
+    [
+        ("link/a.py", "src/deep/a.py"),
+        ("link", "src/deep"),
+        ("link/", "src/deep"),
+        ("link/**", "src/deep/**"),
+        ("link/new/a.py", "src/deep/new/a.py"),
+        ("src/up/a.py", "a.py"),
+        ("src/up", "."),
+        ("lin*/a.py", "lin*/a.py"),
+        ("file.py", "file.py"),
+        ("starred/a*", "[*]x/a*"),
+        ("nowhere/a.py", "nowhere/a.py"),
+        ("dangling/a.py", "src/gone/a.py"),
+    ],
+)
+def test_a_directory_that_is_a_link_is_the_one_it_leads_to(root: Path, pattern: str, sent: str) -> None:
+    (root / "*x").mkdir()
+    for name, target in (
+        ("link", "src/deep"),
+        ("src/up", ".."),
+        ("file.py", "src/a.py"),
+        ("starred", "*x"),
+        ("dangling", "src/gone"),
+    ):
+        (root / name).symlink_to(target)
+    (root / "src" / "a.py").touch()
+    assert relative(pattern, str(root), str(root)) == sent
+
+
+def test_a_link_out_of_the_worktree_leaves_it(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (root / "out").symlink_to(tmp_path / "elsewhere")
+    for sent in (relative("out/a.py", str(root), str(root)), files_of(["out/a.py"], None, str(root), {})[1][0]):
+        assert sent == "../elsewhere/a.py"
+        with pytest.raises(Rejected, match="bad_scope"):
+            normal_path(sent)
+
+
+def test_a_file_that_is_a_link_is_a_file_of_its_own(root: Path) -> None:
+    (root / "link").symlink_to("src/deep")
+    (root / "src" / "deep" / "a*").symlink_to("b.py")
+    found = files_of(["link", "link/a*", "link/c.py"], None, str(root), {})[1]
+    assert found == ("link", "src/deep/a*", "src/deep/c.py")
+    assert scope_of(["link/c.py"], "box", str(root), {})[1] == ("link/c.py",), (
+        "as written, of a worktree that was named"
+    )
+
+
 def test_without_git_the_directory_itself_is_the_worktree(tmp_path: Path) -> None:
     assert worktree_of(str(tmp_path)) == (f"{HOST}:{tmp_path.resolve()}", str(tmp_path.resolve()))
 

@@ -20,19 +20,26 @@ from synapse.core.leases import Lease, Place
 from synapse.errors import Rejected
 from synapse.protocol.commands import ClaimLease, HandOffLease, Hello, ReleaseLease, SetPool, WithdrawClaim
 from synapse.protocol.limits import Limits
+from synapse.protocol.terms import HUMAN
 
 TREE = "box:/repo"
 TTL_MS = 60_000
 
 
 class LeaseWorld(World):
-    """Agents ada, bob and cy, who are online; dan, who is offline; and hal, a person, who is online."""
+    """Agents ada, bob and cy, who are online; dan, who is offline; and hal, a person with a token, who is online."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         super().__init__(limits)
         self.join("ada", "bob", "cy", "dan")
         self.do(Hello(name="hal", secret=SECRET, kind="human"), By("", None, 1, "main:general", 0, 0))
         self.arrive("ada", "bob", "cy", "hal")
+
+    def by(self, name: str, *, connection: int = 1, home: str = "main:general") -> By:
+        """As the world's; hal came with a token of the role human."""
+        by = super().by(name, connection=connection, home=home)
+        by.role = HUMAN if name == "hal" else by.role
+        return by
 
     def arrive(self, *names: str) -> None:
         """Lasting connections, one for each agent."""

@@ -18,6 +18,7 @@ from synapse.core.holding import decide_expiry
 from synapse.core.leasing import arm_all
 from synapse.core.plan import follow, openings
 from synapse.core.plan_events import TaskMoved
+from synapse.core.question_answers import question_letter
 from synapse.core.question_events import QuestionAnswered, QuestionClosing, QuestionExpired, QuestionWithdrawn
 from synapse.core.questions import ending
 from synapse.errors import Rejected
@@ -37,7 +38,7 @@ from synapse.protocol.question_replies import QuestionClosed, QuestionInfo
 from synapse.protocol.replies import Lease
 from synapse.protocol.session_commands import StartSession
 from synapse.protocol.session_replies import SessionKept
-from synapse.protocol.terms import HUMAN
+from synapse.protocol.terms import AGENT, HUMAN
 
 
 class AskWorld(LeaseWorld):
@@ -94,7 +95,9 @@ def kinds(recorded: Sequence[Recorded]) -> list[type[Event]]:
 
 def test_only_a_person_answers_and_it_is_kept_who_and_how(world: AskWorld) -> None:
     question = world.ask("ada")
-    refused = world.refusal(AnswerQuestion(id=question, answer="yes"), "hal")
+    by = world.by("hal")
+    by.role = AGENT
+    refused = world.refusal(AnswerQuestion(id=question, answer="yes"), by)
     assert (refused.code, refused.facts) == ("not_permitted", {"role": "agent", "needed": "human"}), "not by its kind"
     assert world.refusal(DismissQuestion(id=question), "bob").code == "not_permitted"
     closed = world.reply(QuestionClosed, AnswerQuestion(id=question, answer="yes"), world.person())
@@ -348,6 +351,15 @@ def test_the_questions_of_who_is_forgotten_are_withdrawn_and_the_holder_is_told(
     refused = world.refusal(AnswerQuestion(id=question, answer="x"), "operator")
     assert (refused.facts["status"], refused.facts["reason"]) == ("withdrawn", "forgotten")
     assert not any(lease.is_parked for lease in world.state.leases.live.values())
+
+
+@pytest.mark.parametrize(("room", "there"), [("main", ""), ("side", " --room side")])
+def test_the_letter_about_an_end_says_where_the_task_is_to_be_looked_at(world: AskWorld, room: str, there: str) -> None:
+    world.do(CreateRoom(room="side"), "operator")
+    question = world.ask("ada", room=room, task="T1")
+    [recorded, *_] = world.do(AnswerQuestion(id=question, answer="yes"), world.person())[0]
+    assert isinstance(recorded.event, QuestionAnswered)
+    assert question_letter(recorded.event, "hal").body["next"] == f"synapse task show T1{there}"
 
 
 @pytest.mark.bad_input("BI-83")

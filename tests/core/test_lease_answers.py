@@ -101,6 +101,9 @@ def refusal_of(world: LeaseWorld, query: CheckPaths | CheckLease, by: str) -> Re
     return caught.value
 
 
+A_MINUTE = "for another 60 s unless it is renewed"
+
+
 def not_covered(world: LeaseWorld, query: CheckPaths, by: str) -> Rejected:
     refused = refusal_of(world, query, by)
     assert refused.code == "not_covered"
@@ -132,6 +135,48 @@ def test_paths_are_covered_by_my_leases_and_by_nobody_elses() -> None:
     refused = not_covered(world, CheckPaths(worktree=TREE, paths=("docs/x",), mode="exclusive"), "ada")
     assert refused.facts["paths_count"] == 1
     not_covered(world, CheckPaths(worktree="other", paths=("src/a.py",)), "ada")
+
+
+def test_who_may_read_and_wants_to_write_is_told_of_its_own_lease_and_how_it_becomes_exclusive() -> None:
+    world = LeaseWorld()
+    mine = world.take("ada", "T1", "docs", mode="shared")
+    query = CheckPaths(worktree=TREE, paths=("docs/x",), mode="exclusive")
+    refused = not_covered(world, query, "ada")
+    assert refused.detail == (
+        f"docs/x is not covered by a live exclusive lease of ada: its lease T1 with epoch {mine} covers it, shared, "
+        f"{A_MINUTE}; synapse claim T1 makes that exclusive"
+    )
+    [path] = named(refused, "paths")
+    told = path["mine"]
+    assert isinstance(told, list)
+    assert (path["holders"], [(it["task"], it["epoch"], it["mode"]) for it in told]) == ([], [("T1", mine, "shared")])
+    world.take("ada", "T1")
+    assert [it.mode for it in world.look(PathsCovered, query, "ada").paths] == ["exclusive"], "the words were true"
+
+
+def test_beside_other_readers_the_own_shared_lease_goes_before_it_is_claimed_exclusively() -> None:
+    world = LeaseWorld()
+    mine, other = world.take("ada", "T1", "docs", mode="shared"), world.take("bob", "T2", "docs/x", mode="shared")
+    query = CheckPaths(worktree=TREE, paths=("docs/x",), mode="exclusive")
+    refused = not_covered(world, query, "ada")
+    assert refused.detail == (
+        f"docs/x is not covered by a live exclusive lease of ada: its lease T1 with epoch {mine} covers it, shared, "
+        f"{A_MINUTE}, and bob holds it as T2 with epoch {other}, shared, {A_MINUTE}; release it (synapse release T1), "
+        "then wait in line with synapse claim TASK --paths docs/x --wait"
+    )
+    assert world.refused("ada", "T1").code == "deadlock", "so there is no shorter way"
+    world.release("ada", "T1")
+    place = world.wait("ada", "T3", "docs/x")
+    world.release("bob", "T2")
+    assert place not in world.state.leases.places
+    assert world.look(PathsCovered, query, "ada").paths[0].task == "T3"
+
+
+def test_a_guard_is_not_told_that_a_shared_lock_becomes_exclusive() -> None:
+    world = LeaseWorld()
+    world.take("ada", "lock/x", "docs", mode="shared", reentrant=False)
+    refused = not_covered(world, CheckPaths(worktree=TREE, paths=("docs/x",), mode="exclusive"), "ada")
+    assert "release it (synapse release lock/x), then wait in line" in refused.detail
 
 
 @pytest.mark.parametrize("name", ["a[1].py", "a[.py", "a*", "[", "what?", "[!x]", "a[b-a]"])

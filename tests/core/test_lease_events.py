@@ -13,7 +13,9 @@ from synapse.core.lease_events import LEASE_EVENTS, in_a_sentence, shown_arrival
 from synapse.core.leases import Place
 from synapse.core.telling import announce, arrivals, shown_to
 from synapse.protocol.commands import (
+    CreateRoom,
     ForgetAgent,
+    HandOffLease,
     ParkLease,
     ReleaseLease,
     RenewLease,
@@ -176,6 +178,17 @@ def test_a_hand_off_and_an_offer_arrive_as_a_message_of_the_hub(
     assert shown_to(world.state.journal_id, recorded, world.agent(to)) == message
     assert shown_to(world.state.journal_id, recorded, world.agent("cy")) is None
     assert shown_arrival(world.state.journal_id, recorded, world.agent("ada")) is None
+
+
+@pytest.mark.parametrize(("to", "verb"), [("bob", "renew"), ("dan", "claim")])
+def test_the_next_step_of_a_hand_off_names_its_room(to: str, verb: str) -> None:
+    world = LeaseWorld()
+    world.do(CreateRoom(room="lab"), "operator")
+    world.take("ada", "T1", room="lab")
+    [recorded] = world.do(HandOffLease(task="T1", room="lab", to=to), "ada")[0]
+    message = shown_to(world.state.journal_id, recorded, world.agent(to))
+    assert message is not None
+    assert json.loads(bytes(message.body))["next"] == f"synapse {verb} T1 --room lab"
 
 
 def test_forgetting_and_withdrawing_leave_nobody_behind() -> None:

@@ -1,10 +1,12 @@
 """Refusals: who stands in the way, until when, and what to do next, within bounds."""
 
 import pytest
-from tests.core.lease_world import TTL_MS, LeaseWorld, named
+from tests.core.lease_world import TREE, TTL_MS, LeaseWorld, named
 
 from synapse.core.refusals import HOLDERS_MAX, PATHS_MAX, in_words
-from synapse.protocol.commands import HandOffLease, ReleaseLease
+from synapse.errors import Rejected
+from synapse.protocol.commands import CheckPaths, CreateRoom, HandOffLease, ReleaseLease
+from synapse.protocol.replies import PathsCovered
 
 
 @pytest.mark.parametrize(
@@ -100,6 +102,22 @@ def test_a_stale_epoch_says_who_holds_it_now_or_that_nobody_does() -> None:
     now = world.take("bob", "T1")
     refused = world.refusal(ReleaseLease(task="T1", epoch=epoch), "ada")
     assert f"bob holds it now with epoch {now}" in refused.detail
+
+
+@pytest.mark.parametrize(("room", "there"), [("main", ""), ("lab", " --room lab")])
+def test_a_next_step_names_the_room_where_it_is_not_the_one_that_is_meant_anyway(room: str, there: str) -> None:
+    world = LeaseWorld()
+    world.do(CreateRoom(room="lab"), "operator")
+    epoch = world.take("ada", "T1", room=room)
+    for given, code in ((None, "not_holder"), (epoch, "stale_epoch")):
+        refused = world.refusal(ReleaseLease(task="T1", room=room, epoch=given), "bob")
+        assert refused.code == code
+        assert f"synapse claim T1 --wait{there}, or ask ada to " in refused.detail
+    refused = world.refusal(ReleaseLease(task="T2", room=room), "ada")
+    assert (refused.code, f"(synapse claim T2{there})" in refused.detail) == ("not_found", True)
+    world.take("ada", "T3", "doc", room=room, mode="shared")
+    with pytest.raises(Rejected, match=f"; synapse claim T3{there} makes that exclusive"):
+        world.look(PathsCovered, CheckPaths(worktree=TREE, paths=("doc",), mode="exclusive"), "ada")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 from tests.core.test_sessions import World, raw, refused
 
-from synapse.core.resuming import LINES_BYTES_MAX, due_resumptions
+from synapse.core.resuming import LINES_BYTES_MAX, due_resumptions, offer_letter
+from synapse.core.session_events import SessionOffered
 from synapse.core.state import decode_state, digest, encode_state
 from synapse.protocol.commands import ClaimLease, ForgetAgent, HandOffLease, Hello, ReleaseLease
 from synapse.protocol.plan_commands import DeclareTask, RemoveTask, UpdateTask
@@ -135,6 +136,9 @@ def test_before_its_date_a_claimer_is_told_when_and_from_then_on_it_is_offered(w
     world.at_ms = 5_000
     for event in due_resumptions(world.state, 5_000):
         world.record(event, "hub")
+        assert isinstance(event, SessionOffered)
+        elsewhere = offer_letter(msgspec.structs.replace(event, room_name="lab")).body
+        assert elsewhere["next"] == "synapse claim T1 --room lab"
     assert len(offers(world)) == 1
     (letter,) = world.mail_of("bob")
     assert (letter["type"], letter["reason"], letter["next"]) == ("session.offered", "resumable_at", "synapse claim T1")

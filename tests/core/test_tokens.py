@@ -162,14 +162,14 @@ def test_what_has_expired_stays_so_wherever_the_clock_goes() -> None:
 @pytest.mark.parametrize(
     ("kind", "token", "role", "may"),
     [
-        ("human", None, "agent", True),
+        ("human", None, "agent", False),
         ("agent", None, "agent", False),
         ("human", 1, "agent", False),
         ("agent", 1, "human", True),
         ("agent", 1, "admin", True),
     ],
 )
-def test_who_may_preempt_is_said_by_the_token_where_there_is_one(
+def test_who_may_preempt_is_said_by_the_token_and_never_by_the_kind(
     kind: str, token: int | None, role: str, may: bool
 ) -> None:
     world = World()
@@ -182,7 +182,8 @@ def test_who_may_preempt_is_said_by_the_token_where_there_is_one(
     if may:
         assert world.reply(Lease, command, by).owner == "ada"
     else:
-        assert world.refusal(command, by).code == "not_permitted"
+        refused = world.refusal(command, by)
+        assert (refused.code, refused.facts) == ("not_permitted", {"role": "agent", "needed": "human"})
 
 
 class TokenMachine(RuleBasedStateMachine):

@@ -20,6 +20,13 @@ LEASE_FAULTS = [
         ("tests/core/test_claims.py",),
     ),
     Fault(
+        "an agent that says it is a person preempts",
+        CLAIMS,
+        'by.require_human("preempting, which takes a lease away,")',
+        'agent.card.kind == "human" or by.require_human("preempting, which takes a lease away,")',
+        ("tests/core/test_tokens.py",),
+    ),
+    Fault(
         "only the first path is compared",
         LEASES,
         "for epoch in index.overlapping(ask.worktree, patterns_of(ask), whole=ask.whole):",

@@ -62,8 +62,8 @@ class Terms:
     line. note, branch: shown to others; without a branch, the one checked out where the paths lie. on_queued: called
     with each `claim.queued` notice: position, holders, place. reentrant, tied: None is what `claim` (a lease of this
     agent on the task is renewed; it outlives connections) and `lease` (another process of the agent is shut out too; it
-    lapses with this connection) do by themselves. preempt: revoke what stands in the way, as an agent of kind human, or
-    as operator for the `claimant`.
+    lapses with this connection) do by themselves. preempt: revoke what stands in the way, with a token of the role
+    human, or as operator for the `claimant`.
     """
 
     whole_worktree: bool = False

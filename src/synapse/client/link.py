@@ -252,7 +252,10 @@ class Link:
         return self.answer(self.post(kind, body, idem_key=idem_key), wait_s=wait_s)
 
     def answer(self, request_id: str, *, wait_s: float = 0.0) -> "Json":
-        """The answer to what was posted. Raises as `ask`."""
+        """The answer to what was posted, with `replayed` when an earlier request under its key had the effect.
+
+        Raises as `ask`.
+        """
         deadline_s = monotonic() + self.timeout_s + wait_s
         while request_id not in self._answers:
             try:
@@ -268,6 +271,8 @@ class Link:
         body = frame.get("body")
         if not isinstance(body, dict):
             raise PeerError("the other side sent a reply without a body: it is no hub")
+        if frame.get("replayed"):
+            body["replayed"] = True
         return body
 
     def ask_text(self, kind: str, body: "Json") -> str:

@@ -6,6 +6,8 @@
 
 Rule 1: nothing is widened. What leaves the worktree or names no path is passed on as written, for the hub to refuse.
 Rule 2: a few calls of stat and no process, because every claim pays for it. On the fast path: standard library only.
+Rule 3: a file has one name. A directory that is a symbolic link is spelt as the one it leads to, with `..` where that
+lies outside of the worktree. Behind a wildcard there are no links to follow: no glob of git's goes through one.
 """
 
 import os
@@ -69,10 +71,33 @@ def relative(pattern: str, cwd: str, root: str, *, is_file: bool = False) -> str
             if not here:
                 return pattern
             here.pop()
+    here, parts = _without_links(here, parts, root, is_file=is_file)
     above = "/".join(here)
     if not is_file:
         above = _spelt(above, is_plain=not any(char in pattern for char in WILDCARDS))
     return "/".join(part for part in (above, "/".join(parts)) if part) or "."
+
+
+def _without_links(here: list[str], parts: list[str], root: str, *, is_file: bool) -> tuple[list[str], list[str]]:
+    """A path from the root, in two, with the directories before the first wildcard as they really lie. A link at its
+    end that is no directory, or the name of a file, stays: it is a file of its own."""
+    top, count = os.path.realpath(root).rstrip("/"), 0
+    while count < len(parts) and parts[count] not in ("", ".."):
+        if not is_file and any(char in parts[count] for char in WILDCARDS):
+            break
+        count += 1
+    try:
+        is_directory = not is_file and os.path.isdir("/".join((top, *here, *parts)))  # noqa: PTH112 - pathlib is slow to import
+        if count == len(parts) and not is_directory:
+            count -= 1
+        folder = "/".join((top, *here, *parts[:count]))
+        real = os.path.realpath(folder)
+    except ValueError:  # no file has such a name
+        return here, parts
+    if count < 1 or real == folder:
+        return here, parts
+    found = _utf8(os.path.relpath(real, top or "/"))
+    return [part for part in found.split("/") if part != "."], parts[count:]
 
 
 def folds_case(root: str) -> bool:

@@ -26,13 +26,13 @@ from synapse.core.events import (
 )
 from synapse.core.leases import EXCLUSIVE, NO_LEASES, NOTHING_YET, RANK, SHARED, Lease, Place, Pool, View, in_line
 from synapse.core.messages import require_chars
-from synapse.core.refusals import deadlocked, held, masked, queued
+from synapse.core.refusals import deadlocked, held, in_words, masked, queued
 from synapse.core.rooms import Room, knows_agent, room_of
 from synapse.core.scopes import normal_path
 from synapse.errors import Rejected
 from synapse.protocol.commands import ClaimLease
 from synapse.protocol.names import clipped, require_task, shown
-from synapse.protocol.terms import HUMAN, MODES, PRIORITIES
+from synapse.protocol.terms import MODES, PRIORITIES
 
 if TYPE_CHECKING:
     from synapse.core.state import State
@@ -317,12 +317,8 @@ def _claimant(state: "State", command: ClaimLease, by: By) -> Agent:
     agent = state.agents.by_id[by.require_agent()]
     if command.claimant is not None and command.claimant != agent.name:
         raise Rejected("not_permitted", "only an operator claims for another agent - at `$.body.claimant`")
-    if command.preempt and not (agent.card.kind == "human" if by.token is None else by.has_role(HUMAN)):
-        raise Rejected(
-            "not_permitted",
-            f"preempting takes a lease away: an operator does it, or an agent of kind human; {agent.name} is of kind "
-            f"{shown(agent.card.kind)}" + ("" if by.token is None else f", and its token of the role {by.role}"),
-        )
+    if command.preempt:  # the kind on a card is what an agent says of itself: it permits nothing
+        by.require_human("preempting, which takes a lease away,")
     return agent
 
 
@@ -338,7 +334,8 @@ def _ask(state: "State", rules: Rules, command: ClaimLease, agent: Agent, room: 
     if command.wait_ms is not None and not 0 <= command.wait_ms <= limits.wait_ms_max:
         raise Rejected(
             "bad_request",
-            f"wait_ms {command.wait_ms} must be 0 to {limits.wait_ms_max}, or null for no end - at `$.body.wait_ms`",
+            f"wait_ms {command.wait_ms} must be 0 to {limits.wait_ms_max} ({in_words(limits.wait_ms_max)}), or null "
+            "for no end - at `$.body.wait_ms`",
             {"path": "$.body.wait_ms", "max": limits.wait_ms_max},
         )
     if command.note is not None:
@@ -456,7 +453,8 @@ def require_ttl(rules: Rules, ttl_ms: int) -> None:
     if not least <= ttl_ms <= most:
         raise Rejected(
             "bad_request",
-            f"a TTL of {ttl_ms} ms; {least} to {most} - at `$.body.ttl_ms`",
+            f"a TTL of {ttl_ms} ms; {least} to {most} ({in_words(least)} to {in_words(most)}), and each renewal begins "
+            "it anew - at `$.body.ttl_ms`",
             {"path": "$.body.ttl_ms", "min": least, "max": most},
         )
 

@@ -1,6 +1,7 @@
 """What is answered about leases: the reply of a mutation, rebuilt from its events, and questions to the state."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
@@ -23,7 +24,7 @@ from synapse.core.events import (
 )
 from synapse.core.holding import lease_of
 from synapse.core.leases import SHARED, Lease, Place, TaskKey, View, conflicts, in_line, patterns_of
-from synapse.core.refusals import HOLDERS_MAX, PRIVATE, holder_facts, masked, stale, until
+from synapse.core.refusals import HOLDERS_MAX, PRIVATE, holder_facts, in_room, masked, stale, until
 from synapse.core.resuming import with_resume
 from synapse.core.rooms import may_see, room_of
 from synapse.core.scopes import covers, normal_file
@@ -285,19 +286,15 @@ def _covered(state: "State", rules: Rules, query: CheckPaths, by: By, cursor: st
             f"{len(query.paths)} paths; 1 to {limits.page_items_max} - at `$.body.paths`",
             {"path": "$.body.paths", "max": limits.page_items_max},
         )
-    mine = [
-        lease
-        for lease in state.leases.of_agent.get(agent, {}).values()
-        if lease.ask.worktree == query.worktree and (query.mode == SHARED or lease.ask.mode != SHARED)
-    ]
+    here = [lease for lease in state.leases.of_agent.get(agent, {}).values() if lease.ask.worktree == query.worktree]
+    mine = [lease for lease in here if query.mode == SHARED or lease.ask.mode != SHARED]
     found: list[replies.Covered] = []
-    bare: list[dict[str, object]] = []
+    bare: list[_Bare] = []
     for text in query.paths:
         path = normal_file(text, chars_max=limits.path_chars_max)
         lease = next((lease for lease in mine if _covers(lease.ask, path)), None)
         if lease is None:
-            others = _holders(state, query.worktree, path, agent)
-            bare.append({"path": path, "holders": holder_facts(state, others, by)})
+            bare.append(_bare(state, query.worktree, path, here, by))
             continue
         ask = lease.ask
         left_ms = state.soft.leasing.remaining_ms(lease, by.lease_ms)
@@ -307,28 +304,78 @@ def _covered(state: "State", rules: Rules, query: CheckPaths, by: By, cursor: st
             )
         )
     if bare:
-        raise _not_covered(bare, by)
+        raise _not_covered(bare, query.mode, by)
     return replies.PathsCovered(worktree=query.worktree, paths=tuple(found), cursor=cursor)
 
 
-def _not_covered(bare: list[dict[str, object]], by: By) -> Rejected:
+@dataclass(slots=True, frozen=True)
+class _Bare:
+    """A path that no lease of mine covers as was asked. holders: others. mine: my lease that covers it shared, where an
+    exclusive one was asked for."""
+
+    path: str
+    holders: list[dict[str, object]]
+    mine: Lease | None
+    mine_facts: list[dict[str, object]]
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """As the refusal tells it."""
+        facts: dict[str, object] = {"path": self.path, "holders": self.holders}
+        return facts if self.mine is None else {**facts, "mine": self.mine_facts}
+
+
+def _bare(state: "State", worktree: str, path: str, here: Sequence[Lease], by: By) -> _Bare:
+    """What a guard is told of a path. here: what who asks holds in the worktree; what covers the path is shared."""
+    mine = next((lease for lease in here if _covers(lease.ask, path)), None)
+    others = _holders(state, worktree, path, by.require_agent())
+    known = [] if mine is None else [mine]
+    return _Bare(path, holder_facts(state, others, by), mine, holder_facts(state, known, by))
+
+
+def _not_covered(bare: Sequence[_Bare], mode: str, by: By) -> Rejected:
     first = bare[0]
-    holders = first["holders"]
-    assert isinstance(holders, list)
-    if holders:
-        holder = holders[0]
-        is_told = holder["owner"] != PRIVATE
-        who = f"{holder['owner']} holds it as {holder['task']}" if is_told else "a member of a private room holds it"
-        why = f"{who} with epoch {holder['epoch']} {until(holder['expires_in_ms'])}; wait in line with"
-    else:
-        why = "nobody holds it: claim it with"
+    why = _nobodys(first) if first.mine is None else _only_shared(first, first.mine)
     more = f", and {len(bare) - 1} more paths are not covered" if len(bare) > 1 else ""
     return Rejected(
         "not_covered",
-        f"{first['path']} is not covered by a live lease of {by.actor}: {why} "
-        f"synapse claim TASK --paths {first['path']}{' --wait' if holders else ''}{more}",
-        {"paths": bare[:64], "paths_count": len(bare)},
+        f"{first.path} is not covered by a live {'lease' if mode == SHARED else 'exclusive lease'} of {by.actor}: "
+        f"{why}{more}",
+        {"paths": [path.facts for path in bare[:64]], "paths_count": len(bare)},
     )
+
+
+def _nobodys(bare: _Bare) -> str:
+    """No lease of who asks covers it at all."""
+    if not bare.holders:
+        return f"nobody holds it: claim it with synapse claim TASK --paths {bare.path}"
+    return f"{_first(bare.holders)}; wait in line with synapse claim TASK --paths {bare.path} --wait"
+
+
+def _only_shared(bare: _Bare, mine: Lease) -> str:
+    """It may be read, and is to be written. Beside other readers a shared lease has to go first: two that wait to
+    become writers would wait for each other."""
+    ask, room = mine.ask, in_room(mine.ask.room_name)
+    left_ms = bare.mine_facts[0]["expires_in_ms"]
+    assert left_ms is None or isinstance(left_ms, int)
+    own = f"its lease {ask.task} with epoch {mine.epoch} covers it, shared, {until(left_ms)}"
+    if not bare.holders and ask.reentrant:
+        return f"{own}; synapse claim {ask.task}{room} makes that exclusive"
+    others = f", and {_first(bare.holders)}" if bare.holders else ""
+    return (
+        f"{own}{others}; release it (synapse release {ask.task}{room}), then wait in line with "
+        f"synapse claim TASK --paths {bare.path} --wait"
+    )
+
+
+def _first(holders: Sequence[dict[str, object]]) -> str:
+    """The first of who holds a path, for people."""
+    holder, left_ms = holders[0], holders[0]["expires_in_ms"]
+    assert left_ms is None or isinstance(left_ms, int)
+    is_told = holder["owner"] != PRIVATE
+    who = f"{holder['owner']} holds it as {holder['task']}" if is_told else "a member of a private room holds it"
+    shared = ", shared," if holder["mode"] == SHARED else ""
+    return f"{who} with epoch {holder['epoch']}{shared} {until(left_ms)}"
 
 
 def _covers(ask: Ask, path: str) -> bool:

@@ -21,6 +21,7 @@ from synapse.core.question_events import (
     QuestionWithdrawn,
 )
 from synapse.core.questions import STILL_OPEN, Question, ending, require_question
+from synapse.core.refusals import in_room
 from synapse.core.rooms import may_see, require_room
 from synapse.protocol.cursor import cursor_of, message_id, question_id
 from synapse.protocol.names import require_agent_name, require_segment, require_task
@@ -258,5 +259,6 @@ def question_letter(event: QuestionClosing, by: str) -> Letter:
     }
     more = {"answer": answer, "reason": reason, "task": event.task, "session": event.session}
     body |= {name: text for name, text in more.items() if text is not None}
-    body["next"] = f"synapse question show {known}" if event.task is None else f"synapse task show {event.task}"
+    shown = f"question show {known}" if event.task is None else f"task show {event.task}{in_room(event.room_name)}"
+    body["next"] = f"synapse {shown}"
     return Letter(f"{known} {status}: {event.title}", body)

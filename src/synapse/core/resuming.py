@@ -29,6 +29,7 @@ from synapse.core.leases import NO_LEASES, TaskKey
 from synapse.core.lifecycle import ENDS as TASK_ENDS
 from synapse.core.mail import Letter, deliveries_to
 from synapse.core.plan_events import TaskMoved, TaskRemoved
+from synapse.core.refusals import in_room
 from synapse.core.rooms import insiders, room_of
 from synapse.core.session_events import SessionCheckpointed, SessionOffered, SessionResumed, SessionUpdated
 from synapse.core.sessions import DONE, Session, session_id
@@ -214,7 +215,7 @@ def offer_letter(event: SessionOffered) -> Letter:
         "task": event.task,
         "agent": event.owner,
         "reason": event.reason,
-        "next": f"synapse claim {event.task}",
+        "next": f"synapse claim {event.task}{in_room(event.room_name)}",
     }
     return Letter(f"{event.task} of {event.owner} can be resumed", body, thread=session)
 

@@ -296,9 +296,9 @@ class ClaimLease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     `reattach_ms` of a lost connection. priority: of the place. reentrant: a lease that this agent holds on the
     task is renewed, or granted anew when the scope differs; false excludes other processes of this agent too. tied: the
     lease lapses `tie_grace_ms` after this connection has gone. preempt: revoke what stands in the way; only for an
-    operator connection, which names the `claimant`, and for agents of kind human. under: the epoch of the lease under
-    which the asking process runs, so that a wait for what can only end after it is refused; ignored unless it is a live
-    lease of this agent.
+    operator connection, which names the `claimant`, and with a token of the role human. under: the epoch of the lease
+    under which the asking process runs, so that a wait for what can only end after it is refused; ignored unless it is
+    a live lease of this agent.
     """
 
     task: str
@@ -393,7 +393,8 @@ class CheckLease(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 class CheckPaths(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """For guards: is each path, relative to the root of the worktree, covered by a live lease of mine? Refused
-    `not_covered`, with who holds the path or that nobody does. mode `exclusive`: shared leases do not count."""
+    `not_covered`, with who holds the path or that nobody does. mode `exclusive`: shared leases do not count, but mine
+    are told in `mine`."""
 
     worktree: str
     paths: tuple[str, ...]

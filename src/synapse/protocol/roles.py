@@ -45,8 +45,7 @@ ROLE_OF: Final[dict[str, tuple[str, str]]] = {
     "member.kick": (AGENT, "Who made the private place, while it is a member; else any member; or an admin."),
     "lease.claim": (
         AGENT,
-        "`preempt` needs a person: a token of the role human, or an agent of the kind human that needs no token of its "
-        "own; or an operator, who names the `claimant`.",
+        "`preempt` needs a human; or an operator, who names the `claimant`.",
     ),
     "lease.renew": (AGENT, ""),
     "lease.release": (AGENT, ""),

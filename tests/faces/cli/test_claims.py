@@ -10,6 +10,9 @@ import pytest
 from tests.faces.conftest import RealHub
 
 from synapse.faces.cli.claims import described
+from synapse.faces.cli.options import duration
+from synapse.faces.cli.verbs import VERBS
+from synapse.protocol.limits import Limits
 
 LEASE = {
     "task",
@@ -113,6 +116,8 @@ def test_what_leaves_the_worktree_is_refused_by_the_hub(hub: RealHub, root: Path
 def test_a_key_claims_once_and_a_dead_repeat_is_3(hub: RealHub) -> None:
     lease = claim(hub, "ada", "T1", "--idem-key", "k")
     assert (claim(hub, "ada", "T1", "--idem-key", "k")["epoch"], lease["live"]) == (lease["epoch"], True)
+    assert "replayed" not in lease
+    assert claim(hub, "ada", "T1", "--idem-key", "k")["replayed"] is True
     assert claim(hub, "ada", "T1", "--idem-key", "k", "--note", "x", code=3)["error"]["code"] == "idem_conflict"
     hub.json("--name", "ada", "release", "T1")
     again = claim(hub, "ada", "T1", "--idem-key", "k", code=3)["error"]
@@ -121,6 +126,21 @@ def test_a_key_claims_once_and_a_dead_repeat_is_3(hub: RealHub) -> None:
         lease["epoch"],
         "ended",
     )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["send", "hi"],
+        ["task", "declare", "T1"],
+        ["kv", "put", "K", "1"],
+        ["session", "start"],
+        ["ask", "May I?"],
+    ],
+)
+def test_an_answer_of_a_key_that_was_used_says_so(hub: RealHub, words: list[str]) -> None:
+    first, again = [hub.json("--name", "ada", *words, "--idem-key", "k") for _ in range(2)]
+    assert (first.get("replayed"), again["replayed"], again["cursor"]) == (None, True, first["cursor"])
 
 
 def test_an_operator_takes_it_away_for_somebody(hub: RealHub) -> None:
@@ -153,6 +173,37 @@ def test_a_room_of_its_own(hub: RealHub) -> None:
     assert hub.json("--name", "bob", "release", "T1", "--room", "lab")["room"] == "lab"
 
 
+def test_the_end_of_a_shared_lease_does_not_say_that_the_task_is_free(hub: RealHub, root: Path) -> None:
+    for name in ("ada", "bob"):
+        lease = claim(hub, name, "T1", "--paths", "doc", "--mode", "shared")
+    told = hub.run("--name", "bob", "release", "T1").stdout
+    assert told == f"T1 is given back, epoch {lease['epoch']} is over\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "bounds"),
+    [
+        ("claim T1 --ttl 0", "5000 to 86400000 (5 s to 24 h"),
+        ("claim T1 --ttl 25h", "5000 to 86400000 (5 s to 24 h"),
+        ("renew T1 --ttl 4.9", "5000 to 86400000 (5 s to 24 h"),
+        ("claim T1 --wait=25h", "0 to 86400000 (24 h 0 min), or null for no end"),
+    ],
+)
+def test_times_out_of_bounds_are_refused_with_the_bounds(hub: RealHub, words: str, bounds: str) -> None:
+    before = claim(hub, "ada", "T1")
+    error = hub.json("--name", "ada", *words.split(), code=3)["error"]
+    assert (error["code"], error["facts"]["max"]) == ("bad_request", 86_400_000)
+    assert bounds in error["detail"]
+    assert hub.json("state")["leases"][0]["ttl_ms"] == before["ttl_ms"], "nothing changed"
+
+
+def test_the_bounds_in_the_words_of_the_command_line_are_those_of_a_hub() -> None:
+    limits, options = Limits(), {option.name: option for option in VERBS["claim"].options}
+    least, most = re.findall(r"\d+\w", options["ttl"].bounds)
+    assert (duration(least, ""), duration(most, "")) == (limits.ttl_ms_min / 1000, limits.ttl_ms_max / 1000)
+    assert [duration(most, "") for most in re.findall(r"\d+\w", options["wait"].bounds)] == [limits.wait_ms_max / 1000]
+
+
 def test_renew_release_and_their_epochs(hub: RealHub) -> None:
     epoch = claim(hub, "ada", "T1")["epoch"]
     renewed = hub.json("--name", "ada", "renew", "T1", "--epoch", str(epoch), "--ttl", "20m", "--note", "more")
@@ -183,6 +234,7 @@ def test_a_lease_is_parked_by_hand_and_runs_on(hub: RealHub) -> None:
 
 
 def test_task_and_epoch_come_from_the_environment_of_a_lock(hub: RealHub) -> None:
+    claim(hub, "bob", "T0")  # so that it is there
     epoch = claim(hub, "ada", "T1")["epoch"]
 
     def within(epoch: object, *words: str, code: int = 0) -> Any:
@@ -195,9 +247,23 @@ def test_task_and_epoch_come_from_the_environment_of_a_lock(hub: RealHub) -> Non
     assert within(1, "renew", "--epoch", str(epoch))["epoch"] == epoch
     other = claim(hub, "ada", "T2")["epoch"]
     assert within(1, "renew", "T2")["epoch"] == other
+    assert within(epoch, "checkpoint", '{"at": 1}')["checkpoint"]["data"] == {"at": 1}
+    assert within(epoch, "checkpoint", "T2", "7")["task"] == "T2"
+    assert within(epoch, "checkpoint", "null")["checkpoint"] is None
+    assert within(1, "checkpoint", "2", code=3)["error"]["code"] == "stale_epoch"
+    assert "what to keep?" in within(epoch, "checkpoint", code=2)["error"]["detail"]
+    here = os.path.abspath(__file__)
+    for words, task, data in (([], "T1", None), (['["a"]'], "T1", ["a"]), (["T2"], "T2", None)):
+        kept = within(epoch, "checkpoint", *words, "--artefact", here)
+        assert (kept["task"], kept["checkpoint"]["data"]) == (task, data)
+        assert [file["path"] for file in kept["checkpoint"]["artefacts"]] == [here]
+    assert within(epoch, "handoff", "--to", "bob")["outcome"] == "handed_off"
+    claim(hub, "ada", "T1", "--preempt")
+    epoch = hub.json("--name", "ada", "renew", "T1")["epoch"]
     assert within("soon", "renew", code=2)["error"]["code"] == "usage"
     assert within("", "release")["epoch"] == epoch
-    assert hub.json("renew", SYNAPSE_NAME="ada", code=2)["error"]["code"] == "usage"
+    for words in (["renew"], ["checkpoint", "1"], ["checkpoint", "--artefact", here], ["handoff", "--to", "bob"]):
+        assert hub.json(*words, SYNAPSE_NAME="ada", code=2)["error"]["code"] == "usage"
 
 
 def test_a_checkpoint_is_inherited(hub: RealHub, root: Path) -> None:

@@ -95,6 +95,13 @@ def test_two_locks_of_a_name_exclude_each_other(hub: RealHub) -> None:
     late = hub.run("--name", "bob", "lock", "build", "--conflict-exit-code=9", "--wait=0.2", "--", "true")
     assert late.returncode == 9
     assert hub.run("--name", "bob", "lock", "build", "--wait=0.2", "--", "true").returncode == 5
+    hub.json("--name", "bob", "room", "create", "lab")
+    for name in ("ada", "bob"):
+        done = hub.run("--name", name, "lock", "build", "--", "echo", "never", SYNAPSE_ROOM="lab")
+        assert (done.returncode, done.stdout) == (3, ""), "of whatever room"
+        assert f"holds lock/build (the whole worktree) with epoch {lease['epoch']} for another" in done.stderr
+    for other in ("building", "build --task T1", "build --paths src/**"):
+        assert hub.run("--name", "bob", "lock", *other.split(), "--", "true", SYNAPSE_ROOM="lab").returncode == 0
     for words in (("",), ("x", "--task", "")):
         empty = hub.run("--name", "bob", "lock", *words, "--", "echo", "never")
         assert (empty.returncode, empty.stdout, "is empty" in empty.stderr) == (2, "", True)
@@ -383,7 +390,15 @@ def test_what_the_claim_says(paper: Start) -> None:
     hub = paper(holding())
     assert main(["lock", "x", "--wait", "--", "true"]) == 0
     (claim,) = asked(hub, "lease.claim")
-    assert claim["body"] == {"ttl_ms": 30_000, "task": "lock/x", "wait_ms": None, "reentrant": False, "tied": True}
+    own = {"worktree": "lock:x", "whole_worktree": True}
+    assert claim["body"] == {
+        "ttl_ms": 30_000,
+        "task": "lock/x",
+        "wait_ms": None,
+        **own,
+        "reentrant": False,
+        "tied": True,
+    }
     assert claim["idem_key"]
     assert [hello["body"].get("lasting") for hello in asked(hub, "hello")] == [True, None]
     (release,) = asked(hub, "lease.release")

@@ -8,7 +8,7 @@ import pytest
 
 from synapse.errors import Rejected
 from synapse.faces.cli.call import Call
-from synapse.faces.cli.options import UsageError, parse
+from synapse.faces.cli.options import NO_END, Parsed, UsageError, parse
 from synapse.faces.cli.terms import claim_body, milliseconds, require_quoted
 from synapse.faces.cli.verbs import COMMON, VERBS
 
@@ -150,4 +150,9 @@ def test_globs_are_not_counted_as_what_a_shell_made(root: Path) -> None:
 
 def test_words_behind_the_task_are_an_unquoted_glob() -> None:
     with pytest.raises(UsageError, match=r"'b\.py' is one argument too many.*quote it.*--paths 'src/\*\*'"):
-        require_quoted(["b.py", "c.py"], "synapse claim TASK")
+        require_quoted(Parsed(None, {}, ["T1", "b.py", "c.py"]), "synapse claim TASK")
+
+
+def test_a_word_behind_wait_is_its_value_without_the_sign() -> None:
+    with pytest.raises(UsageError, match=r"'5' is one argument too many.*--wait takes its value as --wait=S"):
+        require_quoted(Parsed(None, {"wait": NO_END}, ["T1", "5"]), "synapse claim TASK")

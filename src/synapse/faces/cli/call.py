@@ -126,7 +126,10 @@ class Call:
         return pages(self.open(), kind, body, lists)
 
     def show(self, answer: "Json", text: str) -> None:
-        """Print an answer, or what it says to people."""
+        """Print an answer, or what it says to people. `replayed` is for who gave the key: a call that had to come back
+        repeats itself under one of its own."""
+        if "replayed" in answer and not self.parsed.has("idem_key"):
+            answer = {name: value for name, value in answer.items() if name != "replayed"}
         if self.as_json:
             print_json(answer)
         else:

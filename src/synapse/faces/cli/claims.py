@@ -11,7 +11,7 @@ from time import time
 from synapse.client.worktree import files_of
 from synapse.errors import EXIT_OK, Rejected
 from synapse.faces.cli.call import Call
-from synapse.faces.cli.given import given_json, given_task, given_text
+from synapse.faces.cli.given import given_json, given_task, given_task_of, given_text
 from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import clock, field, safe, span
 from synapse.faces.cli.terms import claim_body, milliseconds, require_quoted
@@ -33,7 +33,7 @@ def claim(call: Call) -> int:
     """Get a lease, or wait in line for it."""
     parsed = call.parsed
     who = call.worker
-    require_quoted(parsed.arguments[1:], "synapse claim TASK")
+    require_quoted(parsed, "synapse claim TASK")
     body, key = claim_body(call, parsed.arguments[0]), parsed.text("idem_key")
     if parsed.has("preempt"):
         link = call.open_as(who)  # so that the agent exists
@@ -69,7 +69,7 @@ def release(call: Call) -> int:
     """Give a lease back."""
     body = given_task(call)
     answer = call.open_as(call.worker).ask("lease.release", body)
-    call.show(answer, f"{field(answer, 'task')} is free, epoch {field(answer, 'epoch')} is over")
+    call.show(answer, f"{field(answer, 'task')} is given back, epoch {field(answer, 'epoch')} is over")
     return EXIT_OK
 
 
@@ -98,14 +98,25 @@ def _is_question(text: str) -> bool:
 def checkpoint(call: Call) -> int:
     """Leave something for the next holder of the task."""
     parsed = call.parsed
-    given = parsed.arguments[1:]
     files = [artefact_of(path) for path in parsed.texts("artefact")]
-    if not given and not files:
-        raise UsageError("what to keep? synapse checkpoint TASK JSON, or - to read it from stdin; null removes it")
-    body = {**given_task(call), "data": _value(given[0]) if given else None}
+    given = _with_task(parsed.arguments, has_files=bool(files))
+    if not given or (len(given) == 1 and not files):
+        raise UsageError(
+            "what to keep? synapse checkpoint TASK JSON, or - to read it from stdin; null removes it; within synapse "
+            "lock the task is known"
+        )
+    body = {**given_task_of(call, given[0]), "data": _value(given[1]) if len(given) == 2 else None}
     if files:
         body["artefacts"] = files
     return _held(call, "lease.checkpoint", body)
+
+
+def _with_task(arguments: list[str], *, has_files: bool) -> list[str]:
+    """`[TASK] [JSON | -]` with the task of SYNAPSE_TASK where none is given. One argument alone is then the JSON;
+    beside a file, which is enough to keep, it is the task if it begins as one."""
+    task = os.environ.get("SYNAPSE_TASK")
+    is_task_given = len(arguments) == 2 or (has_files and len(arguments) == 1 and arguments[0][:1].isalnum())
+    return arguments if is_task_given or not task else [task, *arguments]
 
 
 def handoff(call: Call) -> int:

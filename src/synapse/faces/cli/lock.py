@@ -75,7 +75,7 @@ def lock(call: Call) -> int:
     """Claim, run, release; the command's exit code."""
     parsed = call.parsed
     _ = call.worker
-    require_quoted(parsed.arguments[1:], "synapse lock NAME -- COMMAND")
+    require_quoted(parsed, "synapse lock NAME -- COMMAND")
     if not parsed.command:
         raise UsageError("what is to be run? synapse lock NAME -- COMMAND")
     conflict = parsed.text("conflict_exit_code")
@@ -85,8 +85,7 @@ def lock(call: Call) -> int:
     task = parsed.text("task")
     if not parsed.arguments[0] or task == "":
         raise UsageError("the name of the lock is empty: is a variable not set?")
-    task = f"lock/{parsed.arguments[0]}" if task is None else task
-    body: Json = {"ttl_ms": TTL_MS, **claim_body(call, task), "reentrant": False, "tied": True}
+    body = _body(call, parsed.arguments[0], task)
     program = _program(parsed.command[0])
     if isinstance(program, int):
         return program
@@ -97,6 +96,18 @@ def lock(call: Call) -> int:
             raise Conflict(error, conflict_code) from error
         raise
     return held.run(program, parsed.command)
+
+
+def _body(call: Call, name: str, task: str | None) -> "Json":
+    """What is claimed: the task that was named, or `lock/NAME`.
+
+    A task is one of its room. The name alone excludes in all rooms, so it is a worktree of its own too: those are the
+    hub's. With paths it would be a second worktree, and a claim has one.
+    """
+    body = claim_body(call, f"lock/{name}" if task is None else task)
+    if task is None and "worktree" not in body:
+        body |= {"worktree": f"lock:{name}", "whole_worktree": True}
+    return {"ttl_ms": TTL_MS, **body, "reentrant": False, "tied": True}
 
 
 def _program(name: str) -> str | int:

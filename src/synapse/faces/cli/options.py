@@ -22,6 +22,8 @@ SWITCH = "switch"  # `--flag` is yes; `--flag=no`
 NO_END = float("inf")
 NUMBER_MAX = 2**53 - 1
 """The largest whole number that JSON keeps exact; an epoch may come near it."""
+ANY_SPAN = "from 0 to 366d"
+"""What a duration may be; of some options the hub takes less."""
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -30,11 +32,13 @@ class UsageError(SynapseError):
 
 
 class Option:
-    """One option. name: without its dashes. metavar: how its value is shown. key: its name in `Parsed.options`."""
+    """One option. name: without its dashes. metavar: how its value is shown. key: its name in `Parsed.options`. bounds:
+    of a duration, in words, for who gives one that is none."""
 
-    __slots__ = ("doc", "key", "kind", "metavar", "name")
+    __slots__ = ("bounds", "doc", "key", "kind", "metavar", "name")
 
-    def __init__(self, name: str, kind: str, metavar: str, doc: str) -> None:
+    def __init__(self, name: str, kind: str, metavar: str, doc: str, *, bounds: str = ANY_SPAN) -> None:
+        self.bounds = bounds
         self.name = name
         self.kind = kind
         self.metavar = metavar
@@ -232,7 +236,7 @@ def _put(options: dict[str, object], option: Option, value: str | None) -> None:
         case ("number", str()):
             options[option.key] = whole_number(value, f"--{option.name}")
         case ("seconds" | "wait", str()):
-            options[option.key] = duration(value, f"--{option.name}")
+            options[option.key] = duration(value, f"--{option.name}", option.bounds)
         case _:
             options[option.key] = value
 
@@ -244,15 +248,15 @@ def whole_number(text: str, place: str, least: int = 1) -> int:
     return int(text)
 
 
-def duration(text: str, place: str) -> float:
-    """Seconds of `90`, `1.5`, `15m`, `8h`, `2d`, `500ms`. Raises `UsageError` that names `place`."""
+def duration(text: str, place: str, bounds: str = ANY_SPAN) -> float:
+    """Seconds of `90`, `1.5`, `15m`, `8h`, `2d`, `500ms`. Raises `UsageError` that names `place` and the bounds."""
     unit = text.lstrip("0123456789.")
     digits = text[: len(text) - len(unit)]
     if (unit in _UNITS or not unit) and text.isascii() and digits.count(".") <= 1 and digits.strip("."):
         seconds = float(digits) * _UNITS.get(unit, 1.0)
         if seconds <= 366 * 86400:
             return seconds
-    raise UsageError(f"{place} takes a duration such as 90, 15m or 8h, not {text!a}")
+    raise UsageError(f"{place} takes a duration such as 90, 15m or 8h, {bounds}, not {text!a}")
 
 
 def _require_utf8(text: str, what: str) -> None:

@@ -9,7 +9,7 @@ import os
 from synapse.client.worktree import WILDCARDS, branch_of, scope_of, worktree_of
 from synapse.errors import Rejected
 from synapse.faces.cli.call import Call
-from synapse.faces.cli.options import NO_END, UsageError, whole_number
+from synapse.faces.cli.options import NO_END, Parsed, UsageError, whole_number
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
@@ -48,8 +48,12 @@ def milliseconds(seconds: float) -> int:
     return -int(-seconds * 1000 // 1)
 
 
-def require_quoted(surplus: list[str], wanted: str) -> None:
-    """Refuse words behind the task, which are what the shell makes of an unquoted glob. Raises `UsageError`."""
+def require_quoted(parsed: Parsed, wanted: str) -> None:
+    """Refuse words behind the task, which are what the shell makes of an unquoted glob, or the value of a `--wait`
+    without its `=`. Raises `UsageError`."""
+    surplus = parsed.arguments[1:]
+    if surplus and parsed.seconds("wait") == NO_END:
+        raise UsageError(f"{surplus[0]!a} is one argument too many: {wanted} (--wait takes its value as --wait=S)")
     if surplus:
         raise UsageError(
             f"{surplus[0]!a} is one argument too many: {wanted} (--paths takes one glob; if the shell expanded one, "

@@ -33,9 +33,11 @@ _SCOPE = (
     Option("pool", MANY, "NAME[=N]", "Also N units of a pool; one without N. Again for more."),
     Option("mode", TEXT, "MODE", "exclusive, or shared with others who read."),
 )
+_TTL = "from 5s to 24h unless the hub has other limits"
+_WAIT = "up to 24h unless the hub has other limits, and --wait alone has no end"
 _TIMES = (
-    Option("ttl", SECONDS, "S", "It ends so long after the last renewal."),
-    Option("wait", WAIT, "S", "Wait in line while others hold it; 5 at the deadline."),
+    Option("ttl", SECONDS, "S", "It ends so long after the last renewal.", bounds=_TTL),
+    Option("wait", WAIT, "S", "Wait in line while others hold it; 5 at the deadline.", bounds=_WAIT),
     Option("priority", TEXT, "P", "Of the place in line: low, normal, high or urgent."),
     Option("note", TEXT, "S", "Words for others to see."),
     Option("branch", TEXT, "B", "The branch it is on; without it, the one that is checked out here."),
@@ -162,7 +164,7 @@ VERBS = {
             (0, 1),
             "Move a lease's deadline to its full TTL from now.",
             _EPOCH,
-            Option("ttl", SECONDS, "S", "Another TTL."),
+            Option("ttl", SECONDS, "S", "Another TTL.", bounds=_TTL),
             Option("note", TEXT, "S", "Other words for others to see."),
         ),
         Verb("release", "claims", "[TASK]", (0, 1), "Give a lease back; who waits has it at once.", _EPOCH),
@@ -178,8 +180,8 @@ VERBS = {
         Verb(
             "checkpoint",
             "claims",
-            "TASK [JSON | -]",
-            (1, 2),
+            "[TASK] [JSON | -]",
+            (0, 2),
             "Keep something small for whoever holds the task next; null removes it.",
             _EPOCH,
             Option("artefact", MANY, "PATH", "A file, kept by its path, size and SHA-256. Again for more."),
