@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.faces.conftest import RealHub
+from tests.faces.conftest import SRC, RealHub
 
 from synapse.home import segment
 
@@ -93,7 +93,7 @@ def test_history_goes_on_over_pages(hub: RealHub) -> None:
     script = "from synapse.faces.cli.main import main\nassert not any(main(['send', str(n)]) for n in range(1, 460))"
     done = subprocess.run(
         [sys.executable, "-c", script],
-        env={**os.environ, "SYNAPSE_HOME": str(hub.home), "PYTHONPATH": str(Path(__file__).parents[3] / "src")},
+        env={**os.environ, "SYNAPSE_HOME": str(hub.home), "PYTHONPATH": str(SRC)},
         capture_output=True,
         text=True,
     )
