@@ -411,9 +411,15 @@ def test_a_private_room_from_the_command_line(hub: RealHub) -> None:
     assert hub.json("room", "info", "den", SYNAPSE_NAME="ada")["private"] is True
     refused = hub.run("send", "hi", "--channel", "den:general", "--json", SYNAPSE_NAME="eve")
     assert (refused.returncode, json.loads(refused.stdout)["error"]["code"]) == (4, "not_found")
-    hub.run("who", SYNAPSE_NAME="bob")
+    for name in ("bob", "cy"):
+        hub.run("who", SYNAPSE_NAME=name)
+    hub.json("send", "before they came", "--channel", "den:general", SYNAPSE_NAME="ada")
     assert hub.json("room", "invite", "den", "bob", "--with-history", SYNAPSE_NAME="ada")["state"] == "invited"
-    assert hub.json("room", "join", "den", SYNAPSE_NAME="bob")["changed"] is True
+    assert hub.json("room", "invite", "den", "cy", SYNAPSE_NAME="ada")["state"] == "invited"
+    for name, found in (("bob", ["before they came"]), ("cy", [])):
+        assert hub.json("room", "join", "den", SYNAPSE_NAME=name)["changed"] is True
+        assert [line["body"] for line in hub.lines("history", "den:general", SYNAPSE_NAME=name)] == found
+    assert hub.json("room", "leave", "den", SYNAPSE_NAME="cy")["changed"] is True
     assert hub.json("room", "members", "den", SYNAPSE_NAME="bob")["members"] == ["ada", "bob"]
     assert hub.json("channel", "create", "den:inner", "--private", SYNAPSE_NAME="bob")["created"] is True
     assert hub.run("channel", "info", "den:inner", SYNAPSE_NAME="ada").returncode == 4

@@ -128,7 +128,7 @@ def channel_invite(call: Call) -> int:
 
 
 def _invite(call: Call, place: str) -> int:
-    body: Json = {"place": place, "agent": call.parsed.arguments[1], "history": call.parsed.has("with-history")}
+    body: Json = {"place": place, "agent": call.parsed.arguments[1], "history": call.parsed.has("with_history")}
     answer = call.ask("member.invite", body, operator=call.parsed.has("operator"))
     how = "is asked in" if answer.get("state") == "invited" else "is a member already"
     call.show(answer, f"{field(answer, 'place')}: {field(answer, 'agent')} {how}")
