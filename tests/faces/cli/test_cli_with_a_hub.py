@@ -406,6 +406,12 @@ def test_the_working_directory_stays_clean(hub: RealHub, tmp_path: Path, monkeyp
     assert os.listdir() == []
 
 
+def test_a_place_without_members_says_so(hub: RealHub) -> None:
+    assert hub.run("room", "members", "main").stdout == "no members\n"
+    assert hub.run("channel", "members", "main:general").stdout == "no members\n"
+    assert hub.json("room", "members", "main")["members"] == []
+
+
 def test_a_private_room_from_the_command_line(hub: RealHub) -> None:
     assert hub.json("room", "create", "den", "--private", SYNAPSE_NAME="ada")["created"] is True
     assert hub.json("room", "info", "den", SYNAPSE_NAME="ada")["private"] is True

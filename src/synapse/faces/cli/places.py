@@ -113,7 +113,7 @@ def _show_members(call: Call, kind: str, body: "Json") -> int:
     found = answer.get("participants")
     names = [str(name) for name in found] if isinstance(found, list) else []
     told: Json = {key: answer[key] for key in ("room", "channel", "private", "cursor") if key in answer}
-    call.show({**told, "members": names}, "\n".join(map(safe, names)))
+    call.show({**told, "members": names}, "\n".join(map(safe, names)) or "no members")
     return EXIT_OK
 
 
