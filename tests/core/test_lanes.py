@@ -190,7 +190,7 @@ def test_a_list_says_to_who_is_kept_to_some_rooms_nothing_of_agents_elsewhere(wo
     kept = world.by("bob", rooms=frozenset({"side"}))
     said: list[str] = []
     for name in ("ada", "quill"):
-        query = ListSessions(agent=name) if key == "agent" else ListLanes(**{key: name})
+        query = ListSessions(agent=name) if key == "agent" else msgspec.convert({key: name}, ListLanes)
         with pytest.raises(Rejected) as caught:
             look(world.state, world.rules, query, kept)
         assert caught.value.code == "not_found"

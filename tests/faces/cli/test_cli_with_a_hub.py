@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.faces.conftest import SRC, RealHub
+from tests.faces.conftest import RealHub
+from tests.faults.conftest import SRC
 
 from synapse.home import segment
 
