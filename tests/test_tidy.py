@@ -74,6 +74,7 @@ FAST_PATH = (
     "src/synapse/protocol/__init__.py",
     "src/synapse/protocol/codes.py",
     "src/synapse/protocol/trace.py",
+    "src/synapse/protocol/telemetry.py",
     "src/synapse/client/__init__.py",
     "src/synapse/client/home.py",
     "src/synapse/client/link.py",

@@ -55,6 +55,21 @@ async def test_telemetry_has_a_channel_and_a_form(people: "type[People]") -> Non
             assert caught.value.facts["path"] == "$.body.body.eventType"
 
 
+async def test_what_is_no_telemetry_is_refused_whatever_the_channel_takes(people: "type[People]") -> None:
+    async with MemoryHub() as hub, people(hub).client("ada") as ada:
+        await ada.create_channel(LIVE, ephemeral=True)
+        for channel in (MAIN, LIVE):
+            with pytest.raises(Rejected, match="words joined by dots"):
+                await ada.telemetry("build finished", channel=channel)
+            with pytest.raises(Rejected, match="none of debug, info"):
+                await ada.telemetry("build", severity="loud", channel=channel)
+            with pytest.raises(Rejected, match="Unix time"):
+                await ada.telemetry("build", at_ms=-1, channel=channel)
+        assert (await ada.history(MAIN)).messages == ()
+        assert (await ada.recent_signals(LIVE)).signals == ()
+        assert (await ada.telemetry("build", channel=MAIN)).id is not None
+
+
 async def test_one_feed_of_a_client_follows_a_channel(people: "type[People]") -> None:
     async with MemoryHub() as hub, people(hub).client("ada") as ada:
         await ada.create_channel(LIVE, ephemeral=True)

@@ -29,7 +29,7 @@ from synapse.protocol.commands import (
 )
 from synapse.protocol.lane_commands import AcceptLane, CloseLane, DeclineLane, ListLanes, OfferLane, SendLane
 from synapse.protocol.member_commands import InviteMember, KickMember
-from synapse.protocol.session_commands import EndSession, SaveSessionPoint, StartSession
+from synapse.protocol.session_commands import EndSession, ListSessions, SaveSessionPoint, StartSession
 
 
 @pytest.fixture
@@ -183,6 +183,21 @@ def test_a_sender_that_is_forgotten_with_two_lanes_to_one_agent_leaves_two_lette
     world.do("operator", ForgetAgent(name="ada"))
     assert [letter["type"] for letter in world.mail_of("bob")] == ["lane.offered"] * 2 + ["lane.closed"] * 2
     assert digest(world.replayed()) == digest(world.state)
+
+
+@pytest.mark.parametrize("key", ["sender", "receiver", "agent"])
+def test_a_list_says_to_who_is_kept_to_some_rooms_nothing_of_agents_elsewhere(world: World, key: str) -> None:
+    kept = world.by("bob", rooms=frozenset({"side"}))
+    said: list[str] = []
+    for name in ("ada", "quill"):
+        query = ListSessions(agent=name) if key == "agent" else msgspec.convert({key: name}, ListLanes)
+        with pytest.raises(Rejected) as caught:
+            look(world.state, world.rules, query, kept)
+        assert caught.value.code == "not_found"
+        said.append(str(caught.value).replace(name, "NAME"))
+    assert said[0] == said[1], "one that is elsewhere is told as one that never was"
+    if key != "agent":
+        assert lanes(world, **{key: "ada"}) == [], "who may know of her is told that there are none"
 
 
 def test_a_room_that_is_not_seen_has_no_lanes_and_one_with_open_lanes_stays(world: World) -> None:

@@ -173,6 +173,9 @@ def test_lists_by_what_there_is_not(world: World) -> None:
         (ListLanes(state="lazy"), "bad_request"),
         (ListLanes(sender="No Body"), "bad_name"),
         (ListLanes(session="l1"), "bad_request"),
+        (ListLanes(session="s1"), "not_found"),
+        (ListLanes(sender="nobody"), "not_found"),
+        (ListLanes(receiver="nobody"), "not_found"),
         (ListLanes(limit=501), "bad_request"),
     ):
         assert refused_look(world, "ada", query).code == code

@@ -1,5 +1,6 @@
 """The relay's files under kills, rotation and readers that tail: what is there is told once, what is lost is said."""
 
+import fcntl
 import json
 import os
 import stat
@@ -351,6 +352,34 @@ def test_a_second_writer_is_refused_by_the_name_of_the_first(tmp_path: Path) -> 
     assert refused.value.exit_code == 75
     relay.close()
     Relay(str(path), "bob").close()
+
+
+@pytest.mark.bad_input("BI-116")
+def test_of_a_relay_that_never_began_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "relay.ndjson"
+    refused = Relay(str(path), "ada")
+    late: list[Relay] = []
+    lock = fcntl.flock
+
+    def behind(descriptor: int, how: int) -> None:
+        """The lock file is open already when its holder goes and takes it away."""
+        monkeypatch.setattr(fcntl, "flock", lock)
+        refused.close()
+        assert list(tmp_path.iterdir()) == []
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", behind)
+    late.append(Relay(str(path), "bob"))
+    with pytest.raises(RelayLocked, match="written by bob"):
+        Relay(str(path), "cleo")
+    late.pop().close()
+    assert list(tmp_path.iterdir()) == []
+    started(path).close()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["relay.ndjson", "relay.ndjson.lock"]
+    (tmp_path / "relay.ndjson.lock").unlink()
+    tidied = Relay(str(tmp_path / "other"), "ada")
+    (tmp_path / "other.lock").unlink()
+    tidied.close()
 
 
 @pytest.mark.bad_input("BI-108")

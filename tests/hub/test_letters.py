@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from tests.hub.conftest import Voice, direct, error_of, operator, reply_of, slow_reader, steps, text_of, voice
 
+from synapse.core import loops
 from synapse.core.events import Row
 from synapse.core.state import digest
 from synapse.hub import letters
@@ -22,7 +23,7 @@ from synapse.protocol.commands import (
     WaitReceipt,
 )
 from synapse.protocol.delivery_commands import DropDead, GetReceipt, ListDead, ResendDead
-from synapse.protocol.delivery_replies import DeadPage, Dropped, Receipts, Resent
+from synapse.protocol.delivery_replies import DeadPage, Dropped, HeldFate, Receipts, Resent
 from synapse.protocol.held_commands import DropHeld, ReleaseHeld
 from synapse.protocol.held_replies import HeldEnded
 from synapse.protocol.limits import Limits
@@ -383,6 +384,35 @@ async def test_the_receipts_of_a_held_message_tell_what_became_of_it_over_restar
             assert (await ada.refused(GetReceipt(id=name))).code == "not_found", "it is not hers"
         again = await bob.ask(direct("held", "ada"), Sent, idem_key="held")
         assert (again.id, again.to, again.held.decided) == (one.id, ("ada",), True)  # type: ignore[union-attr]  # it was held
+
+
+async def test_what_an_older_journal_decided_about_held_messages_is_shown_as_not_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Releases had no event of their own, and drops neither a sender nor an index key."""
+    released, dropped = loops._released, loops._dropped
+    async with MemoryHub(limits=LOOPY) as hub:
+        with monkeypatch.context() as older:
+            older.setattr(loops, "_released", lambda *given, **more: released(*given, **more)[:1])
+            older.setattr(loops, "_dropped", lambda *given: msgspec.structs.replace(dropped(*given), sender=None))
+            bob, (one, two, three) = await held_messages(hub, "later", "last")
+            eve = await operator(hub)
+            (new,) = (await eve.ask(ReleaseHeld(id=one.id), HeldEnded)).ids
+            await eve.ask(DropHeld(id=two.id), HeldEnded)
+        rows = [row for row in hub.journal.rows(0, 2**53) if row.type.startswith("held.")]
+        assert [(row.type, b"sender" in row.body) for row in rows] == [("held.dropped", False)]
+        await hub.restart()
+        bob = await voice(hub, "bob")
+        for sent, why in ((one, "loop"), (two, "chain_held")):
+            found = await bob.ask(GetReceipt(id=sent.id), Receipts)
+            assert (found.held, found.id) == (HeldFate(state="gone", why=why), sent.id)
+            [ada] = found.recipients
+            assert (ada.recipient, ada.state, ada.lends, ada.reason) == ("ada", "gone", None, None)
+            refused = await bob.refused(WaitReceipt(id=sent.id))
+            assert (refused.code, refused.facts["held"]) == ("not_found", "gone")
+            assert "a person decided: who acked it is not known any more" in refused.detail
+        assert await states(bob, Sent(id=new, cursor=one.cursor)) == {"ada": "stored"}, "by its new id it is told"
+        assert await states(bob, three) == {"ada": "held"}, "what nobody has decided is held"
 
 
 async def test_who_waits_for_the_receipt_of_a_held_message_waits_for_the_decision_and_then_for_the_ack() -> None:

@@ -1,10 +1,15 @@
 """Subscriptions that take: what comes is lent ahead, in order, within bounds, and to one connection at a time."""
 
+from typing import Any
+
 import msgspec
 import pytest
 from tests.hub.conftest import Voice, direct, error_of, message, operator, slow_reader, steps, text_of, voice
 
+from synapse.core.events import MessagesLent
 from synapse.core.state import digest
+from synapse.hub.turn import SATING_BYTES
+from synapse.journal.upcast import decode
 from synapse.protocol.commands import (
     AckInbox,
     ForgetAgent,
@@ -242,6 +247,43 @@ async def test_many_that_are_lent_at_once_keep_the_bound_of_the_outbox(kind: str
         rows = [row for row in hub.journal.rows(0, 2**53) if row.type == "message.lent"]
         assert len(rows) < 60, "several are lent at once"
         assert most <= 64 * 1024 * 5 // 8, "with half of it the peer is stuck, and a turn is an eighth"
+
+
+@pytest.mark.parametrize(
+    ("outbox", "bytes_long", "fields"),
+    [
+        (64 * 1024, 10, {}),
+        (64 * 1024, 5_000, {}),
+        (64 * 1024, 10, {"subject": "\x01" * 256}),
+        (64 * 1024, 10, {"thread": "\x01" * 256}),
+        (64 * 1024, 10, {"to": ("bob", *(f"{n:064}/{n:063}" for n in range(63))), "create": True}),
+        (64 * 1024, 5_000, {"to": (), "channel": "main:general"}),
+        (8 * 1024 * 1024, SATING_BYTES + 1, {}),
+    ],
+    ids=["short", "long", "subject", "thread", "many recipients", "a mention", "one is enough"],
+)
+async def test_one_event_lends_no_more_than_a_turn_tells_and_the_message_that_is_over_it(
+    outbox: int, bytes_long: int, fields: dict[str, Any]
+) -> None:
+    async with MemoryHub(limits=Limits(outbox_bytes_max=outbox, thread_chars_max=256)) as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        for one in (ada, bob):
+            await one.ask(JoinRoom(room="main"), Place)
+        body = msgspec.Raw(b'"@bob %s"' % (b"x" * bytes_long))
+        for _ in range(30):
+            await ada.ask(SendMessage(**{"body": body, "to": ("bob",), **fields}), Sent)
+        await bob.say(Subscribe(take=30))
+        sizes: dict[str, int] = {}
+        while len(sizes) < 30:
+            await hub.settle()
+            frames = [frame for frame in bob.peer.received_now() if b'"inbox.lent"' in frame]
+            sizes |= {msgspec.json.decode(frame)["body"]["message"]["id"]: len(frame) for frame in frames}
+        events = [decode(row) for row in hub.journal.rows(0, 2**53) if row.type == "message.lent"]
+        for event in events:
+            assert isinstance(event, MessagesLent)
+            ahead = [sizes[f"m{seq}"] for seq in event.messages[:-1]]
+            assert sum(ahead) <= outbox // 8
+            assert max(ahead, default=0) <= SATING_BYTES
 
 
 async def test_mentions_stay_where_they_are_when_it_takes_directed_ones_only() -> None:

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
+from tests.faults.conftest import SRC
 
 from synapse.protocol.codes import CLOSE_BAD_DATA, CLOSE_FLOOD, CLOSE_NO_HELLO, CLOSE_PROTOCOL, CLOSE_TOO_BIG
 
 pytestmark = pytest.mark.xdist_group("protocol-over-sockets")
 
-ROOT = Path(__file__).parents[2]
 PATIENCE_S = 20.0
 SECRET = "a-secret-that-nobody-may-ever-read-0000000"
 TEXT, BINARY, CLOSE, PING = 1, 2, 8, 9
@@ -34,7 +34,7 @@ class Hub:
         self.home = home
         self.log = home.parent / f"{home.name}.log"
         clean = {name: value for name, value in os.environ.items() if not name.startswith("SYN")}
-        clean |= {"PYTHONPATH": str(ROOT / "src")} | {f"SYNAPSE_{name}": str(value) for name, value in settings.items()}
+        clean |= {"PYTHONPATH": str(SRC)} | {f"SYNAPSE_{name}": str(value) for name, value in settings.items()}
 
         def restrict() -> None:
             if files_max is not None:
@@ -587,7 +587,7 @@ def test_escapes_in_a_text_are_exact_in_json_and_neutralised_for_people(hub: Hub
         lines.ask("channel.join", {"channel": "main:colours"}, 2)
         assert code_of(lines.ask("message.send", {"channel": "main:colours", "body": words}, 3)) is None
     command = [sys.executable, "-m", "synapse", "history", "main:colours", "--home", str(hub.home)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "SYNAPSE_NAME": "onlooker"}
+    environment = {**os.environ, "PYTHONPATH": str(SRC), "SYNAPSE_NAME": "onlooker"}
     plain = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=PATIENCE_S).stdout
     exact = subprocess.run([*command, "--json"], env=environment, capture_output=True, check=True, timeout=PATIENCE_S)
     assert json.loads(exact.stdout.splitlines()[0])["body"] == words

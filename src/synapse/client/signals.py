@@ -9,6 +9,7 @@ from synapse.errors import Rejected
 from synapse.protocol import commands, replies
 from synapse.protocol.signal_commands import ListRecent, SayTyping
 from synapse.protocol.signal_replies import Recent, Typed
+from synapse.protocol.telemetry import require_event
 
 TELEMETRY = "telemetry:events"
 """Where telemetry goes that names no channel."""
@@ -38,8 +39,11 @@ class Signalling(Asking):
     ) -> replies.Sent:
         """Send a telemetry event: words joined by dots, such as `build.finished`, and whatever belongs to it.
 
-        severity: debug, info, warning, error or critical. at_ms: when it happened, Unix time. Raises as `signal`.
+        severity: debug, info, warning, error or critical. at_ms: when it happened, Unix time. A channel that is not
+        ephemeral keeps it, as a message like others. Raises as `signal`, and `bad_request` for what is no telemetry,
+        whatever the channel takes.
         """
+        require_event(event_type, at_ms, severity)
         body: dict[str, object] = {"eventType": event_type, "payload": dict(payload or {})}
         if severity is not None:
             body["severity"] = severity

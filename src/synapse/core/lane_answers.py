@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from synapse.core.agents import require_known
 from synapse.core.by import By
 from synapse.core.claims import none_of
 from synapse.core.events import Recorded
 from synapse.core.lane_events import LaneAccepted, LaneEnded, LaneMessaged, LaneOffered
 from synapse.core.lanes import ACCEPTED, OFFERED, Lane, LaneMutation, find_lane, lane_id
 from synapse.core.rooms import may_see, require_room
-from synapse.core.sessions import number_of, session_id
+from synapse.core.sessions import find_session, number_of, session_id
 from synapse.protocol.cursor import message_id
 from synapse.protocol.lane_commands import LANE_STATES, ListLanes
 from synapse.protocol.lane_replies import LaneInfo, LaneMoved, LaneSent
@@ -92,7 +93,7 @@ def lanes_to_list(state: "State", query: ListLanes, by: By) -> list[str]:
             require_agent_name(name)
     if query.state is not None and query.state not in LANE_STATES:
         raise none_of("state", query.state, LANE_STATES)
-    return sorted(
+    found = sorted(
         f"{INT_MAX - lane.id:016d}"
         for lane in state.lanes.by_id.values()
         if may_see(state.rooms.by_id[lane.room], by)
@@ -102,6 +103,18 @@ def lanes_to_list(state: "State", query: ListLanes, by: By) -> list[str]:
         and query.receiver in (None, lane.receiver_name)
         and query.state in (None, lane.state_at(by.at_ms))
     )
+    if not found:
+        _require_there(state, query, by)
+    return found
+
+
+def _require_there(state: "State", query: ListLanes, by: By) -> None:
+    """Of what is not there a list would say that it has no lanes. Raises `Rejected(not_found)`."""
+    if query.session is not None:
+        find_session(state, query.session, by)
+    for name in (query.sender, query.receiver):
+        if name is not None:
+            require_known(state, name, by)
 
 
 def listed_lane(state: "State", name: str, by: By) -> LaneInfo:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, assert_never
 import msgspec
 from msgspec import UNSET
 
+from synapse.core.agents import require_known
 from synapse.core.by import By
 from synapse.core.claims import none_of
 from synapse.core.events import Recorded
@@ -180,13 +181,9 @@ def sessions_to_list(state: "State", query: ListSessions, by: By) -> list[str]:
     room = None if query.room is None else require_room(state, query.room, by).id
     if query.agent is not None:
         require_agent_name(query.agent)
-        if query.agent not in state.agents.by_name:
-            raise Rejected(
-                "not_found", f"there is no agent {query.agent}: synapse who shows who there is", {"agent": query.agent}
-            )
     if query.state is not None and query.state not in (*SESSION_STATES, OFFLINE):
         raise none_of("state", query.state, (*SESSION_STATES, OFFLINE))
-    return sorted(
+    found = sorted(
         f"{INT_MAX - session.id:016d}"
         for session in state.sessions.by_id.values()
         if may_see(state.rooms.by_id[session.room], by)
@@ -195,6 +192,9 @@ def sessions_to_list(state: "State", query: ListSessions, by: By) -> list[str]:
         and (query.resumable is None or is_resumable(state, session) == query.resumable)
         and (query.state is None or _is_in(state, session, query.state, by))
     )
+    if query.agent is not None and not found:
+        require_known(state, query.agent, by)
+    return found
 
 
 def _is_in(state: "State", session: Session, wanted: str, by: By) -> bool:

@@ -4,7 +4,6 @@ The channel itself is durable, and that it is ephemeral is part of its creation:
 messages there is no event; what is counted of them is soft state, and begins at nothing with each process.
 """
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +14,7 @@ from synapse.errors import Rejected
 from synapse.protocol.commands import SendMessage
 from synapse.protocol.names import GENERAL, shown
 from synapse.protocol.signal_replies import ChannelSignals, SignalCounts
-from synapse.protocol.terms import INT_MAX
+from synapse.protocol.telemetry import outside, require_event
 
 if TYPE_CHECKING:
     from synapse.core.rooms import Channel
@@ -30,16 +29,11 @@ SCHEMAS: Final = (TELEMETRY, TYPING)
 TELEMETRY_ROOM: Final = "telemetry"
 TELEMETRY_ADDRESS: Final = "telemetry:events"
 """Where telemetry goes that names no channel; made when it is first used."""
-EVENT_TYPE: Final = r"[A-Za-z][A-Za-z0-9_-]{0,31}(\.[A-Za-z][A-Za-z0-9_-]{0,31}){0,7}"
-EVENT_TYPE_MAX: Final = 128
-SEVERITIES: Final = ("debug", "info", "warning", "error", "critical")
 TYPING_EVERY_MS: Final = 2_000
 """An agent that says it more often is told of once."""
 TYPING_FOR_MS: Final = 6_000
 TYPISTS_MAX: Final = 10_000
 """Agents and channels for which it is known when typing was said last."""
-
-_event_type = re.compile(rf"{EVENT_TYPE}\Z").match
 
 
 @dataclass(slots=True)
@@ -194,16 +188,9 @@ def require_telemetry(body: bytes) -> None:
         event = _decode_telemetry(body)
     except msgspec.ValidationError as error:
         raise _outside(error, TELEMETRY) from None
-    if len(event.event_type) > EVENT_TYPE_MAX or _event_type(event.event_type) is None:
-        why = f"eventType {shown(event.event_type)} is not words joined by dots: {EVENT_TYPE}, at most {EVENT_TYPE_MAX}"
-        raise _refused(why, "$.body.body.eventType", pattern=EVENT_TYPE)
     if not bytes(event.payload).startswith(b"{"):
-        raise _refused("payload must be an object", "$.body.body.payload")
-    if event.at_ms is not None and not 0 <= event.at_ms <= INT_MAX:
-        raise _refused(f"at_ms {event.at_ms} is not Unix time in milliseconds", "$.body.body.at_ms")
-    if event.severity is not None and event.severity not in SEVERITIES:
-        why = f"severity {shown(event.severity)} is none of {', '.join(SEVERITIES)}"
-        raise _refused(why, "$.body.body.severity", allowed=list(SEVERITIES))
+        raise outside("payload must be an object", "$.body.body.payload")
+    require_event(event.event_type, event.at_ms, event.severity)
 
 
 def require_typing(body: bytes) -> None:
@@ -218,11 +205,7 @@ def _outside(error: Exception, schema: str) -> Rejected:
     """What the decoder found, in the words of a refusal: the path is that of the message's body in the request."""
     what, _, path = str(error).partition(" - at `")
     path = (path.rstrip("`") or "$").replace("$", "$.body.body", 1)
-    return _refused(f"no {schema}: {what[:160]}", path)
-
-
-def _refused(why: str, path: str, **facts: object) -> Rejected:
-    return Rejected("bad_request", f"{why} - at `{path}`", {"path": path, **facts})
+    return outside(f"no {schema}: {what[:160]}", path)
 
 
 def is_telemetry_by_name(room: str, channel: str) -> bool:

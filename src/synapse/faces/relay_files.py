@@ -178,7 +178,7 @@ def read(path: str, since: str | None = None, *, is_following: bool = False) -> 
     Raises `RelayAbsent`, `RelayBroken`, `Rejected`: `bad_request`, and `log_diverged` for a cursor of a journal of
     which the files have nothing.
     """
-    begin = None if since is None else _given(since)
+    begin = None if since is None else given_position(since)
     at = _first(path, begin)
     position = split(at.header.began) if begin is None else begin
     idle = 0
@@ -211,7 +211,8 @@ def _is_due(at: Opened, idle: int, *, is_following: bool) -> bool:
     return at.is_ended or not is_following or idle % _POLLS_A_LOOK == _POLLS_A_LOOK - 1
 
 
-def _given(since: str) -> "Position":
+def given_position(since: str) -> "Position":
+    """The journal and the seq of a cursor that somebody gave. Raises `Rejected(bad_request)`."""
     try:
         return split(since)
     except RelayBroken as error:
@@ -310,10 +311,12 @@ class Relay:
                 self.close()
 
     def close(self) -> None:
-        """Let the files go; another may write them then."""
+        """Let the files go; another may write them then. Of a relay that never began nothing is left."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+        if self.position is None and os.path.exists(f"{self.path}.lock"):
+            os.unlink(f"{self.path}.lock")
         os.close(self._lock)
 
     def begin(self, cursor: str, at_ms: int) -> None:
@@ -438,13 +441,17 @@ def _sync_folder(path: str) -> None:
 
 def _locked(path: str, who: str) -> int:
     """The lock's descriptor. Raises `RelayLocked`."""
-    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.pread(descriptor, 1024, 0).decode("utf-8", "replace").strip()
-        os.close(descriptor)
-        raise RelayLocked(f"{path} is written by {_named(holder)}; a relay has one writer") from error
+    while True:
+        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(descriptor, 1024, 0).decode("utf-8", "replace").strip()
+            os.close(descriptor)
+            raise RelayLocked(f"{path} is written by {_named(holder)}; a relay has one writer") from error
+        if os.fstat(descriptor).st_nlink:
+            break
+        os.close(descriptor)  # a writer that never began took its lock away with it
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{dumps({'name': who, 'pid': os.getpid()})}\n".encode(), 0)
     return descriptor

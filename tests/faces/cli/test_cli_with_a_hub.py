@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.faces.conftest import RealHub
+from tests.faults.conftest import SRC
 
 from synapse.home import segment
 
@@ -93,7 +94,7 @@ def test_history_goes_on_over_pages(hub: RealHub) -> None:
     script = "from synapse.faces.cli.main import main\nassert not any(main(['send', str(n)]) for n in range(1, 460))"
     done = subprocess.run(
         [sys.executable, "-c", script],
-        env={**os.environ, "SYNAPSE_HOME": str(hub.home), "PYTHONPATH": str(Path(__file__).parents[3] / "src")},
+        env={**os.environ, "SYNAPSE_HOME": str(hub.home), "PYTHONPATH": str(SRC)},
         capture_output=True,
         text=True,
     )
@@ -406,14 +407,26 @@ def test_the_working_directory_stays_clean(hub: RealHub, tmp_path: Path, monkeyp
     assert os.listdir() == []
 
 
+def test_a_place_without_members_says_so(hub: RealHub) -> None:
+    assert hub.run("room", "members", "main").stdout == "no members\n"
+    assert hub.run("channel", "members", "main:general").stdout == "no members\n"
+    assert hub.json("room", "members", "main")["members"] == []
+
+
 def test_a_private_room_from_the_command_line(hub: RealHub) -> None:
     assert hub.json("room", "create", "den", "--private", SYNAPSE_NAME="ada")["created"] is True
     assert hub.json("room", "info", "den", SYNAPSE_NAME="ada")["private"] is True
     refused = hub.run("send", "hi", "--channel", "den:general", "--json", SYNAPSE_NAME="eve")
     assert (refused.returncode, json.loads(refused.stdout)["error"]["code"]) == (4, "not_found")
-    hub.run("who", SYNAPSE_NAME="bob")
+    for name in ("bob", "cy"):
+        hub.run("who", SYNAPSE_NAME=name)
+    hub.json("send", "before they came", "--channel", "den:general", SYNAPSE_NAME="ada")
     assert hub.json("room", "invite", "den", "bob", "--with-history", SYNAPSE_NAME="ada")["state"] == "invited"
-    assert hub.json("room", "join", "den", SYNAPSE_NAME="bob")["changed"] is True
+    assert hub.json("room", "invite", "den", "cy", SYNAPSE_NAME="ada")["state"] == "invited"
+    for name, found in (("bob", ["before they came"]), ("cy", [])):
+        assert hub.json("room", "join", "den", SYNAPSE_NAME=name)["changed"] is True
+        assert [line["body"] for line in hub.lines("history", "den:general", SYNAPSE_NAME=name)] == found
+    assert hub.json("room", "leave", "den", SYNAPSE_NAME="cy")["changed"] is True
     assert hub.json("room", "members", "den", SYNAPSE_NAME="bob")["members"] == ["ada", "bob"]
     assert hub.json("channel", "create", "den:inner", "--private", SYNAPSE_NAME="bob")["created"] is True
     assert hub.run("channel", "info", "den:inner", SYNAPSE_NAME="ada").returncode == 4

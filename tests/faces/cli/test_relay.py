@@ -76,6 +76,37 @@ def test_a_second_writer_is_refused_and_so_is_what_is_no_relay(hub: RealHub, tmp
     assert hub.json("relay", "--since", "0" * 16 + ":1", code=3)["error"]["code"] == "log_diverged"
 
 
+@pytest.mark.bad_input("BI-116")
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--kind", "bogus"], 3, "bad_request"),
+        (["--room", "nowhere"], 4, "not_found"),
+        (["--since", "yesterday"], 3, "bad_request"),
+        (["--since", "0" * 16 + ":1"], 3, "log_diverged"),
+    ],
+)
+def test_a_relay_that_is_refused_leaves_nothing(
+    hub: RealHub, tmp_path: Path, words: list[str], code: int, said: str
+) -> None:
+    other = ["--file", str(tmp_path / "mirror.ndjson")]
+    for where in ([], other):
+        done = hub.run("relay", "write", *words, *where, "--json")
+        assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (code, said)
+    assert not list(hub.home.glob("relay*"))
+    assert not list(tmp_path.glob("mirror*"))
+
+
+@pytest.mark.bad_input("BI-116")
+def test_a_relay_that_finds_no_hub_leaves_nothing(hub: RealHub, tmp_path: Path) -> None:
+    nowhere, file = tmp_path / "nowhere", tmp_path / "mirror.ndjson"
+    for words in ([], ["--file", str(file)]):
+        done = hub.run("relay", "write", *words, "--home", str(nowhere))
+        assert (done.returncode, "no hub runs" in done.stderr) == (69, True)
+    assert not nowhere.exists()
+    assert not list(tmp_path.glob("mirror*"))
+
+
 def test_only_what_is_asked_for_is_relayed(hub: RealHub, tmp_path: Path) -> None:
     one, two = tmp_path / "one.ndjson", tmp_path / "two.ndjson"
     writers = [

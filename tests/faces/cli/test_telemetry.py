@@ -58,6 +58,21 @@ def test_telemetry_reaches_who_listens_and_nobody_later(hub: RealHub) -> None:
     assert hub.run("telemetry", "build", "{", **ADA).returncode == 2
 
 
+@pytest.mark.parametrize("channel", ["main:general", "main:live"])
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [(("not an event type",), "eventType"), (("a.b", "{}", "--severity", "loud"), "severity")],
+)
+def test_what_is_no_telemetry_is_refused_whatever_the_channel_takes(
+    hub: RealHub, words: tuple[str, ...], path: str, channel: str
+) -> None:
+    hub.json("channel", "create", "main:live", "--ephemeral", SYNAPSE_NAME="ada")
+    refused = hub.json("telemetry", *words, "--channel", channel, code=3, SYNAPSE_NAME="ada")["error"]
+    assert (refused["code"], refused["facts"]["path"]) == ("bad_request", f"$.body.body.{path}")
+    assert hub.lines("history", "main:general", SYNAPSE_NAME="ada") == []
+    assert hub.json("channel", "recent", "main:live", SYNAPSE_NAME="ada")["signals"] == []
+
+
 def test_an_ephemeral_channel_keeps_nothing_over_a_restart(hub: RealHub) -> None:
     hub.json("channel", "create", "main:live", "--ephemeral", SYNAPSE_NAME="ada")
     head = hub.json("channel", "info", "main:live", SYNAPSE_NAME="ada")["cursor"]

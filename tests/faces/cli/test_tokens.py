@@ -133,7 +133,9 @@ def test_create_says_the_secret_once_and_never_writes_over_a_file(hub: RealHub, 
     there = tmp_path / "there"
     there.write_text("mine")
     assert hub.run("token", "create", "--role", "agent", "--out", str(there)).returncode == 2
-    assert hub.run("token", "create", "--role", "agent", "--out", str(tmp_path / "no" / "where")).returncode == 1
+    nowhere = tmp_path / "no" / "where"
+    done = hub.run("token", "create", "--role", "agent", "--out", str(nowhere))
+    assert (done.returncode, done.stderr) == (1, f"synapse: No such file or directory: {nowhere}\n")
     assert there.read_text() == "mine"
     assert len(hub.json("token", "list")["tokens"]) == 1, "one that nobody holds does not stay"
     assert hub.run("token", "create").returncode == 2

@@ -1,10 +1,12 @@
 """The table of verbs, the help and the reference say the same."""
 
 import importlib
+import re
 from pathlib import Path
 
 import pytest
 
+from synapse.faces.cli import places
 from synapse.faces.cli.guide import overview, reference_lines, usage
 from synapse.faces.cli.verbs import COMMON, VERBS
 
@@ -20,6 +22,16 @@ def test_the_reference_has_each_verb_and_each_option() -> None:
         assert f"### `synapse {verb.name}" in text
         for option in verb.options:
             assert f"| `{option.shown}` |" in text
+
+
+def test_what_is_read_of_the_options_is_the_key_of_one() -> None:
+    """One that is misspelt would be read as not given, whatever was typed."""
+    keys = {option.key for verb in VERBS.values() for option in (*verb.options, *COMMON.values())}
+    read = re.compile(r'parsed\.(?:has|text|texts|number|whole|seconds)\(\s*"([^"]+)"')
+    modules = sorted(Path(places.__file__).parent.glob("*.py"))
+    found = {key for module in modules for key in read.findall(module.read_text(encoding="utf-8"))}
+    assert len(found) > 50, "they are found"
+    assert found <= keys, found - keys
 
 
 def test_help_names_every_verb_and_every_option() -> None:

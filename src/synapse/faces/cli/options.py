@@ -18,6 +18,7 @@ NUMBER = "number"  # a whole number from 1
 SECONDS = "seconds"  # a duration: 90, 15m, 8h
 WAIT = "wait"  # `--wait`: no end; `--wait=S`: a duration
 SWITCH = "switch"  # `--flag` is yes; `--flag=no`
+_WITH_VALUE = (TEXT, MANY, NUMBER, SECONDS)
 
 NO_END = float("inf")
 NUMBER_MAX = 2**53 - 1
@@ -155,9 +156,10 @@ def parse(arguments: "Iterable[str]", verbs: "Mapping[str, Verb]", common: "Mapp
             continue
         if is_asking:
             options["help" if word in ("--help", "-h") else word.lstrip("-")] = True
+            at += _has_value_behind(word, words[at:], verb, common)
             continue
         option, value = _split(word, verb, common)
-        if value is None and option.kind in (TEXT, MANY, NUMBER, SECONDS):
+        if value is None and option.kind in _WITH_VALUE:
             if at == len(words) or words[at].startswith("--"):
                 raise UsageError(f"{option.shown} needs a value")
             value = words[at]
@@ -174,6 +176,13 @@ def parse(arguments: "Iterable[str]", verbs: "Mapping[str, Verb]", common: "Mapp
     parsed = Parsed(verb, options, found)
     parsed.command = command
     return parsed
+
+
+def _has_value_behind(word: str, rest: list[str], verb: Verb | None, common: "Mapping[str, Option]") -> bool:
+    """True when the next word belongs to this one, as far as this one is an option that is known."""
+    own = verb.options if verb is not None else ()
+    kinds = {f"--{option.name}": option.kind for option in (*common.values(), *own)}
+    return kinds.get(word) in _WITH_VALUE and bool(rest) and not _is_option(rest[0])
 
 
 def _is_option(word: str) -> bool:

@@ -7,7 +7,7 @@ _PRIVATE = Option("private", FLAG, "", "For its members only: nothing of it is t
 _HISTORY = Option("with-history", FLAG, "", "It will also read what was said before it came.")
 _TYPE = Option("type", TEXT, "T", "A word that says what it is for.")
 _OPERATOR = Option("operator", FLAG, "", "Create as operator, where the hub wants one.")
-_AS_OPERATOR = Option("operator", FLAG, "", "As operator, whoever declared or holds it.")
+_AS_OPERATOR = Option("operator", FLAG, "", "As operator, a member or not.")
 
 PLACE_VERBS = (
     Verb("room list", "places", "", (0, 0), "List the rooms."),

@@ -113,7 +113,7 @@ def _show_members(call: Call, kind: str, body: "Json") -> int:
     found = answer.get("participants")
     names = [str(name) for name in found] if isinstance(found, list) else []
     told: Json = {key: answer[key] for key in ("room", "channel", "private", "cursor") if key in answer}
-    call.show({**told, "members": names}, "\n".join(map(safe, names)))
+    call.show({**told, "members": names}, "\n".join(map(safe, names)) or "no members")
     return EXIT_OK
 
 
@@ -128,7 +128,7 @@ def channel_invite(call: Call) -> int:
 
 
 def _invite(call: Call, place: str) -> int:
-    body: Json = {"place": place, "agent": call.parsed.arguments[1], "history": call.parsed.has("with-history")}
+    body: Json = {"place": place, "agent": call.parsed.arguments[1], "history": call.parsed.has("with_history")}
     answer = call.ask("member.invite", body, operator=call.parsed.has("operator"))
     how = "is asked in" if answer.get("state") == "invited" else "is a member already"
     call.show(answer, f"{field(answer, 'place')}: {field(answer, 'agent')} {how}")

@@ -7,7 +7,7 @@ from synapse.faces.cli.call import Call
 from synapse.faces.cli.ingest import lines_of, pages, position_of, what
 from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import print_json, print_words
-from synapse.faces.relay_files import BYTES_LEAST, BYTES_MAX, KEEP, KEEP_MOST, Relay, read
+from synapse.faces.relay_files import BYTES_LEAST, BYTES_MAX, KEEP, KEEP_MOST, Relay, given_position, read
 from synapse.faces.relay_form import split
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
@@ -46,12 +46,12 @@ def relay_write(call: Call) -> int:
         raise UsageError("give --channel, or --kind and --memory")
     if channels:
         body["kinds"] = [POSTED]
-    path = _path(call)
+    path, journal_id = _path(call), str(call.open().await_welcome().get("journal_id"))
     if call.parsed.text("file") is None:
         os.makedirs(call.around.home, 0o700, exist_ok=True)
     files = Relay(path, call.me.name, bytes_max=bytes_max, keep=keep)
     try:
-        since = _begin(call, files)
+        since = _begin(call, files, journal_id, body)
         print_words(f"relaying to {path} as {call.me.name}, from {since}")
         while True:
             try:
@@ -70,31 +70,38 @@ def _is_of(line: "Json", channels: list[str]) -> bool:
     return not channels or f"{line.get('room')}:{line.get('channel')}" in channels
 
 
-def _begin(call: Call, files: Relay) -> str:
+def _begin(call: Call, files: Relay, journal_id: str, body: "Json") -> str:
     """Where to go on, or to begin: behind the last line, else at the cursor that is given, else where what is kept
-    begins. Raises `Rejected(log_diverged)` for files of another journal, unless a cursor of this one is given."""
-    journal_id = str(call.open().await_welcome().get("journal_id"))
+    begins. Nothing is written before the hub has said that it will tell this. Raises `Rejected`: what the hub refuses,
+    and `log_diverged` for files of another journal, unless a cursor of this one is given."""
     given, position = call.parsed.text("since"), files.position
-    if given is not None and split(given)[0] != journal_id:
+    if given is not None and given_position(given)[0] != journal_id:
         raise Rejected("log_diverged", f"the cursor {given} is of another journal than this hub's, {journal_id}")
-    if position is None:
-        begin = f"{journal_id}:0" if given is None else given
-        files.begin(begin, 0)
-        return begin
-    if split(position)[0] == journal_id:
-        if given is not None and split(given)[1] > split(position)[1]:
-            files.lose(given)
-            return given
-        return position
-    if given is None:
+    is_of_this = position is not None and split(position)[0] == journal_id
+    if position is not None and not is_of_this and given is None:
         raise Rejected(
             "log_diverged",
             f"{files.path} is of journal {split(position)[0]}, and this hub's is {journal_id}: begin another --file, "
             "or give the cursor from which to go on here (--since)",
             {"journal_id": journal_id},
         )
-    files.begin(given, 0)
-    return given
+    since = f"{journal_id}:0" if given is None else given
+    if position is not None and is_of_this and split(position)[1] >= split(since)[1]:
+        since = position
+    _require_told(call, body, since)
+    if not is_of_this:
+        files.begin(since, 0)
+    elif since != position:
+        files.lose(since)
+    return since
+
+
+def _require_told(call: Call, body: "Json", since: str) -> None:
+    """Raises what the hub refuses to tell, but for a cursor that is too old: that is said in the file."""
+    try:
+        next(pages(call, body, since, is_following=False, most=1), None)
+    except Rejected as error:
+        _kept(error)
 
 
 def _kept(error: Rejected) -> str:

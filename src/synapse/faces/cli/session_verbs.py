@@ -68,7 +68,7 @@ SESSION_VERBS = (
         "session",
         "[SESSION]",
         (0, 1),
-        "Print the checkpoints of a session, newest first.",
+        "Print the checkpoints of a session, newest first; without one, of my latest open one.",
         Option("limit", NUMBER, "N", "At most so many; 20 without it."),
     ),
     Verb(

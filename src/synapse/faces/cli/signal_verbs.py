@@ -17,7 +17,12 @@ SIGNAL_VERBS = (
         "EVENT_TYPE [JSON | -]",
         (1, 2),
         "Send a telemetry event, such as build.finished, to who follows right now; it is not kept.",
-        Option("channel", TEXT, "ROOM:CHANNEL", "To this channel; telemetry:events without it."),
+        Option(
+            "channel",
+            TEXT,
+            "ROOM:CHANNEL",
+            "To this channel; telemetry:events without it. One that is not ephemeral keeps it.",
+        ),
         Option("severity", TEXT, "S", "debug, info, warning, error or critical."),
     ),
     Verb(

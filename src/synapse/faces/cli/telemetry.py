@@ -5,6 +5,7 @@ from synapse.faces.cli.call import Call
 from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import clock, field, print_json, print_text, safe_lines
 from synapse.lean import dumps
+from synapse.protocol.telemetry import require_event
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def telemetry(call: Call) -> int:
     severity = parsed.text("severity")
     if severity is not None:
         event["severity"] = severity
+    require_event(arguments[0], None, severity)  # a channel that is not for telemetry takes, and may keep, anything
     channel = parsed.text("channel")
     body: Json = {"channel": TELEMETRY if channel is None else call.address(channel), "body": event}
     reply = call.ask("message.send", body)

@@ -64,7 +64,7 @@ def _write(call: Call, path: str, secret: str, answer: "Json") -> None:
             return
         why: Exception = FileExistsError(17, "it exists already", path)
     except OSError as error:
-        why = error
+        why = OSError(error.errno, error.strerror, path)  # not the name that it had until it was whole
     call.ask("token.revoke", {"token": answer["token"]}, operator=True)
     raise why
 
