@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.faces.conftest import HUB_ID, JOURNAL, Frame, PaperHub, Script, refusal, reply, welcome
+from websockets.exceptions import ConnectionClosedError
 from websockets.sync.server import ServerConnection, serve
 
 from synapse.client.home import Surroundings
@@ -192,6 +193,15 @@ def test_a_socket_nobody_listens_on_is_unreachable_and_says_why(tmp_path: Path) 
     with pytest.raises(HubUnreachable, match=r"none\.sock"):
         open_link(around(tmp_path, uri=uri), 1)
     with pytest.raises(HubUnreachable, match="no hub answers at ws://127"):
+        open_link(around(tmp_path, uri="ws://127.0.0.1:1"), 1)
+
+
+def test_a_websocket_that_is_lost_in_its_handshake_is_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: object, **__: object) -> None:
+        raise ConnectionClosedError(None, None)  # what the library says when the request cannot be sent
+
+    monkeypatch.setattr("websockets.sync.client.connect", lost)
+    with pytest.raises(HubUnreachable, match="lost in the handshake"):
         open_link(around(tmp_path, uri="ws://127.0.0.1:1"), 1)
 
 

@@ -387,7 +387,7 @@ def open_link(around: Surroundings, timeout_s: float) -> Link:
 def _connect_websocket(around: Surroundings, where: Whereabouts, timeout_s: float) -> Frames:
     from contextlib import ExitStack
 
-    from websockets.exceptions import InvalidHandshake, InvalidStatus, InvalidURI
+    from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
     from websockets.sync.client import connect
 
     from synapse.client.tls import client_context, distrust
@@ -410,6 +410,8 @@ def _connect_websocket(around: Surroundings, where: Whereabouts, timeout_s: floa
         raise ValueError(str(error)) from error
     except InvalidStatus as error:
         raise unreachable(around, where, refused_with(error.response.status_code, error.response.body)) from error
+    except ConnectionClosed as error:
+        raise unreachable(around, where, "the connection was lost in the handshake") from error
     except (InvalidHandshake, EOFError) as error:
         raise unreachable(around, where, f"no WebSocket: {error}") from error
     except (OSError, TimeoutError) as error:
