@@ -699,3 +699,22 @@ def test_who_waits_twice_for_one_task_is_not_in_its_own_way_once_the_first_is_gr
         assert (held.want.pools, machine.model.places) == ((("one", 1),), {})
     finally:
         machine.teardown()
+
+
+def test_a_process_that_waits_for_the_one_above_it_is_found_by_what_that_one_will_wait_for() -> None:
+    """Found by 400 runs: a connection waits for the lease under which its next claim says that it runs."""
+    machine = LeaseMachine()
+    nested: dict[str, Any] = {"choice": "live", "key": None, "priority": "normal", "reentrant": False, "slot": 0}
+    bobs: dict[str, Any] = {"agent": "bob", "key": None, "mode": "exclusive", "note": None, "preempt": False}
+    bobs |= {"pools": (), "scope": (), "tied": True, "ttl_ms": 12_000, "wait_ms": 0, "priority": "normal"}
+    try:
+        machine.everybody_is_known()
+        machine.claim(**bobs, task="T3", whole=False, reentrant=False, slot=1)
+        machine.claim(**bobs, task="T1", whole=True, reentrant=True, slot=0)
+        machine.nested_claim(**nested, draw=1, other=0, wait_ms=None, what="held")
+        assert len(machine.model.places) == 1, "T3 under T1"
+        refused = REACHED["deadlock"]
+        machine.nested_claim(**nested, draw=0, other=1, wait_ms=None, what="held")
+        assert (len(machine.model.places), REACHED["deadlock"]) == (1, refused + 1), "T1 under T3"
+    finally:
+        machine.teardown()

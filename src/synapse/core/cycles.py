@@ -11,7 +11,9 @@ A circle is told to who asks: who holds or waits in a private room that it may n
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
@@ -38,15 +40,15 @@ def cycle_of_wait(
     of the lease under which that process runs."""
     ahead = [(party, name, ask) for party, name in _in_the_way(state, ask, rank, seq, view, by)]
     passed, mine = _passed(state, ask, rank, seq, view), _of_process(ask, by.connection)
+    above = _above(state, under)
     if under is not None:
-        above = _above(state, under)
         if any(party in above for party, _, _ in ahead) or _holds_against(state, under, ask, view):
             return [ask.owner, ask.owner]  # for what ends after it
         cycle = _search(state, ask, by, mine | above, ahead, passed, view)
         if cycle is not None:
             return cycle
     behind = _blockers(state, _party(ask, by.connection), view, by)
-    return _search(state, ask, by, mine, [*ahead, *behind], passed, view)
+    return _search(state, ask, by, mine, [*ahead, *behind], passed, view, dict.fromkeys(above, ahead))
 
 
 def cycle_of_grant(state: "State", ask: Ask, by: By, rank: int, seq: int, view: View) -> list[str] | None:
@@ -118,8 +120,10 @@ def _search(
     first: list[Step],
     passed: dict[Party, Ask],
     view: View,
+    too: Mapping[Party, Sequence[Step]] = MappingProxyType({}),
 ) -> list[str] | None:
-    """Breadth first from who asks along who waits for whom, until it comes back to one of `mine`."""
+    """Breadth first from who asks along who waits for whom, until it comes back to one of `mine`. too: whom a party
+    will wait for besides, once `ask` waits."""
     paths: dict[Party, list[str]] = {}
     queue: deque[Party] = deque()
 
@@ -140,7 +144,7 @@ def _search(
         party = queue.popleft()
         if party in passed:
             return [*waited(paths[party], passed[party]), ask.owner]
-        for step in _blockers(state, party, view, by):
+        for step in chain(_blockers(state, party, view, by), too.get(party, ())):
             if step[0] in mine:
                 return [*waited(paths[party], step[2]), ask.owner]
             reach(step, paths[party])
