@@ -2,6 +2,7 @@
 acknowledged is acknowledged and kept."""
 
 import contextlib
+import signal
 import socket
 import threading
 import time
@@ -124,3 +125,15 @@ def test_sigterm_among_fifty_stuck_peers_ends_in_time_and_keeps_what_it_said(tmp
         assert max(received(raw) for raw in stuck) < FLOOD_MESSAGES * PAD_BYTES, "they were stuck"
         assert not unsaid
         assert not lost
+
+
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])
+def test_signals_that_go_on_while_the_hub_ends_are_not_its_end(tmp_path: Path, name: signal.Signals) -> None:
+    with HubProcess(tmp_path / "home").until_ready() as hub:
+        with line_to(tmp_path / "home") as ada:
+            ada.post("one")
+        while hub.process.poll() is None:
+            hub.process.send_signal(name)
+            time.sleep(0.000_2)
+        outcome = hub.outcome()
+    assert (outcome.code, outcome.line) == (0, "")

@@ -126,7 +126,7 @@ def record_restore(place: Path) -> Restoring:
     recorder, backup = Recorder(place / "root"), place / "backup.db"
     recorder.run(Load(6), "stopped")
     recorder.run_python("-m", "synapse", "journal", "backup", "--home", str(recorder.home), str(backup))
-    recorder.run(Load(6), "killed at a sync")
+    recorder.run(Load(12), "killed at a sync")
     old = recorder.finish()
     recorder.run_python("-m", "synapse", "journal", "restore", "--home", str(recorder.home), str(backup))
     return Restoring(old, replace(recorder.finish(), told=[]), backup)

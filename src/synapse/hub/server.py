@@ -48,6 +48,8 @@ SWITCH_S: Final = 0.000_5
 """How long one thread of Python may keep the others waiting: by default 5 ms, which the loop waited for its reader of
 pages, and the writer for the loop."""
 
+_ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+
 
 def run(settings: Settings) -> int:
     """Run the hub until it is told to stop; its exit code (CLI.md, Exit codes)."""
@@ -78,6 +80,15 @@ def _run(settings: Settings, supervisor: Supervisor) -> int:
             return asyncio.run(_Hub(settings, clock, token, recovered, supervisor).run())
         except (JournalError, HomeRefused, AddressInUse, SettingsRefused) as error:
             return _refuse(error, supervisor)
+
+
+def _ignore_signals(loop: asyncio.AbstractEventLoop) -> None:
+    """The hub ends already, and with an exit code of its own: a signal behind its loop would be that code instead."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    for name in _ENDING:
+        loop.remove_signal_handler(name)
+        signal.signal(name, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
 
 
 def _begin_log(settings: Settings) -> None:
@@ -194,7 +205,7 @@ class _Hub:
         listeners.bind()
         begin(state, journal, rules, settings.rooms, self._clock.wall_ms(), settings.pools, settings.ephemeral)
         turns.begin()
-        for name in (signal.SIGTERM, signal.SIGINT):
+        for name in _ENDING:
             loop.add_signal_handler(name, self._stopped.set)
         try:
             listeners.listen()
@@ -215,6 +226,7 @@ class _Hub:
                 await asyncio.wait({companion})
             return await self._end(listeners)
         finally:
+            _ignore_signals(loop)
             rendezvous.remove_hub_file(settings.home, os.getpid())
             listeners.cut()
             self._stop_verifying.set()
