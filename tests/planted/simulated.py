@@ -139,7 +139,7 @@ SIMULATED_FAULTS = [
         DIGEST,
         'yield _need(state, masked(state, found.ask, by), "held", found, by)',
         'yield _need(state, found.ask, "held", found, by)',
-        _TESTS,
+        ("tests/hub/test_digest.py", *_TESTS),
     ),
     Fault(
         "a digest does not mark what came since the last one",
