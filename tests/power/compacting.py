@@ -4,15 +4,13 @@ Whatever a cut left: no row is gone, no body that was to stay is, none at all be
 is that of the whole journal, and the same compaction can be asked for again.
 """
 
-import shutil
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from tests.power.cuts import Cut, Finding, Report, image_at, lay_down
-from tests.power.disk import Disk
+from tests.power.cuts import Cut, Report, run_judged
 from tests.power.judge import LATER_MS, Broken, Uncut, prove, rows_of, started
 from tests.power.recording import Recording
 
@@ -53,21 +51,14 @@ class Compacting:
 
 def run_cuts_of(compacting: Compacting, cuts: Iterable[Cut], seed: int, folder: Path) -> tuple[Report, Counter[str]]:
     """As `cuts.run_cuts`; also how often a cut left what."""
-    report, left, root = Report(), Counter[str](), folder / "cut"
     uncut, dropped = Uncut(replace(compacting.new, rows=compacting.whole)), compacting.dropped
-    disk = Disk(compacting.new.directories)
-    for cut in cuts:
-        while disk.done < cut.step:
-            disk.take(compacting.new.steps[disk.done])
-        lay_down(image_at(disk, cut, seed), root)
-        report.cuts[cut.draw] += 1
-        try:
-            left[judge_compaction(root / "home", uncut, dropped)] += 1
-            report.checked += len(uncut.operations)
-        except Broken as broken:
-            report.findings.append(Finding(cut, broken.rule, str(broken)))
-    shutil.rmtree(root, ignore_errors=True)
-    return report, left
+    left = Counter[str]()
+
+    def judged(home: Path, _: Cut) -> int:
+        left[judge_compaction(home, uncut, dropped)] += 1
+        return len(uncut.operations)
+
+    return run_judged(compacting.new, cuts, seed, folder, judged), left
 
 
 def judge_compaction(home: Path, uncut: Uncut, dropped: frozenset[int]) -> str:

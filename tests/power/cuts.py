@@ -12,7 +12,7 @@ import pickle
 import random
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple, TypeAlias
@@ -128,8 +128,17 @@ def lay_down(image: Image, root: Path) -> None:
 
 
 def run_cuts(recording: Recording, cuts: Iterable[Cut], seed: int, folder: Path) -> Report:
-    """Make the cuts, which are in the order of their steps, one by one in `folder`."""
-    uncut, report, root = Uncut(recording), Report(), folder / "cut"
+    """Make the cuts and judge what each left by what hubs told."""
+    uncut = Uncut(recording)
+    return run_judged(recording, cuts, seed, folder, lambda home, cut: judge(home, uncut, cut.step))
+
+
+def run_judged(
+    recording: Recording, cuts: Iterable[Cut], seed: int, folder: Path, judged: Callable[[Path, Cut], int]
+) -> Report:
+    """Make the cuts, which are in the order of their steps, one by one in `folder`. judged: says of a home that was cut
+    how many operations it looked for, or raises `Broken`."""
+    report, root = Report(), folder / "cut"
     disk = Disk(recording.directories)
     for cut in cuts:
         while disk.done < cut.step:
@@ -137,7 +146,7 @@ def run_cuts(recording: Recording, cuts: Iterable[Cut], seed: int, folder: Path)
         lay_down(image_at(disk, cut, seed), root)
         report.cuts[cut.draw] += 1
         try:
-            report.checked += judge(root / "home", uncut, cut.step)
+            report.checked += judged(root / "home", cut)
         except Broken as broken:
             report.findings.append(Finding(cut, broken.rule, str(broken)))
     shutil.rmtree(root, ignore_errors=True)

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.power.cuts import Cut, Finding, Report, image_at, lay_down
-from tests.power.disk import Disk
+from tests.power.cuts import Cut, Report, run_judged
 from tests.power.judge import LATER_MS, Broken, Uncut, rows_of, started
 from tests.power.recording import Recording
 
@@ -34,20 +33,13 @@ class Restoring:
 
 def run_cuts_of(restoring: Restoring, cuts: Iterable[Cut], seed: int, folder: Path) -> tuple[Report, Counter[str]]:
     """As `cuts.run_cuts`; also how often a cut left what."""
-    report, left, root = Report(), Counter[str](), folder / "cut"
-    old, new = Uncut(restoring.old), Uncut(restoring.new)
-    disk = Disk(restoring.new.directories)
-    for cut in cuts:
-        while disk.done < cut.step:
-            disk.take(restoring.new.steps[disk.done])
-        lay_down(image_at(disk, cut, seed), root)
-        report.cuts[cut.draw] += 1
-        try:
-            left[judge_restore(root / "home", old, new, restoring.backup)] += 1
-        except Broken as broken:
-            report.findings.append(Finding(cut, broken.rule, str(broken)))
-    shutil.rmtree(root, ignore_errors=True)
-    return report, left
+    old, new, left = Uncut(restoring.old), Uncut(restoring.new), Counter[str]()
+
+    def judged(home: Path, _: Cut) -> int:
+        left[judge_restore(home, old, new, restoring.backup)] += 1
+        return 0
+
+    return run_judged(restoring.new, cuts, seed, folder, judged), left
 
 
 def judge_restore(home: Path, old: Uncut, new: Uncut, backup: Path) -> str:

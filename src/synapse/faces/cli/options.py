@@ -180,9 +180,11 @@ def parse(arguments: "Iterable[str]", verbs: "Mapping[str, Verb]", common: "Mapp
 
 def _has_value_behind(word: str, rest: list[str], verb: Verb | None, common: "Mapping[str, Option]") -> bool:
     """True when the next word belongs to this one, as far as this one is an option that is known."""
-    own = verb.options if verb is not None else ()
-    kinds = {f"--{option.name}": option.kind for option in (*common.values(), *own)}
-    return kinds.get(word) in _WITH_VALUE and bool(rest) and not _is_option(rest[0])
+    try:
+        option, value = _split(word, verb, common)
+    except UsageError:
+        return False
+    return value is None and option.kind in _WITH_VALUE and bool(rest) and not _is_option(rest[0])
 
 
 def _is_option(word: str) -> bool:
