@@ -666,8 +666,8 @@ def test_any_sequence_of_requests_keeps_the_leases_equal_to_the_model() -> None:
 
 @pytest.mark.prove
 def test_many_sequences_of_requests_keep_the_leases_equal_to_the_model() -> None:
-    check_machine(1_600, 70, derandomize=False, missed_max=1)
-    tell("state machine", "leases: random runs", 1_600)
+    check_machine(1_300, 70, derandomize=False, missed_max=1)
+    tell("state machine", "leases: random runs", 1_300)
     tell("state machine", "leases: answers and events as the model foretold", REACHED.total())
 
 

@@ -241,5 +241,6 @@ def test_no_two_hold_what_one_can_have_and_who_comes_back_from_the_dead_is_fence
 @pytest.mark.prove
 @pytest.mark.timeout(7_200)
 def test_minutes_of_kills_and_stops_never_let_two_hold_what_one_can_have(tmp_path: Path) -> None:
-    done, _, _ = contend_and_check(tmp_path, float(os.environ.get("CLAIMS_S", "45")))
-    assert done.hub_kills > 20
+    seconds = float(os.environ.get("CLAIMS_S", "45"))
+    done, _, _ = contend_and_check(tmp_path, seconds)
+    assert done.hub_kills >= seconds / 3

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -24,8 +25,6 @@ from synapse.protocol.value_replies import ValueInfo
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 THINK_S: Final = 0.002
-STAND_BACK: Final = 5
-"""The attackers' niceness: they are elsewhere, and take no time from the client that shares their core."""
 MIB: Final = 1 << 20
 CONNECTION_BYTES: Final = 32 * 1024
 """What a connection costs that asks nothing: transport, protocol, session, and its agent."""
@@ -61,6 +60,9 @@ class Siege:
                     os.sched_setaffinity(thread, self._cores[:1])
             if at < 2:  # the loop and the writer; the reader of pages could keep the disk itself waiting
                 go_first(thread, priority=1 + at)
+        self._flushers = flushers_of(self._cores[0])
+        for thread in self._flushers:
+            go_first(thread, priority=3)
         self._attackers = subprocess.Popen(
             [sys.executable, "-m", "tests.hostile.attackers", str(hub.home), str(hub.port)],
             stdin=subprocess.PIPE,
@@ -68,7 +70,7 @@ class Siege:
             text=True,
             cwd=ROOT,
         )
-        os.setpriority(os.PRIO_PROCESS, self._attackers.pid, STAND_BACK)
+        stand_back(self._attackers.pid)
         if len(self._cores) > 1:
             os.sched_setaffinity(self._attackers.pid, self._cores[1:])
 
@@ -125,7 +127,7 @@ class Siege:
         try:
             yield
         finally:
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+            as_ever(0)
             os.sched_setaffinity(0, self._cores)
 
     def end(self) -> None:
@@ -133,6 +135,8 @@ class Siege:
         self._attackers.kill()
         self._attackers.communicate()
         self.line.close()
+        for thread in self._flushers:
+            as_ever(thread)
 
     def memory(self, field: str) -> int:
         """VmRSS (now) or VmHWM (at most) of the hub, in bytes."""
@@ -154,14 +158,38 @@ class Siege:
         return self.status().counts.connections
 
 
+def stand_back(process: int) -> None:
+    """Run only when nobody else wants to. The attackers are elsewhere: they take no time from the client that shares
+    their core, nor from the threads of the kernel that write the hub's journal. A nice attacker does, for milliseconds
+    of a flush, though what it does to the hub is the same."""
+    os.sched_setscheduler(process, os.SCHED_IDLE, os.sched_param(0))
+
+
 def go_first(thread: int, *, priority: int = 1) -> None:
     """Run before whatever else runs on this machine, where that is permitted: its work is not what is measured.
 
     Of two threads on one core the writer has the higher priority, as the ordinary scheduler gives the core to who has
-    slept. With the same one it would get it only when the loop sleeps, or has run for 100 ms.
+    slept. With the same one it would get it only when the loop sleeps, or has run for 100 ms. Before both is what the
+    kernel does for the writer: else a flush would wait until the loop sleeps.
     """
     with contextlib.suppress(PermissionError):
         os.sched_setscheduler(thread, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(priority))
+
+
+def as_ever(thread: int) -> None:
+    """Undo `go_first`."""
+    with contextlib.suppress(PermissionError, ProcessLookupError):
+        os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+
+
+def flushers_of(core: int) -> list[int]:
+    """The kernel's threads of high priority that work for a core: they hand the flush of a file to the disk."""
+    found = []
+    for comm in Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):
+            if re.match(rf"kworker/{core}:\d+H", comm.read_text()):
+                found.append(int(comm.parent.name))
+    return found
 
 
 def bound_bytes(base_bytes: int, attacks: Mapping[str, int], limits: Limits) -> int:

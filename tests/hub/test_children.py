@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Never
 
 import pytest
+from tests.journal.traffic import Traffic
 
 from synapse.errors import Rejected
 from synapse.hub.children import Children
@@ -61,6 +62,24 @@ async def test_one_of_a_kind_at_a_time_and_stop_ends_it(tmp_path: Path) -> None:
     await asyncio.sleep(0)
     assert answers == []
     assert not children._tasks
+
+
+@pytest.mark.parametrize("kind", ["backup", "snapshot"])
+async def test_what_is_half_written_when_the_hub_ends_is_cleared_away(tmp_path: Path, kind: str) -> None:
+    home = tmp_path / "home"
+    traffic = Traffic.begin(home, 1)
+    traffic.go_on(3_000)
+    traffic.journal.close()
+    children = Children(home)
+    if kind == "backup":
+        children.back_up(str(tmp_path / "copy.db"), lambda _: None)
+    else:
+        children.snapshot()
+    async with asyncio.timeout(20):
+        while not (half := list(tmp_path.rglob("*.new*"))):
+            await asyncio.sleep(0)
+    await children.stop()
+    assert [path for path in half if path.exists()] == []
 
 
 async def test_what_nobody_waits_for_is_done_gently(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

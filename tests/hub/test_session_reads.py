@@ -54,6 +54,10 @@ async def test_checkpoints_come_newest_first_page_by_page_and_survive_a_kill(ben
         if after is None:
             break
     assert found == [4, 3, 2, 1, 0]
+    await bench.greet("ada", {"name": "ada", "secret": secret_of("ada")})
+    await said(bench, "ada", "session.end", state="done")
+    ended = await said(bench, "ada", "session.checkpoints", limit=1)
+    assert (ended["session"], len(ended["checkpoints"])) == (session, 1), "without a name: the latest, open or not"
 
 
 async def test_who_waits_for_the_task_is_answered_with_what_broke_off_in_the_same_turn(bench: Bench) -> None:

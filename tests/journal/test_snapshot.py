@@ -50,6 +50,19 @@ def test_the_two_newest_are_kept(tmp_path: Path) -> None:
     assert names == [f"{base + 6}.snapshot", f"{base + 7}.snapshot"]
 
 
+def test_what_a_killed_child_left_half_written_goes_with_the_next_one(tmp_path: Path) -> None:
+    base = home_with(tmp_path, 3)
+    snapshots = Files(tmp_path).snapshots
+    snapshots.mkdir()
+    for name in (f"{base + 2}.snapshot.new", f"{base + 9}.snapshot.new", "mine.snapshot.new"):
+        (snapshots / name).write_bytes(b"half")
+    take_snapshot(tmp_path, FOLDING)
+    names = sorted(path.name for path in snapshots.iterdir())
+    assert names == [f"{base + 3}.snapshot", f"{base + 9}.snapshot.new", "mine.snapshot.new"], (
+        "one may be in the making"
+    )
+
+
 def test_no_flipped_bit_in_a_snapshot_is_believed(tmp_path: Path) -> None:
     base = home_with(tmp_path, 5)
     written = take_snapshot(tmp_path, FOLDING)

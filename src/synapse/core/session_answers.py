@@ -128,15 +128,21 @@ def look_session(state: "State", query: ShowSession, by: By, cursor: str) -> Ses
         if query.agent is not None:
             raise Rejected("bad_request", "give session or agent, not both - at `$.body`", {"path": "$.body"})
         return session_info(state, find_session(state, query.session, by), by, cursor=cursor)
-    name = by.actor if query.agent is None else require_agent_name(query.agent)
-    if query.agent is None:
+    return session_info(state, latest_session(state, query.agent, by), by, cursor=cursor)
+
+
+def latest_session(state: "State", named: str | None, by: By) -> Session:
+    """The latest session of an agent, open or not: of the one named, else of who asks. Raises `Rejected`:
+    `bad_request`, `bad_name`, `not_found`."""
+    name = by.actor if named is None else require_agent_name(named)
+    if named is None:
         by.require_agent()
     agent = state.agents.by_name.get(name)
     mine = state.sessions.of_agent.get(agent.id, {}) if agent is not None else {}
     for at in reversed(mine):
         session = state.sessions.by_id[at]
         if may_see(state.rooms.by_id[session.room], by):
-            return session_info(state, session, by, cursor=cursor)
+            return session
     raise Rejected("not_found", f"{name} has no session: synapse session list shows what there is", {"agent": name})
 
 

@@ -6,12 +6,13 @@ file handle on the database in the hub's process would drop SQLite's locks.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypedDict
+from typing import Final, TypedDict
 
 import msgspec
 
@@ -21,6 +22,9 @@ from synapse.journal.compaction import Plan
 from synapse.journal.files import Files
 from synapse.protocol.cursor import cursor_of
 from synapse.protocol.replies import JournalBackedUp, JournalVerified
+
+END_S: Final = 1.0
+"""How long a child may take to clear away what it has half written, when the hub ends."""
 
 
 class _Report(TypedDict, total=False):
@@ -162,8 +166,7 @@ class Children:
             try:
                 out, err = await process.communicate()
             except asyncio.CancelledError:
-                process.kill()
-                await process.wait()
+                await _end(process)
                 raise
             lines = out.decode(errors="replace").strip().splitlines()
             report: _Report = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
@@ -180,6 +183,17 @@ class Children:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End a child; what it has half written goes with it, if it is quick."""
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), END_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
 
 
 def _refusal(text: str, seq: int | None, *, is_broken: bool = True) -> Rejected:

@@ -13,9 +13,9 @@ from synapse.core.lane_answers import shown_lane
 from synapse.core.lane_events import LaneMessaged, LaneOffered
 from synapse.core.refusals import require_limit
 from synapse.core.retention import floor_of
-from synapse.core.session_answers import point_of
+from synapse.core.session_answers import latest_session, point_of
 from synapse.core.session_events import SessionCheckpointed
-from synapse.core.sessions import find_session, own_session, session_id
+from synapse.core.sessions import find_session, session_id
 from synapse.core.state import State
 from synapse.hub.paging import Scan, cursors, read_page, recorded_of
 from synapse.journal.interface import Pages
@@ -55,7 +55,7 @@ def points_scan(state: State, command: ReadSessionPoints, by: By, items_max: int
     """What a request for checkpoints looks for. Raises `Rejected`: `not_found`, `bad_request`, `log_diverged`."""
     require_limit(command.limit, items_max)
     named = command.session
-    session = own_session(state, None, by) if named is None else find_session(state, named, by)
+    session = latest_session(state, None, by) if named is None else find_session(state, named, by)
 
     def show(recorded: Recorded) -> SessionPoint | None:
         event = recorded.event

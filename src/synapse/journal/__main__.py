@@ -5,6 +5,7 @@ Prints one JSON object; exits 0, or with the exit code of the error it prints.
 """
 
 import json
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -53,4 +54,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what is half written is cleared away
     sys.exit(main(sys.argv[1:]))

@@ -8,6 +8,7 @@ and an older one, or all events, are folded instead.
 folds up to the head, writes, and prints one JSON line. The hub never folds twice in its own process.
 """
 
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ def write_snapshot(
         finally:
             partial.unlink(missing_ok=True)
         sync_directory(directory)
-        _prune(directory)
+        _prune(directory, seq)
     except OSError as error:
         if error.errno in NO_SPACE:
             raise DiskFull(f"{directory}: the disk is full; no snapshot was written") from error
@@ -260,9 +261,14 @@ def _newest_first(directory: Path) -> list[Path]:
     return sorted(named, key=lambda path: int(path.stem), reverse=True)
 
 
-def _prune(directory: Path) -> None:
+def _prune(directory: Path, seq: int) -> None:
+    """Older ones, and what a killed child had half written."""
     for path in _newest_first(directory)[KEPT:]:
         path.unlink(missing_ok=True)
+    for path in directory.glob("*.snapshot.new"):
+        begun = path.name.partition(".")[0]
+        if begun.isdecimal() and int(begun) < seq:
+            path.unlink(missing_ok=True)
 
 
 def main(arguments: list[str]) -> int:
@@ -280,4 +286,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what is half written is cleared away
     sys.exit(main(sys.argv[1:]))

@@ -76,6 +76,17 @@ def test_who_waits_long_enough_is_told_that_it_is_open_still(hub: RealHub) -> No
     assert (letter["kind"], letter["body"]["answer"]) == ("system", "blue")
 
 
+def test_who_waits_again_under_a_key_is_told_that_it_is_no_new_question(hub: RealHub) -> None:
+    question = hub.json("ask", "Which?", "--idem-key", "k", SYNAPSE_NAME="ada")["id"]
+    waiter, again = asked(hub, "Which?", "--idem-key", "k", "--wait=60", "--json")
+    other, new = asked(hub, "And this?", "--idem-key", "another", "--wait=60", "--json")
+    hub.json("answer", question, "blue")
+    hub.json("answer", new, "green")
+    assert again == question
+    assert json.loads(ended(waiter)[1])["replayed"] is True
+    assert "replayed" not in json.loads(ended(other)[1])
+
+
 def test_a_repeat_under_a_key_asks_once_and_lists_filter(hub: RealHub) -> None:
     first = hub.json("ask", "Which?", "-", "--idem-key", "k", "--tag", "ui", text="more words", SYNAPSE_NAME="ada")
     again = hub.json("ask", "Which?", "-", "--idem-key", "k", "--tag", "ui", text="more words", SYNAPSE_NAME="ada")

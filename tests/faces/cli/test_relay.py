@@ -215,7 +215,7 @@ def test_kills_of_the_writer_and_of_the_hub_leave_no_gap_and_no_repeat(hub: Real
 def test_many_kills_of_the_writer_and_of_the_hub_leave_no_gap_and_no_repeat(
     hub: RealHub, tmp_path: Path, seed: int
 ) -> None:
-    lines, files = over_kills(hub, tmp_path, 80, seed=seed)
-    tell("relay", "kills of the writer and of the hub", 80, seed=seed)
+    lines, files = over_kills(hub, tmp_path, 50, seed=seed)
+    tell("relay", "kills of the writer and of the hub", 50, seed=seed)
     tell("relay", "lines told once each over them", lines, bound="> 500", is_kept=lines > 500, seed=seed)
     assert files > 5

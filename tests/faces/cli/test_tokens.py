@@ -141,6 +141,17 @@ def test_create_says_the_secret_once_and_never_writes_over_a_file(hub: RealHub, 
     assert hub.run("token", "create").returncode == 2
 
 
+def test_a_secret_that_could_not_be_printed_is_taken_back(hub: RealHub) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    command, words = (sys.executable, "-m", "synapse", "token", "create"), ("--role", "agent")
+    with Path("/dev/full").open("w") as full:
+        for as_json in ((), ("--json",)):
+            done = subprocess.run((*command, *words, *as_json), env=environment(hub.home), stdout=full, timeout=30)
+            assert done.returncode == 1
+    assert hub.json("token", "list")["tokens"] == []
+
+
 def test_the_log_and_doctor_warn_of_a_port_that_others_can_read_along(tmp_path: Path) -> None:
     hub, log = RealHub(tmp_path / "home"), tmp_path / "log"
     hub.start("--host", "0.0.0.0", "--insecure-bind", "--log-file", str(log))

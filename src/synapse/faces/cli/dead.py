@@ -100,7 +100,10 @@ def _said_held(answer: "Json", held: "Json") -> str:
     name, by = field(answer, "id"), field(held, "by")
     match held.get("state"):
         case "held":
-            return f"{name} is held ({field(held, 'why')}): synapse held release {name}, or synapse held drop {name}"
+            return (
+                f"{name} is held ({field(held, 'why')}) until a person decides: synapse held release {name}, or "
+                f"synapse held drop {name}"
+            )
         case "released":
             return f"{name} was held ({field(held, 'why')}) and released by {by} as {field(held, 'released_as')}"
         case "dropped":

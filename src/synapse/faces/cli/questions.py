@@ -75,9 +75,10 @@ def _question(call: Call) -> "Json":
 
 
 class _Waits:
-    """One question on its way to its end. deadline_s: on the monotonic clock."""
+    """One question on its way to its end. deadline_s: on the monotonic clock. is_replayed: it was asked before, under
+    the key of the call."""
 
-    __slots__ = ("_body", "_call", "_deadline_s", "_id", "_key", "link")
+    __slots__ = ("_body", "_call", "_deadline_s", "_id", "_key", "is_replayed", "link")
 
     def __init__(self, call: Call, body: "Json", key: str, deadline_s: float) -> None:
         self._call = call
@@ -85,6 +86,7 @@ class _Waits:
         self._key = key
         self._deadline_s = deadline_s
         self._id = ""
+        self.is_replayed = False
         self.link: Link = call.open_as(call.worker, lasting=True)
 
     def outcome(self) -> "Json":
@@ -105,7 +107,7 @@ class _Waits:
     def _outcome(self) -> "Json":
         if not self._id:
             asked = self.link.ask("question.ask", self._body, idem_key=self._key)
-            self._id = field(asked, "id")
+            self._id, self.is_replayed = field(asked, "id"), "replayed" in asked
             print_words(f"{self._id} waits for a person, who types: synapse answer {self._id} TEXT")
         while True:
             now_s = min(max(self._deadline_s - monotonic(), 0.0), longest_wait_s(self.link))
@@ -144,7 +146,7 @@ def _ended(call: Call, question: "Json", waits: _Waits) -> int:
     """Print how a question ended, then be done with its letter."""
     outcome = question.get("outcome")
     if call.as_json:
-        print_json(question)
+        print_json({**question, "replayed": True} if waits.is_replayed and call.parsed.has("idem_key") else question)
     elif question.get("answer") is not None:
         print_words(f"{field(question, 'id')}: {_how(question)}")
         print_text(safe_lines(str(question.get("answer")), ""))

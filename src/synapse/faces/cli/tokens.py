@@ -37,10 +37,16 @@ def token_create(call: Call) -> int:
         answer["path"] = os.path.abspath(path)
     else:
         answer["secret"] = secret
-    if call.as_json:
-        print_json(answer)
-    else:
-        print_text(secret if path is None else os.path.abspath(path))
+    try:
+        if call.as_json:
+            print_json(answer)
+        else:
+            print_text(secret if path is None else os.path.abspath(path))
+    except OSError:
+        if path is None:  # nobody has seen it
+            _take_back(call, answer)
+        raise
+    if not call.as_json:
         print_words(f"{_described(answer)}; it is shown this once{'' if path is None else ' in that file'}")
     if rooms is not None:
         _say_unknown(call, answer)
@@ -58,15 +64,20 @@ def _say_unknown(call: Call, token: "Json") -> None:
 
 
 def _write(call: Call, path: str, secret: str, answer: "Json") -> None:
-    """Keep a token that the hub knows already; where that fails, it must not stay behind without anybody to hold it."""
+    """Keep a token that the hub knows already; where that fails it is taken back."""
     try:
         if place_once(path, f"{secret}\n"):
             return
         why: Exception = FileExistsError(17, "it exists already", path)
     except OSError as error:
         why = OSError(error.errno, error.strerror, path)  # not the name that it had until it was whole
-    call.ask("token.revoke", {"token": answer["token"]}, operator=True)
+    _take_back(call, answer)
     raise why
+
+
+def _take_back(call: Call, token: "Json") -> None:
+    """A token that nobody can hold."""
+    call.ask("token.revoke", {"token": token["token"]}, operator=True)
 
 
 def token_list(call: Call) -> int:
