@@ -38,7 +38,7 @@ def test_a_missing_tool_is_said_with_what_to_install(
 ) -> None:
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.setenv("PATH", os.fspath(tmp_path))
-    monkeypatch.setitem(prove.PARTS, "p", "tests/power")
+    monkeypatch.setitem(prove.PARTS, "p", ("tests/power",))
     ended = run_part("p", tmp_path, "thousands_of_power_cuts")
     assert ended.code == 0
     assert len(ended.skipped) == 1
