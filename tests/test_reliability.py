@@ -64,7 +64,7 @@ def what_selects_nothing(command: str) -> list[str]:
         place: [
             name for path in files_below(place) for name, marks in names_in(path) if not is_prove or marks & OF_PROVE
         ]
-        for place in places or [PARTS[part] for part in parts or PARTS]
+        for place in places or [place for part in parts or PARTS for place in PARTS[part]]
     }
     asked = re.findall(r"(?!(?:or|and)\b)\w+", chosen)
     every = [name for found in names.values() for name in found]
