@@ -35,7 +35,7 @@ from synapse.protocol.names import GENERAL, MAIN_ROOM
 from synapse.protocol.session import Session
 
 STEPS_PER_CHECK: Final = 500
-DUMP_BYTES_PER_STEP: Final = 2_048
+DUMP_BYTES_PER_STEP: Final = 8_192
 """A dump that grows with the day is compared less often: after so many more steps for each of its bytes."""
 SNAPSHOT_ROWS: Final = 3_000
 FROZEN_MARGIN_MS: Final = 1_250
