@@ -166,7 +166,7 @@ class Children:
             try:
                 out, err = await process.communicate()
             except asyncio.CancelledError:
-                await _end(process)
+                await end_child(process, END_S)
                 raise
             lines = out.decode(errors="replace").strip().splitlines()
             report: _Report = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
@@ -185,15 +185,16 @@ class Children:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """End a child; what it has half written goes with it, if it is quick."""
+async def end_child(child: asyncio.subprocess.Process, within_s: float) -> None:
+    """Ask a process to end, so that it can clear away what it has half written; beyond that time it is killed."""
     with contextlib.suppress(ProcessLookupError):
-        process.terminate()
+        child.terminate()
     try:
-        await asyncio.wait_for(process.wait(), END_S)
+        await asyncio.wait_for(child.wait(), within_s)
     except TimeoutError:
-        process.kill()
-        await process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        await child.wait()
 
 
 def _refusal(text: str, seq: int | None, *, is_broken: bool = True) -> Rejected:

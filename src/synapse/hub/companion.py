@@ -5,12 +5,12 @@ One that dies is started again after a pause that grows, and the log says so.
 """
 
 import asyncio
-import contextlib
 import logging
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from synapse.hub.children import end_child
 from synapse.hub.log import log
 
 if TYPE_CHECKING:
@@ -74,15 +74,4 @@ class Companion:
             return f"the supervisor ended with exit code {await child.wait()}"
         finally:
             if child.returncode is None:
-                await _end(child)
-
-
-async def _end(child: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        child.terminate()
-    try:
-        await asyncio.wait_for(child.wait(), _END_S)
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
-        await child.wait()
+                await end_child(child, _END_S)
