@@ -93,7 +93,8 @@ def read_calls(lines: Iterable[bytes]) -> Iterator[Call]:
         split = _LINE.fullmatch(line.rstrip(b"\n"))
         assert split is not None, line[:200]
         thread, text = int(split[1]), split[2]
-        if text.startswith((b"+++", b"---", b"???")):  # ends, signals, and a call that nobody knows as its process died
+        # Ends, signals, and calls that nobody knows, or whose end nobody saw, as their process died.
+        if text.startswith((b"+++", b"---", b"???", b"<... ??? resumed>")):
             continue
         begun = _BEGUN.fullmatch(text)
         if begun is not None:
