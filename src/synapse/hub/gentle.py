@@ -47,7 +47,8 @@ def be_gentle(wal: Path) -> None:
     signal.signal(signal.SIGALRM, rest)
     signal.siginterrupt(signal.SIGALRM, False)
     signal.setitimer(signal.ITIMER_REAL, WORK_S)
-    atexit.register(signal.setitimer, signal.ITIMER_REAL, 0.0)  # the handler goes before the process does
+    # The handler goes before the process does; one that is pending then would only wind up a timer that was stopped.
+    atexit.register(signal.signal, signal.SIGALRM, signal.SIG_IGN)
 
 
 def _is_in_use(wal: Path) -> bool:
