@@ -36,7 +36,7 @@ from synapse.protocol.session import Session
 
 STEPS_PER_CHECK: Final = 500
 DUMP_BYTES_PER_STEP: Final = 8_192
-"""A dump that grows with the day is compared less often: after so many more steps for each of its bytes."""
+"""A dump that grows with the day is compared less often: so many of its bytes are a step between."""
 SNAPSHOT_ROWS: Final = 3_000
 FROZEN_MARGIN_MS: Final = 1_250
 """What the lease clock may advance in the first turn after a stall, and a tick."""

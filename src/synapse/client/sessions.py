@@ -142,8 +142,8 @@ class WorkSessions(Asking):
     async def session_checkpoints(
         self, session: str | None = None, *, limit: int = 20, after: str | None = None
     ) -> SessionPoints:
-        """One page of checkpoints, newest first: at most `limit`. after: the `next` of the page before; `data_of` reads
-        one."""
+        """One page of checkpoints, newest first: at most `limit`. session: without it my latest one, open or not.
+        after: the `next` of the page before; `data_of` reads one."""
         command = session_commands.ReadSessionPoints(session=session, limit=limit, after=after)
         return await self.request(command, SessionPoints)
 

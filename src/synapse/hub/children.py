@@ -23,8 +23,8 @@ from synapse.journal.files import Files
 from synapse.protocol.cursor import cursor_of
 from synapse.protocol.replies import JournalBackedUp, JournalVerified
 
-END_S: Final = 1.0
-"""How long a child may take to clear away what it has half written, when the hub ends."""
+_END_S: Final = 1.0
+"""How long a child may take to clear away what it has half written, when it is asked to end."""
 
 
 class _Report(TypedDict, total=False):
@@ -166,7 +166,7 @@ class Children:
             try:
                 out, err = await process.communicate()
             except asyncio.CancelledError:
-                await end_child(process, END_S)
+                await end_child(process)
                 raise
             lines = out.decode(errors="replace").strip().splitlines()
             report: _Report = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
@@ -185,12 +185,12 @@ class Children:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def end_child(child: asyncio.subprocess.Process, within_s: float) -> None:
-    """Ask a process to end, so that it can clear away what it has half written; beyond that time it is killed."""
+async def end_child(child: asyncio.subprocess.Process) -> None:
+    """Ask a process to end; one that has not within a second is killed."""
     with contextlib.suppress(ProcessLookupError):
         child.terminate()
     try:
-        await asyncio.wait_for(child.wait(), within_s)
+        await asyncio.wait_for(child.wait(), _END_S)
     except TimeoutError:
         with contextlib.suppress(ProcessLookupError):
             child.kill()

@@ -20,7 +20,6 @@ FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 60.0
 SOUND_S: Final = 60.0
 """Who lived so long begins with the first pause again."""
-_END_S: Final = 1.0
 
 
 def command_of(settings: "Settings", uris: Sequence[str]) -> list[str]:
@@ -74,4 +73,4 @@ class Companion:
             return f"the supervisor ended with exit code {await child.wait()}"
         finally:
             if child.returncode is None:
-                await end_child(child, _END_S)
+                await end_child(child)
