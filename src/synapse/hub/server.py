@@ -32,7 +32,7 @@ from synapse.hub.listeners import AddressInUse, Listeners
 from synapse.hub.log import LogFile, LogRefused, log, set_up
 from synapse.hub.settings import Settings, SettingsRefused
 from synapse.hub.supervision import Supervisor
-from synapse.hub.threads import Store, ThreadWorker, commit
+from synapse.hub.threads import ENDING, Store, ThreadWorker, commit, start_thread
 from synapse.hub.turn import Turns
 from synapse.journal.interface import Log
 from synapse.journal.reader import JournalReader
@@ -44,11 +44,11 @@ GC_THRESHOLDS: Final = (20_000, 2, 50)
 turn makes thousands of objects and no cycles. A collection holds up everybody, for 3 ms at 5 000 objects, and in all
 they cost the same however often they come. So they are rare: with a thousand peers they took the hundredth part of the
 time, and were the p99 of everybody's claims."""
+VERIFIER_ENDS_S: Final = 2.0
+"""How long the end waits for the verifier, which is asked to stop at each thousand rows."""
 SWITCH_S: Final = 0.000_5
 """How long one thread of Python may keep the others waiting: by default 5 ms, which the loop waited for its reader of
 pages, and the writer for the loop."""
-
-_ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
 def run(settings: Settings) -> int:
@@ -84,11 +84,11 @@ def _run(settings: Settings, supervisor: Supervisor) -> int:
 
 def _ignore_signals(loop: asyncio.AbstractEventLoop) -> None:
     """The hub ends already, and with an exit code of its own: a signal behind its loop would be that code instead."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-    for name in _ENDING:
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    for name in ENDING:
         loop.remove_signal_handler(name)
         signal.signal(name, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
 
 def _begin_log(settings: Settings) -> None:
@@ -172,6 +172,7 @@ class _Hub:
         self._exit_code: int | None = None
         self._socket_said_s = -1.0
         self._stop_verifying = threading.Event()
+        self._verifier: threading.Thread | None = None
         self._snapshot_at = recovered.state.events - recovered.replayed_events
 
     async def run(self) -> int:
@@ -205,7 +206,7 @@ class _Hub:
         listeners.bind()
         begin(state, journal, rules, settings.rooms, self._clock.wall_ms(), settings.pools, settings.ephemeral)
         turns.begin()
-        for name in _ENDING:
+        for name in ENDING:
             loop.add_signal_handler(name, self._stopped.set)
         try:
             listeners.listen()
@@ -226,14 +227,16 @@ class _Hub:
                 await asyncio.wait({companion})
             return await self._end(listeners)
         finally:
-            _ignore_signals(loop)
             rendezvous.remove_hub_file(settings.home, os.getpid())
             listeners.cut()
             self._stop_verifying.set()
             await self._children.stop()
+            if self._verifier is not None:
+                self._verifier.join(VERIFIER_ENDS_S)
             writer.stop()
             reader.stop()
             pages.close()
+            _ignore_signals(loop)
 
     def _say_ready(self, listeners: Listeners) -> None:
         """One line on stdout, and the rendezvous file."""
@@ -267,10 +270,9 @@ class _Hub:
                     if verify_older(reader, upto, self._stop_verifying.is_set) is not None:
                         loop.call_soon_threadsafe(self._on_verified, upto)
             except JournalError as error:
-                with contextlib.suppress(RuntimeError):  # the loop is gone: the hub is stopping anyway
-                    loop.call_soon_threadsafe(self._turns.on_broken, error)
+                loop.call_soon_threadsafe(self._turns.on_broken, error)
 
-        threading.Thread(target=work, name="synapse-verifier", daemon=True).start()
+        self._verifier = start_thread("synapse-verifier", work)
 
     def _on_verified(self, upto: int) -> None:
         self._turns.verified_through = upto

@@ -1,11 +1,12 @@
 """The journal behind the loop: one thread that writes it, one that reads it, each one job at a time."""
 
 import asyncio
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 from synapse.core.events import Row
 from synapse.errors import DiskFull, JournalError, Rejected, StoreFailed
@@ -16,6 +17,23 @@ from synapse.protocol.replies import JournalBackedUp, JournalVerified
 _Result = TypeVar("_Result")
 Done: TypeAlias = Callable[[_Result | None, JournalError | None], None]
 """Called on the loop with the result, or with the error that came instead."""
+
+
+ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+"""Signals that ask the hub to end. They are the main thread's: while it stops heeding them, one that another thread may
+have would end the process by its default."""
+
+
+def start_thread(name: str, work: Callable[[], None]) -> Thread:
+    """A thread of the hub, which does not keep its process alive."""
+
+    def run() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        work()
+
+    thread = Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread
 
 
 class Worker(Protocol):
@@ -60,8 +78,7 @@ class ThreadWorker:
         self._loop = loop
         self._crash = crash
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread = Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._thread = start_thread(name, self._run)
 
     def submit(self, job: Callable[[], _Result], done: Done[_Result]) -> None:
         """Run `job` on the thread, then `done` on the loop."""
