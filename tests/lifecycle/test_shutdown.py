@@ -143,15 +143,16 @@ def test_signals_that_go_on_while_the_hub_ends_are_not_its_end(tmp_path: Path, n
 @pytest.mark.skipif(sys.platform != "linux", reason="reads which signals a thread blocks from /proc")
 def test_signals_that_end_the_hub_are_its_main_threads_alone(tmp_path: Path) -> None:
     ending = 1 << signal.SIGTERM - 1 | 1 << signal.SIGINT - 1
+    blocked: dict[int, int] = {}
     with HubProcess(tmp_path / "home").until_ready() as hub:
 
-        def is_so() -> bool:
-            blocked = {}
+        def is_verified() -> bool:
+            blocked.clear()
             with contextlib.suppress(FileNotFoundError):  # the verifier ends
                 for task in Path(f"/proc/{hub.process.pid}/task").iterdir():
                     [mask] = [line for line in (task / "status").read_text().splitlines() if line.startswith("SigBlk:")]
                     blocked[int(task.name)] = int(mask.split()[1], 16) & ending
-            writer_and_reader = {task: mask for task, mask in blocked.items() if task != hub.process.pid}
-            return blocked.get(hub.process.pid) == 0 and list(writer_and_reader.values()) == [ending, ending]
+            return len(blocked) == 3 and blocked.pop(hub.process.pid) == 0  # it blocks them while it starts a thread
 
-        wait_until("its two other threads block them", is_so)
+        wait_until("there are the main thread, which does not block them, the writer and the reader", is_verified)
+    assert list(blocked.values()) == [ending, ending]
