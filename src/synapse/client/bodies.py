@@ -19,10 +19,11 @@ MILLISECONDS_MAX: Final = 2**53 - 1
 
 
 def milliseconds(seconds: float, what: str) -> int:
-    """Seconds for the wire, rounded up. Raises `Rejected(bad_request)` for what is no number of seconds."""
-    if not math.isfinite(seconds):
-        raise Rejected("bad_request", f"{what} of {seconds} s: give a number of seconds", {"what": what})
-    return math.ceil(max(-MILLISECONDS_MAX, min(seconds * 1000, MILLISECONDS_MAX)))  # the hub says its own bounds
+    """Seconds for the wire, rounded up; infinity is the most it takes. Raises `Rejected(bad_request)` for NaN."""
+    require_seconds(seconds, what)
+    return math.ceil(
+        max(-MILLISECONDS_MAX, min(seconds * 1000, MILLISECONDS_MAX))
+    )  # beyond its bounds the hub says them
 
 
 def require_seconds(seconds: float | None, what: str) -> None:
