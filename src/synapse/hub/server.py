@@ -44,7 +44,7 @@ GC_THRESHOLDS: Final = (20_000, 2, 50)
 turn makes thousands of objects and no cycles. A collection holds up everybody, for 3 ms at 5 000 objects, and in all
 they cost the same however often they come. So they are rare: with a thousand peers they took the hundredth part of the
 time, and were the p99 of everybody's claims."""
-VERIFIER_ENDS_S: Final = 2.0
+VERIFIER_ENDS_S: Final = 0.5
 """How long the end waits for the verifier, which is asked to stop at each thousand rows."""
 SWITCH_S: Final = 0.000_5
 """How long one thread of Python may keep the others waiting: by default 5 ms, which the loop waited for its reader of
