@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any, Never
+from typing import Never
 
 import pytest
 from tests.journal.traffic import Traffic
@@ -65,17 +65,7 @@ async def test_one_of_a_kind_at_a_time_and_stop_ends_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["backup", "snapshot"])
-async def test_what_is_half_written_when_the_hub_ends_is_cleared_away(
-    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    start = asyncio.create_subprocess_exec
-
-    async def at_once(*arguments: str, **rest: Any) -> asyncio.subprocess.Process:
-        if arguments[2] == "synapse.hub.gentle":  # idle priority: on a busy machine it would take minutes
-            arguments = (*arguments[:2], *arguments[4:])
-        return await start(*arguments, **rest)
-
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", at_once)
+async def test_what_is_half_written_when_the_hub_ends_is_cleared_away(tmp_path: Path, kind: str) -> None:
     home = tmp_path / "home"
     traffic = Traffic.begin(home, 1)
     traffic.go_on(3_000)

@@ -1,8 +1,9 @@
-"""Long work in a process of its own beside a hub that is in use: at idle priority, a moment at a time.
+"""Long work in a process of its own beside a hub that is in use: at low priority, a moment at a time.
 
-Idle priority alone is not enough where both run on one core. When the hub's threads hand over to each other, Linux may
-give the core to the idle process although one of them could run, and takes it back only with the next tick of its
-clock, up to 4 ms later. Work that stops by itself after a moment costs the hub no more than that.
+Not even idle priority is enough where both run on one core. When the hub's threads hand over to each other, Linux may
+give the core to the other process although one of them could run, and takes it back only with the next tick of its
+clock, up to 4 ms later. Work that stops by itself after a moment costs the hub no more than that, and need not be at
+idle priority then, at which it would wait for minutes where others keep all cores busy, and an operator with it.
 
 `python -m synapse.hub.gentle WAL MODULE ARGUMENT…` runs a module so.
 """
@@ -17,6 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+NICER: Final = 10
+"""A tenth of what others on a busy core get."""
 WORK_S: Final = 0.0003
 """Then a rest, while the hub is in use."""
 REST_S: Final = 0.003
@@ -33,10 +36,9 @@ def be_gentle(wal: Path) -> None:
     Uses SIGALRM and its timer; for the main thread of a process that does nothing else. A call into C that takes long
     is not interrupted.
     """
-    if hasattr(os, "SCHED_IDLE"):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    else:
-        os.nice(19)
+    if hasattr(os, "SCHED_BATCH"):  # not what the hub may have been given, such as real time
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    os.nice(NICER)
 
     def rest(_: int, __: FrameType | None) -> None:
         is_in_use = _is_in_use(wal)
