@@ -21,9 +21,8 @@ MILLISECONDS_MAX: Final = 2**53 - 1
 def milliseconds(seconds: float, what: str) -> int:
     """Seconds for the wire, rounded up; infinity is the most it takes. Raises `Rejected(bad_request)` for NaN."""
     require_seconds(seconds, what)
-    return math.ceil(
-        max(-MILLISECONDS_MAX, min(seconds * 1000, MILLISECONDS_MAX))
-    )  # beyond its bounds the hub says them
+    # What is beyond the hub's bounds goes there, and is refused with them.
+    return math.ceil(max(-MILLISECONDS_MAX, min(seconds * 1000, MILLISECONDS_MAX)))
 
 
 def require_seconds(seconds: float | None, what: str) -> None:
