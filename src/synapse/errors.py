@@ -88,8 +88,9 @@ class LeaseLost(SynapseError):
     """A lease ended under its holder's hands: stop writing, and claim the task again.
 
     epoch: the grant that ended; what carries it is refused from now on. reason: as in a `lease.lost` notice (ttl,
-    connection, parked, preempted, replaced, forgotten), the code with which a renewal was refused (stale_epoch,
-    not_found, …), `unconfirmed` when the hub did not confirm it in time, `disconnected` when the client ended.
+    connection, parked, preempted, forgotten; by another connection of the agent: replaced, released, handed_off), the
+    code with which a renewal was refused (stale_epoch, not_found, …), `unconfirmed` when the hub did not confirm it in
+    time, `disconnected` when the client ended.
     """
 
     def __init__(self, task: str, epoch: int, reason: str) -> None:

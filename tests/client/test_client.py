@@ -78,6 +78,11 @@ async def test_bodies_are_plain_data_or_a_type_of_ones_own(people: "type[People]
         for wrong in (math.nan, {"a": [1.0, math.inf]}, (-math.inf,), Move(math.nan, 1)):  # type: ignore[arg-type]  # not an int
             with pytest.raises(TypeError, match="NaN and infinity are not JSON"):
                 await ada.put("k", wrong)
+        endless: list[object] = []
+        endless.append(endless)
+        for unsaid, why in (("\ud800", "a lone surrogate"), (endless, "holds itself")):
+            with pytest.raises(TypeError, match=why):
+                await ada.put("k", unsaid)
         assert await ada.keys() == ()
         for right in (None, {"a": [msgspec.Raw(b"null"), 1.5]}, "null"):
             assert value_of(await ada.put("k", right)) == msgspec.json.decode(msgspec.json.encode(right))

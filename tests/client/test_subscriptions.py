@@ -574,3 +574,10 @@ async def test_a_feed_that_comes_back_too_late_is_refused_and_does_not_ask_again
     await settled()
     assert again.asked_now() == []
     await client.close()
+
+
+async def test_a_feed_of_a_client_that_is_not_connected_says_so_at_once(net: "Net") -> None:
+    begun_s = asyncio.get_running_loop().time()
+    with pytest.raises(Disconnected, match="the client is not connected: `async with client`"):
+        await net.client().subscribe("main:general").__aenter__()
+    assert asyncio.get_running_loop().time() == begun_s

@@ -1,7 +1,7 @@
 """Taking from the inbox and waiting for receipts, over the real hub in memory."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
@@ -14,6 +14,8 @@ from synapse.testing import MemoryHub
 
 if TYPE_CHECKING:
     from tests.client.conftest import Net, People
+
+    from synapse.client.client import Client
 
 HAS_VIRTUAL_TIME = True
 
@@ -253,3 +255,47 @@ async def test_a_wait_that_is_no_number_is_refused_and_a_huge_expiry_is_a_date(p
         ):
             with pytest.raises(Rejected, match="give a number of seconds"):
                 await wrong()
+
+
+def _waits(client: "Client", wait: float | None) -> "dict[str, Callable[[], Coroutine[object, object, object]]]":
+    return {
+        "inbox.take": lambda: client.take(wait=wait),
+        "receipt.wait": lambda: client.wait_receipt("m5", wait=wait),
+        "question.wait": lambda: client.await_answer("q5", wait=wait),
+    }
+
+
+@pytest.mark.parametrize("kind", ["inbox.take", "receipt.wait", "question.wait"])
+async def test_a_wait_goes_on_after_a_restart_that_began_it_anew(net: "Net", kind: str) -> None:
+    client, peer = await net.connected(timeout=5)
+    waiting = begun(_waits(client, 400.0)[kind]())
+    first = await peer.asked()
+    assert first.type == kind
+    piece_s = float(str(first.body["wait_ms"])) / 1000
+    await asyncio.sleep(piece_s - 1)
+    peer.cut()
+    peer = await net.welcome()
+    asked = await peer.asked()
+    assert asked.type == kind
+    await asyncio.sleep(7)  # past the bound of the first piece, which the hub on the new connection begins anew
+    assert not waiting.done()
+    later = peer.asked_now()  # a take is waited for under its first request, so that nothing is lent to nobody
+    assert [request.type for request in later] == ([] if kind == "inbox.take" else [kind])
+    peer.refuse(later[-1] if later else asked, "not_found")
+    with pytest.raises(Rejected, match="not_found"):
+        await waiting
+    await client.close()
+
+
+@pytest.mark.parametrize("kind", ["inbox.take", "receipt.wait", "question.wait"])
+async def test_a_wait_with_an_end_ends_when_no_hub_comes(net: "Net", kind: str) -> None:
+    client, peer = await net.connected(timeout=5)
+    begun_s = asyncio.get_running_loop().time()
+    waiting = begun(_waits(client, 3.0)[kind]())
+    assert (await peer.asked()).type == kind
+    net.is_down = True
+    peer.cut()
+    with pytest.raises(RequestTimeout, match="there was no connection"):
+        await waiting
+    assert asyncio.get_running_loop().time() - begun_s == pytest.approx(8.0, abs=0.5)
+    await client.close()

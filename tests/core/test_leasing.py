@@ -136,28 +136,28 @@ def test_a_renewal_with_a_new_ttl_counts_it_from_now() -> None:
 def test_a_place_without_anybody_has_the_time_to_be_taken_up_again() -> None:
     soft = Leasing()
     soft.until[9] = 60_000
-    soft.await_turn(9, 5, 0)
+    soft.await_turn(9, 5)
     assert (soft.deadlines[9], soft.reasons[9], soft.attached) == (60_000, DEADLINE, {9: 5})
     soft.disconnect(5, LIMITS, 1_000)
     assert (soft.deadlines[9], soft.reasons[9], soft.attached) == (1_000 + LIMITS.reattach_ms, GONE, {})
-    soft.await_turn(9, 6, 2_000)
+    soft.await_turn(9, 6)
     assert (soft.deadlines[9], soft.reasons[9], soft.attached) == (60_000, DEADLINE, {9: 6})
 
 
 def test_a_wait_without_end_has_no_deadline_while_somebody_waits() -> None:
     soft = Leasing()
-    soft.await_turn(9, 5, 0)
+    soft.await_turn(9, 5)
     assert soft.due(10**9, MOST) == []
     soft.disconnect(5, LIMITS, 1_000)
     assert soft.due(1_000 + LIMITS.reattach_ms, MOST) == [9]
-    soft.await_turn(9, 6, 2_000)
+    soft.await_turn(9, 6)
     assert soft.due(10**9, MOST) == []
 
 
 def test_the_deadline_of_a_wait_is_not_moved_by_going_away() -> None:
     soft = Leasing()
     soft.until[9] = 1_500
-    soft.await_turn(9, 5, 0)
+    soft.await_turn(9, 5)
     soft.disconnect(5, LIMITS, 1_000)
     assert soft.deadlines[9] == 1_500
 
@@ -183,7 +183,7 @@ def test_a_start_arms_everything_in_full() -> None:
         endless: 100 + LIMITS.reattach_ms,
     }
     assert soft.reasons == {parked: PARKED, waits: GONE, endless: GONE}
-    soft.await_turn(waits, 1, 200)
+    soft.await_turn(waits, 1)
     assert (soft.deadlines[waits], soft.reasons[waits]) == (4_100, DEADLINE)
 
 

@@ -59,8 +59,14 @@ def body_as(message: Message, kind: type[_Body]) -> _Body:
 
 
 def raw_of(data: object) -> msgspec.Raw:
-    """Anything that JSON can say, as one line of it. Raises TypeError for what it cannot, NaN and infinity included."""
-    raw = msgspec.json.encode(data)
+    """Anything that JSON can say, as one line of it. Raises TypeError for what it cannot: NaN,
+    infinity, a lone surrogate, what holds itself."""
+    try:
+        raw = msgspec.json.encode(data)
+    except UnicodeEncodeError:
+        raise TypeError("a text with a lone surrogate is not JSON") from None
+    except RecursionError:
+        raise TypeError("what holds itself, or is nested so deeply, is not JSON here") from None
     if b"null" in raw and _has_no_number(msgspec.to_builtins(data, enc_hook=str)):  # which the encoder writes as null
         raise TypeError("NaN and infinity are not JSON")
     if b"\n" in raw:  # a ready-made `msgspec.Raw` may be pretty-printed, and a frame is one line

@@ -312,7 +312,8 @@ class Client(
         return await self.request(commands.ListInbox(limit=limit, after=after), replies.Inbox)
 
     async def take(self, *, wait: float | None = 0.0, directed_only: bool = False) -> replies.Taken | None:
-        """Borrow my oldest unacked message; None when none came within `wait` seconds (None: wait without end).
+        """Borrow my most urgent unacked message, the oldest of these; None when none came within `wait` seconds (None:
+        wait without end).
 
         It is lent for `lend_ms`, or until this connection closes, and comes back unless it is acked. Cancelling is
         safe: what the hub hands out too late goes to the next `take` of this client.
@@ -320,17 +321,20 @@ class Client(
         return await self._takes.take(wait, directed_only=directed_only)
 
     async def ack(self, *ids: str) -> replies.Acked:
-        """Be done with messages, by id. Acking twice is the same as once, and so is acking what was never there."""
+        """Be done with messages, by id; again is the same as once. All or none: raises `Rejected`: `not_found` for what
+        was never in my inbox, `bad_request` for what is no id."""
         return await self._acks.ack(ids)
 
     def deliveries(self, prefetch: int = 8, *, directed_only: bool = False) -> DeliveryFeed:
         """Borrow what comes into my inbox, ahead of its use: `async with client.deliveries() as feed: async for lent in
         feed`; ack each by `lent.message.id`.
 
-        prefetch: so many messages are lent to me and not acked at most. Each is lent for `lend_ms` from the moment at
-        which it is sent to me, so let it be no more than I get done in that time; with 1 it is as `take`. Acks that are
-        asked for at the same time go to the hub as one.
+        prefetch: so many messages are lent to me and not acked at most, 1 to 1000. Each is lent for `lend_ms` from the
+        moment at which it is sent to me, so let it be no more than I get done in that time; with 1 it is as `take`.
+        Acks that are asked for at the same time go to the hub as one.
         """
+        if prefetch < 1:
+            raise Rejected("bad_request", f"a prefetch of {prefetch}: 1 to 1000 messages", {"path": "prefetch"})
         return DeliveryFeed(self._lifeline, prefetch, directed_only=directed_only, left=self._takes.keep)
 
     async def ack_all(self) -> replies.Acked:
@@ -423,10 +427,11 @@ class Client(
         """Lease a task of a room, with a scope, all or nothing; renew it yourself. One that I hold is renewed.
 
         paths: globs, relative to the working directory; to the root of `worktree`, if that is named (or
-        SYNAPSE_WORKTREE is set). pools: units by name. ttl, wait: seconds; wait 0 does not wait, None has no end. Who
-        waits keeps its place in line over reconnects and restarts of the hub. Cancelling gives back what was granted.
-        Raises `Rejected`: `lease_held`, `lease_queued`, `deadline` (the wait is over), `deadlock`, `bad_scope`, …; and
-        as `request`.
+        SYNAPSE_WORKTREE is set). pools: units by name. ttl, wait: seconds, a TTL from 5 s to 24 h and a wait up to 24 h
+        unless the hub is set otherwise (`welcome.limits`); wait 0 does not wait, None has no end. Who waits keeps its
+        place in line over reconnects and restarts of the hub. Cancelling gives back what was granted. Raises
+        `Rejected`: `lease_held`, `lease_queued`, `deadline` (the wait is over), `deadlock`, `bad_scope`, …; and as
+        `request`.
         """
         terms = PLAIN if terms is None else terms
         command = claim_command(task, paths, worktree, pools, room, mode, ttl, wait, terms, is_held=False)

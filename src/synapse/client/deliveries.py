@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from synapse.client.lifeline import Lifeline
 
 LEND_MARGIN: Final = 0.8
-"""The part of a lend in which a message that waited here is still handed out."""
+"""The part of a lend in which a message that waited here, or was left over, is still handed out."""
 
 
 class DeliveryFeed(Feed):
-    """What is lent to this client, oldest first: at most `prefetch` messages that are not acked yet.
+    """What is lent to this client, the most urgent first, then the oldest: at most `prefetch` messages that are not
+    acked yet.
 
     Several tasks may wait for the next one. What was here too long is dropped, and so is what a connection brought that
     was lost: its lend is over, and the hub hands it out again.

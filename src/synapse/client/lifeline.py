@@ -193,6 +193,11 @@ class Lifeline:
         if end is not None:
             raise Disconnected(end.code, end.reason) from end.__cause__
 
+    def _require_connected(self) -> None:
+        self._require_alive()
+        if self._runner is None:
+            raise Disconnected(CLOSE_NORMAL, "the client is not connected: `async with client`, or await connect()")
+
     # Connections.
 
     async def _open(self) -> Transport:
@@ -467,9 +472,7 @@ class Lifeline:
 
     async def carry_out(self, call: Call, kind: type[_Reply], limit: float) -> _Reply:
         """See a call through, over reconnects and refusals that waiting helps against, for `limit` seconds at most."""
-        self._require_alive()
-        if self._runner is None:
-            raise Disconnected(CLOSE_NORMAL, "the client is not connected: `async with client`, or await connect()")
+        self._require_connected()
         loop = asyncio.get_running_loop()
         deadline_s = loop.time() + limit
         while True:
@@ -530,7 +533,7 @@ class Lifeline:
 
     async def follow(self, feed: Feed) -> None:
         """Begin a subscription; returns when the hub has confirmed it. Raises as `ask`."""
-        self._require_alive()
+        self._require_connected()
         self._feeds.add(feed)
         confirmed = False
         try:

@@ -1,14 +1,15 @@
 """The client's half of questions to people."""
 
+import asyncio
 import math
 from collections.abc import Iterable
-from time import monotonic
 from typing import Final, Literal
 
 import msgspec
 
 from synapse.client.asking import Asking
 from synapse.client.bodies import milliseconds, raw_of, require_seconds
+from synapse.client.calls import RequestTimeout
 from synapse.client.subscriptions import QuestionFeed
 from synapse.errors import Rejected
 from synapse.protocol import question_commands
@@ -74,19 +75,26 @@ class Questions(Asking):
         return await self.request(command, QuestionInfo, idem_key=idem_key)
 
     async def await_answer(self, question: str, *, wait: float | None = None) -> QuestionInfo:
-        """The question once it is closed; its `outcome` says how. wait: seconds, None without end.
+        """The question once it is closed; its `outcome` says how. wait: seconds, None without end, also while no hub is
+        there.
 
-        Raises `Rejected(deadline)` when it is open still, `not_found`.
+        Raises `Rejected(deadline)` when it is open still, `not_found`; `RequestTimeout` when `wait` ends without a hub.
         """
         require_seconds(wait, "a wait")
-        until_s = math.inf if wait is None else monotonic() + wait
+        loop = asyncio.get_running_loop()
+        deadline_s = math.inf if wait is None else loop.time() + wait
         while True:
-            now_s = max(0.0, min(until_s - monotonic(), _WAIT_S, self.welcome.limits.wait_ms_max / 1000))
-            command = question_commands.WaitQuestion(id=question, wait_ms=int(now_s * 1000))
+            remaining = max(deadline_s - loop.time(), 0.0)
+            piece = min(remaining, _WAIT_S, self.welcome.limits.wait_ms_max / 1000)
+            limit = math.inf if wait is None else piece + self._lifeline.timeout
+            command = question_commands.WaitQuestion(id=question, wait_ms=math.ceil(piece * 1000))
             try:
-                return await self.request(command, QuestionInfo, timeout=math.inf)
+                return await self.request(command, QuestionInfo, timeout=limit)
             except Rejected as refusal:
-                if refusal.code != "deadline" or monotonic() >= until_s:
+                if refusal.code != "deadline" or remaining <= piece:
+                    raise
+            except RequestTimeout:
+                if not (remaining and self.is_connected):  # else a restart of the hub has begun this piece anew
                     raise
 
     async def answer(

@@ -15,6 +15,7 @@ import msgspec
 
 from synapse.client.bodies import require_seconds
 from synapse.client.calls import Call, RequestTimeout
+from synapse.client.deliveries import LEND_MARGIN
 from synapse.client.lifeline import Lifeline
 from synapse.errors import Rejected
 from synapse.protocol.codec import HubFrame
@@ -24,8 +25,6 @@ from synapse.protocol.replies import Receipt, Taken
 
 PIECE_S: Final = 20.0
 """A longer wait is asked for in pieces, so that what a cancelled caller leaves behind goes away by itself."""
-LEND_MARGIN: Final = 0.8
-"""The part of a lend in which a message that was left over is still handed out."""
 
 
 @dataclass(slots=True)
@@ -45,7 +44,8 @@ class Takes:
         self._leftovers: deque[_Leftover] = deque()
 
     async def take(self, wait: float | None, *, directed_only: bool) -> Taken | None:
-        """The oldest unacked message, or None when none came within `wait` seconds (None: no end)."""
+        """The most urgent unacked message, the oldest of these, or None when none came within `wait` seconds (None: no
+        end)."""
         require_seconds(wait, "a wait")
         loop = asyncio.get_running_loop()
         deadline = math.inf if wait is None else loop.time() + wait
@@ -69,7 +69,8 @@ class Takes:
                 if is_last and left is None:
                     return None
             except RequestTimeout:
-                raise
+                if not (remaining and self._lifeline.is_up):  # else a restart of the hub has begun this piece anew
+                    raise
             except TimeoutError:  # what was taken up may stay with the hub for longer than this one waits
                 return None
 
@@ -131,5 +132,8 @@ async def wait_receipt(lifeline: Lifeline, message_id: str, wait: float | None) 
         except Rejected as refusal:
             if refusal.code != "deadline":
                 raise
-        if remaining <= PIECE_S:
-            return None
+            if remaining <= PIECE_S:
+                return None
+        except RequestTimeout:
+            if not (remaining and lifeline.is_up):  # as in `take`
+                raise

@@ -283,7 +283,7 @@ def _answer_rest(
     if isinstance(command, MemberMutation):
         return answer_members(state, command, events, cursor)
     if isinstance(command, LaneMutation):
-        return answer_lane(command, events, cursor)
+        return answer_lane(events, cursor)
     if isinstance(command, SessionMutation):
         return answer_session(state, command, by, events, cursor)
     if isinstance(command, QuestionMutation):

@@ -65,7 +65,7 @@ def picture(state: "State", room: Room, by: By, since: int | None) -> Picture:
     free = [task for task in suggested if (room.id, task.id) not in held and not (task.unmet or _is_blocked(task))]
     return Picture(
         unread=tuple(entry for entry in entries if not entry.dead and entry.reason != ALL and entry.seq not in told),
-        offers=tuple(_offer(state, lease, since) for lease in offered),
+        offers=tuple(_offer(lease, since) for lease in offered),
         blocked=(*_waiting(state, agent, by), *_stuck(state, stuck, by)),
         mine=(*_held(state, agent, by), *_suggested(room, free)),
         counts=_counts(state, room, plan, entries, by),
@@ -94,7 +94,7 @@ def _is_blocked(task: Task) -> bool:
     return task.status == "blocked"
 
 
-def _offer(state: "State", lease: Lease, since: int | None) -> DigestAsk:
+def _offer(lease: Lease, since: int | None) -> DigestAsk:
     ask = lease.ask
     assert lease.offer is not None, "a lease is offered with a message"
     return DigestAsk(

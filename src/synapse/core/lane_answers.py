@@ -8,7 +8,7 @@ from synapse.core.by import By
 from synapse.core.claims import none_of
 from synapse.core.events import Recorded
 from synapse.core.lane_events import LaneAccepted, LaneEnded, LaneMessaged, LaneOffered
-from synapse.core.lanes import ACCEPTED, OFFERED, Lane, LaneMutation, find_lane, lane_id
+from synapse.core.lanes import ACCEPTED, OFFERED, Lane, find_lane, lane_id
 from synapse.core.rooms import may_see, require_room
 from synapse.core.sessions import find_session, number_of, session_id
 from synapse.protocol.cursor import message_id
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from synapse.core.state import State
 
 
-def answer_lane(command: LaneMutation, events: Sequence[Recorded], cursor: str) -> Reply:
+def answer_lane(events: Sequence[Recorded], cursor: str) -> Reply:
     """The lanes' part of `answers.answer`. The step of the lane comes last: what it hands over comes before it."""
     recorded = next(item for item in events if isinstance(item.event, _OF_LANES))
     event = recorded.event

@@ -158,7 +158,7 @@ class Leasing:
         """Nobody is attached: the place ends unless it is taken up again in time."""
         self.arm(place, min(lease_ms + limits.reattach_ms, self.until.get(place, lease_ms + limits.reattach_ms)), GONE)
 
-    def await_turn(self, place: int, connection: int, lease_ms: int) -> None:
+    def await_turn(self, place: int, connection: int) -> None:
         """Somebody waits, until the deadline of the wait if there is one."""
         self.attach(place, connection)
         until_ms = self.until.get(place)

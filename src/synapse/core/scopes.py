@@ -57,7 +57,6 @@ def normal_path(
     *,
     chars_max: int = PATH_CHARS_MAX,
     wildcards_max: int = PATH_WILDCARDS_MAX,
-    whole: str = "whole_worktree",
 ) -> str:
     """The normal form of a pattern: NFC, without `./`, `//` and the trailing slash of a directory.
 

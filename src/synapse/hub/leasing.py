@@ -127,7 +127,7 @@ class Leasing:
         self._turns.waiting.begin(connection)
         self._claimers[place.seq] = Claimer(connection, request_id)
         lease_ms = self._turns.lease_clock.now_ms
-        self._soft.await_turn(place.seq, connection.id, lease_ms)
+        self._soft.await_turn(place.seq, connection.id)
         granted = decide_attach(self._state, place)
         if granted and not self._turns.is_read_only:
             self._turns.record(granted, "hub")
