@@ -267,6 +267,20 @@ async def test_belief_ends_before_the_grace_of_a_connection_that_only_the_hub_sa
         world.heard.set()
 
 
+async def test_what_was_lost_unconfirmed_is_given_back_once_the_hub_is_heard_again(world: World) -> None:
+    async with world.client("ada", cuttable=True) as ada:
+        holding = begun(hold(ada.lease("T1", ttl=60, terms=Terms(tied=False)), []))
+        await world.elapse(19)
+        world.heard.clear()
+        await world.until(60, holding.done)
+        with pytest.raises(LeaseLost, match="unconfirmed"):
+            await holding
+        assert world.holders() == ["ada"], "the hub still keeps it for her"
+        await world.wires[-1].peer.aclose()
+        world.heard.set()
+        await world.until(3, lambda: world.holders() == [])
+
+
 async def test_a_short_silence_is_survived(world: World) -> None:
     async with world.client("ada", cuttable=True) as ada, ada.lease("T1") as lease:
         for _ in range(5):
@@ -978,8 +992,8 @@ async def test_belief_counts_from_the_asking_not_from_the_answer(net: "Net") -> 
     with pytest.raises(LeaseLost, match="unconfirmed"):
         await holding
     assert now_s() - began_s == pytest.approx(9.0, abs=0.02)
-    assert [asked.type for asked in peer.asked_now()] == ["lease.renew"], (
-        "nothing is given back that is not believed in"
+    assert [asked.type for asked in peer.asked_now()] == ["lease.renew", "lease.release"], (
+        "the hub may keep it for longer than the client believed"
     )
     await client.close()
 

@@ -75,11 +75,12 @@ def test_a_link_out_of_the_worktree_leaves_it(root: Path, tmp_path: Path) -> Non
             normal_path(sent)
 
 
-def test_a_file_that_is_a_link_is_a_file_of_its_own(root: Path) -> None:
+def test_a_file_that_is_a_link_is_a_file_of_its_own_unless_a_claim_of_it_means_a_directory(root: Path) -> None:
     (root / "link").symlink_to("src/deep")
     (root / "src" / "deep" / "a*").symlink_to("b.py")
     found = files_of(["link", "link/a*", "link/c.py"], None, str(root), {})[1]
-    assert found == ("link", "src/deep/a*", "src/deep/c.py")
+    assert found == ("src/deep", "src/deep/a*", "src/deep/c.py")
+    assert scope_of(["link"], None, str(root), {})[1] == ("src/deep",)
     assert scope_of(["link/c.py"], "box", str(root), {})[1] == ("link/c.py",), (
         "as written, of a worktree that was named"
     )

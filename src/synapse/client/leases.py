@@ -48,6 +48,8 @@ RENEWALS: Final = 3
 """A lease is renewed this often in the time that it has."""
 RELEASE_S: Final = 2.0
 """How long the end of a block waits for the hub to answer; the release itself goes on, over reconnects."""
+UNCONFIRMED: Final = "unconfirmed"
+"""Why a lease is lost that the hub did not confirm in time, and may take for held still."""
 GONE: Final = frozenset({"stale_epoch", "not_holder"})
 """Refusals of what carries an epoch that mean: this grant has ended."""
 
@@ -368,6 +370,8 @@ class HeldLease:
         self._stop()
         try:
             if self._error is not None:
+                if self._error.reason == UNCONFIRMED:  # the hub may take it for held as long as its TTL says
+                    self._lifeline.leave_behind(_let_go(self._lifeline, self.info), "synapse release")
                 await self._raise_lost(self._error, error)
             elif not self._is_given:
                 await self._give_back(error)
@@ -428,7 +432,7 @@ class HeldLease:
         except Disconnected:
             self._lose("disconnected")
         except SynapseError:
-            self._lose("unconfirmed")
+            self._lose(UNCONFIRMED)
 
     async def _confirm(self, limit: float) -> None:
         """Renew once; a tied lease is tied to the connection that carries it. Raises as `Lifeline.ask`."""
@@ -442,7 +446,7 @@ class HeldLease:
         """Stop believing at the new time."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(self._believed_until_s, self._lose, "unconfirmed")
+        self._timer = self._loop.call_at(self._believed_until_s, self._lose, UNCONFIRMED)
 
     def _on_lost(self, notice: LostNotice | None) -> None:
         """The hub says so; or (None) the client has ended."""

@@ -80,14 +80,14 @@ def relative(pattern: str, cwd: str, root: str, *, is_file: bool = False) -> str
 
 def _without_links(here: list[str], parts: list[str], root: str, *, is_file: bool) -> tuple[list[str], list[str]]:
     """A path from the root, in two, with the directories before the first wildcard as they really lie. A link at its
-    end that is no directory, or the name of a file, stays: it is a file of its own."""
+    end to something else than a directory stays: it is a file of its own."""
     top, count = os.path.realpath(root).rstrip("/"), 0
     while count < len(parts) and parts[count] not in ("", ".."):
         if not is_file and any(char in parts[count] for char in WILDCARDS):
             break
         count += 1
     try:
-        is_directory = not is_file and os.path.isdir("/".join((top, *here, *parts)))  # noqa: PTH112 - pathlib is slow to import
+        is_directory = os.path.isdir("/".join((top, *here, *parts)))  # noqa: PTH112 - pathlib is slow to import
         if count == len(parts) and not is_directory:
             count -= 1
         folder = "/".join((top, *here, *parts[:count]))

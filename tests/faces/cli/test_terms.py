@@ -85,6 +85,13 @@ def test_with_a_named_worktree_paths_are_taken_as_written(root: Path, monkeypatc
     assert "worktree" not in body_of()
 
 
+def test_paths_from_a_directory_that_was_removed_are_refused_in_words(root: Path) -> None:
+    (root / "docs").rmdir()
+    with pytest.raises(UsageError, match="the working directory is gone"):
+        body_of("--paths", "x")
+    assert body_of() == {"task": "T1"}
+
+
 def test_the_whole_worktree_is_asked_for_in_so_many_words(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     body = body_of("--whole-worktree")
     assert (body["worktree"], body["paths"], body["whole_worktree"]) == (f"{HOST}:{root}", [], True)

@@ -14,7 +14,7 @@ from synapse.faces.cli.call import Call
 from synapse.faces.cli.given import given_json, given_task, given_task_of, given_text
 from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import clock, field, safe, span
-from synapse.faces.cli.terms import claim_body, milliseconds, require_quoted
+from synapse.faces.cli.terms import claim_body, milliseconds, require_quoted, working_directory
 from synapse.faces.cli.waiting import Claim
 from synapse.lean import dumps
 
@@ -140,7 +140,7 @@ def lease_check(call: Call) -> int:
 def claims_check(call: Call) -> int:
     """Is each file covered by a live lease of mine?"""
     parsed = call.parsed
-    worktree, paths = files_of(parsed.arguments, parsed.text("worktree"), os.getcwd(), os.environ)
+    worktree, paths = files_of(parsed.arguments, parsed.text("worktree"), working_directory(), os.environ)
     link = call.open()
     answer: Json = {}
     covered: list[Json] = []

@@ -61,6 +61,16 @@ def require_quoted(parsed: Parsed, wanted: str) -> None:
         )
 
 
+def working_directory() -> str:
+    """Where paths are written from. Raises `UsageError` when it was removed."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError as error:
+        raise UsageError(
+            "the working directory is gone, and paths are relative to it: cd into one that is there"
+        ) from error
+
+
 def _scope(call: Call) -> "Json":
     parsed = call.parsed
     patterns, worktree, is_whole = parsed.texts("paths"), parsed.text("worktree"), parsed.has("whole_worktree")
@@ -73,7 +83,7 @@ def _scope(call: Call) -> "Json":
         raise UsageError(f"{literals} --paths without a wildcard: did the shell expand a glob? {_QUOTE}")
     if not patterns and not is_whole:
         return {} if worktree is None else {"worktree": worktree}  # the hub says that a worktree alone is no scope
-    cwd = os.getcwd()
+    cwd = working_directory()
     named, paths, folds = scope_of(patterns, worktree, cwd, os.environ)
     if "." in paths:
         raise Rejected(
