@@ -28,7 +28,18 @@ from synapse.protocol.held_commands import DropHeld, ReleaseHeld
 from synapse.protocol.held_replies import HeldEnded
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import PresenceChanged, ReceiptChanged
-from synapse.protocol.replies import Acked, AgentInfo, Agents, Inbox, Receipt, Sent, Subscribed, Taken, Unsubscribed
+from synapse.protocol.replies import (
+    Acked,
+    AgentInfo,
+    AgentRemoved,
+    Agents,
+    Inbox,
+    Receipt,
+    Sent,
+    Subscribed,
+    Taken,
+    Unsubscribed,
+)
 from synapse.protocol.role_commands import JoinRole, LeaveRole
 from synapse.protocol.role_replies import RoleChanged
 from synapse.testing import MemoryHub
@@ -185,8 +196,7 @@ async def test_who_waits_for_an_ack_is_not_told_that_a_dropped_letter_was_acked(
         await hub.advance(2_000)
         assert (await bob.ask(DropDead(all=True), Dropped)).dropped == (sent.id,)
         assert (await states(ada, sent))["bob"] == "dropped"
-        await hub.advance(60_000)
-        assert error_of(await ada.answer(waiting)).code == "deadline"
+        assert error_of(await ada.answer(waiting)).code == "not_found"
 
 
 async def test_a_dead_letter_that_is_sent_anew_is_the_same_message_under_a_new_id_once_per_key() -> None:
@@ -437,3 +447,23 @@ async def test_who_waits_for_the_receipt_of_a_held_message_waits_for_the_decisio
         receipt = reply_of(await bob.answer(first), Receipt)
         assert (receipt.id, receipt.acked_by) == (new, ("ada",))
         assert (await bob.ask(WaitReceipt(id=one.id), Receipt)).id == new, "and later at once"
+
+
+async def test_a_receipt_wait_ends_once_nobody_can_ack_any_more() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, boss = await voice(hub), await voice(hub, "bob"), await operator(hub)
+        await voice(hub, "cy")
+        dropped = await ada.ask(dated(hub, "for a second", "bob"), Sent)
+        both = await ada.ask(dated(hub, "for two", "bob", "cy", in_ms=60_000), Sent)
+        waits = [await ada.say(WaitReceipt(id=sent.id, wait_ms=600_000)) for sent in (dropped, both)]
+        await ada.listen()
+        await hub.advance(2_000)
+        await bob.ask(DropDead(all=True), Dropped)
+        ended = error_of(await ada.answer(waits[0]))
+        assert (ended.code, ended.facts) == ("not_found", {"id": dropped.id})
+        assert f"synapse receipts {dropped.id}" in ended.detail
+        await boss.ask(ForgetAgent(name="bob"), AgentRemoved)
+        assert not [frame for frame in await ada.listen() if frame.type in ("reply", "error")], "cy is there still"
+        await boss.ask(ForgetAgent(name="cy"), AgentRemoved)
+        assert error_of(await ada.answer(waits[1])).code == "not_found"
+        assert hub.turns.waiting.count == 0

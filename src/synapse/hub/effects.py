@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from synapse.core import telling
 from synapse.core.events import (
+    AgentForgotten,
     ChannelDeleted,
     ChannelLeft,
     MessagePosted,
@@ -24,6 +25,7 @@ from synapse.core.events import (
 from synapse.core.held_events import HeldDropped, HeldReleased
 from synapse.core.mail import Mail
 from synapse.core.plan_events import TaskMoved, TaskNoted
+from synapse.core.role_events import RoleDeleted
 from synapse.core.room_events import MemberRemoved
 from synapse.hub.consequences import end_what_is_due
 from synapse.hub.tokens import expire_tokens
@@ -45,6 +47,8 @@ def take_effect(turns: "Turns", entry: Recorded) -> None:
             turns.leasing.on_progress(event)
         case MessageRevived() | MessagesDropped():
             turns.letters.on_event(event)
+        case AgentForgotten() | RoleDeleted():
+            turns.waiting.on_forgotten()
         case HeldDropped() | HeldReleased():
             turns.waiting.on_decided(event.held)
         case RoomLeft() | ChannelLeft() | MemberRemoved():

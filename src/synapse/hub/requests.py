@@ -411,17 +411,20 @@ class Requests:
         waiting.for_question(question.id, waiting.park(connection, request_id, command.wait_ms))
 
     def answer_receipt(self, seq: int, waiter: Waiter) -> bool:
-        """Answer when at least one recipient has acked."""
+        """Answer when at least one recipient has acked, or nobody is left who could."""
         inboxes = self._state.agents.inboxes
-        acked = {
-            agent: name
-            for agent, name in waiter.recipients.items()
-            if agent in inboxes and seq not in inboxes[agent].entries
-        }
-        if not acked:
+        there = {agent: name for agent, name in waiter.recipients.items() if agent in inboxes}
+        acked = {agent: name for agent, name in there.items() if seq not in inboxes[agent].entries}
+        if there and not acked:
             return False
         turns, connection = self._turns, waiter.connection
         turns.waiting.unpark(connection)
+        if not there:
+            name = message_id(seq)
+            why = f"nobody can ack {name} any more: it was dropped or sent anew, or its recipient is forgotten"
+            refusal = Rejected("not_found", f"{why} (synapse receipts {name} tells)", {"id": name})
+            turns.refuse(connection, waiter.request_id, refusal)
+            return True
 
         def say(names: tuple[str, ...]) -> None:
             if not connection.is_closed:

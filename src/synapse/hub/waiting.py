@@ -297,6 +297,12 @@ class Waiting:
         for seq in event.messages if self._receipts else ():
             for waiter in self._receipts.get(seq, ()):
                 waiter.recipients.pop(event.agent, None)
+            self._answer_receipts(seq)
+
+    def on_forgotten(self) -> None:
+        """An agent or a role is no more: it acks nothing."""
+        for seq in list(self._receipts):
+            self._answer_receipts(seq)
 
     def on_decided(self, held: int) -> None:
         """A person released or dropped a held message: who waits for its receipt waits for another id, or no more."""
@@ -305,14 +311,13 @@ class Waiting:
 
     def on_acked(self, event: MessagesAcked) -> None:
         """Some messages were acked in this turn: their senders may be waiting."""
-        if not self._receipts:
+        for seq in event.messages if self._receipts else ():
+            self._answer_receipts(seq)
+
+    def _answer_receipts(self, seq: int) -> None:
+        waiters = self._receipts.pop(seq, None)
+        if waiters is None:
             return
-        for seq in event.messages:
-            waiters = self._receipts.get(seq)
-            if waiters is None:
-                continue
-            left = [waiter for waiter in waiters if not self._turns.requests.answer_receipt(seq, waiter)]
-            if left:
-                self._receipts[seq] = left
-            else:
-                del self._receipts[seq]
+        left = [waiter for waiter in waiters if not self._turns.requests.answer_receipt(seq, waiter)]
+        if left:
+            self._receipts[seq] = left
