@@ -1,21 +1,34 @@
 """The synchronous client: the same names, and calls, feeds and leases that a plain script can use."""
 
+import asyncio
 import inspect
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
+from tests.library_reference import FEEDS
 
 import synapse
 from synapse import body_of
-from synapse.client.blocking import BlockingClient
+from synapse.client import blocking
+from synapse.client.blocking import BlockingClient, BlockingFeed, BlockingLease
 from synapse.client.client import Client
-from synapse.errors import Disconnected, HubUnreachable, LeaseLost, Rejected
+from synapse.client.leases import HeldLease
+from synapse.errors import Disconnected, HubUnreachable, LeaseLost, Rejected, SynapseError
+from synapse.protocol.terms import Artefact
+
+OF_THE_LIFELINE = {"command", "confirmed", "fail", "follow", "has", "hear", "hear_typing", "is_listening", "leave"} | {
+    "on_caught_up",
+    "on_subscribed",
+}
+"""What a feed has for the connection that it is followed over."""
 
 
 class ScriptHub:
@@ -43,6 +56,12 @@ class ScriptHub:
     def connect(self, name: str) -> BlockingClient:
         return synapse.connect(name=name, home=self.home)
 
+    def run(self, text: str) -> "subprocess.CompletedProcess[str]":
+        """A script with a client `hub` of this one, in a process of its own, where warnings are errors."""
+        start = f"import synapse\nhub = synapse.connect(name='ada', home={str(self.home)!r})\n"
+        command = [sys.executable, "-W", "error", "-c", start + text]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[ScriptHub]:
@@ -52,14 +71,37 @@ def hub(tmp_path: Path) -> Iterator[ScriptHub]:
     made.end()
 
 
-def test_it_has_every_name_of_the_asynchronous_client() -> None:
-    public = {name for name in vars(Client) if not name.startswith("_")} - {"connect"}
-    assert public <= set(vars(BlockingClient))
-    for name in public - {"subscribe", "presence", "lease_changes", "value_changes", "deliveries"}:
-        theirs, ours = getattr(Client, name), getattr(BlockingClient, name)
-        if inspect.isfunction(theirs):
-            assert not inspect.iscoroutinefunction(ours), f"{name} would have to be awaited"
-            assert name == "close" or inspect.signature(ours) == inspect.signature(theirs)
+def public(kind: type) -> set[str]:
+    return {name for name in dir(kind) if not name.startswith("_")}
+
+
+def parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
+    return list(inspect.signature(function).parameters.values())
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "own"),
+    [(Client, BlockingClient, {"connect"}), (HeldLease, BlockingLease, set[str]())]
+    + [(kind, BlockingFeed, OF_THE_LIFELINE) for kind in FEEDS],
+)
+def test_it_has_every_name_of_its_asynchronous_twin(theirs: type, ours: type, own: set[str]) -> None:
+    names = public(theirs) - own
+    assert names - public(ours) == set()
+    for name in names:
+        one, other = getattr(theirs, name), getattr(ours, name)
+        if inspect.isfunction(one):
+            assert not inspect.iscoroutinefunction(other), f"{name} would have to be awaited"
+            assert parameters(other) == parameters(one), name
+        else:
+            assert isinstance(one, property)
+            assert isinstance(other, property)
+            assert one.fget is not None
+            assert other.fget is not None
+            assert inspect.signature(other.fget).return_annotation == inspect.signature(one.fget).return_annotation
+
+
+def test_connect_takes_what_a_client_takes() -> None:
+    assert parameters(synapse.connect) == [one for one in parameters(Client) if one.name != "wiring"]
 
 
 def test_a_script_sends_takes_and_reads(hub: ScriptHub) -> None:
@@ -207,6 +249,198 @@ def test_after_close_every_call_says_so_and_no_thread_is_left(hub: ScriptHub) ->
     with pytest.raises(Disconnected, match="closed"):
         ada.ping()
     assert threading.active_count() == before
+
+
+def everything(client: BlockingClient) -> str:
+    """The cursor before all that ever happened."""
+    return f"{client.welcome.journal_id}:0"
+
+
+def iterate(client: BlockingClient, begun: threading.Event) -> None:
+    for _ in client.messages("main:general", since=everything(client)):
+        begun.set()
+
+
+def follow(client: BlockingClient, begun: threading.Event) -> None:
+    with client.subscribe("main:general", since=everything(client)) as feed:
+        for _ in feed:
+            begun.set()
+
+
+def hold(client: BlockingClient, begun: threading.Event) -> None:
+    with client.lease(f"T{time.monotonic_ns()}") as lease:
+        begun.set()
+        assert lease.lost.wait(5)
+
+
+def work(client: BlockingClient, begun: threading.Event) -> None:
+    while True:
+        client.ping()
+        begun.set()
+
+
+@pytest.mark.parametrize(("do", "end"), [(iterate, None), (follow, None), (hold, LeaseLost), (work, Disconnected)])
+def test_close_ends_what_other_threads_do(
+    hub: ScriptHub, do: Callable[[BlockingClient, threading.Event], None], end: type[SynapseError] | None
+) -> None:
+    with hub.connect("bob") as bob:
+        bob.send("x", channel="main:general")
+    for _ in range(20):
+        ada, begun, ends = hub.connect("ada"), threading.Event(), list[object]()
+
+        def run(ada: BlockingClient = ada, begun: threading.Event = begun, ends: list[object] = ends) -> None:
+            try:
+                do(ada, begun)
+                ends.append(None)
+            except SynapseError as error:
+                ends.append(type(error))
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        assert begun.wait(5)
+        ada.close()
+        thread.join(5)
+        assert ends == [end]
+
+
+def test_what_does_not_end_by_itself_is_cancelled_when_the_loop_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocking, "ENDING_S", 0.01, raising=False)
+    loop = blocking._Loop()
+    endless = loop.start(asyncio.Event().wait())
+    loop.stop()
+    with pytest.raises(CancelledError):
+        endless.result(timeout=5)
+    loop.stop()
+    with pytest.raises(Disconnected):
+        loop.start(asyncio.Event().wait())
+
+
+def test_ctrl_c_in_an_iteration_is_a_keyboard_interrupt_and_ends_its_subscription(hub: ScriptHub) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    with hub.connect("ada") as ada:
+        for items in (ada.messages("main:general"), ada.inbox_messages(), ada.happenings(follow=True)):
+            threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT)).start()
+            with pytest.raises(KeyboardInterrupt):
+                for _ in items:
+                    pass
+            assert list(items) == []
+        assert ada.status().counts.subscriptions == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "it = hub.all_history('main:general'); next(it)",
+        "it = hub.messages('main:general', since=hub.welcome.journal_id + ':0'); next(it)",
+        "it = hub.happenings(); next(it)",
+        "f = hub.subscribe('main:general', since=hub.welcome.journal_id + ':0'); f.__enter__(); it = iter(f); next(it)",
+        "def held():\n with hub.lease('T1'): yield\nit = held(); next(it)",
+        "def connected():\n with hub: yield\nit = connected(); next(it)",
+    ],
+    ids=["all_history", "messages", "happenings", "subscribe", "lease", "connect"],
+)
+def test_a_script_that_ends_without_close_ends(hub: ScriptHub, text: str) -> None:
+    done = hub.run(f"hub.send('x', channel='main:general')\n{text}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_iterators_that_outlive_the_client_end_and_say_nothing(hub: ScriptHub) -> None:
+    text = """
+import gc
+for n in range(3): hub.send(n, channel="main:general")
+first = hub.welcome.journal_id + ":0"
+messages, history = hub.messages("main:general", since=first), hub.all_history("main:general")
+dropped, dropped_too = hub.happenings(), hub.all_history("main:general")
+feed = hub.value_changes()
+with feed:
+    for each in (messages, history, dropped, dropped_too): next(each)
+    hub.put("key", 1)
+    changes = iter(feed)
+    next(changes)
+    hub.close()
+    assert list(changes) == list(feed) == list(messages) == []
+try: next(history)
+except synapse.errors.Disconnected: pass
+else: raise SystemExit("a history that was cut off looks whole")
+del messages, history, dropped, dropped_too, changes, feed
+gc.collect()
+"""
+    done = hub.run(text)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_generator_that_is_dropped_on_the_clients_own_thread_ends_its_subscription(hub: ScriptHub) -> None:
+    with hub.connect("ada") as ada:
+        ada.send("x", channel="main:general")
+        kept = [ada.messages("main:general", since=everything(ada))]
+        next(kept[0])
+
+        async def collect() -> None:
+            kept.clear()
+
+        ada._loop.run(collect())
+        while ada.status().counts.subscriptions > 0:
+            assert ada.is_connected
+
+
+def test_a_block_in_which_the_client_is_closed_keeps_its_own_error(hub: ScriptHub) -> None:
+    error = ValueError("own")
+    ada = hub.connect("ada")
+    with pytest.raises(ValueError, match="own"), ada.lease("T1") as lease:
+        ada.close()
+        assert lease.lost.is_set()
+        raise error
+    assert ["lease on T1" in note for note in error.__notes__] == [True]
+    ada = hub.connect("ada")
+    with pytest.raises(ValueError, match="own"), ada.presence():
+        ada.close()
+        raise error
+    ada = hub.connect("ada")
+    with ada.presence():
+        ada.close()
+    ada = hub.connect("ada")
+    with pytest.raises(LeaseLost, match="disconnected"), ada.lease("T2"):
+        ada.close()
+
+
+def test_a_lease_that_was_handed_off_is_nothing_to_lose(hub: ScriptHub) -> None:
+    with hub.connect("bob") as bob, hub.connect("ada") as ada:
+        began_s = time.monotonic()
+        with ada.lease("T1") as lease:
+            assert lease.hand_off("bob").outcome == "handed_off"
+            assert not lease.is_live
+            ada.close()
+        assert time.monotonic() - began_s < 2
+        assert [held.task for held in bob.leases(owner="bob")] == ["T1"]
+
+
+def test_a_lease_has_files_in_its_checkpoint_and_what_a_run_left(hub: ScriptHub) -> None:
+    file = Artefact(path="report.md")
+    with hub.connect("ada") as ada, hub.connect("bob") as bob:
+        with ada.lease("T1") as lease:
+            lease.save({"step": 1}, [file])
+            assert lease.resume is None
+        broken_off = ada.claim("T1", ttl=0.5)
+        session = ada.start_session(task="T1")
+        ada.checkpoint_session({"step": 2}, epoch=broken_off.epoch)
+        with bob.lease("T1", wait=10) as again:
+            assert again.checkpoint is not None
+            assert again.checkpoint.artefacts == (file,)
+            assert again.resume is not None
+            assert again.resume.session == session.session
+
+
+def test_a_feed_of_messages_knows_who_is_typing(hub: ScriptHub) -> None:
+    ada, bob = hub.connect("ada"), hub.connect("bob")
+    with ada, bob, ada.subscribe("main:general") as feed, ada.presence() as present:
+        assert list(feed.typing) == []
+        bob.say_typing("main:general")
+        bob.ping()
+        assert [notice.sender for notice in feed.typing] == ["bob"]
+        bob.send("x", channel="main:general")
+        next(iter(feed))
+        assert [*feed.typing, *present.typing] == []
 
 
 def test_without_a_hub_it_raises_and_leaves_no_thread(tmp_path: Path) -> None:

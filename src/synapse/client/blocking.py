@@ -7,14 +7,19 @@
 
 It is `Client` on an event loop in a thread of its own, so it reconnects, repeats and renews while the script does other
 things. Calls may come from several threads. What is asynchronous there (`async for`, `async with`) is plain here.
+
+Rule 1: whatever was begun on that loop ends when it stops, by itself or cancelled, and nothing is begun afterwards: no
+thread waits for what nobody runs. Rule 2: what only gives something back (the end of a block, or of an iteration) has
+nothing to do once the loop has stopped, and raises nothing.
 """
 
 import asyncio
 import os
+import sys
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
-from concurrent.futures import Future
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import CancelledError, Future
+from contextlib import ExitStack, suppress
 from functools import wraps
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
@@ -37,6 +42,9 @@ from synapse.protocol.notices import (
     Signal,
     ValueChanged,
 )
+from synapse.protocol.session_replies import Resume
+from synapse.protocol.signal_notices import Typing
+from synapse.protocol.terms import Artefact
 
 _P = ParamSpec("_P")
 _Result = TypeVar("_Result")
@@ -45,38 +53,80 @@ _Item_co = TypeVar("_Item_co", covariant=True)
 
 CLOSE_S = 10.0
 """How long `close` waits for the thread."""
+ENDING_S = 5.0
+"""How long what runs there may take to end by itself, of these."""
+
+
+def _closed() -> Disconnected:
+    return Disconnected(CLOSE_NORMAL, "the client was closed")
 
 
 class _Loop:
-    """An event loop in a thread."""
+    """An event loop in a thread. As the interpreter ends it freezes the thread, which is then as good as stopped."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="synapse-client", daemon=True)
+        self._stopping = asyncio.Event()
+        self._is_stopped = False
+        self._lock = threading.RLock()  # whoever has it may collect garbage, and with that end a block, which takes it
+        self._thread = threading.Thread(target=self._serve, name="synapse-client", daemon=True)
         self._thread.start()
+
+    def _serve(self) -> None:
+        """Run until it is stopped. The runner cancels what is left then, ends generators, and closes the loop."""
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._until_stopped())
+
+    async def _until_stopped(self) -> None:
+        await self._stopping.wait()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=ENDING_S)
+
+    @property
+    def may_be_waited_for(self) -> bool:
+        """False when the interpreter ends, and on the loop's own thread: it collects garbage too, with blocks in it."""
+        return not sys.is_finalizing() and threading.current_thread() is not self._thread
 
     def start(self, work: Coroutine[Any, Any, _Result]) -> "Future[_Result]":
         """Begin. Raises `Disconnected` when the client was closed."""
-        if self._loop.is_closed():
-            work.close()
-            raise Disconnected(CLOSE_NORMAL, "the client was closed")
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        if not sys.is_finalizing():  # else a frozen thread may have the lock
+            with self._lock:
+                if not self._is_stopped:
+                    return asyncio.run_coroutine_threadsafe(work, self._loop)
+        work.close()
+        raise _closed()
 
     def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        """Do it, and wait for it. Ctrl-C here cancels it there."""
+        """Do it, and wait for it. Ctrl-C here cancels it there. Raises `Disconnected` also when it was cut off."""
         assert threading.current_thread() is not self._thread, "a callback must not block the client it is called by"
-        doing = self.start(work)
+        return self._wait(self.start(work))
+
+    def _wait(self, doing: "Future[_Result]") -> _Result:
         try:
             return doing.result()
+        except CancelledError:
+            raise _closed() from None
         finally:
             doing.cancel()  # of no effect once it is done
 
+    def give_back(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do what ends a block, and wait for it, if there is anything left to end."""
+        with suppress(Disconnected):
+            doing = self.start(work)
+            if self.may_be_waited_for:
+                self._wait(doing)
+
     def stop(self) -> None:
-        """End the thread."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        """End the thread, behind what was begun. Twice is the same as once."""
+        if sys.is_finalizing():
+            return
+        with self._lock:
+            if not self._is_stopped:
+                self._is_stopped = True
+                self._loop.call_soon_threadsafe(self._stopping.set)
+        if self.may_be_waited_for:
             self._thread.join(CLOSE_S)
-            self._loop.close()
 
 
 def _blocking(
@@ -94,15 +144,11 @@ def _blocking(
 def _iterated(
     method: Callable[Concatenate[Client, _P], AsyncGenerator[_Item, None]],
 ) -> Callable[Concatenate["BlockingClient", _P], Iterator[_Item]]:
-    """An asynchronous generator of `Client` as a plain one."""
+    """An asynchronous generator of `Client` as a plain one. It has nothing to give back when it is left early."""
 
     @wraps(method)
     def call(self: "BlockingClient", /, *args: _P.args, **kwargs: _P.kwargs) -> Iterator[_Item]:
-        items = method(self._client, *args, **kwargs)
-        try:
-            yield from _each(self._loop, items)
-        finally:
-            self._loop.run(items.aclose())
+        return _each(self._loop, method(self._client, *args, **kwargs))
 
     return call
 
@@ -146,7 +192,7 @@ class _Followed(Protocol[_Item_co]):
 
 
 class BlockingFeed(Generic[_Item]):
-    """A feed of `Client`: entered with `with`, then iterated; `cursor` as there."""
+    """A feed of `Client`: entered with `with`, then iterated; `cursor` as there. It ends when the client is closed."""
 
     def __init__(self, loop: _Loop, open_feed: Callable[[], _Followed[_Item]]) -> None:
         self._loop = loop
@@ -157,6 +203,15 @@ class BlockingFeed(Generic[_Item]):
     def cursor(self) -> str | None:
         """Position of the last item that was handed out; a presence feed has none."""
         return getattr(self._feed, "cursor", None)
+
+    @property
+    def typing(self) -> tuple[Typing, ...]:
+        """Who is writing something for the channels of this feed right now; only a feed of messages knows."""
+
+        async def look() -> tuple[Typing, ...]:
+            return getattr(self._feed, "typing", ())
+
+        return self._loop.run(look())
 
     def __enter__(self) -> Self:
         async def enter() -> _Followed[_Item]:
@@ -171,11 +226,15 @@ class BlockingFeed(Generic[_Item]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._feed is not None
-        self._loop.run(self._feed.__aexit__(kind, error, trace))
+        self._loop.give_back(self._feed.__aexit__(kind, error, trace))
 
     def __iter__(self) -> Iterator[_Item]:
         assert self._feed is not None, "enter the feed first: `with client.subscribe(...) as feed`"
-        return _each(self._loop, aiter(self._feed))
+        try:
+            yield from _each(self._loop, aiter(self._feed))
+        except Disconnected as end:
+            if end.code != CLOSE_NORMAL:  # that is: by our own wish
+                raise
 
 
 class BlockingLease:
@@ -219,6 +278,11 @@ class BlockingLease:
         return self._lease.checkpoint
 
     @property
+    def resume(self) -> Resume | None:
+        """What a run that broke off left for whoever claims its task, if anything."""
+        return self._lease.resume
+
+    @property
     def is_live(self) -> bool:
         """True while the lease is certainly held."""
         return self._lease.is_live
@@ -228,13 +292,20 @@ class BlockingLease:
         if not self.is_live:
             raise LeaseLost(self.task, self.epoch, "lost" if self.lost.is_set() else "unconfirmed")
 
-    def save(self, data: object = None) -> replies.Lease:
+    def save(self, data: object = None, artefacts: Iterable[Artefact] = ()) -> replies.Lease:
         """Leave a checkpoint for the next holder; see `HeldLease.save`."""
-        return self._loop.run(self._lease.save(data))
+        return self._loop.run(self._lease.save(data, artefacts))
 
     def hand_off(self, to: str) -> replies.Lease:
         """Pass the lease on; see `HeldLease.hand_off`."""
-        return self._loop.run(self._lease.hand_off(to))
+
+        async def pass_on() -> replies.Lease:
+            reply = await self._lease.hand_off(to)
+            if reply.outcome == "handed_off":  # there is nothing left to hold
+                await self._let_go()
+            return reply
+
+        return self._loop.run(pass_on())
 
     def __enter__(self) -> Self:
         """Claim, and wait in line. Raises as `Client.claim`."""
@@ -258,20 +329,19 @@ class BlockingLease:
             self.lost.set()
             raise
 
+    async def _let_go(self) -> None:
+        assert self._leave is not None
+        self._leave.set()
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give it back. Raises `LeaseLost` when it was lost meanwhile; then another error of the block gets a note."""
         assert self._holding is not None
-        assert self._leave is not None
-        leave = self._leave
-
-        async def end() -> None:
-            leave.set()
-
-        self._loop.run(end())
+        self._loop.give_back(self._let_go())
         try:
-            self._holding.result()
+            if self._loop.may_be_waited_for:
+                self._holding.result()
         except LeaseLost as lost:
             if error is None:
                 raise
@@ -283,7 +353,7 @@ def _tell_failure(done: "Future[None]", entered: "Future[HeldLease]") -> None:
     if entered.done():
         return
     error = None if done.cancelled() else done.exception()
-    entered.set_exception(Disconnected(CLOSE_NORMAL, "the client was closed") if error is None else error)
+    entered.set_exception(_closed() if error is None else error)
 
 
 class BlockingClient:
@@ -312,11 +382,10 @@ class BlockingClient:
         self.close()
 
     def close(self) -> None:
-        """End everything; iterations in other threads end. Twice is the same as once."""
-        try:
-            self._loop.run(self._client.close())
-        except Disconnected:
-            return
+        """End everything, in other threads too: waiting calls raise `Disconnected`, feeds and `messages` end quietly,
+        a lease is lost. Twice is the same as once."""
+        with suppress(Disconnected):
+            self._loop.start(self._client.close())
         self._loop.stop()
 
     @property
@@ -335,7 +404,6 @@ class BlockingClient:
     receive_file = _blocking(Client.receive_file)
     history = _blocking(Client.history)
     all_history = _iterated(Client.all_history)
-    messages = _iterated(Client.messages)
     inbox = _blocking(Client.inbox)
     take = _blocking(Client.take)
     ack = _blocking(Client.ack)
@@ -451,6 +519,11 @@ class BlockingClient:
     def subscribe(self, *channels: str, inbox: bool = False, since: str | None = None) -> BlockingFeed[Message]:
         """Follow channels and my inbox: `with client.subscribe(...) as feed: for message in feed`."""
         return BlockingFeed(self._loop, lambda: self._client.subscribe(*channels, inbox=inbox, since=since))
+
+    def messages(self, *channels: str, inbox: bool = False, since: str | None = None) -> Iterator[Message]:
+        """`subscribe` for a loop without end. One that may `break` had better use `subscribe`, which ends at once."""
+        with self.subscribe(*channels, inbox=inbox, since=since) as feed:
+            yield from feed
 
     def presence(self) -> BlockingFeed[PresenceUpdate]:
         """Who is here: a snapshot, then diffs."""
