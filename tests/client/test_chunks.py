@@ -166,7 +166,7 @@ def test_what_changes_while_it_is_sent_is_withdrawn(tmp_path: Path) -> None:
         kind, body = next(steps)
         shelf.ask(kind, body)
         source.write_bytes(change)
-        with pytest.raises(FileRefused, match="changed while it was sent"):
+        with pytest.raises(FileRefused, match=f"{source}: changed while it was sent"):
             answer = shelf.on_begin(body)
             while True:
                 kind, body = steps.send(answer)

@@ -66,7 +66,7 @@ FILE_FAULTS = [
     Fault(
         "a file that changed while it was sent is completed",
         CHUNKS,
-        "    if left or content.read(1) or digest.hexdigest() != whole:",
+        "    if left or content.read(1) or digest.hexdigest() != reference.sha256:",
         "    if left or content.read(1):",
         _CLIENT,
     ),

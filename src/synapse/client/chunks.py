@@ -10,7 +10,16 @@ the digests that the hub tells. On the fast path: standard library only.
 
 import os
 
-from synapse.client.files import FileRefused, gathered, opened, partial_of, put_in_place, refer_to, there_already
+from synapse.client.files import (
+    FileReference,
+    FileRefused,
+    gathered,
+    opened,
+    partial_of,
+    put_in_place,
+    refer_to,
+    there_already,
+)
 from synapse.errors import Rejected
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
@@ -120,23 +129,23 @@ def sent(
     shown, digests = yield from _digests(file)
     if not shown.get("complete"):
         with opened(reference.path) as content:
-            yield from _put_all(content, file, size, reference.bytes, reference.sha256, digests)
+            yield from _put_all(content, reference, file, size, digests)
         yield "file.complete", {"file": file}
     name = _text(shown, "name")
     return Manifest(file=file, name=name, bytes=reference.bytes, sha256=reference.sha256, chunks=count)
 
 
 def _put_all(
-    content: "BinaryIO", file: str, size: int, left: int, whole: str, digests: dict[int, str]
+    content: "BinaryIO", reference: FileReference, file: str, size: int, digests: dict[int, str]
 ) -> "Generator[Step, Json, None]":
     """The chunks that the hub does not have, read once; and the whole is still what was announced, or it is withdrawn.
 
-    size: of a chunk. left: bytes of the file.
+    size: of a chunk.
     """
     from base64 import b64encode
     from hashlib import sha256
 
-    digest, index = sha256(), 0
+    digest, index, left = sha256(), 0, reference.bytes
     while left:
         data = content.read(min(size, left))
         if not data:
@@ -147,9 +156,9 @@ def _put_all(
         if digests.get(index) != its and (len(data) == size or not left):
             yield "file.put", {"file": file, "index": index, "data": b64encode(data).decode(), "sha256": its}
         index += 1
-    if left or content.read(1) or digest.hexdigest() != whole:
+    if left or content.read(1) or digest.hexdigest() != reference.sha256:
         yield "file.withdraw", {"file": file}
-        raise FileRefused(f"{content.name}: changed while it was sent; send it again when it is finished")
+        raise FileRefused(f"{reference.path}: changed while it was sent; send it again when it is finished")
 
 
 def _digests(file: str) -> "Generator[Step, Json, tuple[Json, dict[int, str]]]":

@@ -1,8 +1,12 @@
 """`send --file` and `receive`."""
 
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 
-from tests.faces.conftest import RealHub
+from tests.faces.conftest import RealHub, environment
 
 
 def test_a_file_goes_by_reference_and_is_checked_on_receipt(hub: RealHub, tmp_path: Path) -> None:
@@ -56,3 +60,19 @@ def test_a_place_that_is_taken_is_named_with_what_is_there_and_the_way_out(hub: 
         assert "move it away or name another path" in refused.stderr
         into = hub.run("receive", message, "--save", str(tmp_path), "--name", "bob")
         assert f"name the file that is to be made in it, such as {file}" in into.stderr
+
+
+def test_the_name_of_a_file_is_harmless_on_a_terminal_and_whole_for_a_script(hub: RealHub, tmp_path: Path) -> None:
+    file = tmp_path / "a\nb\x1b[31m"
+    file.write_text("x")
+    hub.json("who", "--name", "bob")
+    sent = hub.json("send", "--to", "bob", "--file", str(file), "--name", "ada")
+    assert hub.run("receive", sent["id"], "--name", "bob").stdout == f"{file}\n"
+    ours, terminal = pty.openpty()
+    command = [sys.executable, "-m", "synapse", "receive", sent["id"], "--name", "bob"]
+    subprocess.run(command, env=environment(hub.home), stdout=terminal, check=True, timeout=30)
+    os.close(terminal)
+    shown = os.read(ours, 4096)
+    os.close(ours)
+    assert shown.count(b"\n") == 1
+    assert b"\x1b" not in shown

@@ -70,6 +70,28 @@ def test_the_room_in_force_is_the_home_of_messages_without_address(paper: Start)
     assert bodies(hub, "hello")[0]["home"] == "lab:general"
 
 
+def keys(hub: PaperHub) -> list[object]:
+    return [request.get("idem_key") for request in hub.requests if request["type"] == "message.send"]
+
+
+def test_without_room_for_keys_a_message_goes_without_the_calls_own(paper: Start) -> None:
+    def full(hub: PaperHub, request: Frame) -> list[Frame] | None:
+        if request["type"] == "message.send" and "idem_key" in request:
+            return [refusal(request, "idem_limit")]
+        return sent(hub, request)
+
+    hub = paper(full)
+    assert main(["send", "hi"]) == 0
+    assert [key is None for key in keys(hub)] == [False, True]
+    assert main(["send", "--idem-key", "mine", "hi"]) == 3
+
+
+def test_an_empty_key_is_a_key_and_the_hubs_to_refuse(paper: Start) -> None:
+    hub = paper(sent)
+    assert main(["send", "--idem-key", "", "hi"]) == 0
+    assert keys(hub) == [""]
+
+
 def test_an_expiry_becomes_a_date(paper: Start) -> None:
     hub = paper(sent)
     assert main(["send", "--expires", "1h", "hi"]) == 0

@@ -334,7 +334,8 @@ class Held:
         """Release it, over a connection of its own, because the other is waited on. The reason when it was lost."""
         call = Call(self._call.parsed)
         call.timeout_s = min(call.timeout_s, RELEASE_S)
-        deadline_s, key = monotonic() + RELEASE_S, os.urandom(12).hex()
+        deadline_s = monotonic() + RELEASE_S
+        key: str | None = os.urandom(12).hex()
         link: Link | None = None
         try:
             while True:
@@ -343,6 +344,9 @@ class Held:
                     link.ask("lease.release", self._body, idem_key=key)
                     return None
                 except (Disconnected, HubUnreachable, NoAnswer, Rejected) as error:
+                    if isinstance(error, Rejected) and error.code == "idem_limit":
+                        key = None  # its epoch ends it once as well
+                        continue
                     if not is_passing(error) or monotonic() >= deadline_s:
                         raise
                 link = come_back(call, deadline_s)

@@ -1,7 +1,5 @@
 """`manifest`: what agents say they can do, and what I say of myself."""
 
-import os
-
 from synapse.client.home import find_hub
 from synapse.errors import EXIT_OK
 from synapse.faces.cli.call import Call
@@ -66,7 +64,7 @@ def manifest_set(call: Call) -> int:
         body[name] = [] if name in _LISTS else ""
     if not body:
         raise UsageError("what to say? synapse manifest set --description D, --skill ID, --file FILE, …")
-    card = call.open_as(call.worker).ask("card.set", body, idem_key=os.urandom(12).hex())
+    card = call.open_as(call.worker).ask("card.set", body)
     call.show(card, _described(card))
     return EXIT_OK
 

@@ -40,7 +40,7 @@ def ask(call: Call) -> int:
         parked = f"  {field(asked, 'task')} is parked" if asked.get("parks") is not None else ""
         call.show(asked, f"{field(asked, 'id')}  {field(asked, 'title')}{parked}")
         return EXIT_OK
-    waits = _Waits(call, body, key or os.urandom(12).hex(), monotonic() + wait_s)
+    waits = _Waits(call, body, os.urandom(12).hex() if key is None else key, monotonic() + wait_s)
     return _ended(call, waits.outcome(), waits)
 
 
@@ -106,7 +106,12 @@ class _Waits:
 
     def _outcome(self) -> "Json":
         if not self._id:
-            asked = self.link.ask("question.ask", self._body, idem_key=self._key)
+            try:
+                asked = self.link.ask("question.ask", self._body, idem_key=self._key)
+            except Rejected as error:
+                if error.code != "idem_limit" or self._call.parsed.has("idem_key"):
+                    raise
+                asked = self.link.ask("question.ask", self._body)  # nothing was asked under the key
             self._id, self.is_replayed = field(asked, "id"), "replayed" in asked
             print_words(f"{self._id} waits for a person, who types: synapse answer {self._id} TEXT")
         while True:

@@ -1,11 +1,14 @@
 """`receive`: the file that a message refers to, checked against what its sender said."""
 
+import sys
+
 from synapse.client import files
 from synapse.client.chunks import Manifest, manifest_in
 from synapse.client.files import FileRefused, file_in
 from synapse.errors import EXIT_OK, Rejected
 from synapse.faces.cli.call import Call
 from synapse.faces.cli.options import UsageError
+from synapse.faces.cli.render import safe
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
@@ -33,8 +36,13 @@ def receive(call: Call) -> int:
         "verified": True,
         "cursor": message.get("cursor"),
     }
-    call.show(answer, path)
+    _show(call, answer, path)
     return EXIT_OK
+
+
+def _show(call: Call, answer: "Json", path: str) -> None:
+    """The path alone: to the letter for a script, and harmless for a terminal, since its sender named it."""
+    call.show(answer, safe(path) if sys.stdout is not None and sys.stdout.isatty() else path)
 
 
 def _fetch(call: Call, name: str, message: "Json", manifest: Manifest) -> int:
@@ -54,7 +62,7 @@ def _fetch(call: Call, name: str, message: "Json", manifest: Manifest) -> int:
         "verified": True,
         "cursor": message.get("cursor"),
     }
-    call.show(answer, path)
+    _show(call, answer, path)
     return EXIT_OK
 
 

@@ -32,7 +32,7 @@ def resource_offer(call: Call) -> int:
         body["description"] = description
     if data is not None:
         body["data"] = given_json(given_text(data, "keep it elsewhere and say where"), "--data")
-    answer = call.open_as(call.worker).ask("resource.offer", body, idem_key=os.urandom(12).hex())
+    answer = call.open_as(call.worker).ask("resource.offer", body)
     until = answer.get("expires_at_ms")
     ends = f", until {clock(until)}" if isinstance(until, int) else ""
     units = field(answer, "capacity")
@@ -44,7 +44,7 @@ def resource_withdraw(call: Call) -> int:
     """Lend it no more."""
     body: Json = {"resource": call.parsed.arguments[0]}
     link = call.open_as_operator() if call.parsed.has("operator") else call.open_as(call.worker)
-    answer = link.ask("resource.withdraw", body, idem_key=os.urandom(12).hex())
+    answer = link.ask("resource.withdraw", body)
     left = f"; {field(answer, 'held')} units go on to the end of their leases" if answer.get("held") else ""
     call.show(answer, f"{field(answer, 'resource')} is lent no more{left}")
     return EXIT_OK

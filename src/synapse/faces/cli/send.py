@@ -30,8 +30,7 @@ def send(call: Call) -> int:
         from synapse.faces.cli.files import bring
 
         link, body["body"], own_key = bring(call, link, body)
-        key = key or own_key
-    key = key or os.urandom(12).hex()
+        key = own_key if key is None else key  # the file's: its message is sent once, however often the line is run
     link, reply = _send(call, link, body, key)
     wait_s = parsed.seconds("wait")
     if wait_s is None:
@@ -98,9 +97,11 @@ def _content(call: Call) -> object:
     return given_json(text, "TEXT") if call.parsed.has("body_json") else text
 
 
-def _send(call: Call, link: Link, body: "Json", key: str) -> "tuple[Link, Json]":
-    """Ask until there is an answer, under one key, so that the message is there once; then the link it came on."""
+def _send(call: Call, link: Link, body: "Json", given: str | None) -> "tuple[Link, Json]":
+    """Ask until there is an answer, under one key, so that the message is there once; then the link it came on. given:
+    the key, if it is not for this call alone."""
     deadline_s = monotonic() + call.timeout_s
+    key = os.urandom(12).hex() if given is None else given
     while True:
         try:
             content = body["body"]
@@ -108,8 +109,9 @@ def _send(call: Call, link: Link, body: "Json", key: str) -> "tuple[Link, Json]"
                 _require_that_fits(link.await_welcome(), content)
             return link, link.ask("message.send", body, idem_key=key)
         except (Disconnected, NoAnswer, Rejected) as error:
-            if is_signal(error) and not call.parsed.has("idem_key"):
-                return link, link.ask("message.send", body)
+            is_useless = is_signal(error) and not call.parsed.has("idem_key")
+            if is_useless or (given is None and isinstance(error, Rejected) and error.code == "idem_limit"):
+                return link, link.ask("message.send", body)  # nothing was done under the key
             if isinstance(error, NoAnswer) or (is_passing(error) and monotonic() >= deadline_s):
                 raise HubUnreachable(f"{error}; to be sure that it is sent once: --idem-key {key}") from error
             if not is_passing(error):
