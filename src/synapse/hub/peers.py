@@ -130,7 +130,7 @@ class Peers:
         if connection.host_bucket.take(now_ms, is_last=connection.pace is not None):
             refused_by = connection.host_bucket
         if (refused_by is not None or connection.pace is not None) and self._pacer.count(connection, refused_by, 1):
-            self._hold(connection)
+            self.hold(connection)
 
     def _admit(self, connection: Connection, heard: Heard, now_ms: int, cost: int = 1) -> None:
         """Count a frame against the rates and bounds of its peer, and queue it."""
@@ -147,7 +147,7 @@ class Peers:
         connection.in_flight += 1
         waiting = self._turns.put(connection, heard)
         if (refused_by is not None or connection.pace is not None) and self._pacer.count(connection, refused_by, cost):
-            self._hold(connection)
+            self.hold(connection)
         self._hold_if_full(connection, waiting)
 
     def _hold_if_full(self, connection: Connection, waiting: int) -> None:
@@ -156,14 +156,16 @@ class Peers:
             or waiting >= INBOX_MAX
             or connection.bulk_bytes > BULK_BYTES_MAX
         ):
-            self._hold(connection)
+            self.hold(connection)
 
-    def _hold(self, connection: Connection) -> None:
+    def hold(self, connection: Connection) -> None:
+        """Read no more from a peer until its requests in flight are answered, or its turn comes."""
         if not connection.is_held:
             connection.is_held = True
             connection.wire.hold_reading(hold=True)
 
     def unhold(self, connection: Connection) -> None:
+        """Read from a held peer again, unless something still stands against it."""
         if (
             connection.is_held
             and not self._is_ending
@@ -182,7 +184,7 @@ class Peers:
         """The hub is shutting down: nobody is read from any more, so that there is an end to what must be answered."""
         self._is_ending = True
         for connection in self.connections.values():
-            self._hold(connection)
+            self.hold(connection)
 
     def on_stuck(self, connection: Connection) -> None:
         """The peer's outbox is half full: no more reading from it, its subscriptions fall back to the disk."""
@@ -190,7 +192,7 @@ class Peers:
         connection.stuck_since_ms = self._clock.monotonic_ms()
         connection.stuck_bytes = connection.wire.buffered()
         self._stuck[connection] = None
-        self._hold(connection)
+        self.hold(connection)
 
     def on_drained(self, connection: Connection) -> None:
         """The peer reads again."""

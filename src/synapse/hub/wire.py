@@ -95,8 +95,8 @@ class Peer(asyncio.BufferedProtocol):
         self._receive(bytes(_buffer[:nbytes]))
 
     def eof_received(self) -> bool:
-        """asyncio: the peer sent all it will send. What it asked is still answered."""
-        self._end_of_input()
+        """asyncio: the peer sent all it will send."""
+        self.abort()
         return False
 
     def pause_writing(self) -> None:
@@ -127,9 +127,6 @@ class Peer(asyncio.BufferedProtocol):
 
     def _hear_more(self) -> None:
         """What came together with the last frame that could be heard."""
-
-    def _end_of_input(self) -> None:
-        self.abort()
 
     # The turn's side (`connection.Wire`).
 
@@ -263,18 +260,20 @@ class LinePeer(Peer):
         bound = self._listeners.limits.frame_bytes_max
         self.close(CLOSE_TOO_BIG, f"a line of {size} bytes or more; at most {bound}")
 
-    def _end_of_input(self) -> None:
-        """A peer that half-closed may still read its answers, when they come at once."""
-        connection = self.connection
-        if connection is None or not connection.in_flight:
-            self._finish()
-            return
-        self._start_timer(CLOSE_WITHIN_S, self.abort)
-
     def eof_received(self) -> bool:
-        """asyncio: keep the writing half open while answers are on their way."""
-        self._end_of_input()
-        return self.connection is not None and self.connection.in_flight > 0
+        """asyncio: the peer sent all it will send, and may still read: it is let go when all it asked is answered and
+        written, and cut when nothing of that could be answered for 2 s. Until then it is held, so that this is called
+        again when answers have gone out and its socket would be read."""
+        connection, turns = self.connection, self._listeners.turns
+        if connection is not None and connection.in_flight:
+            turns.peers.hold(connection)
+        elif connection is not None and turns.is_committing:
+            turns.after_release(self._finish)
+        else:
+            self._finish()
+            return False
+        self._start_timer(CLOSE_WITHIN_S, self.abort)
+        return True
 
 
 class WebPeer(Peer):
