@@ -97,8 +97,9 @@ class Peers:
                 connection.bulk_bytes = len(frame) + (connection.bulk_bytes if connection.in_flight else 0)
             self._admit(connection, session.hear(frame), now_ms, 1 + len(frame) // TOKEN_BYTES)
 
-    def hear_all(self, connection: Connection, frames: Sequence[bytes], now_ms: int) -> None:
-        """Frames of a peer that came together: as `hear` for each, counted at once where nothing is refused for it."""
+    def hear_all(self, connection: Connection, frames: Sequence[bytes], now_ms: int) -> int:
+        """Frames of a peer that came together: as `hear` for each, counted at once where nothing is refused for it. How
+        many were heard: after a refusal the rest waits until the peer is read from again."""
         session, host_bucket, agent_bucket = connection.session, connection.host_bucket, connection.agent_bucket
         count = len(frames)
         if (
@@ -108,9 +109,11 @@ class Peers:
             or not host_bucket.has(count, now_ms)
             or (agent_bucket is not None and not agent_bucket.has(count, now_ms))
         ):
-            for frame in frames:
+            for heard, frame in enumerate(frames, 1):
                 self.hear(connection, frame, now_ms)
-            return
+                if connection.is_held:
+                    return heard
+            return count
         host_bucket.spend(count)
         if agent_bucket is not None:
             agent_bucket.spend(count)
@@ -118,6 +121,7 @@ class Peers:
         hear = session.hear
         waiting = self._turns.put_all(connection, [hear(frame) for frame in frames])
         self._hold_if_full(connection, waiting)
+        return count
 
     def hear_binary(self, connection: Connection) -> None:
         """A frame that is not text."""

@@ -49,6 +49,7 @@ CONTROL_PER_S: Final = 10
 PING_AFTER_S: Final = 20.0
 PONG_WITHIN_S: Final = 20.0
 CLOSE_WITHIN_S: Final = 2.0
+NO_HTTP: Final = "not an HTTP/1.1 request"
 
 WEBSOCKET: Final = "websocket"
 LINES: Final = "lines"
@@ -225,7 +226,9 @@ class LinePeer(Peer):
                 return
             peers = self._listeners.turns.peers
             if len(lines) <= peers.room(connection) and all(lines):  # one read holds less than a line may have
-                peers.hear_all(connection, lines, peers.now_ms())
+                heard = peers.hear_all(connection, lines, peers.now_ms())
+                if heard < len(lines):
+                    pending += b"\n".join(lines[heard:]) + b"\n"
                 return
         pending += data
         start = 0
@@ -327,15 +330,20 @@ class WebPeer(Peer):
     def _read_head(self, data: bytes) -> None:
         self._head += data
         end = self._head.find(b"\r\n\r\n")
+        if end > HEAD_BYTES_MAX or (end < 0 and len(self._head) > HEAD_BYTES_MAX):
+            self._refuse(431, f"the request head is over {HEAD_BYTES_MAX} bytes")
+            return
         if end < 0:
-            if len(self._head) > HEAD_BYTES_MAX:
-                self._refuse(431, f"the request head is over {HEAD_BYTES_MAX} bytes")
+            if not self._head[:1].isalpha():
+                self._refuse(400, NO_HTTP)  # nothing more may come: a client that speaks TLS waits for an answer
+            elif b"\n\n" in self._head:
+                self._refuse(400, f"{NO_HTTP}: its lines must end with CR LF")
             return
         whole = bytes(self._head)
         self._head.clear()
-        head = read_head(whole[: end + 2]) if end <= HEAD_BYTES_MAX else None
+        head = read_head(whole[: end + 2])
         if head is None:
-            self._refuse(431 if end > HEAD_BYTES_MAX else 400, "not an HTTP/1.1 request")
+            self._refuse(400, NO_HTTP)
             return
         verdict = self._listeners.gate.admit(head)
         if not isinstance(verdict, Admitted):
@@ -408,9 +416,12 @@ class WebPeer(Peer):
                 self._rest_wanted = 0
                 return
             if not self._fragments:
-                payloads, at = plain_texts(data, at, bound, peers.room(connection))
+                start = at
+                payloads, at = plain_texts(data, start, bound, peers.room(connection))
                 if payloads:
-                    peers.hear_all(connection, payloads, now_ms)
+                    heard = peers.hear_all(connection, payloads, now_ms)
+                    if heard < len(payloads):
+                        _, at = plain_texts(data, start, bound, heard)
                     if self._is_closing:
                         return
                     continue
@@ -528,12 +539,12 @@ class WebPeer(Peer):
                 self.write(data)
 
     def close(self, code: int, reason: str) -> None:
-        """The close handshake; cut after 2 s."""
+        """The close handshake, or 503 before there was any; cut after 2 s."""
         protocol = self._socket
-        if protocol is None:
-            self._finish()
-            return
         if self._is_closing or self._transport is None:
+            return
+        if protocol is None:
+            self._refuse(503, reason, ("Retry-After", "1"))
             return
         if protocol.state is WebSocketState.OPEN:
             protocol.send_close(code, reason.encode()[:123].decode(errors="ignore"))
