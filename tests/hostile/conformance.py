@@ -67,9 +67,10 @@ class EchoPeers(Peers):
     def hear(self, connection: Connection, frame: bytes, now_ms: int) -> None:
         connection.wire.write(connection.wire.frame(frame))
 
-    def hear_all(self, connection: Connection, frames: Sequence[bytes], now_ms: int) -> None:
+    def hear_all(self, connection: Connection, frames: Sequence[bytes], now_ms: int) -> int:
         for frame in frames:
             self.hear(connection, frame, now_ms)
+        return len(frames)
 
     def hear_binary(self, connection: Connection) -> None:
         assert isinstance(connection.wire, EchoPeer)

@@ -35,6 +35,30 @@ def test_a_bucket_has_as_many_tokens_as_can_be_taken_one_by_one(
             at_once.spend(count)
 
 
+@given(st.integers(1, 5_000), st.integers(1, 50), st.lists(st.integers(0, 20), max_size=300))
+def test_what_comes_in_many_short_times_is_what_comes_in_all_and_not_a_token_for_each(
+    rate: int, burst: int, times_ms: list[int]
+) -> None:
+    bucket = Bucket(rate, burst, 0)
+    came = [bucket.tokens_in(passed_ms) for passed_ms in times_ms]
+    assert max(came, default=0) <= burst
+    assert sum(came) <= sum(times_ms) * rate / 1_000 + 1e-6
+    if rate * 20 <= burst * 1_000 - 1_000:
+        assert sum(came) > sum(times_ms) * rate / 1_000 - 1 - 1e-6
+
+
+def test_a_bucket_that_was_only_heard_as_fast_as_it_fills_is_not_rested() -> None:
+    for burst in (1, 6, 12, 400):
+        bucket = Bucket(2, burst, 0)
+        while not bucket.take(0):
+            pass
+        for second in range(1, 20):  # its first turn comes when two tokens came: one is owed for the refusal
+            now_ms = 500 + second * 500
+            assert not bucket.is_rested(now_ms)
+            assert bucket.take(now_ms) == 0
+    assert bucket.is_rested(1_000_000)
+
+
 def test_a_clock_that_stands_still_refills_nothing() -> None:
     bucket = Bucket(1_000, 2, 0)
     assert [bucket.take(0) for _ in range(4)] == [0, 0, 2, 2]

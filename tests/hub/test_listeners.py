@@ -192,6 +192,22 @@ async def test_draining_hears_nothing_new_so_that_all_it_has_heard_is_answered(t
         assert not listeners.peers
 
 
+async def test_who_has_not_finished_its_handshake_when_the_hub_drains_is_told_to_come_back(tmp_path: Path) -> None:
+    async with MemoryHub() as hub, doors(hub, tmp_path) as listeners:
+        port = int(listeners.uris[0].rpartition(":")[2])
+        asked = [await knock(listeners, data) for data in (b"", b"GET / HTTP/1.1\r\nHost: ")]
+        while len(listeners.peers) < 2:
+            await asyncio.sleep(0.001)
+        await asyncio.wait_for(listeners.drain(), 1)
+        for reader, _ in asked:
+            answer = await reader.read()
+            assert answer.startswith(b"HTTP/1.1 503 ")
+            assert b"Retry-After: 1" in answer
+            assert b"shutting down" in answer
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+
+
 async def test_draining_answers_what_was_asked_says_goodbye_and_lets_nobody_in(tmp_path: Path) -> None:
     async with MemoryHub() as hub, doors(hub, tmp_path) as listeners:
         ada = await web(listeners)

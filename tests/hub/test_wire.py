@@ -18,6 +18,7 @@ from tests.hub.conftest import (
     line,
     message,
     reply_of,
+    slow_writer,
     steps,
     text_of,
     upgrade,
@@ -28,7 +29,16 @@ from websockets.frames import Frame, Opcode
 
 from synapse.hub import wire
 from synapse.protocol.codec import decode_hub_frame, encode_request
-from synapse.protocol.commands import Hello, ListAgents, Ping, ReadHistory, SendMessage, ShowStatus, Subscribe
+from synapse.protocol.commands import (
+    Hello,
+    ListAgents,
+    Ping,
+    ReadHistory,
+    SendMessage,
+    ShowStatus,
+    Subscribe,
+    TakeInbox,
+)
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import Closing, Message
 from synapse.protocol.replies import History, Pong, Sent, Status, Subscribed, Welcome
@@ -397,6 +407,63 @@ async def test_a_peer_that_closed_its_half_still_gets_its_answers(tmp_path: Path
         frames = [decode_hub_frame(await asyncio.wait_for(reader.readline(), 1)) for _ in range(3)]
         assert [frame.id for frame in frames] == ["h", 1, 2]
         assert text_of(reply_of(frames[2], History).messages[0]) == "x" * 100_000
+
+
+@pytest.mark.parametrize("behind", [[], [encode_request(2, ReadHistory(limit=1)), encode_request(3, message("later"))]])
+async def test_who_closes_its_half_while_its_answers_wait_for_the_disk_gets_every_one(
+    tmp_path: Path, behind: list[bytes]
+) -> None:
+    async with MemoryHub() as hub, doors(hub, tmp_path) as listeners:
+        worker = slow_writer(hub)
+        reader, writer = await line(listeners)
+        writer.write(b"".join(frame + b"\n" for frame in (HELLO, encode_request(1, message("on its way")))))
+        while not worker.jobs:
+            await asyncio.sleep(0.001)
+        [connection] = hub.turns.peers.connections.values()
+        writer.write(b"".join(frame + b"\n" for frame in behind))
+        writer.write_eof()
+        await asyncio.sleep(0.02)
+        worker.finish()
+        while worker.jobs or hub.turns.waiting_for_turn or connection.in_flight:
+            await asyncio.sleep(0.001)
+            if worker.jobs:
+                worker.finish()
+        frames = [decode_hub_frame(text) for text in (await asyncio.wait_for(reader.read(), 1)).splitlines()]
+        assert {frame.id for frame in frames} == ({"h", 1, 2, 3} if behind else {"h", 1})
+        assert {frame.type for frame in frames} == {"reply"}
+        await steps()
+        assert connection.is_closed
+
+
+async def test_who_closes_its_half_behind_more_than_may_be_in_flight_gets_every_answer(tmp_path: Path) -> None:
+    async with MemoryHub(limits=Limits(in_flight_max=8)) as hub, doors(hub, tmp_path) as listeners:
+        reader, writer = await line(listeners)
+        asked = b"".join(encode_request(number, message("x" * 1_000)) + b"\n" for number in range(100))
+        writer.write(HELLO + b"\n" + asked)
+        writer.write_eof()
+        frames = [decode_hub_frame(text) for text in (await asyncio.wait_for(reader.read(), 5)).splitlines()]
+        assert [frame.id for frame in frames] == ["h", *range(100)]
+        assert hub.turns.state.rooms.by_address["main:general"].last_n == 100
+
+
+async def test_a_long_poll_ends_with_the_half_that_was_closed_and_what_never_ends_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "CLOSE_WITHIN_S", 0.05)
+    async with MemoryHub() as hub, doors(hub, tmp_path) as listeners:
+        reader, writer = await line(listeners)
+        await greeted(reader, writer)
+        writer.write(encode_request(1, TakeInbox(wait_ms=60_000)) + b"\n" + encode_request(2, Ping()) + b"\n")
+        writer.write_eof()
+        assert decode_hub_frame((await asyncio.wait_for(reader.read(), 1)).rstrip()).id == 2
+        reader, writer = await line(listeners)
+        worker = slow_writer(hub)
+        writer.write(HELLO + b"\n" + encode_request(1, message("on a disk that hangs")) + b"\n")
+        while not worker.jobs:
+            await asyncio.sleep(0.001)
+        writer.write_eof()
+        assert await asyncio.wait_for(reader.read(), 1) == b""
+        worker.finish()
 
 
 async def test_a_peer_that_closed_its_half_and_asked_nothing_is_let_go(tmp_path: Path) -> None:

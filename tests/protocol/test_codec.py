@@ -404,6 +404,13 @@ def test_brackets_inside_strings_are_no_depth_and_32_levels_are_the_most() -> No
     assert refusal_of(sent(b"[" + most + b"]")).rejected.facts == {"depth_max": 32}
 
 
+@pytest.mark.bad_input("BI-12")
+@pytest.mark.parametrize("text", [b'"\\ud800"', b'"\\ud83dabcdefghijk"', b'"\\uD83D\\ud83d"'])
+def test_a_lone_surrogate_is_named_and_a_frame_that_was_cut_is_not_taken_for_one(text: bytes) -> None:
+    assert "lone surrogate" in refusal_of(sent(text)).rejected.detail
+    assert "truncated" in refusal_of(sent(b'"\\ud83d\\ude00"')[:-2]).rejected.detail
+
+
 def test_a_near_type_is_named() -> None:
     assert "room.join" in refusal_of(b'{"type":"join","id":7}').rejected.detail
 
@@ -418,6 +425,8 @@ def test_of_duplicate_keys_the_last_wins_and_is_the_only_one_stored() -> None:
     envelope = b'{"type":"ping","type":"agent.list","id":1,"id":2,"body":{"limit":0},"body":{"limit":5,"limit":6}}'
     request = decode_request(envelope, LIMITS)
     assert (request.id, plain(request.command)) == (2, {"room": None, "limit": 6, "after": None})
+    hidden = b'{"type":"agent.list","id":1,"body":{"limit":"x","limit":5}}'
+    assert refusal_of(hidden).rejected.code == "bad_request", "what is hidden in a field is of its type too"
 
 
 @pytest.mark.bad_input("BI-16")

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import stat
 import struct
 import subprocess
@@ -290,15 +291,26 @@ def test_a_header_given_twice_that_decides_something_is_a_bad_request(hub: Hub, 
             assert status(ask(raw, *doubled)) == 400
 
 
+def client_hello() -> bytes:
+    """What a client that speaks TLS says first, and then waits."""
+    out = ssl.MemoryBIO()
+    wrapped = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), out, server_hostname="hub.example")
+    with pytest.raises(ssl.SSLWantReadError):
+        wrapped.do_handshake()
+    return out.read()
+
+
 @pytest.mark.bad_input("BI-29")
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (b"\x16\x03\x01\x02\x00\r\n\r\n", 400),
+        (client_hello(), 400),
+        (b"GET /health HTTP/1.1\nHost: 127.0.0.1\n\n", 400),
         (b"hello\r\n\r\n", 400),
         (b"GET / HTTP/9.9\r\nHost: 127.0.0.1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\n\r\n", 400),
         (b"GET / HTTP/1.1\r\nX: " + b"x" * 9000 + b"\r\n\r\n", 431),
+        (b"GET /health HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n", 200),
         (b"G" * 9000, 431),
         (b"GET /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", 404),
         (b"POST /health HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n", 405),
@@ -310,6 +322,13 @@ def test_what_is_no_request_of_ours_gets_its_status_and_the_hub_goes_on(hub: Hub
         assert status(raw.head()) == expected
     with Raw(hub) as raw:
         assert status(raw.ask()) == 200
+
+
+@pytest.mark.bad_input("BI-29")
+def test_a_head_that_is_too_long_is_refused_for_that_also_when_it_comes_whole(hub: Hub) -> None:
+    with Raw(hub) as raw:
+        raw.say(b"GET / HTTP/1.1\r\nX: " + b"x" * 9000 + b"\r\n\r\n")
+        assert b"8192 bytes" in raw.rest()
 
 
 @pytest.mark.bad_input("BI-29")
@@ -535,9 +554,9 @@ def test_more_requests_or_subscriptions_than_the_limits_are_refused_with_the_lim
         assert (code_of(refused), refused["error"]["facts"]) == ("limit", {"limit": "subscriptions_max", "value": 2})
         for number in range(10, 20):
             lines.say(b'{"type":"ping","id":%d}' % number)
-        refused = lines.answer_of(19)
-        assert code_of(refused) == "rate_limited"
-        assert refused["error"]["retry_after_ms"] > 0
+        refused = [answer for answer in map(lines.answer_of, range(10, 20)) if answer["type"] == "error"]
+        assert [code_of(answer) for answer in refused] == ["rate_limited"], "once, and then heard as the bucket fills"
+        assert refused[0]["error"]["retry_after_ms"] > 0
 
 
 @pytest.mark.bad_input("BI-22")

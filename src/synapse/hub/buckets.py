@@ -11,13 +11,14 @@ REMEMBER_MS = 60_000
 class Bucket:
     """`rate` tokens a second, at most `burst` saved up. Times in milliseconds."""
 
-    __slots__ = ("_burst", "_last_ms", "_rate", "_tokens")
+    __slots__ = ("_burst", "_last_ms", "_part", "_rate", "_tokens")
 
     def __init__(self, rate: int, burst: int, now_ms: int) -> None:
         self._rate = rate / 1000
         self._burst = float(burst)
         self._tokens = float(burst)
         self._last_ms = now_ms
+        self._part = 0.0
 
     def take(self, now_ms: int, cost: int = 1, *, is_last: bool = False) -> int:
         """Spend tokens: 0 when there was one, else after how many milliseconds there will be. What is not there of a
@@ -43,12 +44,16 @@ class Bucket:
         self._tokens -= count
 
     def tokens_in(self, passed_ms: int) -> int:
-        """How many tokens come in that time, at least one and at most all it holds."""
-        return max(1, int(min(self._burst, passed_ms * self._rate)))
+        """How many whole tokens come in that time, at most all it holds; a part of one counts for the next time."""
+        came = min(self._burst, self._part + passed_ms * self._rate)
+        whole = int(came)
+        self._part = came - whole
+        return whole
 
     def is_rested(self, now_ms: int) -> bool:
-        """True when its owner has asked less than it may for a while: a quarter is saved up."""
-        return self.has(max(1, int(self._burst / 4)), now_ms)
+        """True when its owner has asked less than it may for a while: a quarter is saved up, and more than who is only
+        heard as fast as it fills can have."""
+        return self.has(max(3, int(self._burst / 4)), now_ms)
 
     def is_full(self, now_ms: int) -> bool:
         """True when nothing was asked for long enough that the bucket can be forgotten."""

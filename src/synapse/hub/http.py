@@ -121,8 +121,11 @@ class Gate:
         if default_port is None or parts.path:
             return False
         name, port = _split_host(parts.netloc)
-        is_local = name in _LOCAL_HOSTS  # a page without a port comes from another server of this machine
-        return (port or default_port) == self.port if is_local else self._is_our_host(parts.netloc)
+        if name in _LOCAL_HOSTS:  # a page without a port comes from another server of this machine
+            return (port or default_port) == self.port
+        if parts.netloc.lower() in self.hosts:
+            return True
+        return name in self.hosts and (port or default_port) in (default_port, self.port)
 
 
 def needs_token(path: str) -> bool:

@@ -76,6 +76,7 @@ class Pacer:
                 continue
             if together <= 0:
                 self._crowded_ms = now_ms
+                self._owed[bucket] = -1  # it keeps a token: its next may come when there is nothing for all again
                 continue
             queue = self._queues.pop(bucket)
             together -= self._hand_out(bucket, queue, min(left, together), now_ms)

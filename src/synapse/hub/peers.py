@@ -97,8 +97,9 @@ class Peers:
                 connection.bulk_bytes = len(frame) + (connection.bulk_bytes if connection.in_flight else 0)
             self._admit(connection, session.hear(frame), now_ms, 1 + len(frame) // TOKEN_BYTES)
 
-    def hear_all(self, connection: Connection, frames: Sequence[bytes], now_ms: int) -> None:
-        """Frames of a peer that came together: as `hear` for each, counted at once where nothing is refused for it."""
+    def hear_all(self, connection: Connection, frames: Sequence[bytes], now_ms: int) -> int:
+        """Frames of a peer that came together: as `hear` for each, counted at once where nothing is refused for it. How
+        many were heard: after a refusal the rest waits until the peer is read from again."""
         session, host_bucket, agent_bucket = connection.session, connection.host_bucket, connection.agent_bucket
         count = len(frames)
         if (
@@ -108,9 +109,11 @@ class Peers:
             or not host_bucket.has(count, now_ms)
             or (agent_bucket is not None and not agent_bucket.has(count, now_ms))
         ):
-            for frame in frames:
+            for heard, frame in enumerate(frames, 1):
                 self.hear(connection, frame, now_ms)
-            return
+                if connection.is_held:
+                    return heard
+            return count
         host_bucket.spend(count)
         if agent_bucket is not None:
             agent_bucket.spend(count)
@@ -118,6 +121,7 @@ class Peers:
         hear = session.hear
         waiting = self._turns.put_all(connection, [hear(frame) for frame in frames])
         self._hold_if_full(connection, waiting)
+        return count
 
     def hear_binary(self, connection: Connection) -> None:
         """A frame that is not text."""
@@ -130,7 +134,7 @@ class Peers:
         if connection.host_bucket.take(now_ms, is_last=connection.pace is not None):
             refused_by = connection.host_bucket
         if (refused_by is not None or connection.pace is not None) and self._pacer.count(connection, refused_by, 1):
-            self._hold(connection)
+            self.hold(connection)
 
     def _admit(self, connection: Connection, heard: Heard, now_ms: int, cost: int = 1) -> None:
         """Count a frame against the rates and bounds of its peer, and queue it."""
@@ -147,7 +151,7 @@ class Peers:
         connection.in_flight += 1
         waiting = self._turns.put(connection, heard)
         if (refused_by is not None or connection.pace is not None) and self._pacer.count(connection, refused_by, cost):
-            self._hold(connection)
+            self.hold(connection)
         self._hold_if_full(connection, waiting)
 
     def _hold_if_full(self, connection: Connection, waiting: int) -> None:
@@ -156,14 +160,16 @@ class Peers:
             or waiting >= INBOX_MAX
             or connection.bulk_bytes > BULK_BYTES_MAX
         ):
-            self._hold(connection)
+            self.hold(connection)
 
-    def _hold(self, connection: Connection) -> None:
+    def hold(self, connection: Connection) -> None:
+        """Read no more from a peer until its requests in flight are answered, or its turn comes."""
         if not connection.is_held:
             connection.is_held = True
             connection.wire.hold_reading(hold=True)
 
     def unhold(self, connection: Connection) -> None:
+        """Read from a held peer again, unless something still stands against it."""
         if (
             connection.is_held
             and not self._is_ending
@@ -182,7 +188,7 @@ class Peers:
         """The hub is shutting down: nobody is read from any more, so that there is an end to what must be answered."""
         self._is_ending = True
         for connection in self.connections.values():
-            self._hold(connection)
+            self.hold(connection)
 
     def on_stuck(self, connection: Connection) -> None:
         """The peer's outbox is half full: no more reading from it, its subscriptions fall back to the disk."""
@@ -190,7 +196,7 @@ class Peers:
         connection.stuck_since_ms = self._clock.monotonic_ms()
         connection.stuck_bytes = connection.wire.buffered()
         self._stuck[connection] = None
-        self._hold(connection)
+        self.hold(connection)
 
     def on_drained(self, connection: Connection) -> None:
         """The peer reads again."""

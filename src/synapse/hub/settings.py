@@ -273,7 +273,13 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "the rest once a day; what is not named is kept, but chunks of files that ended.",
         key="retention",
     ),
-    _row("allowed_hosts", "texts", (), "Further values of the Host header to answer; separated by commas."),
+    _row(
+        "allowed_hosts",
+        "texts",
+        (),
+        "Further values of the Host header to answer; separated by commas. One without a port is answered at any; web "
+        "pages of it may connect from the hub's port and from the default one of http or https.",
+    ),
     _row("allowed_origins", "texts", (), "Web origins that may connect; separated by commas."),
     _row("tls_cert", "path", None, "Certificate chain (PEM); the port then speaks TLS: wss:// and https://."),
     _row("tls_key", "path", None, "Its private key (PEM, without a password)."),

@@ -49,6 +49,7 @@ CONTROL_PER_S: Final = 10
 PING_AFTER_S: Final = 20.0
 PONG_WITHIN_S: Final = 20.0
 CLOSE_WITHIN_S: Final = 2.0
+NO_HTTP: Final = "not an HTTP/1.1 request"
 
 WEBSOCKET: Final = "websocket"
 LINES: Final = "lines"
@@ -95,8 +96,8 @@ class Peer(asyncio.BufferedProtocol):
         self._receive(bytes(_buffer[:nbytes]))
 
     def eof_received(self) -> bool:
-        """asyncio: the peer sent all it will send. What it asked is still answered."""
-        self._end_of_input()
+        """asyncio: the peer sent all it will send."""
+        self.abort()
         return False
 
     def pause_writing(self) -> None:
@@ -127,9 +128,6 @@ class Peer(asyncio.BufferedProtocol):
 
     def _hear_more(self) -> None:
         """What came together with the last frame that could be heard."""
-
-    def _end_of_input(self) -> None:
-        self.abort()
 
     # The turn's side (`connection.Wire`).
 
@@ -228,7 +226,9 @@ class LinePeer(Peer):
                 return
             peers = self._listeners.turns.peers
             if len(lines) <= peers.room(connection) and all(lines):  # one read holds less than a line may have
-                peers.hear_all(connection, lines, peers.now_ms())
+                heard = peers.hear_all(connection, lines, peers.now_ms())
+                if heard < len(lines):
+                    pending += b"\n".join(lines[heard:]) + b"\n"
                 return
         pending += data
         start = 0
@@ -263,18 +263,20 @@ class LinePeer(Peer):
         bound = self._listeners.limits.frame_bytes_max
         self.close(CLOSE_TOO_BIG, f"a line of {size} bytes or more; at most {bound}")
 
-    def _end_of_input(self) -> None:
-        """A peer that half-closed may still read its answers, when they come at once."""
-        connection = self.connection
-        if connection is None or not connection.in_flight:
-            self._finish()
-            return
-        self._start_timer(CLOSE_WITHIN_S, self.abort)
-
     def eof_received(self) -> bool:
-        """asyncio: keep the writing half open while answers are on their way."""
-        self._end_of_input()
-        return self.connection is not None and self.connection.in_flight > 0
+        """asyncio: the peer sent all it will send, and may still read: it is let go when all it asked is answered and
+        written, and cut when nothing of that could be answered for 2 s. Until then it is held, so that this is called
+        again when answers have gone out and its socket would be read."""
+        connection, turns = self.connection, self._listeners.turns
+        if connection is not None and connection.in_flight:
+            turns.peers.hold(connection)
+        elif connection is not None and turns.is_committing:
+            turns.after_release(self._finish)
+        else:
+            self._finish()
+            return False
+        self._start_timer(CLOSE_WITHIN_S, self.abort)
+        return True
 
 
 class WebPeer(Peer):
@@ -328,15 +330,20 @@ class WebPeer(Peer):
     def _read_head(self, data: bytes) -> None:
         self._head += data
         end = self._head.find(b"\r\n\r\n")
+        if end > HEAD_BYTES_MAX or (end < 0 and len(self._head) > HEAD_BYTES_MAX):
+            self._refuse(431, f"the request head is over {HEAD_BYTES_MAX} bytes")
+            return
         if end < 0:
-            if len(self._head) > HEAD_BYTES_MAX:
-                self._refuse(431, f"the request head is over {HEAD_BYTES_MAX} bytes")
+            if not self._head[:1].isalpha():
+                self._refuse(400, NO_HTTP)  # nothing more may come: a client that speaks TLS waits for an answer
+            elif b"\n\n" in self._head:
+                self._refuse(400, f"{NO_HTTP}: its lines must end with CR LF")
             return
         whole = bytes(self._head)
         self._head.clear()
-        head = read_head(whole[: end + 2]) if end <= HEAD_BYTES_MAX else None
+        head = read_head(whole[: end + 2])
         if head is None:
-            self._refuse(431 if end > HEAD_BYTES_MAX else 400, "not an HTTP/1.1 request")
+            self._refuse(400, NO_HTTP)
             return
         verdict = self._listeners.gate.admit(head)
         if not isinstance(verdict, Admitted):
@@ -409,9 +416,12 @@ class WebPeer(Peer):
                 self._rest_wanted = 0
                 return
             if not self._fragments:
-                payloads, at = plain_texts(data, at, bound, peers.room(connection))
+                start = at
+                payloads, at = plain_texts(data, start, bound, peers.room(connection))
                 if payloads:
-                    peers.hear_all(connection, payloads, now_ms)
+                    heard = peers.hear_all(connection, payloads, now_ms)
+                    if heard < len(payloads):
+                        _, at = plain_texts(data, start, bound, heard)
                     if self._is_closing:
                         return
                     continue
@@ -529,12 +539,12 @@ class WebPeer(Peer):
                 self.write(data)
 
     def close(self, code: int, reason: str) -> None:
-        """The close handshake; cut after 2 s."""
+        """The close handshake, or 503 before there was any; cut after 2 s."""
         protocol = self._socket
-        if protocol is None:
-            self._finish()
-            return
         if self._is_closing or self._transport is None:
+            return
+        if protocol is None:
+            self._refuse(503, reason, ("Retry-After", "1"))
             return
         if protocol.state is WebSocketState.OPEN:
             protocol.send_close(code, reason.encode()[:123].decode(errors="ignore"))

@@ -151,6 +151,9 @@ _EIGHTHS: Final = b"00"
 _NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _id_value = re.compile(rb'\s*:\s*(?:"([ !#-\[\]-~]{0,64})"|(-?\d{1,15}))\s*[,}]')
 _string = re.compile(rb'"(?:[^"\\]+|\\.)*"?', re.DOTALL)
+_half_pair = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
+_CUT_SHORT: Final = ("Input data was truncated", "JSON is malformed: unexpected end of hex escape")
+"""What the decoder says of the first half of a surrogate pair without the second."""
 _token = re.compile(rb'"(?:[^"\\]+|\\.)*"?|[\[\]{}]', re.DOTALL)
 
 
@@ -412,7 +415,11 @@ def _unknown_type(name: str) -> Rejected:
 
 def _envelope_refusal(error: Exception, data: bytes, limits: Limits) -> Rejected:
     """Why a frame has no envelope that can be read: what the scans find first, else what the decoder said."""
-    return _too_deep(limits) if _is_deeper(data, limits.depth_max) else Rejected("malformed", _sentence(error, "$"))
+    if _is_deeper(data, limits.depth_max):
+        return _too_deep(limits)
+    if str(error).startswith(_CUT_SHORT) and _half_pair.search(data):
+        return Rejected("malformed", "a string holds a lone surrogate: half of a pair such as \\ud83d\\ude00 - at `$`")
+    return Rejected("malformed", _sentence(error, "$"))
 
 
 def _body_refusal(error: Exception) -> Rejected:
