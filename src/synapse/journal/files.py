@@ -22,10 +22,14 @@ ROOM_BYTES_MIN = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """The names of the journal's files in one home. name: that of the database; another one only for a lone backup."""
+    """The names of the journal's files in one home. name: that of the database; another one only for a backup.
+
+    is_backup: the database stands alone, and `home` is only the directory it lies in.
+    """
 
     home: Path
     name: str = "journal.db"
+    is_backup: bool = False
 
     @property
     def database(self) -> Path:
@@ -81,6 +85,13 @@ class Files:
     def new_mark(self) -> Path:
         """The mark that belongs to `new_database`."""
         return self.home / "journal.mark.new"
+
+
+def way_back(files: Files) -> str:
+    """The end of a refusal that only a whole backup cures."""
+    if files.is_backup:
+        return "this file brings nothing back: take another backup"
+    return f"`synapse journal restore --home {files.home} BACKUP` brings a backup back"
 
 
 def sync_file(path: Path) -> None:
