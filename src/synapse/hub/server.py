@@ -35,6 +35,7 @@ from synapse.hub.settings import Settings, SettingsRefused
 from synapse.hub.supervision import Supervisor
 from synapse.hub.threads import ENDING, Store, ThreadWorker, commit, start_thread
 from synapse.hub.turn import Turns
+from synapse.journal.files import discard_exports
 from synapse.journal.interface import Log
 from synapse.journal.reader import JournalReader
 from synapse.journal.recovery import Recovered, recover, verify_older
@@ -74,6 +75,7 @@ def _run(settings: Settings, supervisor: Supervisor, *, as_json: bool) -> int:
         recovered = recover(settings.home, clock.wall_ms())
     except (JournalError, HomeRefused, LogRefused) as error:
         return _refuse(error, supervisor, as_json=as_json)
+    discard_exports(settings.home)
     gc.collect()
     gc.freeze()  # the replayed state lives as long as the process: collections need not walk it again
     gc.set_threshold(*GC_THRESHOLDS)

@@ -10,11 +10,15 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 
 from synapse.errors import DiskFull, JournalRefused
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 """What the system answers when there is no room: the disk is full, or the user's share of it."""
+
+EXPORT_PREFIX = "journal.export-"
+"""How the directory in a home begins in which a running hub puts the copy that an export is made from."""
 
 ROOM_BYTES_MIN = 1 << 20
 """The room a start needs: the WAL index (32 KiB), the first frames of the WAL, the lock file."""
@@ -135,6 +139,14 @@ def write_durably(path: Path, data: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def discard_exports(home: Path) -> None:
+    """Remove the copies of exports that were killed: none is under way in a home whose lock was just taken. One that
+    cannot be removed stays."""
+    with suppress(OSError):
+        for folder in home.glob(f"{EXPORT_PREFIX}*"):
+            rmtree(folder, ignore_errors=True)
 
 
 def free_bytes(home: Path) -> int:
