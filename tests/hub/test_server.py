@@ -148,6 +148,18 @@ def test_a_home_that_is_a_file_and_a_setting_that_is_unknown_are_refused_with_78
     assert "prot" in refused.line
 
 
+def test_a_shared_directory_is_refused_as_a_home_and_nothing_is_put_into_it(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    (shared / "thesis.tex").write_text("mine")
+    for flags in ((), ("--log-file", str(shared / "hub.log"))):
+        refused = start_fails(shared, *flags)
+        assert refused.code == 78
+        assert "chmod 700" in refused.line
+        assert [path.name for path in shared.iterdir()] == ["thesis.tex"]
+        assert shared.stat().st_mode & 0o777 == 0o755
+
+
 def closed(*descriptors: int) -> tuple[str, ...]:
     """The start of a command line: what follows runs with these descriptors closed."""
     return ("sh", "-c", f'exec "$@" {" ".join(f"{descriptor}>&-" for descriptor in descriptors)}', "sh")

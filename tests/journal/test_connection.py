@@ -68,6 +68,20 @@ def test_a_file_that_could_be_written_is_not_called_read_only(tmp_path: Path) ->
     assert isinstance(failure(error_of(sqlite3.SQLITE_READONLY), files), StoreFailed)
 
 
+def test_a_home_that_cannot_be_written_is_refused_as_a_start_on_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was called a store that failed, and to start again."""
+    files = Files(tmp_path)
+    assert isinstance(failure(error_of(sqlite3.SQLITE_CANTOPEN), files), StoreFailed)
+    monkeypatch.setattr("os.access", lambda path, how: path != tmp_path)
+    found = failure(error_of(sqlite3.SQLITE_CANTOPEN), files)
+    assert isinstance(found, JournalRefused)
+    assert str(found).startswith(f"{tmp_path}: not writable (")
+    alone = Files(tmp_path, "b.db", is_backup=True)
+    assert isinstance(failure(error_of(sqlite3.SQLITE_CANTOPEN), alone), StoreFailed), "a backup is only read"
+
+
 def test_a_schema_whose_columns_have_other_names_is_damage(tmp_path: Path) -> None:
     """Found by a flipped bit: it was called a store that failed, and a supervisor would have tried for ever."""
     home_with(tmp_path, 3)

@@ -107,6 +107,11 @@ def failure(error: sqlite3.Error | UnicodeDecodeError, files: Files) -> JournalE
         return JournalLocked(f"{path}: locked by another process; close what has it open and start again")
     if code & 0xFF in _DAMAGED or (isinstance(error, sqlite3.DatabaseError) and not code):
         return damaged(files, str(error))
+    if code & 0xFF == sqlite3.SQLITE_CANTOPEN and not files.is_backup and not os.access(home, os.W_OK):
+        # Even to read a journal SQLite has to make the index of its WAL.
+        return JournalRefused(
+            f"{home}: not writable ({error}); make it writable for this user, or choose another --home"
+        )
     if code & 0xFF in _NOT_WRITABLE and not os.access(path, os.W_OK):
         return JournalRefused(f"{path}: not writable ({error}); make it writable, or choose another --home")
     return StoreFailed(f"{path}: {error}; nothing was changed by this, start again")

@@ -87,6 +87,19 @@ def test_an_export_without_the_home_of_the_hub_is_refused_with_what_to_name(hub:
     assert "--home" in refused.stderr
 
 
+def test_a_journal_is_not_put_into_a_shared_directory(hub: RealHub, tmp_path: Path) -> None:
+    hub.json("journal", "backup", str(tmp_path / "backup.db"))
+    hub.json("journal", "export", str(tmp_path / "export.ndjson"))
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    (shared / "thesis.tex").touch()
+    for verb, file in (("restore", "backup.db"), ("import", "export.ndjson")):
+        refused = hub.run("journal", verb, str(tmp_path / file), "--home", str(shared))
+        assert refused.returncode == 78
+        assert "chmod 700" in refused.stderr
+        assert [path.name for path in shared.iterdir()] == ["thesis.tex"]
+
+
 def test_an_import_that_is_ended_leaves_nothing_of_what_it_was_given(tmp_path: Path) -> None:
     spools = tmp_path / "spools"
     spools.mkdir()

@@ -14,6 +14,7 @@ from synapse.faces.cli.call import Call
 from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import field, print_json, print_words
 from synapse.faces.cli.waiting import catch_signals, restore_signals
+from synapse.home import ensure_home
 from synapse.hub.settings import RETENTION_KINDS, SettingsRefused, age_ms, load_settings
 from synapse.journal import admin
 from synapse.journal.compaction import CompactReport, compact
@@ -85,7 +86,7 @@ def journal_restore(call: Call) -> int:
     source = Path(os.path.abspath(call.parsed.arguments[0]))
     if not source.is_file():
         raise UsageError(f"{source}: there is no such file")
-    return _replaced(call, admin.restore(_local_home(call), source, int(time() * 1000)))
+    return _replaced(call, admin.restore(_home_to_fill(call), source, int(time() * 1000)))
 
 
 def journal_adopt(call: Call) -> int:
@@ -154,10 +155,11 @@ def _ending_in_order() -> "Iterator[None]":
 
 def journal_import(call: Call) -> int:
     """Put an exported journal in the journal's place. Raises `JournalLocked` while a hub runs."""
-    home, name, now_ms = _local_home(call), call.parsed.arguments[0], int(time() * 1000)
+    name, now_ms = call.parsed.arguments[0], int(time() * 1000)
+    if name != STDOUT and not os.path.isfile(name):
+        raise UsageError(f"{name}: there is no such file")
+    home = _home_to_fill(call)
     if name != STDOUT:
-        if not os.path.isfile(name):
-            raise UsageError(f"{name}: there is no such file")
         return _replaced(call, admin.bring_in(home, Path(os.path.abspath(name)), now_ms))
     with _ending_in_order(), TemporaryDirectory() as folder:
         spool = Path(folder) / "stdin"
@@ -257,6 +259,13 @@ def _hub_runs(call: Call) -> bool:
     except JournalLocked:
         return True
     return False
+
+
+def _home_to_fill(call: Call) -> Path:
+    """The home, for a journal that comes from elsewhere. Raises as `_local_home`, and `HomeRefused` as a start does."""
+    home = _local_home(call)
+    ensure_home(home)
+    return home
 
 
 def _local_home(call: Call) -> Path:
