@@ -68,18 +68,20 @@ def test_a_file_that_could_be_written_is_not_called_read_only(tmp_path: Path) ->
     assert isinstance(failure(error_of(sqlite3.SQLITE_READONLY), files), StoreFailed)
 
 
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY])
 def test_a_home_that_cannot_be_written_is_refused_as_a_start_on_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     """It was called a store that failed, and to start again."""
     files = Files(tmp_path)
-    assert isinstance(failure(error_of(sqlite3.SQLITE_CANTOPEN), files), StoreFailed)
+    files.database.touch()
+    assert isinstance(failure(error_of(code), files), StoreFailed)
     monkeypatch.setattr("os.access", lambda path, how: path != tmp_path)
-    found = failure(error_of(sqlite3.SQLITE_CANTOPEN), files)
+    found = failure(error_of(code), files)
     assert isinstance(found, JournalRefused)
     assert str(found).startswith(f"{tmp_path}: not writable (")
     alone = Files(tmp_path, "b.db", is_backup=True)
-    assert isinstance(failure(error_of(sqlite3.SQLITE_CANTOPEN), alone), StoreFailed), "a backup is only read"
+    assert isinstance(failure(error_of(code), alone), StoreFailed), "a backup is only read"
 
 
 def test_a_schema_whose_columns_have_other_names_is_damage(tmp_path: Path) -> None:

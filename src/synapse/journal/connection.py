@@ -36,6 +36,9 @@ _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQL
 """The last one means that our statements do not fit the schema: then it is the schema that is wrong."""
 _NOT_WRITABLE = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH})
 
+_NEEDS_THE_HOME = _NOT_WRITABLE | {sqlite3.SQLITE_CANTOPEN}
+"""What is said where a file beside the database cannot be made."""
+
 
 def open_read_only(path: Path) -> sqlite3.Connection:
     """A connection that reads `path`, usable from any one thread at a time. Raises sqlite3.Error."""
@@ -107,7 +110,7 @@ def failure(error: sqlite3.Error | UnicodeDecodeError, files: Files) -> JournalE
         return JournalLocked(f"{path}: locked by another process; close what has it open and start again")
     if code & 0xFF in _DAMAGED or (isinstance(error, sqlite3.DatabaseError) and not code):
         return damaged(files, str(error))
-    if code & 0xFF == sqlite3.SQLITE_CANTOPEN and not files.is_backup and not os.access(home, os.W_OK):
+    if code & 0xFF in _NEEDS_THE_HOME and not files.is_backup and not os.access(home, os.W_OK):
         # Even to read a journal SQLite has to make the index of its WAL.
         return JournalRefused(
             f"{home}: not writable ({error}); make it writable for this user, or choose another --home"
