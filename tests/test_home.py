@@ -52,13 +52,36 @@ def test_a_home_is_made_private_with_its_parents(tmp_path: Path) -> None:
     assert mode(tmp_path / "a" / "b") == 0o700
 
 
-def test_an_empty_or_own_home_loses_wider_modes_and_another_directory_keeps_them(tmp_path: Path) -> None:
-    for name, files, kept in (("empty", (), 0o700), ("own", ("hub.lock",), 0o700), ("other", ("thesis.tex",), 0o755)):
-        (tmp_path / name).mkdir(mode=0o755)
-        for file in files:
-            (tmp_path / name / file).touch()
-        ensure_home(tmp_path / name)
-        assert mode(tmp_path / name) == kept
+@pytest.mark.parametrize(
+    "names",
+    [
+        (),
+        ("lost+found",),
+        *((name, "hub.pem") for name in ("hub.lock", "journal.db", "token", "config.toml", "secrets")),
+    ],
+    ids=lambda names: names[0] if names else "empty",
+)
+def test_an_empty_an_own_or_a_prepared_home_loses_wider_modes(tmp_path: Path, names: tuple[str, ...]) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o755)
+    for name in names:
+        (home / name).touch()
+    ensure_home(home)
+    assert mode(home) == 0o700
+
+
+def test_a_directory_of_other_things_is_a_home_only_when_it_is_private_already(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o755)
+    (home / "thesis.tex").touch()
+    for _ in range(2):
+        with pytest.raises(HomeRefused, match=r"mode 0755\); nothing was changed: .*chmod 700"):
+            ensure_home(home)
+        assert mode(home) == 0o755
+        assert [path.name for path in home.iterdir()] == ["thesis.tex"]
+    home.chmod(0o700)
+    ensure_home(home)
+    assert mode(home) == 0o700
 
 
 def test_a_home_that_cannot_be_is_refused(tmp_path: Path) -> None:

@@ -41,7 +41,10 @@ EXIT_JOURNAL = 78
 
 
 class SynapseError(Exception):
-    """Base of every error that Synapse raises on purpose."""
+    """Base of every error that Synapse raises on purpose. kind: what `--json` calls it where it has no code of its
+    own."""
+
+    kind = "local"
 
 
 class Rejected(SynapseError):
@@ -107,6 +110,7 @@ class HubUnreachable(SynapseError):
 class JournalError(SynapseError):
     """The store refused or failed. The text is one line that names the cure."""
 
+    kind = "journal"
     exit_code = EXIT_STORE
 
 
@@ -123,6 +127,7 @@ class JournalRefused(JournalError):
 class JournalLocked(JournalError):
     """Another process owns this home; the text names its pid."""
 
+    kind = "locked"
     exit_code = EXIT_LOCKED
 
 

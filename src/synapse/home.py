@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     PathText: TypeAlias = str | os.PathLike[str]
 
 HUB_FILE = "hub.json"
+SECRETS = "secrets"
 SOCKET_FILE = "hub.sock"
 _FAILURES = frozenset({EDQUOT, EIO, EMFILE, ENFILE, ENOSPC})
 TOKEN_FILE = "token"  # noqa: S105  # a file's name, not a token
 CONFIG_FILE = "config.toml"
+_OURS = frozenset({"hub.lock", "journal.db", "journal.mark", HUB_FILE, TOKEN_FILE, CONFIG_FILE, SECRETS})
+"""One of these makes a directory a home: a hub or a client was there, or somebody prepared it for one."""
 
 SOCKET_PATH_BYTES_MAX = 100
 """What fits sun_path everywhere: 108 bytes on Linux, 104 on macOS, with the final NUL."""
@@ -113,7 +116,8 @@ def home_dir(environ: "Mapping[str, str]") -> str:
 def ensure_home(home: "PathText") -> None:
     """Make the home, 0700, or check that it is a directory. One that is ours, or empty, loses wider modes.
 
-    Raises `HomeRefused` when that is not possible.
+    Raises `HomeRefused` when that is not possible, and for a directory of other things that others may enter: it would
+    not be private, and to make it so might take it from them.
     """
     try:
         os.makedirs(os.path.dirname(os.path.abspath(home)), exist_ok=True)
@@ -122,9 +126,14 @@ def ensure_home(home: "PathText") -> None:
             sync_name(home)
         except FileExistsError:
             info = os.stat(home)
-            names = set(os.listdir(home))
-            is_ours = not names or not names.isdisjoint({"hub.lock", "journal.db", TOKEN_FILE, HUB_FILE})
-            if info.st_uid == os.getuid() and info.st_mode & 0o077 and not info.st_mode & 0o1000 and is_ours:
+            names = set(os.listdir(home)) - {"lost+found"}  # a file system of its own has it
+            if info.st_mode & 0o077 and names and names.isdisjoint(_OURS):
+                raise HomeRefused(
+                    f"{os.fspath(home)}: has files that are not Synapse's, and others may enter it "
+                    f"(mode {info.st_mode & 0o7777:04o}); nothing was changed: name an empty or a new directory with "
+                    "--home, or make this one private (chmod 700) if it shall be the home"
+                ) from None
+            if info.st_uid == os.getuid() and info.st_mode & 0o077 and not info.st_mode & 0o1000:
                 os.chmod(home, 0o700)
     except OSError as error:
         text = f"{os.fspath(home)}: cannot be the home ({error.strerror}); choose another --home"

@@ -45,7 +45,7 @@ async def test_health_says_green_or_red_over_the_port(tmp_path: Path) -> None:
         reader, _ = await knock(listeners, GET_HEALTH)
         answer = await reader.read()
         assert answer.startswith(b"HTTP/1.1 503 ")
-        assert b"read_only: the disk is full" in answer
+        assert b"read_only: the disk is full; 24 MiB must be free" in answer
         assert not listeners.peers
 
 

@@ -148,6 +148,59 @@ def test_a_home_that_is_a_file_and_a_setting_that_is_unknown_are_refused_with_78
     assert "prot" in refused.line
 
 
+def test_a_shared_directory_is_refused_as_a_home_and_nothing_is_put_into_it(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    (shared / "thesis.tex").write_text("mine")
+    for flags in ((), ("--log-file", str(shared / "hub.log"))):
+        refused = start_fails(shared, *flags)
+        assert refused.code == 78
+        assert "chmod 700" in refused.line
+        assert [path.name for path in shared.iterdir()] == ["thesis.tex"]
+        assert shared.stat().st_mode & 0o777 == 0o755
+
+
+def closed(*descriptors: int) -> tuple[str, ...]:
+    """The start of a command line: what follows runs with these descriptors closed."""
+    return ("sh", "-c", f'exec "$@" {" ".join(f"{descriptor}>&-" for descriptor in descriptors)}', "sh")
+
+
+def test_a_hub_with_closed_standard_streams_serves_and_no_file_has_their_numbers(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with HubProcess(home, prefix=closed(0, 1, 2)) as hub:
+        wait_until("the hub is ready", lambda: read_hub_file(home) is not None)
+        with line_to(home) as ada:
+            assert ada.post("here").n == 1
+        numbers = Path(f"/proc/{hub.process.pid}/fd")
+        if numbers.is_dir():
+            assert {os.readlink(numbers / number) for number in "012"} == {os.devnull}
+        assert hub.stop().code == 0
+
+
+def test_a_refusal_that_nobody_can_read_has_its_exit_code(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with HubProcess(home).until_ready():
+        for streams in ((2,), (1, 2)):
+            with HubProcess(home, prefix=closed(*streams)) as second:
+                assert second.outcome().code == 75
+
+
+def test_a_refusal_is_an_object_too_where_one_is_asked_for(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with HubProcess(home).until_ready() as hub:
+        for other, flags, code, kind in (
+            (home, (), 75, "locked"),
+            (tmp_path / "other", ("--port", str(hub.port)), 71, "local"),
+        ):
+            with HubProcess(other, *flags, "--json") as second:
+                said, _ = second.process.communicate(timeout=15)
+                found = second.outcome()
+            error = msgspec.json.decode(said)["error"]
+            assert found.code == code
+            assert (error["code"], error["facts"]) == (kind, {})
+            assert found.line == f"synapse hub: {error['detail']}"
+
+
 def test_an_empty_token_file_is_refused_after_the_journal_and_lets_it_go(tmp_path: Path) -> None:
     home = killed_home(tmp_path / "home")
     (home / "token").write_text("")

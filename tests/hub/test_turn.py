@@ -318,7 +318,11 @@ async def test_the_turn_that_meets_a_full_disk_is_committed_and_then_the_hub_onl
         assert refused.facts == {"since_ms": 500}
         assert len((await ada.ask(ReadHistory(channel="main:general"), History)).messages) == 1
         status = await ada.ask(ShowStatus(), Status)
-        assert (status.health, status.read_only, status.reasons) == ("red", True, ("read_only: the disk is full",))
+        assert (status.health, status.read_only, status.reasons) == (
+            "red",
+            True,
+            ("read_only: the disk is full; 24 MiB must be free",),
+        )
         lease_ms = hub.turns.lease_clock.now_ms
         await hub.advance(5_000)
         assert hub.turns.lease_clock.now_ms == lease_ms, "the lease clock stands still"

@@ -230,6 +230,66 @@ def test_a_broken_backup_is_refused_and_nothing_is_changed(tmp_path: Path) -> No
     assert verify(tmp_path / "home").head == base + 10
 
 
+def test_a_broken_backup_is_not_cured_by_a_verb_on_the_directory_it_lies_in(tmp_path: Path) -> None:
+    home_with(tmp_path / "home", 10)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    bad = kept / "journal.db"  # the name that the journal of a home has
+    backup(tmp_path / "home", bad)
+    connection = sqlite3.connect(bad)
+    connection.execute("UPDATE events SET actor = 'eve'")
+    connection.commit()
+    connection.close()
+    (kept / "empty.db").touch()
+    (kept / "text.db").write_text("no database at all")
+    for name in ("journal.db", "empty.db", "text.db"):
+        with pytest.raises(JournalRefused, match="take another backup") as caught:
+            restore(tmp_path / "home", kept / name, LATER_MS)
+        assert "--home" not in str(caught.value)
+
+
+def test_a_backup_of_a_broken_home_names_the_home_and_its_cure(tmp_path: Path) -> None:
+    base = home_with(tmp_path / "home", 10)
+    change_actor(tmp_path / "home", base + 5)
+    with pytest.raises(JournalRefused) as caught:
+        backup(tmp_path / "home", tmp_path / "backup.db")
+    assert caught.value.seq == base + 5
+    assert str(caught.value).startswith(f"{tmp_path / 'home' / 'journal.db'}: journal_broken:")
+    assert f"`synapse journal adopt --home {tmp_path / 'home'} --drop`" in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_a_copy_that_broke_on_its_way_is_not_called_the_homes_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = home_with(tmp_path / "home", 10)
+    copy = admin._copy_with_base
+
+    def copy_badly(reader: JournalReader, partial: Path) -> None:
+        copy(reader, partial)
+        connection = sqlite3.connect(partial)
+        connection.execute("UPDATE events SET actor = 'eve' WHERE seq = ?", (base + 5,))
+        connection.commit()
+        connection.close()
+
+    monkeypatch.setattr(admin, "_copy_with_base", copy_badly)
+    with pytest.raises(JournalRefused, match="take another backup") as caught:
+        backup(tmp_path / "home", tmp_path / "backup.db")
+    assert str(caught.value).startswith(f"{tmp_path / 'backup.db.new'}: ")
+
+
+def test_a_directory_without_a_journal_is_not_sent_to_adopt_and_stays_as_it_is(tmp_path: Path) -> None:
+    for verb in (verify, lambda home: adopt(home, LATER_MS, drop=True)):
+        with pytest.raises(JournalRefused, match="there is no such file; name the home of a journal") as caught:
+            verb(tmp_path)
+        assert "adopt" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+    home_with(tmp_path / "home", 3)
+    Files(tmp_path / "home").database.unlink()
+    with pytest.raises(JournalRefused, match="shows that a journal lived here; `synapse journal restore"):
+        verify(tmp_path / "home")
+
+
 def test_restore_and_adopt_need_a_home_without_a_hub(tmp_path: Path) -> None:
     home_with(tmp_path / "home", 3)
     backup(tmp_path / "home", tmp_path / "b.db")

@@ -13,7 +13,7 @@ from synapse.journal.store import Journal
 
 
 def test_what_was_found_is_one_printable_line_of_bounded_length() -> None:
-    line = str(damaged(Path("/h/journal.db"), 'unrecognized token: "a\nb\x1b[2J\x00' + "x" * 500))
+    line = str(damaged(Files(Path("/h")), 'unrecognized token: "a\nb\x1b[2J\x00' + "x" * 500))
     assert line.isprintable()
     assert 'unrecognized token: "a b?[2J?xxx' in line
     assert len(line) < 500
@@ -32,7 +32,7 @@ def test_a_schema_that_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_bytes_that_are_no_text_in_a_message_of_sqlite_are_damage() -> None:
     error = UnicodeDecodeError("utf-8", b"\xcc\xcc", 0, 1, "invalid continuation byte")
     assert isinstance(error, READ_ERRORS)
-    found = failure(error, Path("/h/journal.db"))
+    found = failure(error, Files(Path("/h")))
     assert isinstance(found, JournalRefused)
     assert "journal_broken: malformed database schema" in str(found)
 
@@ -48,11 +48,11 @@ def error_of(code: int) -> sqlite3.OperationalError:
 def test_what_sqlite_gives_no_cause_for_is_a_full_disk_only_where_there_is_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    path = tmp_path / "journal.db"
-    assert isinstance(failure(error_of(code), path), StoreFailed)
+    files = Files(tmp_path)
+    assert isinstance(failure(error_of(code), files), StoreFailed)
     assert not is_full(error_of(code), tmp_path)
     monkeypatch.setattr("synapse.journal.connection.has_room", lambda home, size: False)
-    assert isinstance(failure(error_of(code), path), DiskFull)
+    assert isinstance(failure(error_of(code), files), DiskFull)
     assert is_full(error_of(code), tmp_path) == (code == sqlite3.SQLITE_IOERR_WRITE), "only this one is known not to be"
     assert not is_full(error_of(sqlite3.SQLITE_IOERR_FSYNC), tmp_path)
 
@@ -62,10 +62,26 @@ def test_where_the_room_cannot_be_asked_for_the_disk_is_not_called_full(tmp_path
 
 
 def test_a_file_that_could_be_written_is_not_called_read_only(tmp_path: Path) -> None:
-    path = tmp_path / "journal.db"
-    assert isinstance(failure(error_of(sqlite3.SQLITE_READONLY), path), JournalRefused)
-    path.touch()
-    assert isinstance(failure(error_of(sqlite3.SQLITE_READONLY), path), StoreFailed)
+    files = Files(tmp_path)
+    assert isinstance(failure(error_of(sqlite3.SQLITE_READONLY), files), JournalRefused)
+    files.database.touch()
+    assert isinstance(failure(error_of(sqlite3.SQLITE_READONLY), files), StoreFailed)
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY])
+def test_a_home_that_cannot_be_written_is_refused_as_a_start_on_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """It was called a store that failed, and to start again."""
+    files = Files(tmp_path)
+    files.database.touch()
+    assert isinstance(failure(error_of(code), files), StoreFailed)
+    monkeypatch.setattr("os.access", lambda path, how: path != tmp_path)
+    found = failure(error_of(code), files)
+    assert isinstance(found, JournalRefused)
+    assert str(found).startswith(f"{tmp_path}: not writable (")
+    alone = Files(tmp_path, "b.db", is_backup=True)
+    assert isinstance(failure(error_of(code), alone), StoreFailed), "a backup is only read"
 
 
 def test_a_schema_whose_columns_have_other_names_is_damage(tmp_path: Path) -> None:

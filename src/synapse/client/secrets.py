@@ -9,7 +9,7 @@ Two first calls at once agree: the one that comes second finds the name taken by
 import os
 
 from synapse.errors import EXIT_JOURNAL, PeerError, SynapseError
-from synapse.home import ensure_home, place_once, sync_name
+from synapse.home import SECRETS, ensure_home, place_once, sync_name
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Secrets:
         made = os.urandom(32).hex()
         try:
             ensure_home(self._home)
-            for directory in (os.path.join(self._home, "secrets"), os.path.dirname(path)):
+            for directory in (os.path.join(self._home, SECRETS), os.path.dirname(path)):
                 if not os.path.isdir(directory):
                     _make_private(directory)
                     sync_name(directory)
@@ -107,7 +107,7 @@ class Secrets:
             from synapse.protocol.names import require_agent_name
 
             require_agent_name(name)
-        return os.path.join(self._home, "secrets", hub_id, name.replace("/", "%2F"))
+        return os.path.join(self._home, SECRETS, hub_id, name.replace("/", "%2F"))
 
 
 def _make_private(directory: str) -> None:

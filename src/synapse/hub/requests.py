@@ -37,6 +37,7 @@ from synapse.hub.letters import HeldTrace, Traces, no_receipt
 from synapse.hub.paging import recorded_of
 from synapse.hub.reads import HistoryQuery, listed, read_ackers, read_history, read_inbox
 from synapse.hub.session_reads import lane_query, points_scan, read_lane, read_points
+from synapse.hub.space import SPACE_NEEDED
 from synapse.hub.threads import Keeper
 from synapse.hub.tokens import end_tokens
 from synapse.hub.work import Waiter
@@ -482,7 +483,7 @@ class Requests:
         if turns.broken is not None:
             reasons.append(str(turns.broken))
         if turns.is_read_only:
-            reasons.append("read_only: the disk is full")
+            reasons.append(f"read_only: the disk is full; {SPACE_NEEDED}")
         if turns.commit_in_flight_ms > COMMIT_STALL_MS:
             reasons.append(f"a commit has been in flight for {turns.commit_in_flight_ms} ms")
         return reasons

@@ -6,13 +6,14 @@ READY is said after replay and never before; a start that is refused changes not
 import asyncio
 import contextlib
 import gc
+import json
 import logging
 import os
 import signal
 import sys
 import threading
 import traceback
-from typing import Final
+from typing import Final, TextIO
 
 import synapse
 from synapse import home as rendezvous
@@ -34,6 +35,7 @@ from synapse.hub.settings import Settings, SettingsRefused
 from synapse.hub.supervision import Supervisor
 from synapse.hub.threads import ENDING, Store, ThreadWorker, commit, start_thread
 from synapse.hub.turn import Turns
+from synapse.journal.files import discard_exports
 from synapse.journal.interface import Log
 from synapse.journal.reader import JournalReader
 from synapse.journal.recovery import Recovered, recover, verify_older
@@ -46,22 +48,25 @@ they cost the same however often they come. So they are rare: with a thousand pe
 time, and were the p99 of everybody's claims."""
 VERIFIER_ENDS_S: Final = 0.5
 """How long the end waits for the verifier, which is asked to stop at each thousand rows."""
+_STDERR: Final = 2
 SWITCH_S: Final = 0.000_5
 """How long one thread of Python may keep the others waiting: by default 5 ms, which the loop waited for its reader of
 pages, and the writer for the loop."""
 
 
-def run(settings: Settings) -> int:
-    """Run the hub until it is told to stop; its exit code (CLI.md, Exit codes)."""
+def run(settings: Settings, *, as_json: bool = False) -> int:
+    """Run the hub until it is told to stop; its exit code (CLI.md, Exit codes). as_json: say a refusal as an object
+    on stdout too."""
+    _fill_standard_streams()
     try:
         supervisor = Supervisor(os.environ)
     except SettingsRefused as error:
-        return _refuse(error)
+        return _refuse(error, as_json=as_json)
     with contextlib.closing(supervisor):
-        return _run(settings, supervisor)
+        return _run(settings, supervisor, as_json=as_json)
 
 
-def _run(settings: Settings, supervisor: Supervisor) -> int:
+def _run(settings: Settings, supervisor: Supervisor, *, as_json: bool) -> int:
     clock = SystemClock()
     try:
         _begin_log(settings)
@@ -69,7 +74,8 @@ def _run(settings: Settings, supervisor: Supervisor) -> int:
         supervisor.say(STATUS="replaying the journal")
         recovered = recover(settings.home, clock.wall_ms())
     except (JournalError, HomeRefused, LogRefused) as error:
-        return _refuse(error, supervisor)
+        return _refuse(error, supervisor, as_json=as_json)
+    discard_exports(settings.home)
     gc.collect()
     gc.freeze()  # the replayed state lives as long as the process: collections need not walk it again
     gc.set_threshold(*GC_THRESHOLDS)
@@ -79,7 +85,15 @@ def _run(settings: Settings, supervisor: Supervisor) -> int:
             token = rendezvous.ensure_token(settings.home, settings.token_file)
             return asyncio.run(_Hub(settings, clock, token, recovered, supervisor).run())
         except (JournalError, HomeRefused, AddressInUse, SettingsRefused) as error:
-            return _refuse(error, supervisor)
+            return _refuse(error, supervisor, as_json=as_json)
+
+
+def _fill_standard_streams() -> None:
+    """Put the null device where a standard stream is closed: else the next file, the mark for one, would have its
+    number, and the last words of a process that dies would go into it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 def _ignore_signals(loop: asyncio.AbstractEventLoop) -> None:
@@ -105,18 +119,22 @@ def _begin_log(settings: Settings) -> None:
     )
 
 
-def _refuse(error: SynapseError, supervisor: Supervisor | None = None) -> int:
+def _refuse(error: SynapseError, supervisor: Supervisor | None = None, *, as_json: bool) -> int:
     """Say why in one line."""
     if supervisor is not None:
         supervisor.say(STATUS=str(error))
-    _say(sys.stderr.fileno(), f"synapse hub: {error}")
+    _say(sys.stderr, f"synapse hub: {error}")
+    if as_json:
+        _say(sys.stdout, json.dumps({"error": {"code": error.kind, "detail": str(error), "facts": {}}}))
     return int(getattr(error, "exit_code", EXIT_FAILED))
 
 
-def _say(descriptor: int, line: str) -> None:
-    """One line, past all buffers. Where it cannot be written, on a full disk for one, nothing else ends differently."""
-    with contextlib.suppress(OSError):
-        os.write(descriptor, f"{line}\n".encode())
+def _say(stream: TextIO | None, line: str) -> None:
+    """One line, past all buffers. Where it cannot be written, on a full disk for one, nothing else ends differently.
+    stream: None when the hub was started with it closed."""
+    if stream is not None:
+        with contextlib.suppress(OSError):
+            os.write(stream.fileno(), f"{line}\n".encode())
 
 
 def begin(
@@ -254,7 +272,7 @@ class _Hub:
             path = self._settings.home / rendezvous.HUB_FILE
             raise StoreFailed(f"{path}: {error.strerror}; start again") from error
         _say(
-            sys.stdout.fileno(),
+            sys.stdout,
             f"synapse hub ready {' '.join(uris)} journal={journal.journal_id} seq={self._turns.feeds.durable}",
         )
         self._supervisor.say(READY=1, STATUS=f"ready at {' '.join(uris)}")
@@ -303,7 +321,7 @@ class _Hub:
                 log("hub.stats", "statistics", **{name: getattr(counts, name) for name in counts.__struct_fields__})
 
     async def _end(self, listeners: Listeners) -> int:
-        """Drain, unless something is broken; then nothing more is answered."""
+        """Drain, unless something is broken; then nothing more is answered, and that is raised."""
         self._stop_verifying.set()
         broken = self._turns.broken
         if self._exit_code is not None:
@@ -313,7 +331,7 @@ class _Hub:
             if isinstance(broken, JournalRefused):
                 await asyncio.sleep(0.05)  # the refusal that names the broken row is on its way
             listeners.cut()
-            return _refuse(broken, self._supervisor)
+            raise broken
         log("hub.draining", "draining")
         await listeners.drain()
         log("hub.stopped", "stopped", seq=self._turns.feeds.durable)

@@ -1,13 +1,17 @@
 """The way out of a full disk: the reserve is written again, and the hub takes writes again."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from synapse.core.events import JournalWritable
 from synapse.errors import JournalError
 from synapse.hub.threads import Worker
+from synapse.journal.reserve import WRITABLE_AGAIN_BYTES
 
 if TYPE_CHECKING:
     from synapse.hub.turn import Turns
+
+
+SPACE_NEEDED: Final = f"{WRITABLE_AGAIN_BYTES >> 20} MiB must be free"
 
 
 class Space:

@@ -53,7 +53,7 @@ from synapse.hub.peers import INBOX_MAX, Peers
 from synapse.hub.requests import Requests
 from synapse.hub.retention import Retention
 from synapse.hub.signals import OK, Signals
-from synapse.hub.space import Space
+from synapse.hub.space import SPACE_NEEDED, Space
 from synapse.hub.takes import Takes
 from synapse.hub.threads import Store, commit
 from synapse.hub.waiting import Waiting
@@ -346,7 +346,7 @@ class Turns:
         if self.is_read_only:
             raise Rejected(
                 "read_only",
-                "the disk is full: the hub answers reads and takes writes again when space is back",
+                f"the disk is full: the hub answers reads and takes writes again when space is back; {SPACE_NEEDED}",
                 {"since_ms": self.space.passed_ms},
                 retry_after_ms=RETRY_SPACE_MS,
             )

@@ -30,9 +30,9 @@ from synapse.journal.create import (
     put_in_place,
     write_new_mark,
 )
-from synapse.journal.evidence import Identity, examine, peek_mark
+from synapse.journal.evidence import Identity, examine, peek_mark, require_database
 from synapse.journal.export import ExportFile
-from synapse.journal.files import NO_SPACE, Files, make_home, sync_directory, sync_file, write_durably
+from synapse.journal.files import NO_SPACE, Files, make_home, sync_directory, sync_file, way_back, write_durably
 from synapse.journal.lock import HomeLock
 from synapse.journal.mark import Mark
 from synapse.journal.proof import check_index, touched_by
@@ -158,7 +158,13 @@ def backup(home: Path, destination: Path) -> BackupReport:
             destination.unlink()
             raise
     except (OSError, sqlite3.Error) as error:
-        raise _write_failure(error, destination) from error
+        raise _write_failure(error, Files(destination.parent, destination.name, is_backup=True)) from error
+    except JournalRefused as refused:
+        # The copy is as broken as what it was made of: the cure is that of the home.
+        found = verify(home)
+        if found.finding is None:
+            raise
+        raise JournalRefused(found.finding, seq=found.broken_seq) from refused
     finally:
         reader.close()
         if is_ours:
@@ -214,6 +220,7 @@ def adopt(home: Path, at_ms: int, *, drop: bool = False) -> ReplacedReport:
     files = Files(home.absolute())
     if not files.home.is_dir():
         raise JournalRefused(f"{files.home}: is not a directory; name the home of a journal")
+    require_database(files)  # before the lock, which would leave its file
     with HomeLock(files.home):
         reader = JournalReader(files.home)
         try:
@@ -306,7 +313,7 @@ def _replace(files: Files, reader: Source, *, reason: str, known: int, at_ms: in
             is_done = files.database.exists()
             now = "the new one is in place; start the hub" if is_done else f"what was there is in {aside}; move it back"
             raise StoreFailed(f"{files.database}: {what}; {now}") from error
-        raise _write_failure(error, files.database) from error
+        raise _write_failure(error, files) from error
     except JournalError:
         discard_new(files)
         raise
@@ -316,7 +323,7 @@ def _replace(files: Files, reader: Source, *, reason: str, known: int, at_ms: in
 def _cut_before_its_compaction(files: Files, refused: JournalRefused | None) -> JournalRefused:
     return JournalRefused(
         f"{files.database}: what is whole ends before the last compaction, without which the state cannot be rebuilt; "
-        f"`synapse journal restore --home {files.home} BACKUP` brings a backup back",
+        f"{way_back(files)}",
         seq=None if refused is None else refused.seq,
     )
 
@@ -361,7 +368,7 @@ def _base_finding(files: Files, reader: JournalReader) -> str | None:
     for seq in pinned(state):
         row = reader.row(seq)
         if row is not None and not row.body:
-            return str(damaged(files.database, f"event {seq} has no body, and an inbox or a key needs it", seq=seq))
+            return str(damaged(files, f"event {seq} has no body, and an inbox or a key needs it", seq=seq))
     return None
 
 
@@ -500,11 +507,12 @@ def _prove_file(path: Path, destination: Path) -> BackupReport:
         reader.close()
 
 
-def _write_failure(error: OSError | sqlite3.Error, path: Path) -> JournalError:
+def _write_failure(error: OSError | sqlite3.Error, files: Files) -> JournalError:
+    path = files.database
     if isinstance(error, sqlite3.Error):
         if is_full(error, path.parent):
             return DiskFull(f"{path.parent}: the disk is full; {path.name} was not written")
-        return failure(error, path)
+        return failure(error, files)
     if error.errno in NO_SPACE:
         return DiskFull(f"{path.parent}: the disk is full; {path.name} was not written")
     if isinstance(error, FileExistsError):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from synapse.core.retention_events import JournalCompacted
 from synapse.errors import DiskFull, JournalRefused, StoreFailed
-from synapse.journal.files import NO_SPACE, Files, sync_directory, write_durably
+from synapse.journal.files import NO_SPACE, Files, sync_directory, way_back, write_durably
 
 if TYPE_CHECKING:
     from synapse.journal.snapshot import Folding, S
@@ -92,8 +92,8 @@ def base_state(
 def lacking(files: Files, found: str) -> JournalRefused:
     """The refusal of a compacted journal whose base is not there."""
     return JournalRefused(
-        f"{files.database}: journal_broken: {found}, and what the journal dropped cannot be folded without it; put the "
-        f"file back, or `synapse journal restore --home {files.home} BACKUP` brings a backup back"
+        f"{files.database}: journal_broken: {found}, and what the journal dropped cannot be folded without it; "
+        f"{'' if files.is_backup else 'put the file back, or '}{way_back(files)}"
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from synapse.errors import DiskFull, JournalError, JournalLocked, JournalRefused, StoreFailed
-from synapse.journal.files import ROOM_BYTES_MIN, has_room
+from synapse.journal.files import ROOM_BYTES_MIN, Files, has_room, way_back
 
 CHECKPOINT_PAGES = 2000
 """The WAL's size (8 MiB) at which `Journal.maintain` checkpoints."""
@@ -35,6 +35,9 @@ _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 """The last one means that our statements do not fit the schema: then it is the schema that is wrong."""
 _NOT_WRITABLE = frozenset({sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH})
+
+_NEEDS_THE_HOME = _NOT_WRITABLE | {sqlite3.SQLITE_CANTOPEN}
+"""What is said where a file beside the database cannot be made."""
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:
@@ -96,35 +99,37 @@ def lacks_room(home: Path) -> bool:
         return False
 
 
-def failure(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> JournalError:
-    """What an error while opening or reading the database at `path` means: the exception to raise from it."""
+def failure(error: sqlite3.Error | UnicodeDecodeError, files: Files) -> JournalError:
+    """What an error while opening or reading the database of `files` means: the exception to raise from it."""
     if isinstance(error, UnicodeDecodeError):
-        return damaged(path, "malformed database schema")
-    code = _code(error)
-    home = path.parent
+        return damaged(files, "malformed database schema")
+    code, path, home = _code(error), files.database, files.home
     if code == sqlite3.SQLITE_FULL or (code in _WITHOUT_CAUSE and lacks_room(home)):
         return DiskFull(f"{home}: the disk is full; the journal cannot be opened")
     if is_busy(error):
         return JournalLocked(f"{path}: locked by another process; close what has it open and start again")
     if code & 0xFF in _DAMAGED or (isinstance(error, sqlite3.DatabaseError) and not code):
-        return damaged(path, str(error))
+        return damaged(files, str(error))
+    if code & 0xFF in _NEEDS_THE_HOME and not files.is_backup and not os.access(home, os.W_OK):
+        # Even to read a journal SQLite has to make the index of its WAL.
+        return JournalRefused(
+            f"{home}: not writable ({error}); make it writable for this user, or choose another --home"
+        )
     if code & 0xFF in _NOT_WRITABLE and not os.access(path, os.W_OK):
         return JournalRefused(f"{path}: not writable ({error}); make it writable, or choose another --home")
     return StoreFailed(f"{path}: {error}; nothing was changed by this, start again")
 
 
-def damaged(path: Path, found: str, *, seq: int | None = None) -> JournalRefused:
+def damaged(files: Files, found: str, *, seq: int | None = None) -> JournalRefused:
     """The refusal of a database whose content is broken. found: what was seen; seq: where, when that is known.
 
     SQLite quotes what it could not read, which may be anything: one line of it is kept, and nothing a terminal obeys.
     """
-    home = path.parent
     found = "".join(letter if letter.isprintable() else "?" for letter in " ".join(found.split()))[:_FOUND_MAX]
-    return JournalRefused(
-        f"{path}: journal_broken: {found}; `synapse journal restore --home {home} BACKUP` brings a backup back, "
-        f"`synapse journal adopt --home {home} --drop` keeps what is whole",
-        seq=seq,
-    )
+    cure = way_back(files)
+    if not files.is_backup:
+        cure += f", `synapse journal adopt --home {files.home} --drop` keeps what is whole"
+    return JournalRefused(f"{files.database}: journal_broken: {found}; {cure}", seq=seq)
 
 
 def _code(error: sqlite3.Error) -> int:

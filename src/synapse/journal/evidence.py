@@ -15,7 +15,7 @@ from synapse.core.events import Row
 from synapse.errors import JournalRefused, StoreFailed
 from synapse.journal.chain import genesis, link, link_over_hole
 from synapse.journal.connection import READ_ERRORS, damaged, failure, open_read_only
-from synapse.journal.files import Files
+from synapse.journal.files import Files, way_back
 from synapse.journal.mark import Mark, read_mark
 
 SCHEMA_VERSION = 1
@@ -55,7 +55,7 @@ def examine(files: Files) -> Evidence | None:
     `StoreFailed` when it cannot be read, `DiskFull` when SQLite has no room for its WAL index.
     """
     if not files.database.exists():
-        _require_no_trace(files)
+        require_no_trace(files)
         return None
     # The mark is read before the head, because a running hub moves the head first.
     mark = peek_mark(files)
@@ -89,17 +89,24 @@ def _read_head(files: Files, mark: Mark | None) -> tuple[Identity, int, bytes, b
         finally:
             connection.close()
     except READ_ERRORS as error:
-        raise failure(error, files.database) from error
+        raise failure(error, files) from error
     return identity, head, head_hash, hash_at_mark
+
+
+def require_database(files: Files) -> None:
+    """Raises `JournalRefused` where there is no database to read: as `examine`, or because no journal is here."""
+    if files.database.exists():
+        return
+    if files.is_backup:
+        raise JournalRefused(f"{files.database}: there is no such file; name a backup")
+    require_no_trace(files)
+    raise JournalRefused(f"{files.database}: there is no such file; name the home of a journal with --home")
 
 
 def require_some_bytes(files: Files) -> None:
     """Raises `JournalRefused` for a database of 0 bytes, which SQLite would take for a new one."""
     if files.database.stat().st_size == 0:
-        raise JournalRefused(
-            f"{files.database}: has 0 bytes, so its journal was emptied; "
-            f"`synapse journal restore --home {files.home} BACKUP` brings a backup back"
-        )
+        raise JournalRefused(f"{files.database}: has 0 bytes, so its journal was emptied; {way_back(files)}")
 
 
 def read_identity(files: Files, connection: sqlite3.Connection) -> Identity:
@@ -109,7 +116,8 @@ def read_identity(files: Files, connection: sqlite3.Connection) -> Identity:
         found: list[tuple[object, object]] = connection.execute("SELECT name, value FROM meta").fetchall()
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
-            raise JournalRefused(f"{path}: is a database but not a Synapse journal; choose another --home") from error
+            other = "take a backup of one" if files.is_backup else "choose another --home"
+            raise JournalRefused(f"{path}: is a database but not a Synapse journal; {other}") from error
         raise
     meta = {name: value for name, value in found if isinstance(name, str) and isinstance(value, str)}
     version = meta.get("schema_version", "")
@@ -121,7 +129,7 @@ def read_identity(files: Files, connection: sqlite3.Connection) -> Identity:
     hub_id, journal_id, base = meta.get("hub_id", ""), meta.get("journal_id", ""), meta.get("base", "")
     whole = version == str(SCHEMA_VERSION) and _ID.fullmatch(hub_id) and _ID.fullmatch(journal_id)
     if not whole or not base.isdecimal():
-        raise damaged(path, "its meta table is not whole")
+        raise damaged(files, "its meta table is not whole")
     return Identity(hub_id, journal_id, int(base))
 
 
@@ -157,7 +165,7 @@ def check_line(files: Files, line: Line, prev: bytes) -> Row:
             row = Row(seq, kind, version, at_ms, actor, key, b"")
             if link_over_hole(prev, row, body_hash) == chain_hash:
                 return row
-    raise damaged(files.database, f"the hash of event {seq} does not follow from the event before it", seq=seq)
+    raise damaged(files, f"the hash of event {seq} does not follow from the event before it", seq=seq)
 
 
 def peek_mark(files: Files) -> Mark | None:
@@ -188,15 +196,14 @@ def require_mark(files: Files) -> Mark:
     return mark
 
 
-def _require_no_trace(files: Files) -> None:
+def require_no_trace(files: Files) -> None:
     """Raises `JournalRefused` when something in the home shows that a journal lived here."""
     traces = [path.name for path in (files.mark, files.wal, files.reserve) if path.exists()]
     traces += sorted(path.name for path in files.snapshots.glob("*.snapshot"))[:1]
     if traces:
         raise JournalRefused(
             f"{files.database}: is missing, but {', '.join(traces)} shows that a journal lived here; "
-            f"`synapse journal restore --home {files.home} BACKUP` brings a backup back, "
-            "or move these files away to start empty"
+            f"{way_back(files)}, or move these files away to start empty"
         )
 
 

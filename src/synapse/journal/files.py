@@ -10,11 +10,15 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import rmtree
 
 from synapse.errors import DiskFull, JournalRefused
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 """What the system answers when there is no room: the disk is full, or the user's share of it."""
+
+EXPORT_PREFIX = "journal.export-"
+"""How the directory in a home begins in which a running hub puts the copy that an export is made from."""
 
 ROOM_BYTES_MIN = 1 << 20
 """The room a start needs: the WAL index (32 KiB), the first frames of the WAL, the lock file."""
@@ -22,10 +26,14 @@ ROOM_BYTES_MIN = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """The names of the journal's files in one home. name: that of the database; another one only for a lone backup."""
+    """The names of the journal's files in one home. name: that of the database; another one only for a backup.
+
+    is_backup: the database stands alone, and `home` is only the directory it lies in.
+    """
 
     home: Path
     name: str = "journal.db"
+    is_backup: bool = False
 
     @property
     def database(self) -> Path:
@@ -83,6 +91,13 @@ class Files:
         return self.home / "journal.mark.new"
 
 
+def way_back(files: Files) -> str:
+    """The end of a refusal that only a whole backup cures."""
+    if files.is_backup:
+        return "this file brings nothing back: take another backup"
+    return f"`synapse journal restore --home {files.home} BACKUP` brings a backup back"
+
+
 def sync_file(path: Path) -> None:
     """Make the content of `path` durable. Raises OSError. Never for a database that SQLite has open here."""
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -124,6 +139,14 @@ def write_durably(path: Path, data: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def discard_exports(home: Path) -> None:
+    """Remove the copies of exports that were killed: none is under way in a home whose lock was just taken. One that
+    cannot be removed stays."""
+    with suppress(OSError):
+        for folder in home.glob(f"{EXPORT_PREFIX}*"):
+            rmtree(folder, ignore_errors=True)
 
 
 def free_bytes(home: Path) -> int:

@@ -52,7 +52,7 @@ def check_index(reader: JournalReader, upto: int, stop: Callable[[], bool] = lam
         if stop():
             return None
     if seq < upto:
-        raise damaged(reader.path, f"the events end with {seq}, and {upto} was there", seq=seq + 1)
+        raise damaged(reader.files, f"the events end with {seq}, and {upto} was there", seq=seq + 1)
     there, at, last = 0, ("", 0), ("", 0)
     while lines := reader.touches(at, upto, _ROWS_PER_STEP):
         for line in lines:

@@ -18,7 +18,15 @@ from synapse.core.retention_events import COMPACTIONS, JournalCompacted
 from synapse.journal.base import read_base, require_base, taken_from
 from synapse.journal.chain import genesis, may_follow
 from synapse.journal.connection import READ_ERRORS, damaged, failure, open_read_only
-from synapse.journal.evidence import SELECT_EVENTS, Identity, Line, check_line, read_identity, require_some_bytes
+from synapse.journal.evidence import (
+    SELECT_EVENTS,
+    Identity,
+    Line,
+    check_line,
+    read_identity,
+    require_database,
+    require_some_bytes,
+)
 from synapse.journal.files import Files
 from synapse.journal.interface import ROW_BYTES
 from synapse.journal.tail import Tail, indexed, lines_of
@@ -73,7 +81,7 @@ class JournalReader:
     def of_file(cls, path: Path) -> "JournalReader":
         """Open a single database file, such as a backup."""
         reader = cls.__new__(cls)
-        reader._begin(Files(path.parent, path.name))
+        reader._begin(Files(path.parent, path.name, is_backup=True))
         return reader
 
     def _begin(self, files: Files) -> None:
@@ -83,8 +91,7 @@ class JournalReader:
         self._kept = Tail(SEQ_MAX), SEQ_MAX  # from the rows up to there
         self._compaction: JournalCompacted | None = None
         self._files = files
-        if not files.database.exists():
-            raise damaged(files.database, "there is no such file")
+        require_database(files)
         require_some_bytes(files)
         try:
             with ExitStack() as undo:
@@ -93,8 +100,13 @@ class JournalReader:
                 self.identity: Identity = read_identity(files, self._connection)
                 undo.pop_all()
         except READ_ERRORS as error:
-            raise failure(error, files.database) from error
+            raise failure(error, files) from error
         self._genesis = genesis(self.identity.hub_id, self.identity.base)
+
+    @property
+    def files(self) -> Files:
+        """Where it reads."""
+        return self._files
 
     @property
     def path(self) -> Path:
@@ -127,7 +139,7 @@ class JournalReader:
             event = decode(row)
             assert isinstance(event, JournalCompacted), "nothing else is under that key"
             return event
-        raise damaged(self.path, f"compaction {found[0][0]} has no body", seq=found[0][0])
+        raise damaged(self._files, f"compaction {found[0][0]} has no body", seq=found[0][0])
 
     def base(self, compaction: JournalCompacted) -> bytes:
         """The base of a compaction, from where this database keeps it. Raises also `JournalRefused` when it is missing
@@ -135,7 +147,7 @@ class JournalReader:
         try:
             data = taken_from(self._connection)
         except READ_ERRORS as error:
-            raise failure(error, self.path) from error
+            raise failure(error, self._files) from error
         if data is None:
             return read_base(self._files, compaction)
         return require_base(self._files, compaction, data)
@@ -163,11 +175,11 @@ class JournalReader:
         found: list[tuple[Row, Line]] = []
         # A damaged tree may lead behind `after` or before it: what lies between would be left out, or come twice.
         if before and last > after:
-            raise damaged(files.database, f"event {last} stands before {after + 1}", seq=after + 1)
+            raise damaged(files, f"event {last} stands before {after + 1}", seq=after + 1)
         for line in lines:
             row = self._checked(line, prev)
             if row.seq <= after or not may_follow(row.seq, row.type, last):
-                raise damaged(files.database, f"after event {last} comes {row.seq}", seq=last + 1)
+                raise damaged(files, f"after event {last} comes {row.seq}", seq=last + 1)
             last, prev = row.seq, line[8]
             found.append((row, line))
         if len(found) < limit or limit < 0:
@@ -238,7 +250,7 @@ class JournalReader:
         try:
             found = indexed(self._connection)
         except READ_ERRORS as error:
-            raise failure(error, self._files.database) from error
+            raise failure(error, self._files) from error
         return SEQ_MAX if found is None else found
 
     def tail_on_disk(self, upto: int) -> Tail | None:
@@ -268,12 +280,12 @@ class JournalReader:
         try:
             return tasks_indexed(self._connection, self.identity.base)
         except READ_ERRORS as error:
-            raise failure(error, self._files.database) from error
+            raise failure(error, self._files) from error
 
     def _require_none(self, after: int, upto: int) -> None:
         """Raises `JournalRefused` when there are events where a walk through all of them found the end."""
         if found := self._all(_LAST, after, upto):
-            raise damaged(self.path, f"the events up to {found[0][0]} are not where they should be", seq=after + 1)
+            raise damaged(self._files, f"the events up to {found[0][0]} are not where they should be", seq=after + 1)
 
     def _seqs_up(self, tail: Tail, key: str, after: int, upto: int, chunk: int) -> Iterator[int]:
         if not is_task_key(key):
@@ -330,9 +342,9 @@ class JournalReader:
             for seq in seqs:
                 row = next(rows, None)
                 if row is None:
-                    raise damaged(self._files.database, "the index names an event that is not there")
+                    raise damaged(self._files, "the index names an event that is not there")
                 if row.seq != seq or (row.body and not _touches(row, keys)):
-                    raise damaged(self._files.database, f"the index names event {seq} under a wrong key", seq=seq)
+                    raise damaged(self._files, f"the index names event {seq} under a wrong key", seq=seq)
                 if row.body:
                     found.append(row)
                 size += len(row.body)
@@ -346,7 +358,7 @@ class JournalReader:
         row = check_line(self._files, line, prev)
         self.read_bytes += ROW_BYTES + len(row.body)
         if not row.body and not (self._allows(row) or (self._look_again() and self._allows(row))):
-            raise damaged(self.path, f"event {row.seq} has no body, and no compaction allows that", seq=row.seq)
+            raise damaged(self._files, f"event {row.seq} has no body, and no compaction allows that", seq=row.seq)
         return row
 
     def _allows(self, row: Row) -> bool:
@@ -370,11 +382,11 @@ class JournalReader:
                     for *line, prev in lines:
                         yield self._checked(tuple(line), prev or self._genesis)
             except READ_ERRORS as error:
-                raise failure(error, self._files.database) from error
+                raise failure(error, self._files) from error
 
     def _all(self, query: str, *values: str | int) -> list[Any]:
         """All lines of the answer, as SQLite types them: the callers name the shape."""
         try:
             return self._connection.execute(query, values).fetchall()
         except READ_ERRORS as error:
-            raise failure(error, self._files.database) from error
+            raise failure(error, self._files) from error

@@ -73,7 +73,7 @@ def recover_with(home: Path, at_ms: int, folding: Folding[S], *, reserve_bytes: 
         try:
             loaded, folded = fold_up(home, reader, folding, identity=evidence.identity, head=evidence.head)
             if folded.hash != evidence.head_hash:
-                raise damaged(Files(home).database, f"its head {evidence.head} changed while it was read")
+                raise damaged(Files(home), f"its head {evidence.head} changed while it was read")
             found.append((loaded, folded))
         finally:
             reader.close()

@@ -14,6 +14,9 @@ ROOM_BESIDE_BYTES = 8 << 20
 """Free space that must remain beside a reserve written anew: a turn of 4 MiB with its index, twice over. Without it
 the space the reserve itself gave up would look like space that came back."""
 
+WRITABLE_AGAIN_BYTES = RESERVE_BYTES + ROOM_BESIDE_BYTES
+"""What must be free until a hub that turned read-only takes writes again."""
+
 _CHUNK_BYTES = 1 << 20
 
 

@@ -246,7 +246,7 @@ def fold_up(
         after=loaded.seq,
         upto=head,
         prev_hash=loaded.hash,
-        refusal=lambda found, seq: damaged(Files(home).database, found, seq=seq),
+        refusal=lambda found, seq: damaged(Files(home), found, seq=seq),
     )
     return loaded, done
 

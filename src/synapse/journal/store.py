@@ -148,7 +148,7 @@ class Journal:
                 with _held_index(files):
                     journal = cls._open_locked(files, lock, reserve, at_ms, prove)
             except sqlite3.Error as error:
-                raise failure(error, files.database) from error
+                raise failure(error, files) from error
             except OSError as error:
                 raise StoreFailed(f"{error.filename or home}: {error.strerror}; start again") from error
             undo.pop_all()
@@ -181,7 +181,7 @@ class Journal:
         with closing(JournalReader(files.home)) as reader:
             tail = reader.tail_on_disk(evidence.head)
             if (tail is not None and tail.indexed > evidence.head) or reader.tasks_indexed() > evidence.head:
-                raise damaged(files.database, "its index goes further than its events")
+                raise damaged(files, "its index goes further than its events")
         if evidence.must_finish:
             files.new_mark.rename(files.mark)
             sync_directory(files.home)
@@ -254,7 +254,7 @@ class Journal:
                 error = second
         self._has_failed = True
         if is_busy(error):
-            return failure(error, self._files.database)
+            return failure(error, self._files)
         return StoreFailed(f"{self._files.database}: {error}; the next start replays the truth")
 
     def maintain(self) -> None:

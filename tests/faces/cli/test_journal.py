@@ -1,9 +1,13 @@
 """`journal export` and `import` on the command line, beside a hub and without one."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
-from tests.faces.conftest import RealHub
+from tests.faces.conftest import RealHub, environment
+from tests.faults.conftest import wait_until
 
 
 def test_an_export_of_a_running_hub_is_imported_elsewhere_and_has_everything(hub: RealHub, tmp_path: Path) -> None:
@@ -14,7 +18,7 @@ def test_an_export_of_a_running_hub_is_imported_elsewhere_and_has_everything(hub
     lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
     assert report["events"] == len(lines) - 2
     assert file.stat().st_mode & 0o777 == 0o600
-    assert not list(hub.home.glob("export-*")), "the copy is gone"
+    assert not list(hub.home.glob("*export-*")), "the copy is gone"
     elsewhere = {"SYNAPSE_HOME": str(tmp_path / "elsewhere")}
     brought = hub.json("journal", "import", str(file), SYNAPSE_HOME=elsewhere["SYNAPSE_HOME"])
     assert brought["events"] == report["events"] + 1
@@ -28,6 +32,84 @@ def test_an_export_of_a_running_hub_is_imported_elsewhere_and_has_everything(hub
         assert other.json("claim", "T2", "--name", "bob")["epoch"] > lease["epoch"]
     finally:
         other.end_all()
+
+
+def copies(hub: RealHub) -> list[str]:
+    """What lies in the home of the copies that exports are made from."""
+    return sorted(path.name for path in hub.home.glob("*export*"))
+
+
+def ended(command: "subprocess.Popen[str]", how: signal.Signals) -> int:
+    """The exit code of a command that a signal ends."""
+    command.send_signal(how)
+    command.communicate(timeout=10)
+    return command.returncode
+
+
+def test_an_export_that_is_ended_leaves_no_copy(hub: RealHub) -> None:
+    for number in range(4):
+        hub.json("send", f"{number}" + "x" * 60_000, "--name", "ada")  # more than a pipe holds
+    for how in (signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
+        export = hub.begin("journal", "export")
+        assert export.stdout is not None
+        assert "synapse_journal" in export.stdout.readline()
+        assert ended(export, how) == (-how if how == signal.SIGKILL else 128 + how)
+        assert copies(hub) == []
+
+
+def test_an_export_that_is_ended_before_its_copy_is_made_gets_none(hub: RealHub) -> None:
+    assert hub.process is not None
+    hub.json("send", "kept", "--name", "ada")
+    hub.process.send_signal(signal.SIGSTOP)
+    export = hub.begin("journal", "export")
+    wait_until("there is a place for the copy", lambda: copies(hub) != [])
+    assert ended(export, signal.SIGTERM) == 128 + signal.SIGTERM
+    assert copies(hub) == []
+    hub.process.send_signal(signal.SIGCONT)
+    after = str(hub.home / "after.db")  # one at a time: that the next is made says that this one has ended
+    wait_until("another backup is made", lambda: hub.run("journal", "backup", after).returncode == 0)
+    assert copies(hub) == []
+
+
+def test_the_next_start_removes_the_copy_of_an_export_that_was_killed(hub: RealHub) -> None:
+    hub.end()
+    (hub.home / "journal.export-12345678").mkdir()
+    (hub.home / "journal.export-12345678" / "journal.db.new").write_text("a copy, half made")
+    hub.start()
+    assert copies(hub) == []
+
+
+def test_an_export_without_the_home_of_the_hub_is_refused_with_what_to_name(hub: RealHub, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    refused = hub.run("journal", "export", "--home", str(nowhere), "--uri", f"unix:{hub.home / 'hub.sock'}")
+    assert refused.returncode == 2
+    assert f"{nowhere}: no copy of the journal can lie there" in refused.stderr
+    assert "--home" in refused.stderr
+
+
+def test_a_journal_is_not_put_into_a_shared_directory(hub: RealHub, tmp_path: Path) -> None:
+    hub.json("journal", "backup", str(tmp_path / "backup.db"))
+    hub.json("journal", "export", str(tmp_path / "export.ndjson"))
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    (shared / "thesis.tex").touch()
+    for verb, file in (("restore", "backup.db"), ("import", "export.ndjson")):
+        refused = hub.run("journal", verb, str(tmp_path / file), "--home", str(shared))
+        assert refused.returncode == 78
+        assert "chmod 700" in refused.stderr
+        assert [path.name for path in shared.iterdir()] == ["thesis.tex"]
+
+
+def test_an_import_that_is_ended_leaves_nothing_of_what_it_was_given(tmp_path: Path) -> None:
+    spools = tmp_path / "spools"
+    spools.mkdir()
+    command = [sys.executable, "-m", "synapse", "journal", "import", "-"]
+    environ = environment(tmp_path / "home", TMPDIR=str(spools))
+    with subprocess.Popen(command, env=environ, stdin=subprocess.PIPE) as process:
+        wait_until("what comes is kept", lambda: any(spools.iterdir()))
+        process.terminate()
+        assert process.wait(10) == 128 + signal.SIGTERM
+    assert list(spools.iterdir()) == []
 
 
 def test_an_export_goes_through_a_pipe(hub: RealHub, tmp_path: Path) -> None:

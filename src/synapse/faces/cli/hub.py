@@ -53,7 +53,7 @@ def run_hub(words: list[str]) -> int:
         raise
     from synapse.hub.server import run
 
-    return run(settings)
+    return run(settings, as_json=parsed.has("json"))
 
 
 def _option(setting: Setting) -> Option:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from shutil import copyfileobj
 from tempfile import TemporaryDirectory
@@ -13,11 +13,13 @@ from synapse.errors import EXIT_JOURNAL, EXIT_OK, HubUnreachable, JournalLocked,
 from synapse.faces.cli.call import Call
 from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import field, print_json, print_words
+from synapse.faces.cli.waiting import catch_signals, restore_signals
+from synapse.home import ensure_home
 from synapse.hub.settings import RETENTION_KINDS, SettingsRefused, age_ms, load_settings
 from synapse.journal import admin
 from synapse.journal.compaction import CompactReport, compact
 from synapse.journal.export import export
-from synapse.journal.files import Files
+from synapse.journal.files import EXPORT_PREFIX, Files
 from synapse.journal.lock import HomeLock
 from synapse.journal.reader import JournalReader
 from synapse.protocol.cursor import cursor_of
@@ -84,7 +86,7 @@ def journal_restore(call: Call) -> int:
     source = Path(os.path.abspath(call.parsed.arguments[0]))
     if not source.is_file():
         raise UsageError(f"{source}: there is no such file")
-    return _replaced(call, admin.restore(_local_home(call), source, int(time() * 1000)))
+    return _replaced(call, admin.restore(_home_to_fill(call), source, int(time() * 1000)))
 
 
 def journal_adopt(call: Call) -> int:
@@ -96,7 +98,7 @@ def journal_export(call: Call) -> int:
     """Write the journal as lines of JSON, to stdout or a new file; of a running hub, from a backup made for it."""
     name = call.parsed.arguments[0] if call.parsed.arguments else STDOUT
     has_bodies = not call.parsed.has("no_bodies")
-    with _readable(call) as reader:
+    with _ending_in_order(), closing(_readable(call)) as reader:
         if name == STDOUT:
             export(reader, sys.stdout.buffer, bodies=has_bodies)
             return EXIT_OK
@@ -120,28 +122,46 @@ def journal_export(call: Call) -> int:
     return EXIT_OK
 
 
+def _readable(call: Call) -> JournalReader:
+    """The journal, or while a hub runs a copy that the hub makes: it is open here, and has no name any more.
+
+    The copy lies in the home because a hub behind a service manager may write nowhere else.
+    """
+    home = _home(call)
+    if not _hub_runs(call):
+        return JournalReader(home)
+    try:
+        folder = TemporaryDirectory(prefix=EXPORT_PREFIX, dir=home, ignore_cleanup_errors=True)
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise UsageError(
+            f"{home}: no copy of the journal can lie there ({error.strerror}): an export is made from one that the hub "
+            "puts into its home; on the hub's machine, name that with --home"
+        ) from error
+    with folder as path:
+        copy = Path(path) / "journal.db"
+        _ask(call, "journal.backup", {"path": str(copy)})
+        return JournalReader.of_file(copy)
+
+
 @contextmanager
-def _readable(call: Call) -> "Iterator[JournalReader]":
-    """The journal, or while a hub runs a copy that the hub makes and that is gone afterwards."""
-    with ExitStack() as undo:
-        if _hub_runs(call):
-            folder = Path(undo.enter_context(TemporaryDirectory(prefix="export-", dir=_home(call))))
-            _ask(call, "journal.backup", {"path": str(folder / "journal.db")})
-            reader = JournalReader.of_file(folder / "journal.db")
-        else:
-            reader = JournalReader(_home(call))
-        undo.callback(reader.close)
-        yield reader
+def _ending_in_order() -> "Iterator[None]":
+    """What this command made for itself goes with it, also when a signal ends it."""
+    handlers = catch_signals()
+    try:
+        yield
+    finally:
+        restore_signals(handlers)
 
 
 def journal_import(call: Call) -> int:
     """Put an exported journal in the journal's place. Raises `JournalLocked` while a hub runs."""
-    home, name, now_ms = _local_home(call), call.parsed.arguments[0], int(time() * 1000)
+    name, now_ms = call.parsed.arguments[0], int(time() * 1000)
+    if name != STDOUT and not os.path.isfile(name):
+        raise UsageError(f"{name}: there is no such file")
+    home = _home_to_fill(call)
     if name != STDOUT:
-        if not os.path.isfile(name):
-            raise UsageError(f"{name}: there is no such file")
         return _replaced(call, admin.bring_in(home, Path(os.path.abspath(name)), now_ms))
-    with TemporaryDirectory() as folder:
+    with _ending_in_order(), TemporaryDirectory() as folder:
         spool = Path(folder) / "stdin"
         with spool.open("wb") as file:
             copyfileobj(sys.stdin.buffer, file)
@@ -239,6 +259,13 @@ def _hub_runs(call: Call) -> bool:
     except JournalLocked:
         return True
     return False
+
+
+def _home_to_fill(call: Call) -> Path:
+    """The home, for a journal that comes from elsewhere. Raises as `_local_home`, and `HomeRefused` as a start does."""
+    home = _local_home(call)
+    ensure_home(home)
+    return home
 
 
 def _local_home(call: Call) -> Path:

@@ -11,8 +11,6 @@ from synapse.errors import (
     EXIT_USAGE,
     Disconnected,
     HubUnreachable,
-    JournalError,
-    JournalLocked,
     PeerError,
     Rejected,
     SynapseError,
@@ -54,10 +52,7 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
     except PeerError as error:
         return _end(as_json, "peer", str(error), EXIT_FAILED)
     except SynapseError as error:
-        kind = (
-            "locked" if isinstance(error, JournalLocked) else "journal" if isinstance(error, JournalError) else "local"
-        )
-        return _end(as_json, kind, str(error), getattr(error, "exit_code", EXIT_FAILED))
+        return _end(as_json, error.kind, str(error), getattr(error, "exit_code", EXIT_FAILED))
     except KeyboardInterrupt as end:
         own: int = getattr(end, "exit_code", SIGINT_EXIT)
         return own

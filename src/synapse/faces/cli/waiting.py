@@ -30,7 +30,7 @@ LAST_WORDS_S = 1.0
 
 
 class Ended(KeyboardInterrupt):
-    """A signal that ends this process came while it waited. exit_code: 128 and its number."""
+    """A signal that ends this process came while it had something to put in order. exit_code: 128 and its number."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class Claim:
         self._request = link.post("lease.claim", body, idem_key=self._key)
         if not self.is_patient:
             return link.answer(self._request)
-        handlers = _catch_signals()
+        handlers = catch_signals()
         try:
             link.ask("ping", {})  # what the hub says of the place comes before the pong
             return self._await(link)
@@ -108,7 +108,7 @@ class Claim:
             self._leave(link)
             raise
         finally:
-            _restore_signals(handlers)
+            restore_signals(handlers)
 
     def _await(self, link: Link) -> "Json":
         """The answer, however long it takes. Raises `Rejected(deadline)` when the hub does not say it in time."""
@@ -201,8 +201,8 @@ def _held(holders: object) -> str:
     )
 
 
-def _catch_signals() -> "dict[int, object]":
-    """Let SIGTERM and SIGHUP end the wait in order. Returns what was done about them before."""
+def catch_signals() -> "dict[int, object]":
+    """Let SIGTERM and SIGHUP end what follows in order, with `Ended`. Returns what was done about them before."""
     import signal
 
     def end(number: int, frame: "FrameType | None") -> None:
@@ -212,7 +212,8 @@ def _catch_signals() -> "dict[int, object]":
     return {int(number): signal.signal(number, end) for number in caught if signal.getsignal(number) != signal.SIG_IGN}
 
 
-def _restore_signals(handlers: "dict[int, object]") -> None:
+def restore_signals(handlers: "dict[int, object]") -> None:
+    """Undo `catch_signals`."""
     import signal
 
     for number, handler in handlers.items():
