@@ -3,13 +3,20 @@
 import pytest
 from tests.core.lease_world import TREE, TTL_MS, LeaseWorld, named
 
+from synapse.core.answers import Query, look
 from synapse.core.events import Ask
+from synapse.core.kernel import Mutation
 from synapse.core.refusals import CYCLE_MAX, HOLDERS_MAX, PATHS_MAX, deadlocked, in_words
 from synapse.errors import Rejected
+from synapse.protocol.card_commands import SetCard
 from synapse.protocol.codec import encode_error
-from synapse.protocol.commands import CheckPaths, CreateRoom, HandOffLease, ReleaseLease
+from synapse.protocol.commands import AckInbox, CheckPaths, ClaimLease, CreateRoom, HandOffLease, ReleaseLease
+from synapse.protocol.file_commands import ShowFile
+from synapse.protocol.lane_commands import AcceptLane, ListLanes
 from synapse.protocol.limits import Limits
+from synapse.protocol.question_commands import AskQuestion, ShowQuestion
 from synapse.protocol.replies import PathsCovered
+from synapse.protocol.session_commands import ShowSession
 
 FRAME_BYTES_MAX = 256 * 1024
 LONG = "\U0001f600" * 380
@@ -151,6 +158,32 @@ def test_each_deadlock_names_its_way_out(what: str, cure: str) -> None:
     assert cure in world.refusal(HandOffLease(task="T1", to="cy"), "ada").detail
 
 
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [
+        (AckInbox(ids=("x",)), "$.body.ids"),
+        (ShowQuestion(id="m1"), "$.body.id"),
+        (ShowSession(session="x"), "$.body.session"),
+        (ListLanes(session="x"), "$.body.session"),
+        (AcceptLane(lane="x"), "$.body.lane"),
+        (CreateRoom(room="r", type=""), "$.body.type"),
+        (ClaimLease(task="T", paths=("a",)), "$.body.worktree"),
+        (ShowFile(file="x"), "$.body.file"),
+        (AskQuestion(title="t", options=("a", "a")), "$.body.options"),
+        (SetCard(), "$.body"),
+    ],
+)
+def test_what_does_not_fit_is_named_by_its_path_in_words_and_facts(command: Query | Mutation, path: str) -> None:
+    world = LeaseWorld()
+    with pytest.raises(Rejected) as caught:
+        if isinstance(command, Query):
+            look(world.state, world.rules, command, world.by("ada"))
+        else:
+            world.do(command, "ada")
+    assert (caught.value.code, caught.value.facts["path"]) == ("bad_request", path)
+    assert caught.value.detail.endswith(f" - at `{path}`")
+
+
 # None of them is larger than a frame.
 
 
@@ -194,7 +227,9 @@ def test_a_guard_is_told_the_paths_of_holders_where_they_fit() -> None:
         world.look(PathsCovered, CheckPaths(worktree=TREE, paths=tuple(f"src/{at}" for at in range(64))), "bob")
     told = named(caught.value, "paths")
     assert len(told) == 64
-    assert [path["holders"][0]["paths"] for path in told] == [["src", "doc"]] * 64  # type: ignore[index]  # a list
+    for path in told:
+        assert isinstance(path["holders"], list)
+        assert path["holders"][0]["paths"] == ["src", "doc"]
 
 
 def test_the_largest_refusals_of_claims_fit_into_a_frame() -> None:
@@ -231,6 +266,6 @@ def test_a_circle_of_many_is_cut_and_counted() -> None:
     assert size_of(refused) <= FRAME_BYTES_MAX
     assert (refused.facts["cycle"], refused.facts["cycle_count"]) == (circle[:CYCLE_MAX], len(circle))
     assert f"{circle[CYCLE_MAX - 1]} waits for {len(circle) - CYCLE_MAX - 1} more waits for ada;" in refused.detail
-    short = deadlocked(ask, circle[: CYCLE_MAX - 1] + ["ada"], "wait")
+    short = deadlocked(ask, [*circle[: CYCLE_MAX - 1], "ada"], "wait")
     assert "cycle_count" not in short.facts
     assert "more" not in short.detail

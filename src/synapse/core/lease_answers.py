@@ -328,7 +328,8 @@ def _not_covered(state: "State", bare: Sequence[_Bare], mode: str, by: By) -> Re
     for path, holders, mine in zip(told, facts[::2], facts[1::2], strict=True):
         if named and (len(holders), len(mine)) != (len(path.holders), len(path.mine)):
             break  # those who hold it do not fit any more
-        named.append({"path": path.path, "holders": holders} | ({"mine": mine} if path.mine else {}))
+        entry: dict[str, object] = {"path": path.path, "holders": holders}
+        named.append({**entry, "mine": mine} if path.mine else entry)
     why = _only_shared(state, first, by) if first.mine else _nobodys(state, first, by)
     more = f", and {len(bare) - 1} more paths are not covered" if len(bare) > 1 else ""
     return Rejected(

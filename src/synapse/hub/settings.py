@@ -64,7 +64,11 @@ _DAY_MS: Final = 24 * 3600 * 1000
 _LIMIT_ROWS: Final[dict[str, tuple[str, int, int]]] = {
     # field of Limits: (meaning, least, most). depth_max and int_max belong to the protocol, and idempotency keys to the
     # journal, whose replay must not depend on a setting: they are none.
-    "frame_bytes_max": ("One frame of a client; the hub's own have up to 256 KiB, whatever is set here.", 32 * 1024, 256 * 1024),
+    "frame_bytes_max": (
+        "One frame of a client; the hub's own have up to 256 KiB, whatever is set here.",
+        32 * 1024,
+        256 * 1024,
+    ),
     "message_bytes_max": ("The body of one message; at least 16 KiB below frame_bytes_max.", 1, 240 * 1024),
     "fragments_max": ("Fragments of one WebSocket message.", 1, 65_536),
     "in_flight_max": ("Requests of one connection that wait for their answer.", 1, 4_096),
@@ -485,9 +489,9 @@ def _require_that_fits(settings: Settings) -> None:
     task_bytes = limits.dependencies_max * TASK_ID_BYTES + texts * CHAR_BYTES_MAX + FRAME_OVERHEAD_BYTES
     if task_bytes > HUB_FRAME_BYTES_MAX:
         raise SettingsRefused(
-            f"limits.dependencies_max {limits.dependencies_max} does not fit the {texts} characters of title_chars_max, "
-            f"description_chars_max and progress_chars_max: the answer about one task could have {task_bytes} bytes, and "
-            f"no frame has more than {HUB_FRAME_BYTES_MAX}; set one of them lower"
+            f"limits.dependencies_max {limits.dependencies_max} does not fit the {texts} characters of "
+            "title_chars_max, description_chars_max and progress_chars_max: the answer about one task could have "
+            f"{task_bytes} bytes, and no frame has more than {HUB_FRAME_BYTES_MAX}; set one of them lower"
         )
     if (settings.tls_cert is None) != (settings.tls_key is None):
         missing = "tls_key" if settings.tls_key is None else "tls_cert"

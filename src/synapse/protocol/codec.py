@@ -412,7 +412,9 @@ def _unknown_type(name: str) -> Rejected:
 
 def _envelope_refusal(error: Exception, data: bytes, limits: Limits) -> Rejected:
     """Why a frame has no envelope that can be read: what the scans find first, else what the decoder said."""
-    return _too_deep(limits) if _is_deeper(data, limits.depth_max) else Rejected("malformed", _sentence(error, "$"))
+    if _is_deeper(data, limits.depth_max):
+        return _too_deep(limits)
+    return Rejected("malformed", _sentence(error, _path_of(error)))
 
 
 def _body_refusal(error: Exception) -> Rejected:
@@ -421,9 +423,14 @@ def _body_refusal(error: Exception) -> Rejected:
     is_wrong_number = text.startswith(("Integer value out of range", "Number out of range"))
     is_bool = text.startswith("Expected ") and ", got `bool`" in text
     is_grammar = not isinstance(error, msgspec.ValidationError) or is_wrong_number or is_bool
-    path = text.rsplit("- at `", 1)[1].rstrip("`") if "- at `" in text else "$"
-    path = path.replace("$", "$.body", 1)
+    path = _path_of(error).replace("$", "$.body", 1)
     return Rejected("malformed" if is_grammar else "bad_request", _sentence(error, path), {"path": path})
+
+
+def _path_of(error: Exception) -> str:
+    """The JSON path that the decoder names at the end of its words; `$` without one."""
+    text = str(error)
+    return text.rsplit("- at `", 1)[1].rstrip("`") if "- at `" in text else "$"
 
 
 def _sentence(error: Exception, path: str) -> str:
