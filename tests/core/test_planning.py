@@ -114,7 +114,7 @@ def test_a_list_is_declared_as_a_whole_or_not_at_all(world: PlanWorld) -> None:
     told = world.reply(TasksDeclared, DeclareTasks(tasks=(*chain[:4], TaskSpec(task="old"))), "ada")
     assert (told.declared, told.unchanged, sorted(told.tasks)) == (4, 1, ["T0", "T1", "T2", "T3"])
     twice = world.refusal(DeclareTasks(tasks=(TaskSpec(task="a"), TaskSpec(task="a"))), "ada")
-    assert (twice.code, twice.facts) == ("bad_request", {"task": "a"})
+    assert (twice.code, twice.facts) == ("bad_request", {"path": "$.body.tasks", "task": "a"})
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -19,3 +19,8 @@ def require_few(items: Sequence[str], most: int, path: str, limit: str) -> None:
     if len(set(items)) < len(items):
         twice = next(item for at, item in enumerate(items) if item in items[:at])
         raise bad_request(f"{twice!a} is there twice", path)
+
+
+def wait_refused(wait_ms: int, most: int) -> Rejected:
+    """A wait that is not 0 to `most` ms."""
+    return bad_request(f"wait_ms {wait_ms} must be 0 to {most}", "$.body.wait_ms", {"max": most})

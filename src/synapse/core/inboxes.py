@@ -26,7 +26,7 @@ from synapse.core.delivery_events import (
     MessagesLent,
 )
 from synapse.core.mail import Delivery
-from synapse.errors import Rejected, bad_request
+from synapse.errors import Rejected
 from synapse.protocol.commands import AckInbox, TakeInbox
 from synapse.protocol.cursor import message_id, seq_of_message
 from synapse.protocol.terms import PRIORITIES
@@ -379,10 +379,7 @@ def decide_take(
     """The first free messages of the agent's inbox and its roles' queues become lent; those found dead on the way are
     said to be. No event: nothing there. most: how many, and never more than `MESSAGES_MAX`. is_last: asked about each
     by its seq; behind one of which it is true nothing is lent. What follows another of the same inbox is in its event,
-    so that the events are in the order of handing out. Raises `Rejected`."""
-    if not 0 <= command.wait_ms <= rules.limits.wait_ms_max:
-        why = f"wait_ms {command.wait_ms} must be 0 to {rules.limits.wait_ms_max}"
-        raise bad_request(why, "$.body.wait_ms", {"max": rules.limits.wait_ms_max})
+    so that the events are in the order of handing out."""
     dying: dict[int, list[tuple[Entry, str]]] = {}
     lent: list[tuple[int, list[Entry]]] = []
     left = min(most, MESSAGES_MAX)
