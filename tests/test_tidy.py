@@ -580,6 +580,20 @@ def is_assertion(node: ast.AST) -> bool:
     )
 
 
+def each_bad_request_names_its_path(source: Source) -> Iterator[Finding]:
+    if not re.match(r"src/synapse/(core|hub|protocol)/", source.path):
+        return
+    for node in ast.walk(source.tree):
+        if not (isinstance(node, ast.Call) and last_name(node.func) == "Rejected" and node.args):
+            continue
+        if "bad_request" not in {part.value for part in ast.walk(node.args[0]) if isinstance(part, ast.Constant)}:
+            continue
+        facts = node.args[2] if len(node.args) > 2 else None
+        keys = facts.keys if isinstance(facts, ast.Dict) else []
+        if "path" not in {key.value for key in keys if isinstance(key, ast.Constant)}:
+            yield node.lineno, "a bad_request without facts.path; make it with bad_request(why, path)"
+
+
 CHECKS: tuple[Check, ...] = (
     python_parses,
     imports_point_one_way,
@@ -601,6 +615,7 @@ CHECKS: tuple[Check, ...] = (
     structs_are_frozen_and_named,
     each_test_mirrors_a_module,
     each_test_asserts_something,
+    each_bad_request_names_its_path,
 )
 
 
@@ -689,6 +704,9 @@ PLANTED: list[tuple[Check, str, str, int]] = [
     (each_test_mirrors_a_module, "tests/core/test_no_such_module.py", "", 1),
     (each_test_mirrors_a_module, "tests/stray.py", "", 1),
     (each_test_asserts_something, TEST, "def test_nothing():\n    f()\n", 1),
+    (each_bad_request_names_its_path, CORE, 'x = 1\nRejected("bad_request", "no")\n', 2),
+    (each_bad_request_names_its_path, HUB, 'Rejected("bad_request", "no", facts)\n', 1),
+    (each_bad_request_names_its_path, HUB, 'Rejected("a" if x else "bad_request", "no", {"id": 1})\n', 1),
     (each_test_asserts_something, TEST, "class TestX:\n    async def test_nothing(self):\n        await f()\n", 2),
 ]
 
@@ -722,6 +740,9 @@ LAWFUL: list[tuple[Check, str, str]] = [
     (each_test_mirrors_a_module, "tests/core/test_core.py", ""),
     (each_test_asserts_something, TEST, "def test_x():\n    with pytest.raises(ValueError):\n        f()\n"),
     (each_test_asserts_something, TEST, "def test_x():\n    check_replay(state)\n"),
+    (each_bad_request_names_its_path, CORE, 'Rejected("bad_request", "no", {"path": path})\n'),
+    (each_bad_request_names_its_path, CORE, 'Rejected("not_found", "no")\n'),
+    (each_bad_request_names_its_path, "src/synapse/client/bodies.py", 'Rejected("bad_request", "no")\n'),
 ]
 
 

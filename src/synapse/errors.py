@@ -69,6 +69,11 @@ class Rejected(SynapseError):
         self.retry_after_ms = retry_after_ms
 
 
+def bad_request(why: str, path: str, facts: "Mapping[str, object] | None" = None) -> Rejected:
+    """A field is not what it has to be; path: its JSON path, which the words and the facts name."""
+    return Rejected("bad_request", f"{why} - at `{path}`", {"path": path, **(facts or {})})
+
+
 class PeerError(SynapseError):
     """The other side sent something that is not the protocol."""
 

@@ -65,13 +65,28 @@ def test_the_first_hello_needs_a_secret_of_32_to_128_characters(secret: str | No
         (Hello(name="all", secret=SECRET), "bad_name"),
         (Hello(name="ada", secret=SECRET, kind=""), "bad_request"),
         (Hello(name="ada", secret=SECRET, kind="k" * 65), "bad_request"),
-        (Hello(name="ada", secret=SECRET, personality="p" * 17_000), "too_large"),
+        (Hello(name="ada", secret=SECRET, display_name="d" * 1_025), "bad_request"),
+        (Hello(name="ada", secret=SECRET, personality="p" * 9_005), "bad_request"),
+        (Hello(name="ada", secret=SECRET, avatar="a" * 1_025), "bad_request"),
+        (Hello(name="ada", secret=SECRET, client="c" * 1_025), "bad_request"),
+        (Hello(name="ada", secret=SECRET, capabilities=("c", "d", "c")), "bad_request"),
+        (Hello(name="ada", secret=SECRET, capabilities=tuple(map(str, range(65)))), "too_large"),
+        (Hello(name="ada", secret=SECRET, capabilities=("c" * 17_000,)), "too_large"),
         (Hello(name="ada", operator=True), "bad_request"),
     ],
 )
 def test_a_hello_outside_the_bounds_is_refused(hello: Hello, code: str) -> None:
     world = World()
     assert world.refusal(hello, nobody(world)).code == code
+
+
+def test_a_card_that_was_larger_before_stays_as_it_is() -> None:
+    world = World()
+    big = Card(personality="p" * 9_005, capabilities=("c", "c"))
+    world.record([AgentCreated(name="ada", card=big, secret_hash=hash_of(SECRET))], "ada")
+    known = Hello(name="ada", secret=SECRET, personality=big.personality, capabilities=big.capabilities)
+    assert world.events(known, nobody(world)) == []
+    assert world.replayed().agents.by_name["ada"].card == big
 
 
 def test_an_operators_hello_makes_no_agent() -> None:

@@ -315,8 +315,9 @@ def test_a_chunk_that_does_not_belong_is_refused_with_its_index() -> None:
         assert caught.value.code == code
         return caught.value
 
-    assert bring("bad_request", data=b"aB").facts == {"file": file, "index": 1}
-    assert bring("bad_request", data=b"abc", sha256=hexed(b"abc")).facts == {"file": file, "index": 1, "bytes": 2}
+    assert bring("bad_request", data=b"aB").facts == {"path": "$.body.data", "file": file, "index": 1}
+    short = bring("bad_request", data=b"abc", sha256=hexed(b"abc")).facts
+    assert short == {"path": "$.body.data", "file": file, "index": 1, "bytes": 2}
     for index in (-1, 2):
         assert bring("bad_request", index=index).facts["chunks"] == 2
     bring("bad_request", file="m1")

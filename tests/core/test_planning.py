@@ -8,7 +8,9 @@ from tests.core.lease_world import LeaseWorld
 
 from synapse.core.events import Event, LeaseGranted, LeaseReleased, LeaseRevoked, Recorded
 from synapse.core.plan import RoomPlan, follow, openings, walk
+from synapse.core.plan_answers import HOLDERS_SHOWN
 from synapse.core.plan_events import TaskDeclared, TaskMoved, TasksReady
+from synapse.protocol.codec import encode_reply
 from synapse.protocol.limits import Limits
 from synapse.protocol.plan_commands import (
     DeclareTask,
@@ -112,7 +114,7 @@ def test_a_list_is_declared_as_a_whole_or_not_at_all(world: PlanWorld) -> None:
     told = world.reply(TasksDeclared, DeclareTasks(tasks=(*chain[:4], TaskSpec(task="old"))), "ada")
     assert (told.declared, told.unchanged, sorted(told.tasks)) == (4, 1, ["T0", "T1", "T2", "T3"])
     twice = world.refusal(DeclareTasks(tasks=(TaskSpec(task="a"), TaskSpec(task="a"))), "ada")
-    assert (twice.code, twice.facts) == ("bad_request", {"task": "a"})
+    assert (twice.code, twice.facts) == ("bad_request", {"path": "$.body.tasks", "task": "a"})
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -297,6 +299,22 @@ def test_what_waits_is_named_with_its_status(world: PlanWorld) -> None:
     world.move("F", "done")
     shown = world.show("T")
     assert (shown.ready, shown.unmet, shown.waits_for) == (False, 3, {"D": "undeclared", "E": "failed", "G": "open"})
+
+
+def test_the_largest_task_fits_into_a_frame(world: PlanWorld) -> None:
+    most, name = Limits(), "a" * 64 + "/" + "a" * 63
+    world.join(name[:64], name)
+    needs = [f"{number:04}{'D' * 124}" for number in range(most.dependencies_max)]
+    labels = tuple(f"{number:02}{'l' * 62}" for number in range(most.labels_max))
+    texts = {"title": "t" + "\x01" * (most.title_chars_max - 1), "description": "\x01" * most.description_chars_max}
+    task = "T" * 128
+    world.declare(task, *needs, **texts, labels=labels, suggested_owner=name)
+    for _ in range(HOLDERS_SHOWN + 1):
+        world.take(name, task, mode="shared", reentrant=False)
+    world.do(NoteProgress(task=task, text="p" + "\x01" * (most.progress_chars_max - 1)), name)
+    shown = world.show(task)
+    assert (len(shown.depends_on), len(shown.holders)) == (most.dependencies_max, HOLDERS_SHOWN)
+    assert 0.75 < len(encode_reply(1, 1, shown)) / (256 * 1024) <= 1
 
 
 def test_many_dependents_become_ready_at_once_in_events_that_fit_a_frame(world: PlanWorld) -> None:

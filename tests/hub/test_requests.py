@@ -188,8 +188,8 @@ async def test_a_hub_in_memory_has_no_files_to_verify_or_copy() -> None:
 
 
 async def test_a_list_of_large_cards_stays_below_the_largest_frame_and_pages_on() -> None:
-    limits = Limits()
-    async with MemoryHub() as hub:
+    limits = Limits(card_text_chars_max=8_000)
+    async with MemoryHub(limits=limits) as hub:
         for number in range(60):
             peer = hub.connect()
             card = {"name": f"big-{number:02}", "secret": "s" * 40, "personality": "x" * 7_000}

@@ -114,6 +114,11 @@ def test_every_kind_of_value_is_read_from_texts(tmp_path: Path) -> None:
         ("host = ''", r"host: '' cannot be used"),
         ("host = '0.0.0.0'", r"host 0\.0\.0\.0: other machines could read along.*--insecure-bind"),
         ("[limits]\nframe_bytes_max = 65536", r"does not fit"),
+        (
+            "[limits]\ndependencies_max = 1500",
+            r"dependencies_max 1500 does not fit the 12544 characters of title_chars",
+        ),
+        ("[limits]\ndescription_chars_max = 16384", r"dependencies_max 1000 does not fit .* set one of them lower"),
         ("port = ", r"config\.toml: not TOML"),
     ],
 )

@@ -33,6 +33,7 @@ from synapse.errors import JournalError, StoreFailed
 from synapse.protocol.codec import encode_request
 from synapse.protocol.codes import CLOSE_BAD_HELLO, CLOSE_FLOOD, CLOSE_NAME_TAKEN, CLOSE_REVOKED
 from synapse.protocol.commands import (
+    Command,
     ForgetAgent,
     Hello,
     IdentifyHub,
@@ -261,7 +262,33 @@ async def test_a_hello_with_a_key_is_refused_and_closes() -> None:
         assert end.code == CLOSE_BAD_HELLO
 
 
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [
+        (Subscribe(inbox=True, since="x"), "$.body.since"),
+        (Subscribe(take=-1), "$.body.take"),
+        (Subscribe(inbox=True, directed_only=True), "$.body.directed_only"),
+        (Subscribe(), "$.body"),
+        (ReadHistory(channel="general", before="x"), "$.body.before"),
+    ],
+)
+async def test_what_the_hub_looks_at_itself_is_named_by_its_path_too(command: Command, path: str) -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        refused = await ada.refused(command)
+        assert (refused.code, refused.facts["path"]) == ("bad_request", path)
+        assert refused.detail.endswith(f" - at `{path}`")
+
+
 # idempotency
+
+
+@pytest.mark.parametrize("command", [Ping(), ListAgents(), Subscribe(inbox=True), ShowStatus(), TakeInbox()])
+async def test_what_keeps_nothing_takes_no_key(command: Command) -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        refused = await ada.refused(command, "key")
+        assert (refused.code, refused.facts) == ("bad_request", {"path": "$.idem_key"})
 
 
 async def test_a_repeat_in_the_same_turn_gets_the_first_answer_and_does_nothing() -> None:
@@ -389,7 +416,7 @@ async def test_who_waits_when_the_disk_fills_up_is_served_when_it_is_writable_ag
 
 
 async def test_long_lists_asked_for_at_once_come_one_a_turn_and_in_order() -> None:
-    limits = Limits(outbox_bytes_max=256 * 1024, in_flight_max=64)
+    limits = Limits(outbox_bytes_max=256 * 1024, in_flight_max=64, card_text_chars_max=2_000)
     async with MemoryHub(limits=limits) as hub:
         for number in range(60):
             said = Hello(name=f"agent-{number}", secret=SECRET, personality="x" * 2_000)

@@ -46,6 +46,8 @@ async def test_a_wait_ends_at_its_deadline_and_frees_its_place() -> None:
         assert not [frame for frame in await bob.listen() if frame.type == "error"]
         too_long = await bob.refused(TakeInbox(wait_ms=hub.rules.limits.wait_ms_max + 1))
         assert (too_long.code, too_long.facts["max"]) == ("bad_request", hub.rules.limits.wait_ms_max)
+        negative = await bob.refused(TakeInbox(wait_ms=-1))
+        assert (negative.code, negative.facts["path"]) == ("bad_request", "$.body.wait_ms")
 
 
 async def test_directed_only_leaves_mentions_for_others() -> None:

@@ -548,3 +548,11 @@ def test_sixteen_digits_in_a_row_are_found_wherever_they_lie(digits: int, before
 def test_opening_brackets_are_counted_together(braces: int, brackets: int) -> None:
     data = b"x{" * braces + b"}y[" * brackets
     assert codec._has_brackets(data, 33) is (braces + brackets >= 33)
+
+
+@pytest.mark.parametrize("field", ["idem_key", "traceparent", "type"])
+def test_a_field_of_the_envelope_that_does_not_fit_is_named_by_its_path(field: str) -> None:
+    frame = msgspec.json.encode({"type": "ping", "id": 1, "body": {}, field: 1})
+    with pytest.raises(BadFrame) as caught:
+        decode_request(frame, LIMITS)
+    assert caught.value.rejected.detail.endswith(f" - at `$.{field}`")

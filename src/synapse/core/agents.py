@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from synapse.core.bounds import require_chars, require_few
 from synapse.core.by import By, Rules
 from synapse.core.events import AgentBound, AgentCreated, AgentDescribed, AgentUnbound, Card, Event
 from synapse.core.inboxes import Dates, Inbox
 from synapse.core.rooms import knows_agent
-from synapse.errors import Rejected
+from synapse.errors import Rejected, bad_request
 from synapse.protocol.commands import Hello
 from synapse.protocol.names import ancestors, require_agent_name, shown
 
@@ -28,6 +29,7 @@ SECRET_CHARS_MAX: Final = 128
 
 _SAID: Final = ("kind", "display_name", "personality", "avatar", "client", "capabilities")
 """What a hello may say of its agent; `card.set` says the rest."""
+_TEXTS: Final = ("display_name", "personality", "avatar", "client")
 
 
 @dataclass(slots=True)
@@ -113,7 +115,7 @@ def decide_hello(state: "State", rules: Rules, command: Hello, by: By) -> list[E
     """Bind or recognise an agent. The hub has checked the token and, for an operator, the peer's uid."""
     if command.operator:
         if command.name is not None:
-            raise Rejected("bad_request", "an operator connection names no agent - at `$.body.name`")
+            raise bad_request("an operator connection names no agent", "$.body.name")
         return []
     if command.name is None:
         raise Rejected("bad_request", "hello needs the name of an agent - at `$.body.name`", {"path": "$.body.name"})
@@ -187,7 +189,11 @@ def _card(command: Hello, old: Card, rules: Rules) -> Card:
     if card == old:
         return old
     if not 0 < len(card.kind) <= 64:
-        raise Rejected("bad_request", f"kind {shown(card.kind)} must have 1 to 64 characters - at `$.body.kind`")
+        raise bad_request(f"kind {shown(card.kind)} must have 1 to 64 characters", "$.body.kind")
+    for name in _TEXTS:
+        if text := said.get(name):
+            require_chars(name, text, rules.limits.card_text_chars_max)
+    require_few(card.capabilities, rules.limits.card_words_max, "$.body.capabilities", "card_words_max")
     require_card_size(card, rules)
     return card
 

@@ -339,7 +339,7 @@ def _acked(state: "State", command: AckInbox, by: By, events: Sequence[Recorded]
         if isinstance(event, MessagesAcked) and len(event.messages) == len(command.ids):  # nearly all
             ids = tuple([message_id(seq) for seq in event.messages])
             return Acked(acked=ids, already=(), unacked=event.left, cursor=cursor)
-    asked = [seq_of_message(text) for text in dict.fromkeys(command.ids)]
+    asked = [seq_of_message(text, "$.body.ids") for text in dict.fromkeys(command.ids)]
     gone: list[int] = []
     left = state.agents.inboxes[by.require_agent()].unacked
     for item in events:

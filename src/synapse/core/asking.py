@@ -8,6 +8,7 @@ question tells its asker, and who else holds the task then, by the same event.
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
+from synapse.core.bounds import require_chars
 from synapse.core.by import By, Rules
 from synapse.core.claims import none_of
 from synapse.core.events import AgentForgotten, Event, LeaseParked, LeaseResumed, Recorded
@@ -16,7 +17,6 @@ from synapse.core.leases import NO_LEASES, Lease
 from synapse.core.lifecycle import ENDS, IN_PROGRESS, OPEN, WAITING, is_legal
 from synapse.core.loops import require_may_answer
 from synapse.core.mail import deliveries_to
-from synapse.core.messages import require_chars
 from synapse.core.plan import QUESTION, QUESTION_CLOSED
 from synapse.core.plan_events import TaskMoved
 from synapse.core.question_events import (
@@ -30,7 +30,7 @@ from synapse.core.question_events import (
 from synapse.core.questions import DEFAULT, QUESTION_BYTES, STILL_OPEN, Question, ending, require_question
 from synapse.core.rooms import Room, insiders, room_of
 from synapse.core.sessions import own_session, session_id
-from synapse.errors import Rejected
+from synapse.errors import Rejected, bad_request
 from synapse.protocol.cursor import question_id
 from synapse.protocol.limits import Limits
 from synapse.protocol.names import require_segment, require_task, shown
@@ -197,7 +197,7 @@ def _require_options(limits: Limits, command: AskQuestion) -> None:
         require_chars("options", option, limits.title_chars_max)
         if not option.strip() or options.count(option) > 1:
             why = "is given twice" if option.strip() else "has nothing to read"
-            raise Rejected("bad_request", f"option {shown(option)} {why} - at `$.body.options`")
+            raise bad_request(f"option {shown(option)} {why}", "$.body.options")
     on_deadline = on_deadline_of(command)
     if on_deadline not in (DEFAULT, EXPIRE):
         raise none_of("on_deadline", on_deadline, (DEFAULT, EXPIRE))
@@ -224,7 +224,7 @@ def _deadline(limits: Limits, command: AskQuestion, by: By) -> int | None:
         return None
     name = "deadline_ms" if at_ms is None else "deadline_at_ms"
     if at_ms is not None and span_ms is not None:
-        raise Rejected("bad_request", "give deadline_ms or deadline_at_ms, not both - at `$.body.deadline_ms`")
+        raise bad_request("give deadline_ms or deadline_at_ms, not both", "$.body.deadline_ms")
     left_ms = at_ms - by.at_ms if at_ms is not None else span_ms
     assert left_ms is not None, "one of them is given"
     if not 1 <= left_ms <= limits.question_deadline_ms_max:
@@ -335,21 +335,19 @@ def _answer(limits: Limits, question: Question, command: AnswerQuestion) -> str:
     options = question.options
     facts: dict[str, object] = {"id": command.id, "options": list(options)}
     if (command.answer is None) == (command.option is None):
-        raise Rejected("bad_request", "give an answer or the number of an option - at `$.body.answer`", facts)
+        raise bad_request("give an answer or the number of an option", "$.body.answer", facts)
     if command.option is not None:
         if not 1 <= command.option <= len(options):
             have = f"1 to {len(options)}" if options else "there are none"
-            raise Rejected("bad_request", f"option {command.option} of {have} - at `$.body.option`", facts)
+            raise bad_request(f"option {command.option} of {have}", "$.body.option", facts)
         return options[command.option - 1]
     assert command.answer is not None
     require_chars("answer", command.answer, limits.answer_chars_max)
     if not command.answer.strip():
-        raise Rejected("bad_request", "an answer has at least one character - at `$.body.answer`", facts)
+        raise bad_request("an answer has at least one character", "$.body.answer", facts)
     if options and not question.free and command.answer not in options:
         listed = ", ".join(f"{number} {shown(option)}" for number, option in enumerate(options, 1))
-        raise Rejected(
-            "bad_request", f"{shown(command.answer)} is none of the options: {listed} - at `$.body.answer`", facts
-        )
+        raise bad_request(f"{shown(command.answer)} is none of the options: {listed}", "$.body.answer", facts)
     return command.answer
 
 

@@ -11,13 +11,13 @@ import msgspec
 from msgspec import UNSET
 
 from synapse.core.agents import Agent, require_card_size, require_known
+from synapse.core.bounds import require_chars, require_few
 from synapse.core.by import By, Rules
 from synapse.core.card_events import AgentDescribed, Card
 from synapse.core.events import Event, Recorded
-from synapse.core.messages import require_chars
 from synapse.core.presence import Here
 from synapse.core.rooms import knows_agent
-from synapse.errors import Rejected
+from synapse.errors import bad_request
 from synapse.protocol.card_commands import ListCards, SetCard, ShowCard
 from synapse.protocol.card_replies import CardInfo
 from synapse.protocol.names import require_word
@@ -34,7 +34,7 @@ def decide_set(state: "State", rules: Rules, command: SetCard, by: By) -> list[E
     agent = state.agents.by_id[by.require_agent()]
     given = {name: value for name in command.__struct_fields__ if (value := getattr(command, name)) is not None}
     if not given:
-        raise Rejected("bad_request", "nothing is said: name at least one field of the card - at `$.body`")
+        raise bad_request("nothing is said: name at least one field of the card", "$.body")
     _require_bounds(rules, command)
     card = msgspec.structs.replace(
         agent.card, **{name: (value or None) if name in _TEXTS else value for name, value in given.items()}
@@ -55,27 +55,19 @@ def _require_bounds(rules: Rules, command: SetCard) -> None:
             require_chars(name, text, limits.card_text_chars_max)
     for name in _WORDS:
         words = getattr(command, name) or ()
-        _require_few(words, limits.card_words_max, f"$.body.{name}", "card_words_max")
+        require_few(words, limits.card_words_max, f"$.body.{name}", "card_words_max")
         for word in words if name != "capabilities" else ():
             require_word(word, name, f"$.body.{name}")
     skills = command.skills or ()
-    _require_few([skill.id for skill in skills], limits.skills_max, "$.body.skills", "skills_max")
+    require_few([skill.id for skill in skills], limits.skills_max, "$.body.skills", "skills_max")
     for at, skill in enumerate(skills):
         path = f"$.body.skills[{at}]"
         require_word(skill.id, "skill id", f"{path}.id")
         require_chars(f"skills[{at}].name", skill.name, limits.card_text_chars_max)
         require_chars(f"skills[{at}].description", skill.description, limits.card_text_chars_max)
-        _require_few(skill.tags, limits.card_words_max, f"{path}.tags", "card_words_max")
+        require_few(skill.tags, limits.card_words_max, f"{path}.tags", "card_words_max")
         for tag in skill.tags:
             require_word(tag, "tag", f"{path}.tags")
-
-
-def _require_few(items: Sequence[str], most: int, path: str, limit: str) -> None:
-    if len(items) > most:
-        raise Rejected("too_large", f"{len(items)} at `{path}`; at most {most}", {"path": path, limit: most})
-    if len(set(items)) < len(items):
-        twice = next(item for at, item in enumerate(items) if item in items[:at])
-        raise Rejected("bad_request", f"{twice!a} is there twice - at `{path}`", {"path": path})
 
 
 def answer_set(state: "State", by: By, events: Sequence[Recorded], cursor: str) -> CardInfo:

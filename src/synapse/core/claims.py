@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from synapse.core.agents import Agent, require_known
+from synapse.core.bounds import require_chars
 from synapse.core.by import By, Rules
 from synapse.core.cycles import cycle_of_grant, cycle_of_wait
 from synapse.core.events import (
@@ -25,11 +26,10 @@ from synapse.core.events import (
     LeaseUnqueued,
 )
 from synapse.core.leases import EXCLUSIVE, NO_LEASES, NOTHING_YET, RANK, SHARED, Lease, Place, Pool, View, in_line
-from synapse.core.messages import require_chars
 from synapse.core.refusals import deadlocked, held, in_words, masked, queued
 from synapse.core.rooms import Room, knows_agent, room_of
 from synapse.core.scopes import normal_path
-from synapse.errors import Rejected
+from synapse.errors import Rejected, bad_request
 from synapse.protocol.commands import ClaimLease
 from synapse.protocol.names import clipped, require_task, shown
 from synapse.protocol.terms import MODES, PRIORITIES
@@ -310,9 +310,7 @@ def _claimant(state: "State", command: ClaimLease, by: By) -> Agent:
     """Who gets the lease: the agent that asks, or whom an operator names. Raises `Rejected`."""
     if by.operator:
         if command.claimant is None or not command.preempt:
-            raise Rejected(
-                "bad_request", "an operator claims for somebody: name the claimant, and preempt - at `$.body.claimant`"
-            )
+            raise bad_request("an operator claims for somebody: name the claimant, and preempt", "$.body.claimant")
         return require_known(state, command.claimant, by)
     agent = state.agents.by_id[by.require_agent()]
     if command.claimant is not None and command.claimant != agent.name:
@@ -345,9 +343,9 @@ def _ask(state: "State", rules: Rules, command: ClaimLease, agent: Agent, room: 
     worktree, paths = command.worktree, command.paths
     if paths or command.whole_worktree:
         if worktree is None:
-            raise Rejected("bad_request", "paths are relative to a worktree: name it - at `$.body.worktree`")
+            raise bad_request("paths are relative to a worktree: name it", "$.body.worktree")
         if paths and command.whole_worktree:
-            raise Rejected("bad_request", "give paths or whole_worktree, not both - at `$.body`")
+            raise bad_request("give paths or whole_worktree, not both", "$.body")
         require_chars("worktree", worktree, limits.worktree_chars_max)
         if len(paths) > limits.paths_max:
             raise Rejected(

@@ -55,7 +55,7 @@ def after_of(seq: int, inbox: int, *, sent: bool) -> str:
 def _place(after: str, *, sent: bool) -> tuple[int, int]:
     """Where a page goes on, behind its pair of seq and inbox. Raises `Rejected(bad_request)`."""
     if not sent:
-        return seq_of_message(after) + 1, 0
+        return seq_of_message(after, "$.body.after") + 1, 0
     message, _, inbox = after.partition(".")
     if not inbox.isascii() or not inbox.isdecimal() or len(inbox) > _DIGITS_MAX:
         raise Rejected(
@@ -63,7 +63,7 @@ def _place(after: str, *, sent: bool) -> tuple[int, int]:
             "after is no `next` of a page of sent dead letters - at `$.body.after`",
             {"path": "$.body.after"},
         )
-    return seq_of_message(message), int(inbox)
+    return seq_of_message(message, "$.body.after"), int(inbox)
 
 
 def _find(state: "State", agent: int, seq: int) -> tuple[int, Entry]:
@@ -148,7 +148,7 @@ def decide_drop(state: "State", rules: Rules, command: DropDead, by: By) -> list
             f"{len(command.ids)} ids at once; at most {most} (acks_max): ask again for the others",
             {"limit": "acks_max", "value": most},
         )
-    seqs = list(dict.fromkeys(seq_of_message(text) for text in command.ids))
+    seqs = list(dict.fromkeys(seq_of_message(text, "$.body.ids") for text in command.ids))
     return _disown(state, agent, seqs, most, by) if command.sent else _drop(state, agent, seqs, most)
 
 

@@ -21,7 +21,7 @@ from synapse.core.files import (
 )
 from synapse.core.refusals import require_limit
 from synapse.core.rooms import require_channel
-from synapse.errors import Rejected
+from synapse.errors import Rejected, bad_request
 from synapse.protocol.file_commands import (
     BeginFile,
     CompleteFile,
@@ -123,7 +123,7 @@ def look_files(state: "State", rules: Rules, query: ListFiles, by: By, cursor: s
 
 def _number(text: str) -> int:
     if text[:1] != "f" or not text[1:].isdecimal() or len(text) > 17:
-        raise Rejected("bad_request", f"{text!a} is no file id: f and a number - at `$.body.after`")
+        raise bad_request(f"{text!a} is no file id: f and a number", "$.body.after")
     return int(text[1:])
 
 

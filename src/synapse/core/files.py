@@ -19,7 +19,7 @@ from synapse.core.events import AgentCreated, Card, Event, Recorded
 from synapse.core.file_events import FileBegun, FileChunked, FileCompleted, FileEnded, FileEvent, FileReceived
 from synapse.core.messages import never_seen, too_many
 from synapse.core.rooms import floor_of_channel, knows_agent, require_channel
-from synapse.errors import Rejected
+from synapse.errors import Rejected, bad_request
 from synapse.protocol.file_commands import BeginFile, CompleteFile, PutChunk, ReceiveFile, WithdrawFile
 from synapse.protocol.limits import Limits
 from synapse.protocol.names import require_agent_name, shown
@@ -146,7 +146,7 @@ def find_file(state: "State", text: str, by: By) -> File:
     those it is for. Raises `Rejected`: `bad_request`, `not_found`."""
     found = _ID.fullmatch(text)
     if found is None:
-        raise Rejected("bad_request", f"{shown(text)} is no file id: f and a number - at `$.body.file`")
+        raise bad_request(f"{shown(text)} is no file id: f and a number", "$.body.file")
     file = state.files.by_id.get(int(found[1]))
     if file is None or file.is_gone(by.at_ms) or not may_see_file(state, file, by):
         raise Rejected(
@@ -229,7 +229,7 @@ def _require_description(command: BeginFile, limits: Limits) -> None:
             {"path": "$.body.name"},
         )
     if _SHA256.fullmatch(command.sha256) is None:
-        raise Rejected("bad_request", "a SHA-256 has 64 digits, 0 to 9 and a to f - at `$.body.sha256`")
+        raise bad_request("a SHA-256 has 64 digits, 0 to 9 and a to f", "$.body.sha256")
     if command.bytes < 0:
         raise Rejected("bad_request", "a file has at least 0 bytes - at `$.body.bytes`", {"path": "$.body.bytes"})
     if command.bytes > limits.file_bytes_max:
@@ -305,17 +305,11 @@ def decide_put_chunk(state: "State", command: PutChunk, by: By) -> list[Event]:
     index, facts = command.index, {"file": command.file, "index": command.index}
     require_index(file, index)
     if len(command.data) != file.bytes_of(index):
-        raise Rejected(
-            "bad_request",
-            f"chunk {index} of {command.file} has {file.bytes_of(index)} bytes, and {len(command.data)} came "
-            "- at `$.body.data`",
-            {**facts, "bytes": file.bytes_of(index)},
-        )
+        why = f"chunk {index} of {command.file} has {file.bytes_of(index)} bytes, and {len(command.data)} came"
+        raise bad_request(why, "$.body.data", {**facts, "bytes": file.bytes_of(index)})
     if sha256(command.data).hexdigest() != command.sha256:
-        raise Rejected(
-            "bad_request",
-            f"chunk {index} of {command.file} is not what its SHA-256 says: send it again - at `$.body.data`",
-            facts,
+        raise bad_request(
+            f"chunk {index} of {command.file} is not what its SHA-256 says: send it again", "$.body.data", facts
         )
     there = file.chunks.get(index)
     if there is not None and there.sha256 == command.sha256:
@@ -332,9 +326,9 @@ def decide_put_chunk(state: "State", command: PutChunk, by: By) -> list[Event]:
 def require_index(file: File, index: int) -> None:
     """Raises `Rejected(bad_request)` unless the file is cut into more chunks than that."""
     if not 0 <= index < file.count:
-        raise Rejected(
-            "bad_request",
-            f"{file_id(file.id)} has {file.count} chunks, counted from 0; {index} is none - at `$.body.index`",
+        raise bad_request(
+            f"{file_id(file.id)} has {file.count} chunks, counted from 0; {index} is none",
+            "$.body.index",
             {"file": file_id(file.id), "index": index, "chunks": file.count},
         )
 

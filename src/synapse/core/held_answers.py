@@ -66,7 +66,7 @@ def sent_held(state: "State", recorded: Recorded, event: MessageHeld, cursor: st
 def look_held(state: "State", rules: Rules, query: ListHeld, by: By, cursor: str) -> HeldPage:
     """A page of held messages. Raises `Rejected(bad_request)`."""
     require_limit(query.limit, rules.limits.page_items_max)
-    after = 0 if query.after is None else seq_of_message(query.after)
+    after = 0 if query.after is None else seq_of_message(query.after, "$.body.after")
     has_all = by.has_role(HUMAN)
     page: list[HeldInfo] = []
     size, following = 0, None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from synapse.core.agents import require_known
+from synapse.core.bounds import require_chars
 from synapse.core.by import By, Rules
 from synapse.core.claims import (
     grants,
@@ -28,7 +29,6 @@ from synapse.core.events import (
     PoolSet,
 )
 from synapse.core.leases import NO_LEASES, Kept, Lease, Place, View, in_line
-from synapse.core.messages import require_chars
 from synapse.core.presence import OFFLINE
 from synapse.core.refusals import in_room, not_holder, stale
 from synapse.core.resources import OFFER_ENDED, offers_of, waiting_for, withdrawal

@@ -550,7 +550,7 @@ def seqs_to_ack(rules: Rules, command: AckInbox) -> list[int]:
             f"{len(command.ids)} ids in one ack; at most {rules.limits.acks_max} (acks_max): ask again for the others",
             {"limit": "acks_max", "value": rules.limits.acks_max},
         )
-    return list(dict.fromkeys(seq_of_message(text) for text in command.ids))
+    return list(dict.fromkeys(seq_of_message(text, "$.body.ids") for text in command.ids))
 
 
 def never_here(seqs: Sequence[int]) -> Rejected:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 import msgspec
 
 from synapse.core.agents import require_known
+from synapse.core.bounds import require_chars
 from synapse.core.by import By, Rules
 from synapse.core.claims import hand_over
 from synapse.core.events import Event, Recorded
 from synapse.core.lane_events import LaneAccepted, LaneEnded, LaneEvent, LaneMessaged, LaneOffered
 from synapse.core.leases import NO_LEASES, Lease
 from synapse.core.mail import Delivery, Letter, deliveries_to
-from synapse.core.messages import require_chars
 from synapse.core.rooms import Room, insiders, may_see, require_insider
 from synapse.core.sessions import number_of, own_session, session_id
 from synapse.errors import Rejected

@@ -24,7 +24,7 @@ from synapse.core.events import (
 )
 from synapse.core.holding import lease_of
 from synapse.core.leases import SHARED, Lease, Place, TaskKey, View, conflicts, in_line, patterns_of
-from synapse.core.refusals import HOLDERS_MAX, PRIVATE, holder_facts, in_room, masked, stale, until
+from synapse.core.refusals import HOLDERS_MAX, PRIVATE, all_holder_facts, in_room, masked, stale, until
 from synapse.core.resuming import with_resume
 from synapse.core.rooms import may_see, room_of
 from synapse.core.scopes import covers, normal_file
@@ -61,6 +61,8 @@ LeaseQuery: TypeAlias = CheckLease | CheckPaths
 _LISTED: Final = frozenset({"waiters", "waiting", "idle_ms", "stalled"})
 WAITERS_MAX = 32
 """How many waiters a listed lease names; `waiting` counts all."""
+BARE_MAX: Final = 64
+"""How many paths that are not covered a refusal names, if their holders fit; it says how many there are."""
 
 
 def answer_release(events: Sequence[Recorded], cursor: str) -> replies.Released:
@@ -294,7 +296,8 @@ def _covered(state: "State", rules: Rules, query: CheckPaths, by: By, cursor: st
         path = normal_file(text, chars_max=limits.path_chars_max)
         lease = next((lease for lease in mine if _covers(lease.ask, path)), None)
         if lease is None:
-            bare.append(_bare(state, query.worktree, path, here, by))
+            mine_shared = [lease for lease in here if _covers(lease.ask, path)][:1]
+            bare.append(_Bare(path, _holders(state, query.worktree, path, agent), mine_shared))
             continue
         ask = lease.ask
         left_ms = state.soft.leasing.remaining_ms(lease, by.lease_ms)
@@ -304,78 +307,67 @@ def _covered(state: "State", rules: Rules, query: CheckPaths, by: By, cursor: st
             )
         )
     if bare:
-        raise _not_covered(bare, query.mode, by)
+        raise _not_covered(state, bare, query.mode, by)
     return replies.PathsCovered(worktree=query.worktree, paths=tuple(found), cursor=cursor)
 
 
 @dataclass(slots=True, frozen=True)
 class _Bare:
-    """A path that no lease of mine covers as was asked. holders: others. mine: my lease that covers it shared, where an
-    exclusive one was asked for."""
+    """A path that no lease of mine covers as was asked. holders: others', the first few. mine: the first of my leases
+    that cover it shared, where an exclusive one was asked for."""
 
     path: str
-    holders: list[dict[str, object]]
-    mine: Lease | None
-    mine_facts: list[dict[str, object]]
-
-    @property
-    def facts(self) -> dict[str, object]:
-        """As the refusal tells it."""
-        facts: dict[str, object] = {"path": self.path, "holders": self.holders}
-        return facts if self.mine is None else {**facts, "mine": self.mine_facts}
+    holders: list[Lease]
+    mine: list[Lease]
 
 
-def _bare(state: "State", worktree: str, path: str, here: Sequence[Lease], by: By) -> _Bare:
-    """What a guard is told of a path. here: what who asks holds in the worktree; what covers the path is shared."""
-    mine = next((lease for lease in here if _covers(lease.ask, path)), None)
-    others = _holders(state, worktree, path, by.require_agent())
-    known = [] if mine is None else [mine]
-    return _Bare(path, holder_facts(state, others, by), mine, holder_facts(state, known, by))
-
-
-def _not_covered(bare: Sequence[_Bare], mode: str, by: By) -> Rejected:
-    first = bare[0]
-    why = _nobodys(first) if first.mine is None else _only_shared(first, first.mine)
+def _not_covered(state: "State", bare: Sequence[_Bare], mode: str, by: By) -> Rejected:
+    first, told = bare[0], bare[:BARE_MAX]
+    facts = all_holder_facts(state, [leases for path in told for leases in (path.holders, path.mine)], by)
+    named: list[dict[str, object]] = []
+    for path, holders, mine in zip(told, facts[::2], facts[1::2], strict=True):
+        if named and (len(holders), len(mine)) != (len(path.holders), len(path.mine)):
+            break  # those who hold it do not fit any more
+        entry: dict[str, object] = {"path": path.path, "holders": holders}
+        named.append({**entry, "mine": mine} if path.mine else entry)
+    why = _only_shared(state, first, by) if first.mine else _nobodys(state, first, by)
     more = f", and {len(bare) - 1} more paths are not covered" if len(bare) > 1 else ""
     return Rejected(
         "not_covered",
         f"{first.path} is not covered by a live {'lease' if mode == SHARED else 'exclusive lease'} of {by.actor}: "
         f"{why}{more}",
-        {"paths": [path.facts for path in bare[:64]], "paths_count": len(bare)},
+        {"paths": named, "paths_count": len(bare)},
     )
 
 
-def _nobodys(bare: _Bare) -> str:
+def _nobodys(state: "State", bare: _Bare, by: By) -> str:
     """No lease of who asks covers it at all."""
     if not bare.holders:
         return f"nobody holds it: claim it with synapse claim TASK --paths {bare.path}"
-    return f"{_first(bare.holders)}; wait in line with synapse claim TASK --paths {bare.path} --wait"
+    return f"{_first(state, bare.holders, by)}; wait in line with synapse claim TASK --paths {bare.path} --wait"
 
 
-def _only_shared(bare: _Bare, mine: Lease) -> str:
+def _only_shared(state: "State", bare: _Bare, by: By) -> str:
     """It may be read, and is to be written. Beside other readers a shared lease has to go first: two that wait to
     become writers would wait for each other."""
-    ask, room = mine.ask, in_room(mine.ask.room_name)
-    left_ms = bare.mine_facts[0]["expires_in_ms"]
-    assert left_ms is None or isinstance(left_ms, int)
+    [mine] = bare.mine
+    ask, room, left_ms = mine.ask, in_room(mine.ask.room_name), state.soft.leasing.remaining_ms(mine, by.lease_ms)
     own = f"its lease {ask.task} with epoch {mine.epoch} covers it, shared, {until(left_ms)}"
     if not bare.holders and ask.reentrant:
         return f"{own}; synapse claim {ask.task}{room} makes that exclusive"
-    others = f", and {_first(bare.holders)}" if bare.holders else ""
+    others = f", and {_first(state, bare.holders, by)}" if bare.holders else ""
     return (
         f"{own}{others}; release it (synapse release {ask.task}{room}), then wait in line with "
         f"synapse claim TASK --paths {bare.path} --wait"
     )
 
 
-def _first(holders: Sequence[dict[str, object]]) -> str:
+def _first(state: "State", holders: Sequence[Lease], by: By) -> str:
     """The first of who holds a path, for people."""
-    holder, left_ms = holders[0], holders[0]["expires_in_ms"]
-    assert left_ms is None or isinstance(left_ms, int)
-    is_told = holder["owner"] != PRIVATE
-    who = f"{holder['owner']} holds it as {holder['task']}" if is_told else "a member of a private room holds it"
-    shared = ", shared," if holder["mode"] == SHARED else ""
-    return f"{who} with epoch {holder['epoch']}{shared} {until(left_ms)}"
+    lease = min(holders, key=lambda lease: lease.epoch)
+    ask, left_ms = masked(state, lease.ask, by), state.soft.leasing.remaining_ms(lease, by.lease_ms)
+    who = f"{ask.owner} holds it as {ask.task}" if ask.owner != PRIVATE else "a member of a private room holds it"
+    return f"{who} with epoch {lease.epoch}{', shared,' if ask.mode == SHARED else ''} {until(left_ms)}"
 
 
 def _covers(ask: Ask, path: str) -> bool:

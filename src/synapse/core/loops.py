@@ -298,7 +298,7 @@ def _cause(state: "State", rules: Rules, command: "SendMessage", by: By) -> int 
     entries = state.agents.inboxes[agent].entries
     answered: int | None = None
     if command.reply_to is not None:
-        seq = seq_of_message(command.reply_to)
+        seq = seq_of_message(command.reply_to, "$.body.reply_to")
         trace = loops.traces.get(seq)
         if seq in entries or (last is not None and last[0] == seq) or (trace is not None and trace.agent != agent):
             return seq

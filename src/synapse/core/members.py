@@ -16,7 +16,7 @@ from synapse.core.leases import NO_LEASES, View
 from synapse.core.mail import Letter, deliveries_to, numbered
 from synapse.core.room_events import MemberEvent, MemberInvited, MemberRemoved
 from synapse.core.rooms import Channel, Room, channel_known, invite, put_out, room_known
-from synapse.errors import Rejected
+from synapse.errors import Rejected, bad_request
 from synapse.protocol.member_commands import InviteMember, KickMember
 from synapse.protocol.member_replies import Membership
 from synapse.protocol.terms import ADMIN
@@ -50,10 +50,9 @@ def _place(state: "State", place: str, by: By) -> tuple[Room, Channel | None]:
         room, target = room_known(state, place, by), None
     where = room if target is None else target
     if not where.private:
-        raise Rejected(
-            "bad_request",
-            f"{place} is not private: agents join it by themselves (synapse {_noun(place)} join {place}) - at "
-            "`$.body.place`",
+        raise bad_request(
+            f"{place} is not private: agents join it by themselves (synapse {_noun(place)} join {place})",
+            "$.body.place",
             {"place": place},
         )
     if not by.has_role(ADMIN) and by.agent not in where.members:

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET
 
 from synapse.core.agents import near_names, require_room_for_agents
+from synapse.core.bounds import require_chars
 from synapse.core.by import By, Rules
 from synapse.core.events import AgentCreated, Card, Delivery, Event, MessagePosted, MessageSent
 from synapse.core.inboxes import ALL
@@ -13,7 +14,7 @@ from synapse.core.loops import guarded
 from synapse.core.role_queues import arrival_for, is_role
 from synapse.core.rooms import Channel, Room, decide_telemetry, knows_agent, reads, require_channel, room_of
 from synapse.core.signals import TELEMETRY, TELEMETRY_ADDRESS, require_signal
-from synapse.errors import Rejected
+from synapse.errors import Rejected, bad_request
 from synapse.protocol.commands import SendMessage
 from synapse.protocol.cursor import cursor_of, message_id, seq_of_message
 from synapse.protocol.names import GENERAL, clipped, mentioned, require_agent_name, require_segment, shown
@@ -72,17 +73,7 @@ def _require_plain_fields(command: SendMessage, rules: Rules, by: By) -> None:
     if command.thread is not None:
         require_chars("thread", command.thread, limits.thread_chars_max)
     if command.reply_to is not None:
-        seq_of_message(command.reply_to)
-
-
-def require_chars(name: str, text: str, most: int) -> None:
-    """Raises `Rejected(bad_request)` unless the text has 1 to `most` characters. name: the field's."""
-    if not 0 < len(text) <= most:
-        raise Rejected(
-            "bad_request",
-            f"{name} has {len(text)} characters; 1 to {most} - at `$.body.{name}`",
-            {"path": f"$.body.{name}"},
-        )
+        seq_of_message(command.reply_to, "$.body.reply_to")
 
 
 def _destination(command: SendMessage, by: By) -> tuple[str | None, list[str]]:
@@ -116,15 +107,13 @@ def _address(room: str | None, channel: str | None) -> str:
     """Explicit room and channel, else `room:channel`, else the room's general channel."""
     if channel is not None and ":" in channel:
         if room is not None and channel.partition(":")[0] != room:
-            raise Rejected(
-                "bad_request", f"channel {shown(channel)} is not in room {shown(room)} - at `$.body.channel`"
-            )
+            raise bad_request(f"channel {shown(channel)} is not in room {shown(room)}", "$.body.channel")
         return channel
     if channel is None:
         assert room is not None
         return f"{require_segment(room, 'room')}:{GENERAL}"
     if room is None:
-        raise Rejected("bad_request", f"which room is {shown(channel)} in? write room:channel - at `$.body.channel`")
+        raise bad_request(f"which room is {shown(channel)} in? write room:channel", "$.body.channel")
     return f"{require_segment(room, 'room')}:{require_segment(channel, 'channel')}"
 
 
@@ -137,11 +126,8 @@ def _names(names: tuple[str, ...]) -> list[str]:
         return unique
     role = next(filter(is_role, unique), None)
     if role is not None:
-        raise Rejected(
-            "bad_request",
-            f"a role is addressed alone: send to {shown(role)}, and to the others with a message of its own",
-            {"role": clipped(role)},
-        )
+        why = f"a role is addressed alone: send to {shown(role)}, and to the others with a message of its own"
+        raise bad_request(why, "$.body.to", {"role": clipped(role)})
     return [require_agent_name(name) for name in unique]
 
 

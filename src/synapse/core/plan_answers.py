@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 WAITS_SHOWN: Final = 32
 """How many of the tasks that one waits for are named; `unmet` counts all."""
+HOLDERS_SHOWN: Final = 64
+"""How many of the leases on a task are named; `lease.list` has all."""
 _NO_PLAN: Final = RoomPlan()
 
 
@@ -113,7 +115,7 @@ def task_info(
     held = state.leases.of_task.get((room, task.id), NO_LEASES)
     holders: tuple[TaskHolder, ...] = ()
     if held:
-        holders = tuple([_holder(state, lease, by) for lease in held.values()])
+        holders = tuple([_holder(state, lease, by) for lease in islice(held.values(), HOLDERS_SHOWN)])
     return TaskInfo(
         task.id,
         room_name,

@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
+from synapse.core.bounds import require_chars
 from synapse.core.by import By, Rules
 from synapse.core.claims import grants_after, none_of, revocation
 from synapse.core.events import Event, LeaseReleased
 from synapse.core.holding import lease_of
 from synapse.core.leases import NO_LEASES, Lease, View
 from synapse.core.lifecycle import DONE, ENDS, FREEING, TASK_STATUSES, TRANSITIONS, is_legal
-from synapse.core.messages import require_chars
 from synapse.core.plan import RoomPlan, Task, require_declared, size_of, walk
 from synapse.core.plan_events import TaskDeclared, TaskMoved, TaskNoted, TaskRemoved
 from synapse.core.refusals import stale
 from synapse.core.rooms import Room, room_of
-from synapse.errors import Rejected
+from synapse.errors import Rejected, bad_request
 from synapse.protocol.limits import Limits
 from synapse.protocol.names import require_agent_name, require_segment, require_task
 from synapse.protocol.plan_commands import DeclareTask, DeclareTasks, NoteProgress, RemoveTask, TaskSpec, UpdateTask
@@ -63,7 +63,7 @@ def decide_declare(state: "State", rules: Rules, command: DeclareTask | DeclareT
     declared: dict[str, TaskDeclared] = {}
     for spec in specs:
         if spec.task in declared:
-            raise Rejected("bad_request", f"{spec.task} comes twice - at `$.body.tasks`", {"task": spec.task})
+            raise bad_request(f"{spec.task} comes twice", "$.body.tasks", {"task": spec.task})
         event = _declaration(plan, rules.limits, room, spec, by)
         if event is not None:
             declared[spec.task] = event
@@ -148,7 +148,7 @@ def _require_spec(limits: Limits, spec: TaskSpec) -> None:
     if spec.title is not None:
         require_chars("title", spec.title, limits.title_chars_max)
         if not spec.title.strip():
-            raise Rejected("bad_request", "a title has at least one character - at `$.body.title`")
+            raise bad_request("a title has at least one character", "$.body.title")
     if spec.description is not None:
         require_chars("description", spec.description, limits.description_chars_max)
     if spec.priority is not None and spec.priority not in PRIORITIES:

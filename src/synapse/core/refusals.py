@@ -19,7 +19,12 @@ HOLDERS_MAX: Final = 8
 """How many holders a refusal names; it says how many there are."""
 PATHS_MAX: Final = 16
 """How many paths of a holder a refusal names."""
+HOLDERS_BYTES_MAX: Final = 96 * 1024
+"""Bytes of JSON that the holders of one frame may take. Their paths are left out first, then the last holders."""
+CYCLE_MAX: Final = 32
+"""How many names of a circle a refusal names; it says how many there are."""
 
+_encode: Final = msgspec.json.Encoder().encode
 
 PRIVATE: Final = "private"
 """Stands for what belongs to a room that who asks may not see."""
@@ -36,7 +41,31 @@ def masked(state: "State", ask: Ask, by: By) -> Ask:
 
 
 def holder_facts(state: "State", leases: Sequence[Lease], by: By) -> list[dict[str, object]]:
-    """The first holders as data, in the order of their grants."""
+    """The first holders as data, in the order of their grants, as far as they fit."""
+    return all_holder_facts(state, [leases], by)[0]
+
+
+def all_holder_facts(state: "State", groups: Sequence[Sequence[Lease]], by: By) -> list[list[dict[str, object]]]:
+    """`holder_facts` of several groups in one frame."""
+    every = [_holder_facts(state, leases, by) for leases in groups]
+    if len(_encode(every)) <= HOLDERS_BYTES_MAX:
+        return every
+    size = 0
+    for found in every:
+        for at, facts in enumerate(found):
+            paths = facts["paths"]
+            assert isinstance(paths, list)
+            if paths:
+                facts["paths_count"] = facts.get("paths_count", len(paths))
+                facts["paths"] = []
+            size += len(_encode(facts))
+            if size > HOLDERS_BYTES_MAX:
+                del found[at:]
+                break
+    return every
+
+
+def _holder_facts(state: "State", leases: Sequence[Lease], by: By) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     for lease in sorted(leases, key=lambda lease: lease.epoch)[:HOLDERS_MAX]:
         ask = masked(state, lease.ask, by)
@@ -148,17 +177,17 @@ def queued(state: "State", ask: Ask, places: Sequence[Place], by: By) -> Rejecte
 def deadlocked(ask: Ask, cycle: Sequence[str], what: str, leases: Sequence[Lease] = ()) -> Rejected:
     """Waiting would never end. cycle: agent names, as they may be told, the first one again at the end. what: wait,
     grant, hand-off, upgrade."""
+    facts: dict[str, object] = {"cycle": cycle, "task": ask.task, "holders": [at.epoch for at in leases[:HOLDERS_MAX]]}
+    if len(cycle) > CYCLE_MAX:
+        facts |= {"cycle": cycle[:CYCLE_MAX], "cycle_count": len(cycle)}
+        cycle = [*cycle[:CYCLE_MAX], f"{len(cycle) - CYCLE_MAX - 1} more", cycle[-1]]
     steps = " waits for ".join(cycle)
     cure = {
         "upgrade": "release the shared lease and claim exclusively",
         "hand-off": "let one of them withdraw its wait first",
         "grant": "release what the others wait for first, or wait in line with a lower priority",
     }.get(what, "release what you hold first, or claim both at once")
-    return Rejected(
-        "deadlock",
-        f"{ask.task}: this {what} would close a circle: {steps}; {cure}",
-        {"cycle": cycle, "task": ask.task, "holders": [lease.epoch for lease in leases[:HOLDERS_MAX]]},
-    )
+    return Rejected("deadlock", f"{ask.task}: this {what} would close a circle: {steps}; {cure}", facts)
 
 
 def stale(state: "State", room: Room, task: str, epoch: int, leases: Sequence[Lease], by: By) -> Rejected:

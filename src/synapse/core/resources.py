@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
+from synapse.core.bounds import require_chars
 from synapse.core.by import By, Rules
 from synapse.core.claims import grants, grants_after, unqueued
 from synapse.core.events import Event, Recorded
 from synapse.core.leases import Leases, Offer, Place, Pool, View, in_line
-from synapse.core.messages import require_chars
 from synapse.core.resource_events import ResourceEvent, ResourceExpired, ResourceOffered, ResourceWithdrawn
 from synapse.errors import Rejected
 from synapse.protocol.names import clipped, require_segment, shown

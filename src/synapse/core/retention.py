@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from synapse.core.retention_events import JournalCompacted
-from synapse.errors import Rejected
+from synapse.errors import Rejected, bad_request
 from synapse.protocol.cursor import cursor_of
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class Planning:
         ahead = [name for name, cut in before.cuts.items() if "/" in name and cut > before.cuts.get(MESSAGES, 0)]
         ages = {**dict.fromkeys(ahead, ages_ms.get(MESSAGES)), **ages_ms}
         if any(age is not None and age < KEEP_MS_MIN for age in ages.values()):
-            raise Rejected("bad_request", f"what is younger than {KEEP_MS_MIN} ms is always kept")
+            raise bad_request(f"what is younger than {KEEP_MS_MIN} ms is always kept", "$.body.keep")
         self._state = state
         self._open = {name: at_ms - age for name, age in ages.items() if age is not None}
         self._named = frozenset(ages_ms)
@@ -277,20 +277,14 @@ def ages_of(state: "State", keep: Mapping[str, int], *, must_exist: bool) -> dic
     ages: dict[str, int | None] = {}
     for name, age_ms in keep.items():
         if age_ms and not KEEP_MS_MIN <= age_ms <= 1 << 53:
-            raise Rejected(
-                "bad_request",
-                f"{name}: {age_ms} ms is less than 24 h, for which everything is kept; 0 keeps all",
-                {"least_ms": KEEP_MS_MIN},
-            )
+            why = f"{name}: {age_ms} ms is less than 24 h, for which everything is kept; 0 keeps all"
+            raise bad_request(why, "$.body.keep", {"least_ms": KEEP_MS_MIN})
         if name in KINDS:
             ages[name] = age_ms or None
             continue
         if ":" not in name:
-            raise Rejected(
-                "bad_request",
-                f"{name!r} is neither a channel (room:channel) nor one of {', '.join(KINDS)}",
-                {"kinds": list(KINDS)},
-            )
+            why = f"{name!r} is neither a channel (room:channel) nor one of {', '.join(KINDS)}"
+            raise bad_request(why, "$.body.keep", {"kinds": list(KINDS)})
         channel = state.rooms.by_address.get(name)
         if channel is not None:
             ages[f"ch/{channel.id}"] = age_ms or None

@@ -17,7 +17,7 @@ from synapse.core.events import (
     RoomLeft,
 )
 from synapse.core.signals import PLAIN, TELEMETRY, TELEMETRY_ADDRESS, is_telemetry_by_name, require_schema
-from synapse.errors import Rejected
+from synapse.errors import Rejected, bad_request
 from synapse.protocol.commands import (
     CreateChannel,
     CreateRoom,
@@ -286,7 +286,7 @@ def _require_may_create(rules: Rules, by: By) -> None:
 
 def _require_type(text: str) -> None:
     if not 0 < len(text) <= 64:
-        raise Rejected("bad_request", f"type {shown(text)} must have 1 to 64 characters - at `$.body.type`")
+        raise bad_request(f"type {shown(text)} must have 1 to 64 characters", "$.body.type")
 
 
 def _require_space(state: "State", rules: Rules, room: Room | None) -> None:

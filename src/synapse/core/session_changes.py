@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 import msgspec
 from msgspec import UNSET
 
+from synapse.core.bounds import require_chars
 from synapse.core.by import By, Rules
 from synapse.core.claims import none_of
 from synapse.core.events import Event
 from synapse.core.holding import lease_of
 from synapse.core.lanes import Lane, require_open, side_of
-from synapse.core.messages import require_chars
 from synapse.core.rooms import room_of
 from synapse.core.session_events import SessionCheckpointed, SessionEnded, SessionStarted, SessionUpdated
 from synapse.core.sessions import (
@@ -26,7 +26,7 @@ from synapse.core.sessions import (
     size_of_point,
     size_of_texts,
 )
-from synapse.errors import Rejected
+from synapse.errors import Rejected, bad_request
 from synapse.protocol.limits import Limits
 from synapse.protocol.names import require_task, shown
 from synapse.protocol.session_commands import (
@@ -117,7 +117,7 @@ def _require_texts(limits: Limits, command: StartSession | UpdateSession) -> Non
         if text:
             require_chars(name, text, most)
     if command.display_name == "":
-        raise Rejected("bad_request", "a display name has at least one character - at `$.body.display_name`")
+        raise bad_request("a display name has at least one character", "$.body.display_name")
     if command.task:
         require_task(command.task)
 
@@ -177,7 +177,7 @@ def decide_update(state: "State", rules: Rules, command: UpdateSession, by: By) 
         )
     _require_texts(limits, command)
     if command.resumable_at_ms is not None and command.resumable_at_ms < 0:
-        raise Rejected("bad_request", "a date is a Unix time in milliseconds; 0 for none - at `$.body.resumable_at_ms`")
+        raise bad_request("a date is a Unix time in milliseconds; 0 for none", "$.body.resumable_at_ms")
     after, replaced = _after(limits, session, command)
     if after == session:
         return []

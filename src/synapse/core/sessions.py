@@ -26,7 +26,7 @@ from synapse.core.session_events import (
     SessionStarted,
     SessionUpdated,
 )
-from synapse.errors import Rejected
+from synapse.errors import Rejected, bad_request
 from synapse.protocol.names import clipped, shown
 from synapse.protocol.terms import ADMIN, Artefact
 
@@ -290,10 +290,12 @@ def session_id(seq: int) -> str:
 
 
 def number_of(text: str, letter: str, what: str) -> int:
-    """The seq in an id such as `s12`. Raises `Rejected(bad_request)`."""
+    """The seq in an id such as `s12`, given in the field that is called `what`. Raises `Rejected(bad_request)`."""
     digits = text[1:]
     if text[:1] != letter or not digits.isascii() or not digits.isdigit() or len(digits) > 16:
-        raise Rejected("bad_request", f"{shown(text)} is no id of a {what}: {letter} and digits", {"id": clipped(text)})
+        raise bad_request(
+            f"{shown(text)} is no id of a {what}: {letter} and digits", f"$.body.{what}", {"id": clipped(text)}
+        )
     return int(digits)
 
 

@@ -13,7 +13,7 @@ from synapse.core.agents import hash_of
 from synapse.core.by import By, Rules
 from synapse.core.events import Event, Recorded
 from synapse.core.token_events import TokenCreated, TokenEvent, TokenExpired, TokenRevoked
-from synapse.errors import Rejected
+from synapse.errors import Rejected, bad_request
 from synapse.protocol.names import require_segment, shown
 from synapse.protocol.terms import ADMIN, ROLES
 from synapse.protocol.token_commands import CreateToken, RevokeToken
@@ -87,7 +87,7 @@ def require_token(state: "State", text: str) -> Token:
     """The token of that id. Raises `Rejected`: `bad_request`, `not_found`."""
     found = _ID.match(text)
     if found is None:
-        raise Rejected("bad_request", f"{shown(text)} is no token's id: t and a number - at `$.body.token`")
+        raise bad_request(f"{shown(text)} is no token's id: t and a number", "$.body.token")
     token = state.tokens.by_id.get(int(found[1]))
     if token is None:
         raise Rejected("not_found", f"no token {text}: synapse token list shows them", {"token": text})
@@ -161,9 +161,7 @@ def _rooms(rules: Rules, command: CreateToken) -> tuple[str, ...] | None:
             {"path": "$.body.rooms", "token_rooms_max": most},
         )
     if command.role == ADMIN:
-        raise Rejected(
-            "bad_request", "an admin sees all rooms: leave them out, or choose another role - at `$.body.rooms`"
-        )
+        raise bad_request("an admin sees all rooms: leave them out, or choose another role", "$.body.rooms")
     return rooms
 
 

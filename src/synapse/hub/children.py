@@ -16,7 +16,7 @@ from typing import Final, TypedDict
 
 import msgspec
 
-from synapse.errors import EXIT_FAILED, Rejected
+from synapse.errors import EXIT_FAILED, Rejected, bad_request
 from synapse.hub.log import log
 from synapse.journal.compaction import Plan
 from synapse.journal.files import Files
@@ -69,7 +69,7 @@ class Children:
         def finish(code: int, report: _Report, text: str) -> None:
             finding = report.get("finding") or report.get("error")
             if code or finding:
-                done(_refusal(finding or text, report.get("broken_seq") or report.get("seq")))
+                done(_broken(finding or text, report.get("broken_seq") or report.get("seq")))
                 return
             done(
                 JournalVerified(
@@ -96,7 +96,7 @@ class Children:
 
         def finish(code: int, report: _Report, text: str) -> None:
             if code:
-                done(_refusal(report.get("error") or text, report.get("seq"), is_broken=report.get("seq") is not None))
+                done(_refusal(report.get("error") or text, report.get("seq"), "$.body"))
                 return
             done(msgspec.convert(report["plan"], Plan))
 
@@ -109,7 +109,7 @@ class Children:
 
         def finish(code: int, report: _Report, text: str) -> None:
             if code:
-                done(_refusal(report.get("error") or text, report.get("seq"), is_broken=report.get("seq") is not None))
+                done(_refusal(report.get("error") or text, report.get("seq"), "$.body.path"))
                 return
             done(
                 JournalBackedUp(
@@ -197,5 +197,10 @@ async def end_child(child: asyncio.subprocess.Process) -> None:
         await child.wait()
 
 
-def _refusal(text: str, seq: int | None, *, is_broken: bool = True) -> Rejected:
-    return Rejected("journal_broken" if is_broken else "bad_request", text or "the child failed", {"seq": seq})
+def _broken(text: str, seq: int | None) -> Rejected:
+    return Rejected("journal_broken", text or "the child failed", {"seq": seq})
+
+
+def _refusal(text: str, seq: int | None, path: str) -> Rejected:
+    """What a child found: a row that is broken, or that it cannot be done as the field at `path` says."""
+    return bad_request(text or "the child failed", path) if seq is None else _broken(text, seq)

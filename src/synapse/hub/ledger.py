@@ -18,7 +18,7 @@ from synapse.core.refusals import require_limit
 from synapse.core.retention import floor_of
 from synapse.core.rooms import room_of
 from synapse.core.state import State
-from synapse.errors import Rejected
+from synapse.errors import Rejected, bad_request
 from synapse.hub.paging import REPLY_BYTES_MAX, Scan, cursors, read_page, recorded_of
 from synapse.journal.interface import Pages
 from synapse.protocol.commands import ExplainTask
@@ -57,7 +57,7 @@ def _scan(state: State, command: ReadProgress, by: By, items_max: int) -> Scan[P
     if command.agent is not None and command.agent != "hub":
         require_agent_name(command.agent)
     if command.since is not None and command.before is not None:
-        raise Rejected("bad_request", "give since or before, not both - at `$.body`")
+        raise bad_request("give since or before, not both", "$.body")
     journal_id, head = state.journal_id, state.seq
     key = f"pl/{room.id}" if command.task is None else f"pt/{room.id}/{require_task(command.task)}"
 
@@ -71,7 +71,7 @@ def _scan(state: State, command: ReadProgress, by: By, items_max: int) -> Scan[P
         keys=(key,),
         called=f"plan of room {room.name}",
         since=None if command.since is None else seq_of(command.since, journal_id, head),
-        before=None if command.before is None else seq_of(command.before, journal_id, head),
+        before=None if command.before is None else seq_of(command.before, journal_id, head, "$.body.before"),
         head=head,
         journal_id=journal_id,
         limit=command.limit,
@@ -128,7 +128,7 @@ def explanation(state: State, command: ExplainTask, by: By, items_max: int) -> C
     room, task = room_of(state, command.room, by), require_task(command.task)
     keys, head, journal_id = (f"ta/{room.id}/{task}", f"pt/{room.id}/{task}"), state.seq, state.journal_id
     require_limit(command.limit, items_max)
-    after = 0 if command.after is None else seq_of(command.after, journal_id, head)
+    after = 0 if command.after is None else seq_of(command.after, journal_id, head, "$.body.after")
     name = room.name
 
     def floor() -> int:

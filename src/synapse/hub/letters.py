@@ -30,7 +30,7 @@ from synapse.core.receipts import due
 from synapse.core.refusals import require_limit
 from synapse.core.retention import floor_of
 from synapse.core.state import State
-from synapse.errors import Rejected
+from synapse.errors import Rejected, bad_request
 from synapse.hub.connection import Connection
 from synapse.hub.observed import observe_refusal
 from synapse.hub.paging import REPLY_BYTES_MAX, SCAN_ROWS_MAX, recorded_of
@@ -150,7 +150,7 @@ def find_sent(pages: Pages, seq: int, sender: str, sender_id: int, upto: int) ->
             )
         return Rejected("not_found", f"you sent no direct message m{seq}", {"id": f"m{seq}"})
     if isinstance(event, MessagePosted):
-        return Rejected("bad_request", "receipts are for direct messages; this one went to a channel")
+        return bad_request("receipts are for direct messages; this one went to a channel", "$.body.id")
     assert isinstance(event, MessageSent)
     by_agent = {delivery.agent: Trace() for delivery in event.to}
     return Traces(event, sender_id, seq, row.at_ms, upto, seq, by_agent)
@@ -408,7 +408,7 @@ def no_receipt(seq: int, found: HeldTrace) -> Rejected:
     """Why nobody will ever ack a message that was held."""
     name, fate = message_id(seq), found.fate
     if isinstance(found.message, MessagePosted):
-        return Rejected("bad_request", f"receipts are for direct messages; {name} goes to a channel")
+        return bad_request(f"receipts are for direct messages; {name} goes to a channel", "$.body.id")
     if fate.state == "dropped":
         return Rejected(
             "not_found",

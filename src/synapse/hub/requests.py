@@ -27,7 +27,7 @@ from synapse.core.topics import (
     lease_keys,
     topic_key,
 )
-from synapse.errors import Rejected
+from synapse.errors import Rejected, bad_request
 from synapse.hub.chunks import serve_chunk
 from synapse.hub.connection import Connection
 from synapse.hub.digest import digest_query, read_digest
@@ -194,7 +194,7 @@ class Requests:
             case BackUpJournal():
                 connection.by.require_operator("backing the journal up")
                 if not command.path.startswith("/"):
-                    raise Rejected("bad_request", "the path of a backup must be absolute - at `$.body.path`")
+                    raise bad_request("the path of a backup must be absolute", "$.body.path")
                 keeper = self._require_keeper()
                 keeper.back_up(command.path, lambda result: turns.say_later(connection, request_id, result))
             case _:
@@ -248,11 +248,13 @@ class Requests:
         if command.take:
             self._turns.takes.subscribe(connection, request_id, command)
             return
+        if command.directed_only:
+            raise bad_request("directed_only goes with take", "$.body.directed_only")
         single = command.inbox or command.presence or command.leases or command.receipts or command.activity
         of_rooms = (*command.values, *command.plans, *command.questions)
         if not (single or command.channels or of_rooms):
             what = "channels, inbox, presence, leases, receipts, values, plans, questions or activity"
-            raise Rejected("bad_request", f"a subscription names {what} - at `$.body`")
+            raise bad_request(f"a subscription names {what}", "$.body")
         taken = {key for other in connection.subscriptions.values() for key in other.keys}
         if len(taken) + len(command.channels) + len(of_rooms) > limits.subscribed_channels_max:
             raise _limit("subscribed_channels_max", limits.subscribed_channels_max)
@@ -317,7 +319,7 @@ class Requests:
         state = self._state
         if command.inbox:
             if command.room is not None or command.channel is not None:
-                raise Rejected("bad_request", "give inbox, or room and channel - at `$.body`")
+                raise bad_request("give inbox, or room and channel", "$.body")
             keys, called = (f"in/{connection.by.require_agent()}",), f"@{connection.by.actor}"
         else:
             address = connection.by.home
@@ -330,7 +332,7 @@ class Requests:
             if "*" not in address:
                 require_durable(state.rooms.by_address[address], address)
         if command.since is not None and command.before is not None:
-            raise Rejected("bad_request", "give since or before, not both - at `$.body`")
+            raise bad_request("give since or before, not both", "$.body")
         require_limit(command.limit, self._limits.page_items_max)
         journal_id, head, on_disk = state.journal_id, state.seq, keys_on_disk(state, keys)
         return HistoryQuery(
@@ -340,7 +342,7 @@ class Requests:
             floor=lambda: max((floor_of(state.retention.floors, key) for key in on_disk), default=0),
             agent=connection.by.agent,
             since=None if command.since is None else seq_of(command.since, journal_id, head),
-            before=None if command.before is None else seq_of(command.before, journal_id, head),
+            before=None if command.before is None else seq_of(command.before, journal_id, head, "$.body.before"),
             head=head,
             journal_id=journal_id,
             asked=command,
@@ -362,7 +364,7 @@ class Requests:
     def _list_inbox(self, connection: Connection, request_id: RequestId, command: ListInbox) -> None:
         agent, turns, state = connection.by.require_agent(), self._turns, self._state
         require_limit(command.limit, self._limits.page_items_max)
-        after = -1 if command.after is None else seq_of_message(command.after)
+        after = -1 if command.after is None else seq_of_message(command.after, "$.body.after")
         every = list(in_order(state, agent))
         rest = [(inbox, entry) for inbox, entry in every if entry.seq > after]
         page = [listed(inbox, entry) for inbox, entry in rest[: command.limit]]

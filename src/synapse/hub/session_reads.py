@@ -41,7 +41,7 @@ def _scan(
         keys=(key,),
         called=called,
         since=None,
-        before=None if asked.after is None else seq_of(asked.after, journal_id, head),
+        before=None if asked.after is None else seq_of(asked.after, journal_id, head, "$.body.after"),
         head=head,
         journal_id=journal_id,
         limit=asked.limit,

@@ -26,7 +26,13 @@ from synapse.protocol.names import GENERAL, MAIN_ROOM
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 FRAME_OVERHEAD_BYTES: Final = 16 * 1024
-"""What a message's frame holds besides its body: names, subject, thread, envelope."""
+"""What a message's frame holds besides its body: names, subject, thread, envelope. So for a task."""
+HUB_FRAME_BYTES_MAX: Final = 256 * 1024
+"""PROTOCOL.md, Frames."""
+TASK_ID_BYTES: Final = 131
+"""A task's id in a list, as JSON."""
+CHAR_BYTES_MAX: Final = 6
+"""A character as JSON, if it is a control character."""
 
 
 class Found(NamedTuple):
@@ -58,7 +64,11 @@ _DAY_MS: Final = 24 * 3600 * 1000
 _LIMIT_ROWS: Final[dict[str, tuple[str, int, int]]] = {
     # field of Limits: (meaning, least, most). depth_max and int_max belong to the protocol, and idempotency keys to the
     # journal, whose replay must not depend on a setting: they are none.
-    "frame_bytes_max": ("One frame, either way.", 32 * 1024, 256 * 1024),
+    "frame_bytes_max": (
+        "One frame of a client; the hub's own have up to 256 KiB, whatever is set here.",
+        32 * 1024,
+        256 * 1024,
+    ),
     "message_bytes_max": ("The body of one message; at least 16 KiB below frame_bytes_max.", 1, 240 * 1024),
     "fragments_max": ("Fragments of one WebSocket message.", 1, 65_536),
     "in_flight_max": ("Requests of one connection that wait for their answer.", 1, 4_096),
@@ -145,7 +155,7 @@ _LIMIT_ROWS: Final[dict[str, tuple[str, int, int]]] = {
     "sessions_bytes_max": ("All work sessions together, each with its last checkpoint.", 64 * 1024, 1 << 32),
     "questions_per_room_max": ("Open questions of a room.", 0, 100_000),
     "questions_per_agent_max": ("Open questions of one agent.", 0, 10_000),
-    "questions_per_task_max": ("Open questions about one task.", 0, 10_000),
+    "questions_per_task_max": ("Open questions about one task.", 0, 256),
     "questions_bytes_max": ("All open questions together.", 64 * 1024, 1 << 32),
     "question_chars_max": ("A question, in characters.", 1, 32 * 1024),
     "question_context_bytes_max": ("The context of a question.", 0, 64 * 1024),
@@ -480,6 +490,14 @@ def _require_that_fits(settings: Settings) -> None:
         raise SettingsRefused(
             f"limits.message_bytes_max {limits.message_bytes_max} does not fit limits.frame_bytes_max "
             f"{limits.frame_bytes_max}: leave {FRAME_OVERHEAD_BYTES} bytes for the envelope"
+        )
+    texts = limits.title_chars_max + limits.description_chars_max + limits.progress_chars_max
+    task_bytes = limits.dependencies_max * TASK_ID_BYTES + texts * CHAR_BYTES_MAX + FRAME_OVERHEAD_BYTES
+    if task_bytes > HUB_FRAME_BYTES_MAX:
+        raise SettingsRefused(
+            f"limits.dependencies_max {limits.dependencies_max} does not fit the {texts} characters of "
+            "title_chars_max, description_chars_max and progress_chars_max: the answer about one task could have "
+            f"{task_bytes} bytes, and no frame has more than {HUB_FRAME_BYTES_MAX}; set one of them lower"
         )
     if (settings.tls_cert is None) != (settings.tls_key is None):
         missing = "tls_key" if settings.tls_key is None else "tls_cert"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from synapse.core.events import MessageSent, MessagesLent, Recorded
 from synapse.core.inboxes import Lend
 from synapse.core.telling import shown_to
-from synapse.errors import Rejected
+from synapse.errors import Rejected, bad_request
 from synapse.hub.connection import Connection
 from synapse.hub.reads import read_message
 from synapse.hub.work import Waiter
@@ -46,7 +46,7 @@ class Takes:
         if isinstance(lent, MessagesLent):
             self._hand_out(connection, request_id, lent)
             return
-        if command.wait_ms <= 0:
+        if command.wait_ms == 0:
             raise Rejected("deadline", "nothing unacked is free in the inbox")
         waiter = self._turns.waiting.park(connection, request_id, command.wait_ms)
         waiter.directed_only = command.directed_only
@@ -128,9 +128,9 @@ class Takes:
         """A subscription that borrows what comes into my inbox. Raises `Rejected`."""
         agent, limits, state = connection.by.require_agent(), self._limits, self._state
         if command != Subscribe(take=command.take, directed_only=command.directed_only):
-            raise Rejected("bad_request", "a subscription with take names nothing else but directed_only - at `$.body`")
+            raise bad_request("a subscription with take names nothing else but directed_only", "$.body")
         if not 0 < command.take <= limits.acks_max:
-            raise Rejected("bad_request", f"take {command.take} must be 1 to {limits.acks_max} - at `$.body.take`")
+            raise bad_request(f"take {command.take} must be 1 to {limits.acks_max}", "$.body.take")
         if any(subscription.takes for subscription in connection.subscriptions.values()):
             raise Rejected(
                 "already_subscribed",

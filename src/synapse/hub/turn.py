@@ -268,6 +268,8 @@ class Turns:
             kind in connection.allowed or connection.refuse(kind)
             if kind in MUTATIONS:
                 self.mutate(connection, request)
+            elif request.idem_key is not None:
+                self._require_no_key(request.idem_key)
             elif kind in QUERIES:
                 self.reply(connection, request.id, look(self.state, self.rules, command, by))  # type: ignore[arg-type]  # QUERIES holds the union's members
             else:

@@ -419,7 +419,7 @@ def _envelope_refusal(error: Exception, data: bytes, limits: Limits) -> Rejected
         return _too_deep(limits)
     if str(error).startswith(_CUT_SHORT) and _half_pair.search(data):
         return Rejected("malformed", "a string holds a lone surrogate: half of a pair such as \\ud83d\\ude00 - at `$`")
-    return Rejected("malformed", _sentence(error, "$"))
+    return Rejected("malformed", _sentence(error, _path_of(error)))
 
 
 def _body_refusal(error: Exception) -> Rejected:
@@ -428,9 +428,14 @@ def _body_refusal(error: Exception) -> Rejected:
     is_wrong_number = text.startswith(("Integer value out of range", "Number out of range"))
     is_bool = text.startswith("Expected ") and ", got `bool`" in text
     is_grammar = not isinstance(error, msgspec.ValidationError) or is_wrong_number or is_bool
-    path = text.rsplit("- at `", 1)[1].rstrip("`") if "- at `" in text else "$"
-    path = path.replace("$", "$.body", 1)
+    path = _path_of(error).replace("$", "$.body", 1)
     return Rejected("malformed" if is_grammar else "bad_request", _sentence(error, path), {"path": path})
+
+
+def _path_of(error: Exception) -> str:
+    """The JSON path that the decoder names at the end of its words; `$` without one."""
+    text = str(error)
+    return text.rsplit("- at `", 1)[1].rstrip("`") if "- at `" in text else "$"
 
 
 def _sentence(error: Exception, path: str) -> str:

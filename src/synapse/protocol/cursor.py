@@ -1,6 +1,6 @@
 """A cursor is `journal_id:seq`: a position that also says of which journal."""
 
-from synapse.errors import Rejected
+from synapse.errors import Rejected, bad_request
 from synapse.protocol.names import clipped, shown
 
 
@@ -9,15 +9,15 @@ def cursor_of(journal_id: str, seq: int) -> str:
     return f"{journal_id}:{seq}"
 
 
-def seq_of(cursor: str, journal_id: str, head: int) -> int:
-    """The seq of a cursor of this journal.
+def seq_of(cursor: str, journal_id: str, head: int, path: str = "$.body.since") -> int:
+    """The seq of a cursor of this journal. path: where it was given.
 
     Raises `Rejected`: `bad_request` when it is no cursor, `log_diverged` when it is of another journal or ahead of
     `head`.
     """
     journal, colon, digits = cursor.partition(":")
     if not colon or not digits.isascii() or not digits.isdigit() or len(digits) > 16:
-        raise Rejected("bad_request", f"{shown(cursor)} is not a cursor: journal_id:seq", {"cursor": clipped(cursor)})
+        raise bad_request(f"{shown(cursor)} is not a cursor: journal_id:seq", path, {"cursor": clipped(cursor)})
     seq = int(digits)
     if journal != journal_id:
         raise Rejected(
@@ -40,9 +40,9 @@ def message_id(seq: int) -> str:
     return f"m{seq}"
 
 
-def seq_of_message(text: str) -> int:
-    """The journal position of a message id. Raises `Rejected(bad_request)` for anything else."""
-    return _seq_of(text, "m", "message")
+def seq_of_message(text: str, path: str = "$.body.id") -> int:
+    """The journal position of a message id, given at `path`. Raises `Rejected(bad_request)` for anything else."""
+    return _seq_of(text, "m", "message", path)
 
 
 def question_id(seq: int) -> str:
@@ -52,11 +52,11 @@ def question_id(seq: int) -> str:
 
 def seq_of_question(text: str) -> int:
     """The journal position of a question's id. Raises `Rejected(bad_request)` for anything else."""
-    return _seq_of(text, "q", "question")
+    return _seq_of(text, "q", "question", "$.body.id")
 
 
-def _seq_of(text: str, letter: str, what: str) -> int:
+def _seq_of(text: str, letter: str, what: str, path: str) -> int:
     digits = text[1:]
     if text[:1] != letter or not digits.isascii() or not digits.isdigit() or len(digits) > 16:
-        raise Rejected("bad_request", f"{shown(text)} is not a {what} id: {letter} and digits", {"id": clipped(text)})
+        raise bad_request(f"{shown(text)} is not a {what} id: {letter} and digits", path, {"id": clipped(text)})
     return int(digits)

@@ -14,6 +14,7 @@ import msgspec
 from synapse.protocol.codec import REQUEST_ID_CHARS_MAX, ErrorBody
 from synapse.protocol.codes import CLOSES, ERRORS, PROTOCOL_VERSION
 from synapse.protocol.commands import COMMANDS
+from synapse.protocol.keyed import KEYED
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import NOTICES
 from synapse.protocol.replies import REPLY_TO
@@ -113,7 +114,7 @@ def _request(name: str) -> Json:
         "properties": {
             "type": {"const": name},
             "id": _ref("request-id"),
-            "idem_key": {"oneOf": [key, {"type": "null"}]},
+            "idem_key": {"oneOf": [key, {"type": "null"}]} if kind in KEYED else {"type": "null"},
             "traceparent": {"type": ["string", "null"], "description": "W3C trace context; ignored when it is none"},
             "body": _ref(kind.__name__),
         },

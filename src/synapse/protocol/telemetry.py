@@ -1,6 +1,6 @@
 """The form of a telemetry event, for the hub and for who sends one. On the fast path: standard library only."""
 
-from synapse.errors import Rejected
+from synapse.errors import Rejected, bad_request
 
 EVENT_TYPE = r"[A-Za-z][A-Za-z0-9_-]{0,31}(\.[A-Za-z][A-Za-z0-9_-]{0,31}){0,7}"
 EVENT_TYPE_MAX = 128
@@ -39,4 +39,4 @@ def _shown(text: str) -> str:
 
 def outside(why: str, path: str, **facts: object) -> Rejected:
     """What is refused because it is outside its form, at a JSON path."""
-    return Rejected("bad_request", f"{why} - at `{path}`", {"path": path, **facts})
+    return bad_request(why, path, facts)
