@@ -39,7 +39,7 @@ def test_what_is_no_json_is_a_value_error(codec: tuple[object, object], text: st
 
 
 @pytest.mark.parametrize(
-    "text", ["{oops", '{"a', '"x', '["x', '{"a":"b', '{"a" 1}', '[1 2]', '{"a":1 "b"}', '"\\', '"\\u12', "{,}"]
+    "text", ["{oops", '{"a', '"x', '["x', '{"a":"b', '{"a" 1}', "[1 2]", '{"a":1 "b"}', '"\\', '"\\u12', "{,}"]
 )
 def test_a_text_that_only_begins_like_json_is_a_value_error_before_the_public_module_is_there(
     text: str, monkeypatch: pytest.MonkeyPatch

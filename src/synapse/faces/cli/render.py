@@ -69,6 +69,13 @@ def print_words(text: str) -> None:
         return
 
 
+def print_dropped(page: "Json") -> None:
+    """That retention took what would stand before a page, if it did: on stderr, since lines of JSON have no place for
+    it."""
+    if page.get("first_kept") is not None:
+        print_words(f"what happened up to {page['first_kept']} was dropped by retention")
+
+
 def safe_lines(text: str, indent: str) -> str:
     """A text of somebody else's on its own lines, each indented, so that none can pass for one of ours."""
     return "\n".join(indent + safe(line.replace("\t", "    ")) for line in text.split("\n"))
