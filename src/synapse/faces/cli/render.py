@@ -22,14 +22,14 @@ def print_json(value: "Json") -> None:
 
 def print_json_text(text: str) -> None:
     """As `print_json`, of an object that is JSON already. Raises OSError."""
-    _require_stdout()
+    require_stdout()
     if not text.isprintable() or not (text.isascii() or "utf" in (sys.stdout.encoding or "").lower()):
         text = "".join(char if " " <= char <= "~" or _is_shown(char) else _escaped(char) for char in text)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
-def _require_stdout() -> None:
+def require_stdout() -> None:
     """Raises OSError when this process was started without one."""
     if sys.stdout is None:
         raise OSError(EBADF, "stdout is closed")
@@ -49,7 +49,7 @@ def _escaped(char: str) -> str:
 
 def print_text(text: str) -> None:
     """Lines of ours for people, flushed; what the terminal's encoding lacks is escaped."""
-    _require_stdout()
+    require_stdout()
     try:
         sys.stdout.write(text + "\n")
     except UnicodeEncodeError:
