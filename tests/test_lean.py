@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sys
 import threading
 from pathlib import Path
 
@@ -35,6 +36,17 @@ def test_what_is_no_json_is_a_value_error(codec: tuple[object, object], text: st
     assert callable(loads)
     with pytest.raises(ValueError, match=r".+"):
         loads(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["{oops", '{"a', '"x', '["x', '{"a":"b', '{"a" 1}', "[1 2]", '{"a":1 "b"}', '"\\', '"\\u12', "{,}"]
+)
+def test_a_text_that_only_begins_like_json_is_a_value_error_before_the_public_module_is_there(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "json.decoder")
+    with pytest.raises(ValueError, match="not JSON"):
+        CODECS["lean"][0](text)
 
 
 @both

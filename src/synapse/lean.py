@@ -54,6 +54,8 @@ def lean_codec() -> "tuple[Callable[[str], object], Callable[[object], str]]":
             value, end = scan_once(text, 0)
         except StopIteration as error:
             raise ValueError(f"not JSON at character {error.value}") from None
+        except SystemError:  # the scanner has failed, and could not say how: that class is in json.decoder
+            raise ValueError("not JSON to its end") from None
         if end != len(text):
             raise ValueError(f"not JSON: more follows at character {end}")
         return value

@@ -37,6 +37,29 @@ def test_the_hubs_token_file_serves_clients_too(tmp_path: Path) -> None:
     assert around(tmp_path).token() == "abc"
 
 
+@pytest.mark.parametrize("table", ["", "[client]\n"])
+def test_files_of_config_toml_start_at_the_home_wherever_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    (tmp_path / "tok").write_text("abc\n")
+    (tmp_path / "config.toml").write_text(f'{table}token_file = "tok"\n')
+    monkeypatch.chdir("/")
+    assert around(tmp_path).token() == "abc"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "config.toml").write_text(f'{table}token_file = "~/tok"\n')
+    assert around(tmp_path).token() == "abc"
+
+
+def test_so_does_the_ca_and_what_is_typed_starts_where_it_is_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.toml").write_text('[client]\ntls_ca = "ca.pem"\n')
+    assert around(tmp_path).get("tls_ca") == str(tmp_path / "ca.pem")
+    assert around(tmp_path, {"tls_ca": "x.pem"}).get("tls_ca") == "x.pem"
+    monkeypatch.setenv("HOME", "/at/home")
+    assert around(tmp_path, SYNAPSE_TLS_CA="~/ca.pem").get("tls_ca") == "/at/home/ca.pem"
+
+
 def test_without_any_token_there_is_none_and_a_named_one_must_be_there(tmp_path: Path) -> None:
     assert around(tmp_path).token() is None
     with pytest.raises(HomeRefused):

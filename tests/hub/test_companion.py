@@ -25,6 +25,12 @@ def test_it_looks_as_often_and_waits_as_long_as_the_settings_say() -> None:
     assert told == {"--every": "7", "--orphaned": "8", "--tries": "9"}
 
 
+def test_it_has_the_hubs_token_wherever_that_lies() -> None:
+    command = command_of(Settings(home=Path("/x/home"), token_file=Path("/y/tok")), ["ws://127.0.0.1:1"])
+    assert command[command.index("--token-file") + 1] == "/y/tok"
+    assert "--token-file" not in command_of(Settings(home=Path("/x/home")), ["ws://127.0.0.1:1"])
+
+
 async def test_a_child_that_dies_is_started_again_and_the_last_one_ends_with_its_keeper(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

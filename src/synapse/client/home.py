@@ -1,8 +1,11 @@
 """What a client takes from its surroundings: its settings, and where the hub is.
 
-Rule: flag > environment > [client] of config.toml > default. On the fast path: standard library only, and TOML is read
-only where there is a file that speaks of clients.
+Rule: flag > environment > [client] of config.toml > default. Files are named as for the hub: `~` is the user's own
+directory, and a relative path in config.toml starts at the home. On the fast path: standard library only, and TOML is
+read only where there is a file that speaks of clients.
 """
+
+import os
 
 from synapse.errors import HubUnreachable
 from synapse.home import (
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 UNIX = "unix:"
 SCHEMES = (UNIX, "ws://", "wss://")
+_FILES = ("token_file", "tls_ca")
 
 
 class Surroundings:
@@ -44,6 +48,11 @@ class Surroundings:
                 self.settings[key] = (environ[variable], variable)
             elif key in configured:
                 self.settings[key] = (configured[key], path)
+        for key in _FILES:
+            if key in self.settings:
+                text, source = self.settings[key]
+                base = self.home if source == path else ""
+                self.settings[key] = (os.path.join(base, os.path.expanduser(text)), source)
 
     def get(self, key: str) -> str | None:
         """A setting's text, or None."""

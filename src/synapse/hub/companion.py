@@ -31,6 +31,8 @@ def command_of(settings: "Settings", uris: Sequence[str]) -> list[str]:
         "--tries": settings.supervise_tries,
     }
     words = [word for flag, value in terms.items() for word in (flag, str(value))]
+    if settings.token_file is not None:
+        words += ["--token-file", str(settings.token_file)]
     home = str(settings.home)
     return [sys.executable, "-m", "synapse", "supervisor", "--until-eof", *words, "--home", home, "--uri", uri]
 

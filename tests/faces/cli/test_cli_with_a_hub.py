@@ -39,6 +39,30 @@ def wait_until_listening(hub: RealHub, name: str) -> None:
         assert time.monotonic() < deadline_s, f"{name} never came online"
 
 
+def test_the_room_in_force_narrows_what_is_worked_on_and_only_the_flag_what_is_there(hub: RealHub) -> None:
+    for room in ("lab", "shop"):
+        hub.json("room", "create", room, SYNAPSE_NAME="ada")
+        hub.json("claim", "T1", "--room", room, SYNAPSE_NAME=f"{room}-hand")
+        hub.json("session", "start", "--room", room, SYNAPSE_NAME=f"{room}-hand")
+        hub.json("ask", "why?", "--room", room, SYNAPSE_NAME=f"{room}-hand")
+
+    def seen(key: str, of: str, *words: str, lab: bool = True) -> set[str]:
+        return {one[of] for one in hub.json(*words, SYNAPSE_NAME="eve", SYNAPSE_ROOM="lab" if lab else "")[key]}
+
+    for words, key in ((["state"], "leases"), (["session", "list"], "sessions"), (["questions"], "questions")):
+        assert seen(key, "room", *words) == {"lab"}
+        assert seen(key, "room", *words, "--room", "shop") == {"shop"}
+        assert seen(key, "room", *words, lab=False) == {"lab", "shop"}
+    for words in (["who"], ["agent", "list"]):
+        assert seen("agents", "name", *words) >= {"ada", "eve", "lab-hand", "shop-hand"}
+        assert "shop-hand" not in seen("agents", "name", *words, "--room", "lab")
+    assert seen("channels", "room", "channel", "list") == {"main", "lab", "shop"}
+    assert seen("channels", "room", "channel", "list", "--room", "shop") == {"shop"}
+    granted = ("ingest", "--kind", "lease.granted")
+    assert {line["room"] for line in hub.lines(*granted, SYNAPSE_NAME="eve", SYNAPSE_ROOM="lab")} == {"lab", "shop"}
+    assert {line["room"] for line in hub.lines(*granted, "--room", "shop", SYNAPSE_NAME="eve")} == {"shop"}
+
+
 def test_the_ready_line_and_what_lies_in_the_home(hub: RealHub) -> None:
     words = hub.ready_line.split()
     assert words[:3] == ["synapse", "hub", "ready"]

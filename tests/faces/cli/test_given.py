@@ -1,11 +1,12 @@
 """What is given as an argument or on stdin."""
 
 import io
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tests.faces.conftest import RealHub
+from tests.faces.conftest import RealHub, environment
 
 from synapse.faces.cli.given import STDIN_BYTES_MAX, given_json, given_text
 from synapse.faces.cli.main import main
@@ -73,3 +74,33 @@ def test_a_value_that_is_no_json_for_its_size_is_a_text(hub: RealHub) -> None:
     done = hub.run("send", "--body-json", "1e999", SYNAPSE_NAME="ada")
     assert (done.returncode, done.stdout) == (2, "")
     assert "TEXT is not JSON: 1e999 is larger than any number here" in done.stderr
+
+
+def closed(hub: RealHub, words: str, redirected: str) -> "subprocess.CompletedProcess[str]":
+    """A command that was started without one of its standard streams."""
+    script = f"exec {sys.executable} -m synapse {words} {redirected}"
+    env = environment(hub.home, SYNAPSE_NAME="ada")
+    return subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True, timeout=30)
+
+
+def test_a_standard_input_that_is_closed_is_said(hub: RealHub, tmp_path: Path) -> None:
+    for words in (
+        "send -",
+        "kv put k -",
+        "task progress T -",
+        "task declare --file -",
+        "task declare T --description -",
+        "task update T --status done --note -",
+        "manifest set --file -",
+        "answer q1 -",
+        f"journal import - --home {tmp_path / 'other'}",
+        "supervisor --until-eof",
+    ):
+        done = closed(hub, words, "<&-")
+        assert (done.returncode, done.stderr[:24]) == (2, "synapse: stdin is closed"), (words, done.stderr)
+
+
+def test_a_standard_output_that_is_closed_is_said(hub: RealHub) -> None:
+    for words in ("board", "board --watch", "board --json", "state", "state --watch", "journal export", "status"):
+        done = closed(hub, words, ">&-")
+        assert (done.returncode, done.stderr) == (1, "synapse: stdout is closed\n"), words

@@ -4,10 +4,15 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.faces.conftest import RealHub, environment
+import pytest
+from tests.faces.conftest import PaperHub, RealHub, Script, environment, welcome
 from tests.faults.conftest import wait_until
+
+from synapse.faces.cli import journal
+from synapse.faces.cli.main import main
 
 
 def test_an_export_of_a_running_hub_is_imported_elsewhere_and_has_everything(hub: RealHub, tmp_path: Path) -> None:
@@ -146,3 +151,26 @@ def test_an_import_needs_a_home_without_a_hub_and_a_file_that_is_there(hub: Real
     hub.json("journal", "export", str(file))
     assert hub.run("journal", "import", str(file)).returncode == 75
     assert hub.run("journal", "import", str(tmp_path / "nothing")).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("set_to", "words", "waited_s"),
+    [("0.3", [], "0.3"), (None, [], "0.2"), ("9", ["--timeout", "0.4"], "0.4"), ("", [], "0.1")],
+)
+def test_a_time_out_that_is_set_bounds_it_and_else_it_waits_long(
+    paper: Callable[[Script], PaperHub],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    set_to: str | None,
+    words: list[str],
+    waited_s: str,
+) -> None:
+    monkeypatch.setattr(journal, "LONG_TIMEOUT_S", 0.1)
+    hub = paper(lambda _, request: [welcome(request)] if request["type"] == "hello" else [])
+    monkeypatch.setenv("SYNAPSE_HOME", str(hub.home))
+    if set_to is None:
+        (hub.home / "config.toml").write_text('[client]\ntimeout = "200ms"\n')
+    else:
+        monkeypatch.setenv("SYNAPSE_TIMEOUT", set_to)
+    assert main(["journal", "verify", "--uri", f"unix:{hub.path}", *words]) == 69
+    assert f" {waited_s} s" in capsys.readouterr().err

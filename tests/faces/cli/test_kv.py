@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 
+import pytest
 from tests.faces.conftest import RealHub
 
 ADA, BOB = {"SYNAPSE_NAME": "ada"}, {"SYNAPSE_NAME": "bob"}
@@ -112,3 +113,17 @@ def test_bad_values_are_refused_in_words_with_the_right_exit_code(hub: RealHub) 
         done = hub.run("kv", *words, **ADA)
         assert done.returncode == code, (words, done.stderr)
         assert done.stderr.startswith("synapse: ")
+
+
+@pytest.mark.parametrize("text", ["{oops", '"x', '["x', '{"a":"b'])
+def test_a_value_that_only_begins_like_json_is_a_text(hub: RealHub, text: str) -> None:
+    assert hub.json("kv", "put", "k", text, SYNAPSE_NAME="ada")["value"] == text
+
+
+@pytest.mark.parametrize("line", ["[" * 5000, '{"key":"a', "[" * 200_000])
+def test_a_file_that_is_no_snapshot_is_refused_with_its_line(hub: RealHub, tmp_path: Path, line: str) -> None:
+    (tmp_path / "f").write_text(f"{line}\n")
+    done = hub.run("kv", "restore", str(tmp_path / "f"), SYNAPSE_NAME="ada")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "f:1: not a line of `kv snapshot`; nothing was put" in done.stderr
+    assert "Traceback" not in done.stderr

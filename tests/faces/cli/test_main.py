@@ -199,3 +199,26 @@ def test_a_stdout_that_takes_nothing_is_said_in_one_line(how: str, words: str, t
     assert "Traceback" not in done.stderr
     assert done.stderr.count("\n") <= 1
     assert done.returncode in (1, 2, 69, 141) or words.startswith("--")
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "complaint"),
+    [
+        ("x", [], "the timeout of SYNAPSE_TIMEOUT takes a duration"),
+        ("0", [], "the timeout of SYNAPSE_TIMEOUT must be longer than nothing"),
+        ("9", ["--timeout", "0"], "--timeout must be longer than nothing"),
+        ("", [], "config.toml must be longer than nothing"),
+    ],
+)
+def test_a_time_out_that_is_none_is_usage_and_says_where_it_stands(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
+    words: list[str],
+    complaint: str,
+) -> None:
+    (tmp_path / "config.toml").write_text('[client]\ntimeout = "0"\n')
+    monkeypatch.setenv("SYNAPSE_TIMEOUT", text)
+    assert main(["status", "--home", str(tmp_path), *words]) == 2
+    assert complaint in capsys.readouterr().err

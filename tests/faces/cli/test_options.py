@@ -2,7 +2,7 @@
 
 import pytest
 
-from synapse.faces.cli.options import NO_END, UsageError, duration, parse
+from synapse.faces.cli.options import NO_END, SWITCH, TEXT, Option, UsageError, Verb, duration, parse
 from synapse.faces.cli.verbs import COMMON, VERBS
 
 
@@ -101,6 +101,19 @@ def test_a_text_with_a_blank_is_no_option() -> None:
 def test_what_is_not_understood_names_the_way_out(words: str, complaint: str) -> None:
     with pytest.raises(UsageError, match=complaint):
         parse(words.split(), VERBS, COMMON)
+
+
+def test_a_switch_takes_its_value_either_way_since_its_verb_has_no_arguments() -> None:
+    verb = Verb("hub", "hub", "", (0, 0), "", Option("socket", SWITCH, "yes|no", ""), Option("port", TEXT, "P", ""))
+    for words, value in (
+        ("--socket=no", "no"),
+        ("--socket no", "no"),
+        ("--socket", "yes"),
+        ("--socket --port 1", "yes"),
+    ):
+        assert parse(["hub", *words.split()], {"hub": verb}, COMMON).text("socket") == value
+    with pytest.raises(UsageError, match="'no' is one argument too many"):
+        parse(["hub", "--socket", "no", "no"], {"hub": verb}, COMMON)
 
 
 def test_what_stands_behind_two_dashes_is_the_command_of_a_verb_that_runs_one() -> None:

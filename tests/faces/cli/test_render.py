@@ -1,12 +1,14 @@
 """People see what others wrote and cannot be fooled by it; programs read it exactly."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.faces.conftest import message
+from tests.faces.conftest import JOURNAL, Frame, PaperHub, Script, message, reply, welcome
 
+from synapse.faces.cli.main import main
 from synapse.faces.cli.render import clock, message_block, print_json, print_words, safe, safe_lines, table
 
 HOSTILE = "\x1b[2J\x07\x9b31m\u202egnp.exe\u2066\u200b\ufeff\u00ad\u2028\U000e0041\u3164\ufe0f"
@@ -95,3 +97,42 @@ def test_columns_line_up() -> None:
 def test_a_missing_time_is_a_dash() -> None:
     assert clock(None) == "–"
     assert len(clock(0)) == len("1970-01-01 00:00:00")
+
+
+POINT = {"n": 2, "agent": "ada", "by": "ada", "at_ms": 1, "data": {}, "session": "s1", "seq": 6, "kind": "checkpoint"}
+HAPPENED = {"seq": 6, "at_ms": 1, "by": "ada", "change": "released", "text": "T1 is free"}
+LINE = {"seq": 6, "task": "T1", "kind": "note", "text": "x", "by": "ada", "at_ms": 1}
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+@pytest.mark.parametrize(
+    ("words", "body"),
+    [
+        (["history"], {"messages": [message(6)], "previous": None}),
+        (["history", "--since", f"{JOURNAL}:1"], {"messages": [message(6)], "next": None}),
+        (["task", "log", "T1"], {"lines": [LINE], "previous": None}),
+        (["task", "log", "--since", f"{JOURNAL}:1"], {"lines": [LINE], "next": None}),
+        (["why", "T1"], {"events": [HAPPENED], "next": None}),
+        (["session", "checkpoints"], {"checkpoints": [POINT], "next": None}),
+        (["lane", "show", "l1"], {"info": {"lane": "l1"}, "entries": [POINT], "next": None}),
+        (["ingest"], {"events": [{"kind": "message.posted"}], "next": None}),
+    ],
+)
+def test_what_retention_left_is_not_shown_as_all_of_it(
+    paper: Callable[[Script], PaperHub],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    body: Frame,
+    as_json: list[str],
+) -> None:
+    more: Frame = {}
+    hub = paper(lambda _, request: [welcome(request) if request["type"] == "hello" else reply(request, **body, **more)])
+    monkeypatch.setenv("SYNAPSE_HOME", str(hub.home))
+    assert main([*words, *as_json]) == 0
+    assert capsys.readouterr().err == "", "all of it is there"
+    more["first_kept"] = f"{JOURNAL}:5"
+    assert main([*words, *as_json]) == 0
+    told = capsys.readouterr()
+    assert told.out
+    assert told.err == f"synapse: what happened up to {JOURNAL}:5 was dropped by retention\n"

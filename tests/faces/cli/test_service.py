@@ -134,6 +134,13 @@ def test_the_machines_unit_has_a_user_and_a_home_of_its_own(paper: Paper) -> Non
     assert "\nUser=ada\nReadWritePaths=/srv/synapse\n" in named["text"]
 
 
+def test_a_user_unit_runs_as_nobody_else(paper: Paper) -> None:
+    said = paper.refused("install", "--run-as", "ada", code=2)
+    assert "--run-as goes with --system" in said
+    assert not paper.unit.exists()
+    assert paper.calls == []
+
+
 def test_the_machines_unit_is_roots(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     for verb in ("install", "uninstall"):

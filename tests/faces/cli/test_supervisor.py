@@ -3,10 +3,13 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
-from tests.faces.conftest import RealHub
+from tests.faces.conftest import RealHub, environment
 
 
 def test_one_look_tells_what_it_finds_and_the_next_one_nothing(hub: RealHub) -> None:
@@ -33,7 +36,16 @@ def test_one_look_tells_what_it_finds_and_the_next_one_nothing(hub: RealHub) -> 
 def test_what_it_cannot_work_with_is_refused(hub: RealHub) -> None:
     assert hub.json("supervisor", "--once", "--every", "0", code=2)["error"]["code"] == "usage"
     assert hub.json("supervisor", "--once", "--tries", "0", code=2)["error"]["code"] == "usage"
+    assert hub.json("supervisor", "--once", "--uri", "http://x", code=2)["error"]["code"] == "usage"
     assert hub.json("supervisor", "--once", "--room", "nowhere", code=4)["error"]["code"] == "not_found"
+
+
+@pytest.mark.parametrize("redirected", ["</dev/null", "<{file}", "< <(exit)"])
+def test_with_an_input_that_has_ended_it_ends(hub: RealHub, tmp_path: Path, redirected: str) -> None:
+    (tmp_path / "file").write_text("what is read of it is ignored\n")
+    script = f"exec {sys.executable} -m synapse supervisor --until-eof {redirected.format(file=tmp_path / 'file')}"
+    done = subprocess.run(["bash", "-c", script], env=environment(hub.home), capture_output=True, text=True, timeout=30)
+    assert (done.returncode, "watching as supervisor" in done.stderr) == (0, True), done.stderr
 
 
 def supervisor_pid(hub: RealHub, other_than: int = 0) -> int:

@@ -78,6 +78,16 @@ def test_a_remote_agent_works_over_tls_with_a_token_of_its_own(
     assert [lease["task"] for lease in over_tls.json("state")["leases"]] == ["T1"]
 
 
+def test_a_supervisor_from_afar_trusts_the_ca_that_its_flag_names(
+    over_tls: RealHub, tmp_path: Path, made: Certificates
+) -> None:
+    boss = remote(over_tls, tmp_path / "boss", made, "--role", "admin")
+    done = boss.run("supervisor", "--once", SYNAPSE_TLS_CA="")
+    assert (done.returncode, "its certificate is not trusted" in done.stderr) == (69, True), done.stderr
+    done = boss.run("supervisor", "--once", "--tls-ca", str(made.ca), SYNAPSE_TLS_CA="")
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_admin_is_an_operator_from_afar(over_tls: RealHub, tmp_path: Path, made: Certificates) -> None:
     boss = remote(over_tls, tmp_path / "boss", made, "--role", "admin")
     boss.json("pool", "set", "gpu", "2")

@@ -15,7 +15,7 @@ from synapse.faces.cli.call import MAIN, Call, come_back, is_passing, longest_pa
 from synapse.faces.cli.follow import cursor_in, stay
 from synapse.faces.cli.options import NO_END, UsageError
 from synapse.faces.cli.plan_view import View, change_line, columns, sections, tree
-from synapse.faces.cli.render import field, print_json, print_json_text, print_text, print_words
+from synapse.faces.cli.render import field, print_json, print_json_text, print_text, print_words, require_stdout
 from synapse.faces.cli.task import items
 from synapse.lean import dumps, loads
 
@@ -202,6 +202,7 @@ def _await_change(link: Link, room: str) -> None:
 
 
 def _is_terminal() -> bool:
+    require_stdout()
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 

@@ -45,12 +45,15 @@ class Call:
         self._link: Link | None = None
 
     def _timeout_s(self) -> float:
-        given = self.parsed.seconds("timeout")
+        given, place = self.parsed.seconds("timeout"), "--timeout"
         if given is None:
-            set_to = self.around.settings.get("timeout")
-            given = TIMEOUT_S if set_to is None else duration(*set_to)
+            if "timeout" not in self.around.settings:
+                return TIMEOUT_S
+            text, source = self.around.settings["timeout"]
+            place = f"the timeout of {source}"
+            given = duration(text, place)
         if given <= 0:
-            raise UsageError("--timeout must be longer than nothing")
+            raise UsageError(f"{place} must be longer than nothing")
         return given
 
     @property

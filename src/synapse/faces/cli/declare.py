@@ -5,12 +5,10 @@ at before the first is sent. It goes in batches, each declared whole or not at a
 which batch it was and what stands. Declared again, the same file changes nothing that is so already.
 """
 
-import sys
-
 from synapse.client.link import Link
 from synapse.errors import EXIT_OK, Rejected
 from synapse.faces.cli.call import Call, longest_page
-from synapse.faces.cli.given import given_json, given_text, given_version
+from synapse.faces.cli.given import given_json, given_text, given_version, require_stdin
 from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import field
 from synapse.faces.cli.task import task_line
@@ -129,7 +127,7 @@ def read_entries(path: str) -> "list[Json]":
     """The declarations of a file, or of stdin for `-`. Raises `UsageError` that names the place, OSError."""
     name = "stdin" if path == "-" else path
     if path == "-":
-        data = sys.stdin.buffer.read(FILE_BYTES_MAX + 1)
+        data = require_stdin().read(FILE_BYTES_MAX + 1)
     else:
         with open(path, "rb") as file:
             data = file.read(FILE_BYTES_MAX + 1)

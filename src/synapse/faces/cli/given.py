@@ -8,9 +8,18 @@ from synapse.lean import loads, public_codec
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
     from synapse.faces.cli.call import Call
 
 STDIN_BYTES_MAX = 1 << 20
+
+
+def require_stdin() -> "BinaryIO":
+    """The bytes of standard input. Raises `UsageError` when this process was started without one."""
+    if sys.stdin is None:
+        raise UsageError("stdin is closed, and is to be read: give it a file, a pipe or /dev/null")
+    return sys.stdin.buffer
 
 
 def given_text(argument: str, instead: str) -> str:
@@ -18,7 +27,7 @@ def given_text(argument: str, instead: str) -> str:
     `instead` of giving so much."""
     if argument != "-":
         return argument
-    data = sys.stdin.buffer.read(STDIN_BYTES_MAX + 1)
+    data = require_stdin().read(STDIN_BYTES_MAX + 1)
     if len(data) > STDIN_BYTES_MAX:
         raise UsageError(f"more than {STDIN_BYTES_MAX} bytes on stdin: {instead}")
     try:
@@ -41,7 +50,7 @@ def given_json(text: str, what: str) -> object:
     """The value that a text says. Raises `UsageError` that names `what` it was for."""
     try:
         return loads(text)
-    except (ValueError, SystemError):  # where the lean reader has no words for it, the public one has
+    except ValueError:  # the public reader has more words for it
         pass
     except RecursionError:
         raise UsageError(f"{what} is JSON nested too deep") from None

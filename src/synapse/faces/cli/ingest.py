@@ -8,7 +8,7 @@ from synapse.client.link import NoAnswer
 from synapse.errors import EXIT_OK, Disconnected, Rejected
 from synapse.faces.cli.call import Call, come_back, is_passing, longest_page, longest_wait_s
 from synapse.faces.cli.options import NO_END
-from synapse.faces.cli.render import print_json, print_words
+from synapse.faces.cli.render import print_dropped, print_json, print_words
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
@@ -26,8 +26,7 @@ def ingest(call: Call) -> int:
     """Print what happened; with --follow until somebody ends it, or so many lines were printed."""
     left = call.parsed.whole("limit")
     for page in pages(call, what(call), call.parsed.text("since"), is_following=call.parsed.has("follow"), most=left):
-        if "first_kept" in page and not call.as_json:
-            print_words(f"what happened up to {page['first_kept']} was dropped by retention")
+        print_dropped(page)
         for line in lines_of(page):
             print_json(line)
             left = None if left is None else left - 1

@@ -11,8 +11,9 @@ from time import time
 from synapse.client.home import find_hub
 from synapse.errors import EXIT_JOURNAL, EXIT_OK, HubUnreachable, JournalLocked, JournalRefused
 from synapse.faces.cli.call import Call
+from synapse.faces.cli.given import require_stdin
 from synapse.faces.cli.options import UsageError
-from synapse.faces.cli.render import field, print_json, print_words
+from synapse.faces.cli.render import field, print_json, print_words, require_stdout
 from synapse.faces.cli.waiting import catch_signals, restore_signals
 from synapse.home import ensure_home
 from synapse.hub.settings import RETENTION_KINDS, SettingsRefused, age_ms, load_settings
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 STDOUT = "-"
 LONG_TIMEOUT_S = 3600.0
-"""Reading all of a journal takes its time; an explicit --timeout still bounds it."""
+"""Reading all of a journal takes its time; a time-out that is set still bounds it."""
 
 
 def journal_verify(call: Call) -> int:
@@ -98,6 +99,8 @@ def journal_export(call: Call) -> int:
     """Write the journal as lines of JSON, to stdout or a new file; of a running hub, from a backup made for it."""
     name = call.parsed.arguments[0] if call.parsed.arguments else STDOUT
     has_bodies = not call.parsed.has("no_bodies")
+    if name == STDOUT:
+        require_stdout()
     with _ending_in_order(), closing(_readable(call)) as reader:
         if name == STDOUT:
             export(reader, sys.stdout.buffer, bodies=has_bodies)
@@ -161,10 +164,11 @@ def journal_import(call: Call) -> int:
     home = _home_to_fill(call)
     if name != STDOUT:
         return _replaced(call, admin.bring_in(home, Path(os.path.abspath(name)), now_ms))
+    source = require_stdin()
     with _ending_in_order(), TemporaryDirectory() as folder:
         spool = Path(folder) / "stdin"
         with spool.open("wb") as file:
-            copyfileobj(sys.stdin.buffer, file)
+            copyfileobj(source, file)
         return _replaced(call, admin.bring_in(home, spool, now_ms))
 
 
@@ -281,7 +285,7 @@ def _home(call: Call) -> Path:
 
 def _ask(call: Call, kind: str, body: "Json") -> "Json":
     """Ask the running hub, as operator, and give it time. Raises `HubUnreachable` when it has only the lock."""
-    if not call.parsed.has("timeout"):
+    if not call.parsed.has("timeout") and call.around.get("timeout") is None:
         call.timeout_s = LONG_TIMEOUT_S
     try:
         find_hub(call.around)

@@ -193,7 +193,7 @@ def _until(answer: "Json") -> str:
 def _entry(path: str, number: int, line: str) -> "Json":
     try:
         entry = loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         entry = None
     if not isinstance(entry, dict) or not {"key", "value", "owner"} <= entry.keys():
         raise UsageError(f"{path}:{number}: not a line of `kv snapshot`; nothing was put")

@@ -4,7 +4,7 @@ from synapse.errors import EXIT_OK
 from synapse.faces.cli.call import Call
 from synapse.faces.cli.given import given_json, given_text
 from synapse.faces.cli.options import UsageError
-from synapse.faces.cli.render import clock, field, safe, safe_lines, table
+from synapse.faces.cli.render import clock, field, print_dropped, safe, safe_lines, table
 from synapse.faces.cli.session import keep_point, named_session, point_block
 from synapse.faces.cli.task import items
 from synapse.faces.cli.terms import milliseconds
@@ -83,6 +83,7 @@ def lane_show(call: Call) -> int:
     """A lane with its context, and what was said and kept in it, newest first."""
     body: Json = {"lane": call.parsed.arguments[0], "limit": call.parsed.number("limit", LIMIT)}
     answer = call.ask("lane.show", body)
+    print_dropped(answer)
     call.show(answer, "\n".join(_block(answer)))
     return EXIT_OK
 

@@ -5,7 +5,7 @@ from time import time
 from synapse.errors import EXIT_OK
 from synapse.faces.cli.call import Call
 from synapse.faces.cli.options import UsageError
-from synapse.faces.cli.render import field, message_block, print_json, print_text, print_words
+from synapse.faces.cli.render import field, message_block, print_dropped, print_json, print_text, print_words
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def _following(call: Call, query: "Json", since: str, left: int) -> "Iterator[Js
     following: object = since
     while left > 0 and isinstance(following, str):
         page = link.ask("history.read", {**query, "since": following, "limit": min(left, PAGE)})
+        print_dropped(page)
         messages, following = _messages(page), page.get("next")
         left -= len(messages)
         yield from messages
@@ -80,6 +81,7 @@ def _newest(call: Call, query: "Json", left: int) -> "Iterator[Json]":
     before: Json = {}
     while left > 0:
         page = link.ask("history.read", {**query, **before, "limit": min(left, PAGE)})
+        print_dropped(page)
         pages.append(_messages(page))
         left -= len(pages[-1])
         if not isinstance(page.get("previous"), str):

@@ -8,7 +8,8 @@ OBSERVE_VERBS = (
         "ingest",
         "",
         (0, 0),
-        "Print what happened, oldest first, as an object a line: all that I may see and that is kept.",
+        "Print what happened, oldest first, as an object a line: all that I may see and that is kept; with the flag "
+        "--room, only there.",
         Option("since", TEXT, "CURSOR", "Only what came after this cursor."),
         Option("kind", MANY, "K", "Only this kind: lease.granted, or lease for all that begin so. Again for more."),
         Option("memory", FLAG, "", "Only what is worth keeping: findings, decisions, answers, checkpoints, hand-offs."),

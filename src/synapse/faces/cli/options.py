@@ -1,8 +1,9 @@
 """Arguments to options: a small parser over a static table, because argparse costs more than a whole call may.
 
 Common flags stand before or after the verb. `--name value` and `--name=value` are the same; `--wait` takes a value only
-as `--wait=S`. `--` ends options, `-` alone is an argument, and so is what has a blank before any `=`. Behind the `--`
-of a verb that runs a command stands that command, as it is.
+as `--wait=S`, and a switch the next word if that is no option: only verbs without arguments have switches. `--` ends
+options, `-` alone is an argument, and so is what has a blank before any `=`. Behind the `--` of a verb that runs a
+command stands that command, as it is.
 """
 
 from synapse.errors import SynapseError
@@ -17,7 +18,7 @@ MANY = "many"  # a value each time
 NUMBER = "number"  # a whole number from 1
 SECONDS = "seconds"  # a duration: 90, 15m, 8h
 WAIT = "wait"  # `--wait`: no end; `--wait=S`: a duration
-SWITCH = "switch"  # `--flag` is yes; `--flag=no`
+SWITCH = "switch"  # `--flag` is yes; `--flag=no`, `--flag no`
 _WITH_VALUE = (TEXT, MANY, NUMBER, SECONDS)
 
 NO_END = float("inf")
@@ -162,6 +163,9 @@ def parse(arguments: "Iterable[str]", verbs: "Mapping[str, Verb]", common: "Mapp
         if value is None and option.kind in _WITH_VALUE:
             if at == len(words) or words[at].startswith("--"):
                 raise UsageError(f"{option.shown} needs a value")
+            value = words[at]
+            at += 1
+        elif value is None and option.kind == SWITCH and at < len(words) and not _is_option(words[at]):
             value = words[at]
             at += 1
         _put(options, option, value)

@@ -28,7 +28,7 @@ PLACE_VERBS = (
     Verb("room members", "places", "ROOM", (1, 1), "List the members of a room."),
     Verb("room invite", "places", "ROOM AGENT", (2, 2), "Ask an agent into a private one.", _HISTORY, _AS_OPERATOR),
     Verb("room kick", "places", "ROOM AGENT", (2, 2), "Put an agent out of a private room.", _AS_OPERATOR),
-    Verb("channel list", "places", "", (0, 0), "List the channels; --room: only its."),
+    Verb("channel list", "places", "", (0, 0), "List the channels; with the flag --room, only its."),
     Verb(
         "channel create",
         "places",

@@ -22,14 +22,14 @@ def print_json(value: "Json") -> None:
 
 def print_json_text(text: str) -> None:
     """As `print_json`, of an object that is JSON already. Raises OSError."""
-    _require_stdout()
+    require_stdout()
     if not text.isprintable() or not (text.isascii() or "utf" in (sys.stdout.encoding or "").lower()):
         text = "".join(char if " " <= char <= "~" or _is_shown(char) else _escaped(char) for char in text)
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
-def _require_stdout() -> None:
+def require_stdout() -> None:
     """Raises OSError when this process was started without one."""
     if sys.stdout is None:
         raise OSError(EBADF, "stdout is closed")
@@ -49,7 +49,7 @@ def _escaped(char: str) -> str:
 
 def print_text(text: str) -> None:
     """Lines of ours for people, flushed; what the terminal's encoding lacks is escaped."""
-    _require_stdout()
+    require_stdout()
     try:
         sys.stdout.write(text + "\n")
     except UnicodeEncodeError:
@@ -67,6 +67,13 @@ def print_words(text: str) -> None:
         sys.stderr.flush()
     except (OSError, UnicodeEncodeError):
         return
+
+
+def print_dropped(page: "Json") -> None:
+    """That retention took what would stand before a page, if it did: on stderr, since lines of JSON have no place for
+    it."""
+    if page.get("first_kept") is not None:
+        print_words(f"what happened up to {page['first_kept']} was dropped by retention")
 
 
 def safe_lines(text: str, indent: str) -> str:

@@ -12,6 +12,7 @@ from shutil import which
 from synapse.errors import EXIT_LOCKED, EXIT_NOT_FOUND, EXIT_NOT_PERMITTED, EXIT_OK, EXIT_UNREACHABLE
 from synapse.faces.cli.background import Failed, log_path, program, ready_hub
 from synapse.faces.cli.call import Call
+from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import print_words, safe
 from synapse.faces.cli.units import SERVICE, SYSTEM_HOME, SYSTEM_USER, TAG, quoted, system_unit, user_unit
 
@@ -213,10 +214,12 @@ def service_uninstall(call: Call) -> int:
 
 
 def _unit(call: Call, manager: Manager) -> tuple[str, str]:
-    """The home, and the unit's text. Raises `Failed`."""
+    """The home, and the unit's text. Raises `Failed`, `UsageError`."""
     home = call.around.home
     if manager.is_system and not call.parsed.has("home") and not os.environ.get("SYNAPSE_HOME"):
         home = SYSTEM_HOME
+    if call.parsed.has("run_as") and not manager.is_system:
+        raise UsageError("--run-as goes with --system: a unit of this user runs the hub as this user")
     try:
         command, place = " ".join(quoted(word) for word in program()), quoted(home)
         if not manager.is_system:

@@ -11,7 +11,7 @@ from synapse.faces.cli.call import Call
 from synapse.faces.cli.claims import artefact_of
 from synapse.faces.cli.given import given_json, given_text, given_version
 from synapse.faces.cli.options import UsageError
-from synapse.faces.cli.render import clock, field, print_json, print_text, safe, table
+from synapse.faces.cli.render import clock, field, print_dropped, print_json, print_text, safe, table
 from synapse.faces.cli.task import items
 from synapse.lean import dumps
 
@@ -120,6 +120,7 @@ def _points(link: "Link", query: "Json", left: int) -> "Iterator[Json]":
         left -= len(found)
         for point in found:
             yield {**point, "cursor": page.get("cursor")}
+        print_dropped(page)
         if not isinstance(page.get("next"), str):
             return
         after = {"after": page["next"]}

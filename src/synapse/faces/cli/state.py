@@ -14,7 +14,7 @@ from synapse.errors import EXIT_OK, Disconnected, Rejected
 from synapse.faces.cli.call import Call, come_back, is_passing, pages
 from synapse.faces.cli.claims import scope_words
 from synapse.faces.cli.options import NO_END
-from synapse.faces.cli.render import clock, field, print_json, print_text, print_words, safe, span
+from synapse.faces.cli.render import clock, field, print_json, print_text, print_words, require_stdout, safe, span
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
@@ -199,6 +199,7 @@ def _draw(call: Call, link: Link, *, is_first: bool) -> str:
 
 
 def _is_terminal(call: Call) -> bool:
+    require_stdout()
     return not call.as_json and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 

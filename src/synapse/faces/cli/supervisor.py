@@ -6,10 +6,12 @@ import signal
 import sys
 
 from synapse.client.calls import RequestTimeout
-from synapse.client.client import Card, Client
+from synapse.client.client import Card, Client, Wiring
 from synapse.client.home import find_hub
+from synapse.client.transport import HubDialer
 from synapse.errors import EXIT_OK, Rejected
 from synapse.faces.cli.call import Call
+from synapse.faces.cli.given import require_stdin
 from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import print_json, print_text, print_words, safe
 from synapse.faces.supervisor import Terms, sentence
@@ -29,19 +31,26 @@ def supervisor(call: Call) -> int:
             raise UsageError(f"--{name} must be at least {_SECONDS_MIN:g} s")
     if call.parsed.number("tries", 1) < 1:
         raise UsageError("--tries must be at least 1")
+    if call.parsed.has("until_eof"):
+        require_stdin()
     return asyncio.run(_watch(call))
 
 
 async def _watch(call: Call) -> int:
     parsed, around = call.parsed, call.around
     name = parsed.text("name") or NAME
+    try:
+        uri = find_hub(around).uri
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     client = Client(
-        find_hub(around).uri,
+        uri,
         name=name,
         card=Card(kind="service"),
         home=around.home,
         token=around.token(),
         timeout=call.timeout_s,
+        wiring=Wiring(dial=HubDialer(around, None)),  # which knows what flags said, --tls-ca too
     )
     async with client:
         stopped = asyncio.Event()
@@ -49,7 +58,10 @@ async def _watch(call: Call) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopped.set)
         if parsed.has("until_eof"):
-            loop.add_reader(sys.stdin.fileno(), _read_to_end, stopped)
+            try:
+                loop.add_reader(sys.stdin.fileno(), _read_to_end, stopped)
+            except PermissionError:  # epoll takes no file: nobody could write to it later, so it has ended
+                stopped.set()
         terms = _terms(call, client)
         every_s = parsed.seconds("every") or EVERY_S
         print_words(f"watching as {name}: stalled after {terms.stalled_ms / 1000:g} s, every {every_s:g} s")

@@ -10,7 +10,7 @@ from synapse.errors import EXIT_OK
 from synapse.faces.cli.call import Call
 from synapse.faces.cli.given import given_task, given_text, given_version
 from synapse.faces.cli.options import UsageError
-from synapse.faces.cli.render import clock, field, print_json, print_text, safe, safe_lines, span
+from synapse.faces.cli.render import clock, field, print_dropped, print_json, print_text, safe, safe_lines, span
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ def _following(link: Link, query: "Json", since: str, left: int) -> "Iterator[Js
     following: object = since
     while left > 0 and isinstance(following, str):
         page = link.ask("progress.read", {**query, "since": following, "limit": min(left, PAGE)})
+        print_dropped(page)
         lines, following = items(page, "lines"), page.get("next")
         left -= len(lines)
         yield from lines
@@ -132,6 +133,7 @@ def _newest(link: Link, query: "Json", left: int) -> "Iterator[Json]":
     before: Json = {}
     while left > 0:
         page = link.ask("progress.read", {**query, **before, "limit": min(left, PAGE)})
+        print_dropped(page)
         pages.append(items(page, "lines"))
         left -= len(pages[-1])
         if not isinstance(page.get("previous"), str):

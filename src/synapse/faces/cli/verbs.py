@@ -20,7 +20,12 @@ COMMON = {
         Option("room", TEXT, "ROOM", "The room for what names none (SYNAPSE_ROOM); without one, main."),
         Option("token-file", TEXT, "FILE", "The hub's token, or another of its tokens (SYNAPSE_TOKEN_FILE)."),
         Option("tls-ca", TEXT, "FILE", "The CA of a wss:// hub, instead of the system's CAs (SYNAPSE_TLS_CA)."),
-        Option("timeout", SECONDS, "S", "Bound of one request; 10 s without it (SYNAPSE_TIMEOUT)."),
+        Option(
+            "timeout",
+            SECONDS,
+            "S",
+            "Bound of one request (SYNAPSE_TIMEOUT); without it 10 s, and of journal verbs an hour.",
+        ),
         Option("help", FLAG, "", "Say what there is, or how a verb is used."),
         Option("version", FLAG, "", "Say which version this is."),
     )
@@ -132,7 +137,13 @@ VERBS = {
         *OBSERVE_VERBS,
         *FILE_VERBS,
         *HELD_VERBS,
-        Verb("who", "people", "", (0, 0), "List the agents and whether they are there; --room: only its members."),
+        Verb(
+            "who",
+            "people",
+            "",
+            (0, 0),
+            "List the agents and whether they are there; with the flag --room, only its members.",
+        ),
         *PLACE_VERBS,
         Verb("role list", "roles", "", (0, 0), "List the roles, whose messages one of several agents takes."),
         Verb("role info", "roles", "ROLE", (1, 1), "Show a role, its queue and its members."),
@@ -253,7 +264,9 @@ VERBS = {
             "",
             (0, 0),
             "Watch rooms until it is ended: tell of leases without progress, put orphaned tasks back, call people.",
-            Option("room", MANY, "ROOM", "Only this room. Again for more; without one, all."),
+            Option(
+                "room", MANY, "ROOM", "Only this room. Again for more; without one, all, whatever SYNAPSE_ROOM says."
+            ),
             Option("stalled", SECONDS, "S", "So long without progress; without it, what the hub calls stalled."),
             Option("orphaned", SECONDS, "S", "So long in progress without a lease; 60 s without it."),
             Option("tries", NUMBER, "M", "Call people after so many times; 3 without it."),

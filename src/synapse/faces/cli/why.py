@@ -5,7 +5,7 @@ import os
 from synapse.errors import EXIT_OK
 from synapse.faces.cli.call import Call
 from synapse.faces.cli.options import UsageError
-from synapse.faces.cli.render import clock, field
+from synapse.faces.cli.render import clock, field, print_dropped
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ def why(call: Call) -> int:
     if not task:
         raise UsageError("which task? synapse why TASK")
     answer = call.pages("task.explain", {"task": task, **call.room}, ("events",))
+    print_dropped(answer)
     events = answer.get("events")
     lines = [_line(event) for event in events] if isinstance(events, list) else []
     call.show(answer, "\n".join(lines))
