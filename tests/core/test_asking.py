@@ -15,6 +15,7 @@ from synapse.core import asking
 from synapse.core.by import By
 from synapse.core.events import Event, LeaseParked, LeaseResumed, Recorded
 from synapse.core.holding import decide_expiry
+from synapse.core.kernel import Mutation
 from synapse.core.leasing import arm_all
 from synapse.core.plan import follow, openings
 from synapse.core.plan_events import TaskMoved
@@ -35,14 +36,19 @@ from synapse.protocol.limits import Limits
 from synapse.protocol.plan_commands import DeclareTask, UpdateTask
 from synapse.protocol.question_commands import AnswerQuestion, AskQuestion, DismissQuestion, WithdrawQuestion
 from synapse.protocol.question_replies import QuestionClosed, QuestionInfo
-from synapse.protocol.replies import Lease
+from synapse.protocol.replies import Lease, Reply
 from synapse.protocol.session_commands import StartSession
 from synapse.protocol.session_replies import SessionKept
 from synapse.protocol.terms import AGENT, HUMAN
 
 
 class AskWorld(LeaseWorld):
-    """As the hub does it: what follows for questions and the plan is in the same transaction."""
+    """As the hub does it: what follows for questions and the plan is in the same transaction, and deadlines that have
+    passed count before what a turn is asked."""
+
+    def do(self, command: Mutation, by: By | str, key: str | None = None) -> tuple[list[Recorded], Reply | None]:
+        self.tick()
+        return super().do(command, by, key)
 
     def record(self, events: Sequence[Event], actor: str) -> list[Recorded]:
         recorded = super().record(events, actor)
@@ -516,6 +522,25 @@ class Questions(RuleBasedStateMachine):
     def jump(self, passed_ms: int) -> None:
         self.world.at_ms += passed_ms
         self.world.tick()
+        self.deadlines_pass()
+
+    @rule(draw=st.integers(0, 99), how=st.sampled_from(("answer", "dismiss", "withdraw")))
+    def come_too_late(self, draw: int, how: str) -> None:
+        """Somebody closes a question after its deadline, before the tick."""
+        number = self.pick(draw)
+        if number is None or self.asked[number].outcome is not None or self.asked[number].deadline_ms is None:
+            return
+        self.world.at_ms = max(self.world.at_ms, self.asked[number].deadline_ms or 0)
+        with pytest.raises(Rejected, match="before; that stays so"):
+            if how == "withdraw":
+                self.world.do(WithdrawQuestion(id=f"q{number}"), self.asked[number].asker)
+            elif how == "dismiss":
+                self.world.do(DismissQuestion(id=f"q{number}"), "operator")
+            else:
+                self.world.do(AnswerQuestion(id=f"q{number}", answer="late"), self.world.person())
+        self.deadlines_pass()
+
+    def deadlines_pass(self) -> None:
         due = [(q.deadline_ms, n) for n, q in self.asked.items() if q.outcome is None and q.deadline_ms is not None]
         for until, number in sorted(due):
             if until <= self.world.at_ms:

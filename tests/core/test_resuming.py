@@ -149,6 +149,33 @@ def test_before_its_date_a_claimer_is_told_when_and_from_then_on_it_is_offered(w
     assert digest(world.replayed()) == digest(world.state)
 
 
+def test_of_who_still_holds_the_task_or_whose_date_has_passed_nothing_is_said_to_have_broken_off() -> None:
+    world = World()
+    world.do("ada", StartSession(task="T1"))
+    world.do("ada", ClaimLease(task="T1", mode="shared"))
+    world.do("ada", SaveSessionPoint(data=raw(1)))
+    world.do("ada", UpdateSession(resumable_at_ms=5_000))
+    bob = ClaimLease(task="T1", mode="shared")
+    assert resume_of(world.do("bob", bob)) is None, "she works on, until that date"
+    world.do("bob", ReleaseLease(task="T1"))
+    world.at_ms = 5_000
+    assert resume_of(world.do("bob", bob)) is None, "and after it"
+    world.do("bob", ReleaseLease(task="T1"))
+    world.do("ada", ReleaseLease(task="T1"))
+    assert resume_of(world.do("bob", bob)).ready
+
+
+def test_a_date_of_a_task_that_had_ended_is_not_told_once_it_has_passed(world: World) -> None:
+    world.do("ada", UpdateSession(resumable_at_ms=5_000))
+    world.do("ada", ReleaseLease(task="T1"))
+    world.do("ada", DeclareTask(task="T1"))
+    world.do("operator", UpdateTask(task="T1", status="cancelled"))
+    assert resume_of(world.do("bob", ClaimLease(task="T1"))).resumable_at_ms == 5_000
+    world.do("bob", ReleaseLease(task="T1"))
+    world.at_ms = 5_000
+    assert resume_of(world.do("bob", ClaimLease(task="T1"))) is None
+
+
 def test_a_claim_after_the_date_does_not_wait_for_the_tick_and_a_snapshot_knows_dates(world: World) -> None:
     world.do("ada", UpdateSession(resumable_at_ms=5_000))
     world.do("ada", ReleaseLease(task="T1"))

@@ -37,6 +37,7 @@ CLOSINGS = (QuestionAnswered, QuestionDismissed, QuestionExpired, QuestionWithdr
 RULES = {
     "two outcomes": "a question was closed that was closed already, or that nobody had asked",
     "too early": "the hub closed a question before its deadline, or without one",
+    "too late": "a person or the asker closed a question after its deadline",
     "impostor": "closed by somebody who may not: no person with a token, and not its asker",
     "no letter": "a closing did not go to who asked, once",
     "other letter": "a letter was taken that says something else than the closing",
@@ -141,8 +142,10 @@ def _close(desk: Desk, recorded: Recorded, event: QuestionClosing, next_: object
 def _may_close(desk: Desk, asked: Asked, recorded: Recorded, event: QuestionClosing) -> None:
     deadline = asked.event.deadline_at_ms
     is_default = isinstance(event, QuestionAnswered) and event.outcome == "default"
+    is_due = deadline is not None and recorded.at_ms >= deadline
+    if is_due and recorded.actor != "hub":
+        desk.find("too late", f"{recorded.actor} closed q{asked.seq} at {recorded.seq}: {event}; deadline {deadline}")
     if recorded.actor == "hub":
-        is_due = deadline is not None and recorded.at_ms >= deadline
         if not is_due or not (is_default or isinstance(event, QuestionExpired)):
             desk.find("too early", f"the hub closed q{asked.seq} at {recorded.seq}: {event}; deadline {deadline}")
     elif isinstance(event, QuestionWithdrawn):

@@ -177,6 +177,11 @@ def the_hub_closes_what_has_no_deadline(story: Story) -> None:
     change(story, QuestionAsked, 1, deadline_at_ms=None)
 
 
+@breaks(questions, "too late")
+def a_person_answers_after_the_deadline(story: Story) -> None:
+    change(story, QuestionAsked, deadline_at_ms=1)
+
+
 @breaks(questions, "impostor")
 def an_agent_answers(story: Story) -> None:
     by(story, QuestionAnswered, "asker-1")

@@ -46,7 +46,7 @@ def after(position: str, most: int) -> list[Json]:
     return [line for line in SOURCE if seq_of(str(line["cursor"])) > seq_of(position)][:most]
 
 
-def started(path: Path, **bounds: int) -> Relay:
+def started(path: Path, **bounds: Any) -> Relay:
     relay = Relay(str(path), "ada", **bounds)
     if relay.position is None:
         relay.begin(cursor(0), 0)
@@ -352,6 +352,29 @@ def test_a_second_writer_is_refused_by_the_name_of_the_first(tmp_path: Path) -> 
     assert refused.value.exit_code == 75
     relay.close()
     Relay(str(path), "bob").close()
+
+
+@pytest.mark.bad_input("BI-116")
+def test_every_file_says_what_it_is_of_and_one_from_before_that_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "relay.ndjson"
+    started(path).close()
+    old = path.read_bytes()
+    eve = {"name": ["eve"], "kind": ["memory"]}
+    Relay(str(path), "eve", of=eve).close()
+    assert path.read_bytes() == old, "nothing is known of it, so it goes on"
+    relay = Relay(str(path), "eve", of=eve, bytes_max=1)
+    feed(relay, 3)
+    relay.close()
+    with path.open("ab") as full:
+        full.write(b'["end"]\n')
+    before = {one.name: one.read_bytes() for one in tmp_path.iterdir() if one.suffix != ".lock"}
+    with pytest.raises(Rejected, match="is written with --name eve --kind memory, and this is --name bob") as refused:
+        Relay(str(path), "bob", of={"name": ["bob"]})
+    assert refused.value.facts == {"file": str(path), "of": eve}
+    assert {one.name: one.read_bytes() for one in tmp_path.iterdir() if one.suffix != ".lock"} == before
+    Relay(str(path), "eve", of=eve).close()
+    files = [one.read_bytes().splitlines() for one in sorted(tmp_path.iterdir()) if one.suffix != ".lock"]
+    assert [json.loads(lines[0]).get("of") for lines in files] == [eve, eve, eve, None]
 
 
 @pytest.mark.bad_input("BI-116")

@@ -174,6 +174,9 @@ def test_values_that_do_not_fit_their_shape_are_said(line: str) -> None:
         '{"relay":1,"file":1,"began":"a:1","from":"a","at_ms":0,"before":null}',
         '{"relay":1,"file":1,"began":"a:01","from":"a:1","at_ms":0,"before":null}',
         '{"relay":1,"file":1,"began":"a:1","from":"a:1","at_ms":"0","before":null}',
+        '{"relay":1,"file":1,"began":"a:1","from":"a:1","at_ms":0,"before":null,"of":[]}',
+        '{"relay":1,"file":1,"began":"a:1","from":"a:1","at_ms":0,"before":null,"of":{"name":"eve"}}',
+        '{"relay":1,"file":1,"began":"a:1","from":"a:1","at_ms":0,"before":null,"of":{"name":[1]}}',
     ],
 )
 def test_a_header_that_is_none_is_said_to_be_none(line: str) -> None:

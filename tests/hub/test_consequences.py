@@ -3,13 +3,22 @@
 import msgspec
 from tests.hub.conftest import Voice, direct, error_of, operator, voice
 
+from synapse.core.asking import EXPIRED_MAX
 from synapse.hub.paging import recorded_of
 from synapse.protocol.commands import AckInbox, ClaimLease, ListInbox, ListLeases, Subscribe, TakeInbox
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import Message, QuestionChanged
 from synapse.protocol.plan_commands import DeclareTask, ShowTask, UpdateTask
 from synapse.protocol.plan_replies import TaskInfo
-from synapse.protocol.question_commands import AnswerQuestion, AskQuestion, ListQuestions, ShowQuestion, WaitQuestion
+from synapse.protocol.question_commands import (
+    AnswerQuestion,
+    AskQuestion,
+    DismissQuestion,
+    ListQuestions,
+    ShowQuestion,
+    WaitQuestion,
+    WithdrawQuestion,
+)
 from synapse.protocol.question_replies import QuestionClosed, QuestionInfo, QuestionsPage
 from synapse.protocol.replies import Acked, Inbox, Lease, Leases, Sent, Subscribed, Taken
 from synapse.protocol.token_commands import CreateToken
@@ -37,6 +46,31 @@ async def test_a_deadline_is_a_date_and_the_next_tick_deals_with_it() -> None:
         found = await ada.ask(ShowQuestion(id=question), QuestionInfo)
         assert (found.status, found.outcome, found.answer, found.by) == ("answered", "default", "no", "hub")
         assert (await ada.ask(TakeInbox(), Taken)).message.id == found.letter
+
+
+async def test_who_answers_after_the_deadline_and_before_the_tick_comes_too_late() -> None:
+    async with MemoryHub(limits=Limits(questions_per_agent_max=1_000)) as hub:
+        ada, pat = await voice(hub), await operator(hub)
+        late = [await ask(ada, default="no", deadline_ms=10_000) for _ in range(EXPIRED_MAX + 3)]
+        hub.clock.advance(9_999)
+        assert (await close(pat, late.pop())).outcome == "answered"
+        hub.clock.advance(1)
+        refused = await pat.refused(AnswerQuestion(id=late[-1], answer="yes"))
+        facts = {name: refused.facts[name] for name in ("outcome", "answer", "by")}
+        assert (refused.code, facts) == ("already_answered", {"outcome": "default", "answer": "no", "by": "hub"})
+        assert (await close(pat, late[-2], "no")).already
+        assert (await pat.refused(DismissQuestion(id=late[-3]))).facts["outcome"] == "default"
+        assert (await ada.refused(WithdrawQuestion(id=late[-4]))).facts["outcome"] == "default"
+        assert (await ada.ask(ListQuestions(), QuestionsPage)).open == 0
+
+
+async def test_a_deadline_that_passed_while_the_hub_was_down_wins_over_who_comes_first_after_the_start() -> None:
+    async with MemoryHub() as hub:
+        question = await ask(await voice(hub), deadline_ms=10_000)
+        hub.clock.advance(10_000)
+        await hub.restart()
+        refused = await (await operator(hub)).refused(AnswerQuestion(id=question, answer="yes"))
+        assert (refused.code, refused.facts["outcome"]) == ("already_answered", "expired")
 
 
 async def test_a_slow_turn_ends_nothing_before_its_time_as_the_journal_has_it() -> None:

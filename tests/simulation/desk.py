@@ -217,6 +217,10 @@ class Desk:
     def _require_reason(self, sheet: Sheet, entry: Recorded, event: QuestionEnd) -> None:
         """Somebody who may wanted this end, or it follows from the time or the task. Raises `Violation`."""
         actor, asked = entry.actor, sheet.event
+        is_late = asked.deadline_at_ms is not None and entry.at_ms >= asked.deadline_at_ms
+        is_by_date = isinstance(event, QuestionExpired) or getattr(event, "outcome", None) == "default"
+        if is_late and not is_by_date:
+            raise Violation("closed late", f"{entry.seq} at {entry.at_ms} is {event}; asked was {asked}", actor)
         match event:
             case QuestionAnswered() if event.outcome == "default":
                 is_due = asked.on_deadline == "default" and event.answer == asked.default

@@ -223,6 +223,11 @@ def its_date_passed_and_nothing_happens(hub: Paper) -> None:
         hub.ledger.desk.check({number}, 2_000, working_ms)
 
 
+def answered_after_its_date(hub: Paper) -> None:
+    number = question(hub, deadline_ms=0)
+    hub.write("operator", answer(hub, number))
+
+
 def a_hub_that_forgot_a_question(hub: Paper) -> None:
     question(hub)
     hub.ledger.desk.check(set(), 0, 0)
@@ -375,6 +380,7 @@ QUESTION_LIES: dict[Callable[[Paper], None], str] = {
     another_default: "unasked",
     it_expires_in_spite_of_a_default: "unasked",
     its_date_passed_and_nothing_happens: "expired late",
+    answered_after_its_date: "closed late",
     a_hub_that_forgot_a_question: "altered",
     ended_with_a_task_that_goes_on: "unasked",
     the_asker_is_not_told: "told the wrong ones",

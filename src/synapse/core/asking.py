@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 EXPIRE: Final = "expire"
 EXPIRED_MAX: Final = 500
-"""Questions whose deadline is dealt with in one tick; the others follow in the next."""
+"""Questions whose deadline is dealt with in one turn; the others follow in the next."""
 
 
 QuestionMutation: TypeAlias = AskQuestion | AnswerQuestion | DismissQuestion | WithdrawQuestion

@@ -120,13 +120,13 @@ def answer_claim(state: "State", command: ClaimLease, by: By, events: Sequence[R
         live = state.leases.live.get(events[0].seq)
         if live is not None:
             info = lease_info(state, live, by, outcome="granted", cursor=cursor)
-            return with_resume(state, info) if state.sessions.of_task else info
+            return with_resume(state, info, by.at_ms) if state.sessions.of_task else info
     epoch, ask, outcome, recorded = claimed_lease(state, command, by, events)
     live = state.leases.live.get(epoch)
     if live is not None:
         info = lease_info(state, live, by, outcome=outcome, cursor=cursor)
         is_new = outcome != "renewed" or any(isinstance(item.event, SessionResumed) for item in events)
-        return with_resume(state, info) if is_new and state.sessions.of_task else info
+        return with_resume(state, info, by.at_ms) if is_new and state.sessions.of_task else info
     assert recorded is not None, "a lease that is not live any more is answered from its event"
     event = recorded.event
     return _ended(

@@ -146,9 +146,12 @@ def _is_due(state: "State", session: Session, at_ms: int) -> bool:
     key = session.key
     if key is None or session.resumable_at_ms is None or session.is_served or session.is_offered:
         return False
-    if not _is_fresh(session) or not _may_be_offered(state, session, at_ms):
-        return False
-    return all(lease.ask.agent != session.agent for lease in state.leases.of_task.get(key, NO_LEASES).values())
+    return _is_fresh(session) and _may_be_offered(state, session, at_ms) and not _is_at_work(state, session, key)
+
+
+def _is_at_work(state: "State", session: Session, key: TaskKey) -> bool:
+    """True while its agent holds the task: then nothing broke off."""
+    return any(lease.ask.agent == session.agent for lease in state.leases.of_task.get(key, NO_LEASES).values())
 
 
 def has_ended(state: "State", key: TaskKey) -> bool:
@@ -220,8 +223,9 @@ def offer_letter(event: SessionOffered) -> Letter:
     return Letter(f"{event.task} of {event.owner} can be resumed", body, thread=session)
 
 
-def with_resume(state: "State", info: Lease) -> Lease:
-    """The answer to a claim, with what it resumes; or with when something may be resumed, when that is not yet."""
+def with_resume(state: "State", info: Lease, at_ms: int) -> Lease:
+    """The answer to a claim at `at_ms`, with what it resumes; or with when something that broke off may be resumed,
+    when that is not yet."""
     sessions = state.sessions
     session = sessions.by_id.get(sessions.resumed.get(info.epoch, 0))
     room = state.rooms.by_name.get(info.room)
@@ -229,13 +233,16 @@ def with_resume(state: "State", info: Lease) -> Lease:
         return msgspec.structs.replace(info, resume=_shown(session))
     if room is None:
         return info
+    key = (room.id, info.task)
     later = [
         one
-        for at in sessions.of_task.get((room.id, info.task), ())
+        for at in sessions.of_task.get(key, ())
         if (one := sessions.by_id[at]).owner != info.owner
         and _is_fresh(one)
         and not one.is_served
         and one.resumable_at_ms is not None
+        and one.resumable_at_ms > at_ms
+        and not _is_at_work(state, one, key)
     ]
     if not later:
         return info

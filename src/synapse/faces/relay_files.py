@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import TypeAlias
 
+    from synapse.faces.relay_form import Flags
+
     Json: TypeAlias = dict[str, object]
     Position: TypeAlias = tuple[str, int]
 
@@ -287,12 +289,17 @@ def _told(line: Line, begin: "Position | None") -> "Json | None":
 class Relay:
     """The one writer of a relay."""
 
-    def __init__(self, path: str, who: str, *, bytes_max: int = BYTES_MAX, keep: int = KEEP) -> None:
-        """who: named to a second writer. Cuts a torn line, and goes on behind the last whole one.
+    def __init__(
+        self, path: str, who: str, *, bytes_max: int = BYTES_MAX, keep: int = KEEP, of: "Flags | None" = None
+    ) -> None:
+        """who: named to a second writer. of: what is mirrored, which must be what the files are of. Cuts a torn line,
+        and goes on behind the last whole one.
 
-        Raises `RelayLocked`, `RelayBroken` for files that are none of a relay, OSError.
+        Raises `RelayLocked`, `RelayBroken` for files that are none of a relay, `Rejected` for those of something else,
+        OSError.
         """
         self.path = path
+        self._of = of
         self._bytes_max = bytes_max
         self._keep = keep
         self._lock = _locked(path, who)
@@ -370,8 +377,9 @@ class Relay:
         try:
             if not files:
                 return
-            _in_order(self.path, files)
             newest = files[-1]
+            self._require_same(newest.header.of)
+            _in_order(self.path, files)
             try:
                 for _ in newest.lines():
                     pass
@@ -386,11 +394,20 @@ class Relay:
         finally:
             _close(files)
 
+    def _require_same(self, of: "Flags | None") -> None:
+        """A reader could not tell what is missing where a file goes on with something else. Raises `Rejected`."""
+        if None not in (of, self._of) and of != self._of:
+            raise Rejected(
+                "bad_request",
+                f"{self.path} is written with {_in_words(of)}, and this is {_in_words(self._of)}: give another --file",
+                {"file": self.path, "of": of},
+            )
+
     def _new_file(self, begins: str, at_ms: int) -> None:
         """The next file, in the place of the one that grew; that one is complete."""
         before = self._header
         number, began = (1, begins) if before is None else (before.number + 1, before.began)
-        header = Header(number, began, begins, at_ms, self.position)
+        header = Header(number, began, begins, at_ms, self.position, self._of)
         fresh = f"{self.path}.new"
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         data = f"{header.text()}\n".encode()
@@ -420,6 +437,10 @@ class Relay:
         for name in reversed(_paths(self.path)):
             number = 0 if name == self.path else int(name.rpartition(".")[2])
             os.rename(name, f"{self.path}.{number + 1}")
+
+
+def _in_words(of: "Flags | None") -> str:
+    return " ".join(f"--{flag} {value}" for flag, given in (of or {}).items() for value in given)
 
 
 def _in_order(path: str, files: "list[Opened]") -> None:

@@ -24,9 +24,10 @@ from synapse.lean import dumps, loads
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing import TypeAlias, TypeGuard
 
     Json: TypeAlias = dict[str, object]
+    Flags: TypeAlias = dict[str, list[str]]
     Field: TypeAlias = tuple[str, str, object]
     Shape: TypeAlias = tuple[Field, ...]
 
@@ -57,23 +58,28 @@ class Header:
     """The first line of a file. number: from 1, one more for each file. journal: whose cursors these are.
 
     began: the cursor at which the relay began; begins: this file. at_ms: its times go from here. ended: the cursor at
-    which the file before ended, None for the first.
+    which the file before ended, None for the first. of: the flags that say what is mirrored, and for whom; None in
+    files of earlier writers.
     """
 
-    __slots__ = ("at_ms", "began", "begins", "ended", "journal", "number")
+    __slots__ = ("at_ms", "began", "begins", "ended", "journal", "number", "of")
 
-    def __init__(self, number: int, began: str, begins: str, at_ms: int, ended: str | None) -> None:
+    def __init__(
+        self, number: int, began: str, begins: str, at_ms: int, ended: str | None, of: "Flags | None" = None
+    ) -> None:
         self.number = number
         self.journal = begins.partition(":")[0]
         self.began = began
         self.begins = begins
         self.at_ms = at_ms
         self.ended = ended
+        self.of = of
 
     def text(self) -> str:
         """The line."""
         said: Json = {"relay": VERSION, "file": self.number, "began": self.began, "from": self.begins}
-        return dumps({**said, "at_ms": self.at_ms, "before": self.ended, "how": HOW})
+        of = {} if self.of is None else {"of": self.of}
+        return dumps({**said, "at_ms": self.at_ms, "before": self.ended, **of, "how": HOW})
 
 
 def header_of(line: str) -> Header:
@@ -84,12 +90,18 @@ def header_of(line: str) -> Header:
     if found["relay"] != VERSION:
         raise RelayBroken(f"it is of version {found['relay']}, and this release reads version {VERSION}")
     number, began, begins = found.get("file"), found.get("began"), found.get("from")
-    at_ms, ended = found.get("at_ms"), found.get("before")
-    if not (isinstance(number, int) and isinstance(at_ms, int) and isinstance(ended, str | None)):
+    at_ms, ended, of = found.get("at_ms"), found.get("before"), found.get("of")
+    if not (isinstance(number, int) and isinstance(at_ms, int) and isinstance(ended, str | None) and _is_of(of)):
         raise RelayBroken("its header is none")
     split(began)
     split(begins)
-    return Header(number, str(began), str(begins), at_ms, ended)
+    return Header(number, str(began), str(begins), at_ms, ended, of)
+
+
+def _is_of(value: object) -> "TypeGuard[Flags | None]":
+    if not isinstance(value, dict):
+        return value is None
+    return all(isinstance(given, list) and all(isinstance(one, str) for one in given) for given in value.values())
 
 
 def split(cursor: object) -> tuple[str, int]:

@@ -63,13 +63,22 @@ def _decide_held(turns: "Turns", entry: Recorded) -> Sequence[Recorded]:
 
 
 def end_what_is_due(turns: "Turns") -> None:
-    """The time of some values, files, lanes and questions has passed; the date of some sessions has come."""
+    """The time of some values, files and lanes has passed; the date of some sessions has come."""
     state, at_ms = turns.state, turns.now_at_ms
     turns.record(values.decide_expired(state, at_ms, values.EXPIRED_MAX), "hub")
     turns.record(files.decide_expired(state, at_ms, files.EXPIRED_MAX), "hub")
     turns.record(numbered(state, decide_timed_out(state, turns.rules, at_ms)), "hub")
     turns.record(numbered(state, due_resumptions(state, at_ms)), "hub")
+
+
+def end_questions(turns: "Turns") -> bool:
+    """The deadline of some questions has passed: it counts before whatever this turn is asked. False when more are due
+    than one turn ends."""
+    if turns.is_read_only:
+        return True
+    state, at_ms = turns.state, turns.now_at_ms
     for question in asking.due(state, at_ms, asking.EXPIRED_MAX):
         if not turns.has_room:
             break
         turns.record(asking.decide_deadline(state, question), "hub")
+    return not asking.due(state, at_ms, 1)

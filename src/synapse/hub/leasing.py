@@ -281,7 +281,7 @@ class Leasing:
             if live is not None:  # what follows from the grant is folded in by now, as a new status of the task
                 cursor = cursor_of(self._state.journal_id, self._state.seq)
                 info = lease_info(self._state, live, connection.by, outcome="granted", cursor=cursor)
-            self._turns.reply(connection, request_id, with_resume(self._state, info))
+            self._turns.reply(connection, request_id, with_resume(self._state, info, self._turns.now_at_ms))
 
     def _refuse_claimer(self, event: LeaseUnqueued) -> None:
         claimer = self._claimers.pop(event.place, None)

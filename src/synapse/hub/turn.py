@@ -41,7 +41,7 @@ from synapse.core.value_events import VALUE_EVENTS
 from synapse.errors import JournalError, Rejected
 from synapse.hub.clock import Clock, LeaseClock, WallWatch
 from synapse.hub.connection import Connection
-from synapse.hub.consequences import follow_up
+from synapse.hub.consequences import end_questions, follow_up
 from synapse.hub.disk import Disk
 from synapse.hub.effects import pass_time, take_effect
 from synapse.hub.feeds import Feeds, event_at
@@ -221,6 +221,9 @@ class Turns:
         turn = self._turn = Turn()
         inbox, left = self._inbox, TURN_REQUESTS_MAX
         turn.at_ms = self.clock.wall_ms()
+        deadlines = self.state.questions.deadlines
+        if deadlines and deadlines[0][0] <= turn.at_ms and not end_questions(self):
+            left = 0  # what is asked waits for the deadlines that passed before
         while inbox and left and turn.bytes < TURN_BYTES_MAX:
             left -= 1
             connection, work = inbox.popleft()

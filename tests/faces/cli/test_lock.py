@@ -197,6 +197,22 @@ def test_the_command_knows_task_and_epoch_and_who_it_is(hub: RealHub) -> None:
     assert hub.json("--name", "bob", "claim", "lock/x")["checkpoint"]["data"] == 7
 
 
+def test_what_the_last_holder_left_is_said_before_the_command_runs(quick: RealHub) -> None:
+    hub = quick
+    session = hub.json("--name", "ada", "session", "start", "--task", "T1")["session"]
+    hub.json("--name", "ada", "claim", "T1", "--ttl", "2")
+    hub.json("--name", "ada", "checkpoint", "T1", '{"page": 3}')
+    hub.json("--name", "ada", "session", "checkpoint", '{"step": 4}')
+    hub.until(lambda state: not state["leases"])
+    told = hub.run("--name", "bob", "lock", "x", "--task", "T1", "--", "sh", "-c", "echo runs >&2").stderr.splitlines()
+    assert told[-1] == "runs"
+    assert [line for line in told if line.startswith("synapse: checkpoint of ada") and '{"page":3}' in line]
+    assert [line for line in told if line.startswith(f"synapse: resumes {session} of ada") and '{"step":4}' in line]
+    assert f"synapse: synapse session show {session}" in told
+    again = hub.run("--name", "cy", "lock", "x", "--task", "T1", "--", "true").stderr
+    assert ("checkpoint of ada" in again, "resumes" in again) == (True, False)
+
+
 @pytest.mark.parametrize(
     ("command", "code"),
     [
@@ -547,6 +563,7 @@ def test_files_that_flags_name_are_found_from_anywhere(
 ) -> None:
     paper(holding())
     monkeypatch.chdir(tmp_path)
+    assert main(["--tls-ca", "ca", "lock", "x", "--", "sh", "-c", f'[ "$SYNAPSE_TLS_CA" = {tmp_path}/ca ]']) == 0
     monkeypatch.delenv("SYNAPSE_HOME")
     assert main(["--home", "home", "lock", "x", "--", "sh", "-c", f'[ "$SYNAPSE_HOME" = {tmp_path}/home ]']) == 0
 

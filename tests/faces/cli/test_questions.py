@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from tests.faces.conftest import RealHub
@@ -104,12 +105,39 @@ def test_a_repeat_under_a_key_asks_once_and_lists_filter(hub: RealHub) -> None:
     assert "more words" in hub.run("question", "show", first["id"], **ADA).stdout
     assert hub.run("question", "withdraw", first["id"], **BOB).returncode == 77
     assert hub.run("withdraw", first["id"], **ADA).returncode == 0
+    assert "  withdrawn by ada\n" in hub.run("question", "show", first["id"], **ADA).stdout
     assert len(hub.json("questions", "--all", SYNAPSE_NAME="ada")["questions"]) == 2
     assert hub.run("answer", urgent["id"]).returncode == 2
     assert hub.run("ask", "Which?").returncode == 2, "it needs a name of its own"
     session = hub.json("session", "start", SYNAPSE_NAME="ada")["session"]
     assert hub.json("ask", "Whose?", SYNAPSE_NAME="ada", SYNAPSE_SESSION=session)["session"] == session
     assert hub.json("session", "show", SYNAPSE_NAME="ada")["state"] == "waiting_for_input"
+
+
+def test_an_epoch_without_its_task_is_refused(hub: RealHub) -> None:
+    refused = hub.run("ask", "Which?", "--epoch", "7", **ADA)
+    assert (refused.returncode, "--epoch" in refused.stderr, "--task" in refused.stderr) == (2, True, True)
+    assert hub.json("questions", SYNAPSE_NAME="ada")["questions"] == []
+
+
+def test_in_a_private_room_the_next_step_is_one_for_its_members(hub: RealHub, tmp_path: Path) -> None:
+    hub.json("room", "create", "den", "--private", SYNAPSE_NAME="ada")
+    question = hub.json("ask", "Which?", SYNAPSE_ROOM="den", SYNAPSE_NAME="ada")["id"]
+    waiter = hub.begin("ask", "Now?", "--wait=60", SYNAPSE_ROOM="den", **ADA)
+    assert waiter.stderr is not None
+    said = [waiter.stderr.readline(), hub.run("question", "show", question, **ADA).stdout]
+    said += [hub.run(verb, question, *more, **ADA).stderr for verb, *more in (("answer", "x"), ("dismiss",))]
+    for told in said:
+        assert "a member of den with a token of the role human" in told
+        assert "synapse --name NAME --token-file FILE " in told
+        assert "env -u" not in told
+    token = tmp_path / "token"
+    hub.json("token", "create", "--role", "human", "--out", str(token))
+    hal = ("--name", "hal", "--token-file", str(token))
+    hub.json(*hal, "digest")
+    hub.json("room", "invite", "den", "hal", SYNAPSE_NAME="ada")
+    hub.json(*hal, "room", "join", "den")
+    assert hub.json(*hal, "answer", question, "x")["by"] == "hal"
 
 
 def test_the_board_and_the_digest_say_what_waits_for_a_person(hub: RealHub) -> None:

@@ -127,6 +127,33 @@ def test_only_what_is_asked_for_is_relayed(hub: RealHub, tmp_path: Path) -> None
         process.communicate(timeout=10)
 
 
+@pytest.mark.bad_input("BI-116")
+def test_a_relay_of_something_else_is_not_gone_on_with(hub: RealHub, tmp_path: Path) -> None:
+    file = ["--file", str(tmp_path / "mirror.ndjson")]
+    hub.json("channel", "create", "main:build", SYNAPSE_NAME="ada")
+    hub.json("send", "--channel", "main:build", "first", SYNAPSE_NAME="ada")
+
+    def mirrored(count: int, *words: str, **env: str) -> None:
+        writer = hub.begin("relay", "write", *file, *words, **env)
+        wait_until(hub, count, *file)
+        writer.terminate()
+        writer.communicate(timeout=10)
+
+    mirrored(1, "--channel", "build", **EVE)
+    before = (tmp_path / "mirror.ndjson").read_bytes()
+    for words, env, said in (
+        ((), EVE, "this is --name eve"),
+        (("--memory",), EVE, "this is --name eve --kind memory"),
+        (("--channel", "build"), ADA, "this is --name ada --channel main:build"),
+    ):
+        refused = hub.run("relay", "write", *file, *words, **env)
+        assert refused.returncode == 3
+        assert f"is written with --name eve --channel main:build, and {said}: give another --file" in refused.stderr
+    assert (tmp_path / "mirror.ndjson").read_bytes() == before
+    hub.json("send", "--channel", "main:build", "second", SYNAPSE_NAME="ada")
+    mirrored(2, "--channel", "main:build", **EVE)
+
+
 class Chatter:
     """Sends numbered messages, over kills of the hub, until it is told to stop."""
 

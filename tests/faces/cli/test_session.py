@@ -63,3 +63,11 @@ def test_who_waits_in_a_long_poll_is_online_and_a_beat_keeps_a_run_online(hub: R
     hub.until(lambda shown: shown["presence"] == "offline", "session", "show", session)
     assert hub.json("session", "beat", SYNAPSE_SESSION=session, SYNAPSE_NAME="ada")["session"] == session
     assert hub.json("session", "show", session, SYNAPSE_NAME="bob")["presence"] == "online"
+
+
+def test_an_operator_says_which_session_it_means(hub: RealHub) -> None:
+    session = hub.json("session", "start", SYNAPSE_NAME="ada")["session"]
+    for verb in ("update", "end"):
+        refused = hub.run("session", verb, "--operator", SYNAPSE_NAME="ada")
+        assert (refused.returncode, "--operator needs --session" in refused.stderr) == (2, True)
+    assert hub.run("session", "end", "--operator", "--session", session).returncode == 0

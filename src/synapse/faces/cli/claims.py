@@ -183,6 +183,12 @@ def described(lease: "Json") -> str:
     if isinstance(waits, dict) and waits:
         named = ", ".join(f"{safe(task)} ({safe(str(status))})" for task, status in waits.items())
         lines.append(f"  in the plan it waits for {named}")
+    return "\n".join([*lines, *left_lines(lease)])
+
+
+def left_lines(lease: "Json") -> list[str]:
+    """What the last holder left, as the answer to a claim has it: its checkpoint, and what is resumed."""
+    lines: list[str] = []
     kept = lease.get("checkpoint")
     if isinstance(kept, dict):
         lines.append(
@@ -193,7 +199,7 @@ def described(lease: "Json") -> str:
     resume = lease.get("resume")
     if isinstance(resume, dict):
         lines += _resume_lines(resume)
-    return "\n".join(lines)
+    return lines
 
 
 def _resume_lines(resume: "Json") -> list[str]:

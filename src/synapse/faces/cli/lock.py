@@ -18,6 +18,7 @@ from time import monotonic
 from synapse.client.link import Link, NoAnswer
 from synapse.errors import EXIT_LOCKED, EXIT_REFUSED, Disconnected, HubUnreachable, LeaseLost, Rejected, SynapseError
 from synapse.faces.cli.call import Call, come_back, is_passing
+from synapse.faces.cli.claims import left_lines
 from synapse.faces.cli.options import UsageError, whole_number
 from synapse.faces.cli.render import print_json, print_words
 from synapse.faces.cli.terms import claim_body, require_quoted
@@ -57,10 +58,11 @@ _EXPORTED = {
     "name": "SYNAPSE_NAME",
     "room": "SYNAPSE_ROOM",
     "token_file": "SYNAPSE_TOKEN_FILE",
+    "tls_ca": "SYNAPSE_TLS_CA",
 }
 
 
-_FILES = {"SYNAPSE_HOME", "SYNAPSE_TOKEN_FILE"}
+_FILES = {"SYNAPSE_HOME", "SYNAPSE_TOKEN_FILE", "SYNAPSE_TLS_CA"}
 
 
 class Conflict(Rejected):
@@ -95,6 +97,8 @@ def lock(call: Call) -> int:
         if error.code in CONFLICTS and conflict is not None:
             raise Conflict(error, conflict_code) from error
         raise
+    for line in left_lines(held.lease):  # the claim took it up: nobody is told it again
+        print_words(line.strip())
     return held.run(program, parsed.command)
 
 

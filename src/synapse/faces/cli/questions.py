@@ -71,7 +71,11 @@ def _question(call: Call) -> "Json":
     if deadline_s is not None:
         body["deadline_ms"] = int(deadline_s * 1000)
     task = parsed.text("task")
-    return body if task is None else {**body, **given_task_of(call, task)}
+    if task is not None:
+        return {**body, **given_task_of(call, task)}
+    if parsed.has("epoch"):
+        raise UsageError("--epoch is of a lease on a task: give --task too")
+    return body
 
 
 class _Waits:
@@ -113,7 +117,8 @@ class _Waits:
                     raise
                 asked = self.link.ask("question.ask", self._body)  # nothing was asked under the key
             self._id, self.is_replayed = field(asked, "id"), "replayed" in asked
-            print_words(f"{self._id} waits for a person, who types: synapse answer {self._id} TEXT")
+            who, how = _answerer(self.link, asked.get("room"))
+            print_words(f"{self._id} waits for {who}, who types: synapse {how}answer {self._id} TEXT")
         while True:
             now_s = min(max(self._deadline_s - monotonic(), 0.0), longest_wait_s(self.link))
             try:
@@ -166,7 +171,9 @@ def _ended(call: Call, question: "Json", waits: _Waits) -> int:
 
 def _how(question: "Json") -> str:
     """How it was closed, in words, without the answer."""
-    reason = f": {field(question, 'reason')}" if question.get("reason") is not None else ""
+    said = question.get("reason")
+    is_plain = said is None or (said, question.get("status")) == ("asked", "withdrawn")
+    reason = "" if is_plain else f": {field(question, 'reason')}"
     match question.get("outcome"):
         case "default":
             return "the deadline passed, and the default is the answer"
@@ -253,14 +260,16 @@ def _show_change(call: Call, change: "Json") -> None:
 
 def question_show(call: Call) -> int:
     """Everything about one question."""
-    answer = call.ask("question.show", {"id": call.parsed.arguments[0]})
+    link = call.open()
+    answer = link.ask("question.show", {"id": call.parsed.arguments[0]})
     lines = [_lines(answer)]
     if answer.get("question"):
         lines.append(safe_lines(str(answer["question"]), "  "))
     if answer.get("context") is not None:
         lines.append(f"  context: {safe(dumps(answer['context']))}")
     if answer.get("status") == "open":
-        lines.append(f"  a person types: synapse answer {field(answer, 'id')} TEXT")
+        who, how = _answerer(link, answer.get("room"))
+        lines.append(f"  {who} types: synapse {how}answer {field(answer, 'id')} TEXT")
     call.show(answer, "\n".join(lines))
     return EXIT_OK
 
@@ -314,15 +323,36 @@ def dismiss(call: Call) -> int:
 
 
 def _close(call: Call, kind: str, body: "Json") -> int:
+    link = open_as_person(call)
     try:
-        closed = open_as_person(call).ask(kind, body, idem_key=call.parsed.text("idem_key"))
+        closed = link.ask(kind, body, idem_key=call.parsed.text("idem_key"))
     except Rejected as error:
         if error.code != "not_permitted":
             raise
-        line = f"a person types: env -u SYNAPSE_NAME synapse {kind.partition('.')[2]} {body['id']}"
+        who, how = _answerer(link, _room_of(link, body["id"]))
+        line = f"{who} types: {'' if how else 'env -u SYNAPSE_NAME '}synapse {how}{kind.partition('.')[2]} {body['id']}"
         raise Rejected(error.code, f"{error.detail}; {line}", error.facts) from error
     _show_closed(call, closed)
     return EXIT_OK
+
+
+def _room_of(link: Link, question: object) -> object:
+    """The room of a question; None where that cannot be seen."""
+    try:
+        return link.ask("question.show", {"id": question}).get("room")
+    except (Disconnected, NoAnswer, Rejected):
+        return None
+
+
+def _answerer(link: Link, room: object) -> tuple[str, str]:
+    """Who closes questions of a room, and the flags for that: an operator does not see a private one."""
+    try:
+        is_private = room not in (None, MAIN) and link.ask("room.info", {"room": room, "limit": 1}).get("private")
+    except (Disconnected, NoAnswer, Rejected):  # it is for people to read, and no reason to fail
+        is_private = False
+    if not is_private:
+        return "a person", ""
+    return f"a member of {safe(str(room))} with a token of the role human", "--name NAME --token-file FILE "
 
 
 def open_as_person(call: Call) -> Link:

@@ -4,7 +4,7 @@ import os
 
 from synapse.errors import EXIT_OK, Rejected
 from synapse.faces.cli.call import Call
-from synapse.faces.cli.ingest import lines_of, pages, position_of, what
+from synapse.faces.cli.ingest import MEMORY, lines_of, pages, position_of, what
 from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import print_json, print_words
 from synapse.faces.relay_files import BYTES_LEAST, BYTES_MAX, KEEP, KEEP_MOST, Relay, given_position, read
@@ -13,6 +13,8 @@ from synapse.faces.relay_form import split
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
     from typing import TypeAlias
+
+    from synapse.faces.relay_form import Flags
 
     Json: TypeAlias = dict[str, object]
 
@@ -49,7 +51,7 @@ def relay_write(call: Call) -> int:
     path, journal_id = _path(call), str(call.open().await_welcome().get("journal_id"))
     if call.parsed.text("file") is None:
         os.makedirs(call.around.home, 0o700, exist_ok=True)
-    files = Relay(path, call.me.name, bytes_max=bytes_max, keep=keep)
+    files = Relay(path, call.me.name, bytes_max=bytes_max, keep=keep, of=_flags(call, channels))
     try:
         since = _begin(call, files, journal_id, body)
         print_words(f"relaying to {path} as {call.me.name}, from {since}")
@@ -64,6 +66,15 @@ def relay_write(call: Call) -> int:
                 files.lose(since)
     finally:
         files.close()
+
+
+def _flags(call: Call, channels: list[str]) -> "Flags":
+    """What is mirrored, and for whom: the flags that give the same again."""
+    parsed, room = call.parsed, call.parsed.text("room")
+    kinds = {*parsed.texts("kind"), *([MEMORY] if parsed.has("memory") else [])}
+    flags = {"name": [call.me.name], "room": [] if room is None else [room]}
+    flags |= {"kind": sorted(kinds), "channel": sorted({*channels})}
+    return {flag: given for flag, given in flags.items() if given}
 
 
 def _is_of(line: "Json", channels: list[str]) -> bool:

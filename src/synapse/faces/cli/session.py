@@ -186,7 +186,12 @@ def _named(call: Call) -> "Json":
 
 
 def _open(call: Call) -> "Link":
-    return call.open_as_operator() if call.parsed.has("operator") else call.open_as(call.worker)
+    """Raises `UsageError` for an operator, who has no session of its own, and names none."""
+    if not call.parsed.has("operator"):
+        return call.open_as(call.worker)
+    if named_session(call) is None:
+        raise UsageError("--operator needs --session: synapse session list shows them")
+    return call.open_as_operator()
 
 
 def _fields(call: Call) -> "Json":

@@ -9,6 +9,7 @@ _TASK = Option("task", TEXT, "TASK", "The task of the room that it works on; '' 
 _SUMMARY = Option("summary", TEXT, "S", "What it is about.")
 _METADATA = Option("metadata", TEXT, "JSON", "Anything else, as an object.")
 _OPERATOR = Option("operator", FLAG, "", "As operator, whosever it is.")
+_OPERATOR_OF = Option("operator", FLAG, "", "As operator, whosever it is; needs --session.")
 _IDEM_KEY = Option("idem-key", TEXT, "K", "Do it once, however often this key is used.")
 _ARTEFACT = Option("artefact", MANY, "PATH", "A file, kept by its path, size and SHA-256. Again for more.")
 _REASON = Option("reason", TEXT, "S", "Why.")
@@ -47,7 +48,7 @@ SESSION_VERBS = (
         _METADATA,
         Option("resumable-in", SECONDS, "S", "After this time others may go on with its task; 0 for no such date."),
         Option("if-version", TEXT, "N", "Only when that is its version."),
-        _OPERATOR,
+        _OPERATOR_OF,
         _IDEM_KEY,
     ),
     Verb("session beat", "session", "", (0, 0), "Say that the run goes on.", _SESSION),
@@ -68,7 +69,7 @@ SESSION_VERBS = (
         "session",
         "[SESSION]",
         (0, 1),
-        "Print the checkpoints of a session, newest first; without one, of my latest open one.",
+        "Print the checkpoints of a session, newest first; without one, of my latest one.",
         Option("limit", NUMBER, "N", "At most so many; 20 without it."),
     ),
     Verb(
@@ -98,7 +99,7 @@ SESSION_VERBS = (
         _SESSION,
         Option("state", TEXT, "S", "done, or error; done without it."),
         _REASON,
-        _OPERATOR,
+        _OPERATOR_OF,
         _IDEM_KEY,
     ),
     Verb(
