@@ -33,7 +33,7 @@ def decide_send(state: "State", rules: Rules, command: SendMessage, by: By) -> l
     signal, which is no event, only what makes its channel."""
     by.require_agent()
     _require_plain_fields(command, rules, by)
-    address, names = _destination(command, by)
+    address, names = destination(command, by)
     if address is not None:
         if address == TELEMETRY_ADDRESS and (made := decide_telemetry(state, rules, address, by)):
             require_signal(rules, address, TELEMETRY, command)
@@ -85,8 +85,9 @@ def require_chars(name: str, text: str, most: int) -> None:
         )
 
 
-def _destination(command: SendMessage, by: By) -> tuple[str | None, list[str]]:
-    """A channel's address, or the names of recipients (`["all"]` for the room's members, `["role:NAME"]`)."""
+def destination(command: SendMessage, by: By) -> tuple[str | None, list[str]]:
+    """A channel's address, or the names of recipients (`["all"]` for the room's members, `["role:NAME"]`). Raises
+    `Rejected`."""
     if not command.to and command.target is None and command.room is None:
         channel = command.channel
         return by.home if channel is None else channel if ":" in channel else _address(None, channel), []
@@ -109,7 +110,7 @@ def _destination(command: SendMessage, by: By) -> tuple[str | None, list[str]]:
 
 def address_of(command: SendMessage, by: By) -> str | None:
     """The channel that a message goes to, as `room:channel`; None when it goes to inboxes. Raises `Rejected`."""
-    return _destination(command, by)[0]
+    return destination(command, by)[0]
 
 
 def _address(room: str | None, channel: str | None) -> str:
