@@ -175,6 +175,15 @@ def knows_agent(state: "State", agent: int, by: By) -> bool:
     return any(agent in room.members for room in rooms if room is not None and may_see(room, by))
 
 
+def acquaintances(state: "State", by: By) -> set[int] | None:
+    """The agents that who asks knows, as `knows_agent` has it; None for all."""
+    if by.rooms is None:
+        return None
+    rooms = (state.rooms.by_name.get(name) for name in by.rooms)
+    mine = () if by.agent is None else (by.agent,)
+    return set(mine).union(*(room.members for room in rooms if room is not None and may_see(room, by)))
+
+
 def room_known(state: "State", name: str, by: By) -> Room:
     """As `require_room`; an operator also knows that a private one is there, and who is in it."""
     room = state.rooms.by_name.get(name)
