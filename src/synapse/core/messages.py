@@ -113,6 +113,16 @@ def address_of(command: SendMessage, by: By) -> str | None:
     return destination(command, by)[0]
 
 
+def taken_from_home(command: SendMessage, home: str) -> str:
+    """What decides where a message goes, of the home of who sends it: the address, the room of `all`, or nothing."""
+    if command.room is not None or command.channel is not None:
+        return ""
+    names = command.to if command.target is None else [name.strip() for name in command.target.split(",")]
+    if not names:
+        return home
+    return home.partition(":")[0] if ALL in names else ""
+
+
 def _address(room: str | None, channel: str | None) -> str:
     """Explicit room and channel, else `room:channel`, else the room's general channel."""
     if channel is not None and ":" in channel:

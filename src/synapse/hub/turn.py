@@ -295,7 +295,7 @@ class Turns:
         if key is not None:
             if type(command) not in REPEATABLE:
                 self._require_no_key(key)
-            digest = payload_hash(command, request.raw)
+            digest = payload_hash(command, request.raw, by)
             known = find(self.state.idempotency, by.actor, key, digest)
             if known is not None:
                 self.requests.replay(connection, request, command, known.seq, known.count)  # type: ignore[arg-type]  # repeatable ones are answerable
