@@ -19,7 +19,16 @@ from typing import Literal, Self
 import msgspec
 
 from synapse.client.acks import Acks
-from synapse.client.bodies import body_as, body_of, data_of, milliseconds, raw_of, require_seconds, value_of
+from synapse.client.bodies import (
+    body_as,
+    body_of,
+    data_of,
+    milliseconds,
+    raw_of,
+    recipients_of,
+    require_seconds,
+    value_of,
+)
 from synapse.client.calls import OutcomeUnknown, RequestTimeout
 from synapse.client.cards import Cards
 from synapse.client.deliveries import DeliveryFeed
@@ -197,7 +206,7 @@ class Client(
         self,
         body: object,
         *,
-        to: str | tuple[str, ...] | list[str] = (),
+        to: str | tuple[str, ...] | list[str] | None = None,
         channel: str | None = None,
         target: str | None = None,
         subject: str | None = None,
@@ -210,14 +219,14 @@ class Client(
     ) -> replies.Sent:
         """Send anything that JSON can say: to agents, to a `room:channel`, to a target, or else to the client's room.
 
-        target: an agent, a comma list, `all`, `room:channel`. expires: in so many seconds it is of no use, and a dead
-        letter for whoever has not acked it. create: a recipient never seen is made, not refused. To an ephemeral
-        channel it goes as `signal` does.
+        to: an empty list is refused (`no_recipient`). target: an agent, a comma list, `all`, `room:channel`. expires:
+        in so many seconds it is of no use, and a dead letter for whoever has not acked it. create: a recipient never
+        seen is made, not refused. To an ephemeral channel it goes as `signal` does.
         Raises as `request`, TypeError for a body that is not JSON.
         """
         command = commands.SendMessage(
             body=raw_of(body),
-            to=(to,) if isinstance(to, str) else tuple(to),
+            to=recipients_of(to),
             target=target,
             channel=channel,
             create=create,

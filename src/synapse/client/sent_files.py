@@ -9,7 +9,7 @@ import msgspec
 
 from synapse.client import chunks
 from synapse.client.asking import Asking
-from synapse.client.bodies import body_of, raw_of
+from synapse.client.bodies import body_of, raw_of, recipients_of
 from synapse.client.chunks import manifest_in
 from synapse.client.files import FileRefused, file_in, receive, refer_to
 from synapse.errors import Rejected
@@ -39,7 +39,7 @@ class SentFiles(Asking):
         self,
         path: str | os.PathLike[str],
         *,
-        to: str | tuple[str, ...] | list[str] = (),
+        to: str | tuple[str, ...] | list[str] | None = None,
         channel: str | None = None,
         target: str | None = None,
         subject: str | None = None,
@@ -54,7 +54,7 @@ class SentFiles(Asking):
 
         Raises as `send`, `FileRefused` for what is no plain file, and `Rejected`: `too_large`, `limit`.
         """
-        names = (to,) if isinstance(to, str) else tuple(to)
+        names = recipients_of(to)
         if chunked:
             readers, place = (names, channel) if target is None else await self._readers(target)
             place = place if readers or place is not None else self.welcome.home

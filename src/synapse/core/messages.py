@@ -218,7 +218,7 @@ def _send_all(state: "State", rules: Rules, command: SendMessage, by: By) -> Mes
         if not _is_full(state, rules, agent.id)
     ]
     if not to:
-        raise _nobody(room)
+        raise _all_full(rules, room, [agent.name for agent in others]) if others else _nobody(room)
     return MessageSent(
         to=tuple(to),
         room=room.id,
@@ -232,11 +232,23 @@ def _send_all(state: "State", rules: Rules, command: SendMessage, by: By) -> Mes
     )
 
 
+def _all_full(rules: Rules, room: Room, names: list[str]) -> Rejected:
+    """Nobody in the room could take one more. names: of its other members."""
+    most, count = rules.limits.inbox_unacked_max, len(names)
+    who = ", ".join(names[:5]) + (f" and {count - 5} more" if count > 5 else "")
+    return Rejected(
+        "inbox_full",
+        f"every other member of room {room.name} ({who}) has {most} unacked messages: one of them must ack some first "
+        "(synapse inbox --ack-all)",
+        {"room": room.name, "agents": names[:50], "count": count, "inbox_unacked_max": most},
+    )
+
+
 def _nobody(room: Room) -> Rejected:
     return Rejected(
         "no_recipient",
-        f"no other member of room {room.name} can take it: agents become members with "
-        f"synapse room join {room.name}, or send to names with --to",
+        f"room {room.name} has no other member: agents become members with synapse room join {room.name}, or send to "
+        "names with --to",
         {"room": room.name, "members": len(room.members)},
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from synapse.core.by import By, Rules
 from synapse.core.events import (
@@ -35,6 +35,9 @@ from synapse.protocol.terms import ADMIN, AGENT
 if TYPE_CHECKING:
     from synapse.core.agents import Agent
     from synapse.core.state import State
+
+RESERVED: Final = ("role", "pool")
+"""What no new room is called: its channels would have addresses of another kind. One of an older journal stays."""
 
 
 @dataclass(slots=True)
@@ -321,6 +324,12 @@ def _new_room(
     private: bool = False,
 ) -> list[Event]:
     """A room and its channels; the room's id will be the next seq."""
+    if name in RESERVED:
+        raise Rejected(
+            "bad_name",
+            f"no room is called {name}: {name}:NAME is an address of another kind; take another name",
+            {"name": name, "reserved": list(RESERVED)},
+        )
     _require_space(state, rules, None)
     room_id = state.seq + 1
     events: list[Event] = [RoomCreated(name=name, type=room_type, bootstrap=bootstrap, private=private)]
