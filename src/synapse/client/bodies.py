@@ -31,17 +31,6 @@ def require_seconds(seconds: float | None, what: str) -> None:
         raise Rejected("bad_request", f"{what} of {seconds} s: give a number of seconds", {"what": what})
 
 
-def recipients_of(to: str | tuple[str, ...] | list[str] | None) -> tuple[str, ...]:
-    """Agents as they were given; none where None was. Raises `Rejected(no_recipient)` for an empty list: without
-    recipients a message would go to a channel, where all read it."""
-    if to is None:
-        return ()
-    names = (to,) if isinstance(to, str) else tuple(to)
-    if not names:
-        raise Rejected("no_recipient", "to names nobody: give agents, or leave it out for a channel", {"to": []})
-    return names
-
-
 def body_of(message: Message) -> object:
     """A message's body as plain Python data."""
     return msgspec.json.decode(message.body)

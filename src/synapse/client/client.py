@@ -19,16 +19,7 @@ from typing import Literal, Self
 import msgspec
 
 from synapse.client.acks import Acks
-from synapse.client.bodies import (
-    body_as,
-    body_of,
-    data_of,
-    milliseconds,
-    raw_of,
-    recipients_of,
-    require_seconds,
-    value_of,
-)
+from synapse.client.bodies import body_as, body_of, data_of, milliseconds, raw_of, require_seconds, value_of
 from synapse.client.calls import OutcomeUnknown, RequestTimeout
 from synapse.client.cards import Cards
 from synapse.client.deliveries import DeliveryFeed
@@ -47,7 +38,7 @@ from synapse.client.plan import SharedPlan
 from synapse.client.questions import QuestionDetails, Questions
 from synapse.client.resources import LentResources
 from synapse.client.role_queues import RoleQueues
-from synapse.client.sent_files import SentFiles
+from synapse.client.sent_files import SentFiles, recipients_of
 from synapse.client.sessions import WorkSessions
 from synapse.client.signals import Signalling, is_about_key
 from synapse.client.soft_feeds import ActivityFeed, SignalFeed

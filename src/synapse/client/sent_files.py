@@ -9,7 +9,7 @@ import msgspec
 
 from synapse.client import chunks
 from synapse.client.asking import Asking
-from synapse.client.bodies import body_of, raw_of, recipients_of
+from synapse.client.bodies import body_of, raw_of
 from synapse.client.chunks import manifest_in
 from synapse.client.files import FileRefused, file_in, receive, refer_to
 from synapse.errors import Rejected
@@ -30,6 +30,17 @@ class _Done(Exception):
 
     def __init__(self, result: object) -> None:
         self.result = result
+
+
+def recipients_of(to: str | tuple[str, ...] | list[str] | None) -> tuple[str, ...]:
+    """Agents as they were given; none where None was. Raises `Rejected(no_recipient)` for an empty list: without
+    recipients a message would go to a channel, where all read it."""
+    if to is None:
+        return ()
+    names = (to,) if isinstance(to, str) else tuple(to)
+    if not names:
+        raise Rejected("no_recipient", "to names nobody: give agents, or leave it out for a channel", {"to": []})
+    return names
 
 
 class SentFiles(Asking):
