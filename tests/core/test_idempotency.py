@@ -154,7 +154,7 @@ THERE: Final = [
 """Commands that do, or that are for nowhere."""
 
 
-@pytest.mark.parametrize("command", HERE, ids=repr)
+@pytest.mark.parametrize("command", HERE, ids=lambda command: type(command).__name__)
 def test_a_command_for_the_home_is_another_one_in_another_home(command: Mutation) -> None:
     assert len({at_home(command, home) for home in ("main:general", "ra:general", "rb:general")}) == 3
     plain = type(command).__name__.encode() + b"\0" + msgspec.json.encode(command)
@@ -165,7 +165,7 @@ def test_a_command_for_the_home_is_another_one_in_another_home(command: Mutation
     assert (at_home(command, "main:general") != at_home(command, "main:more")) == is_for_channel
 
 
-@pytest.mark.parametrize("command", THERE, ids=repr)
+@pytest.mark.parametrize("command", THERE, ids=lambda command: type(command).__name__)
 def test_a_command_that_says_where_is_the_same_in_every_home(command: Mutation) -> None:
     assert len({at_home(command, home) for home in ("main:general", "ra:general", "rb:more")}) == 1
 
