@@ -39,6 +39,33 @@ async def test_a_chunked_file_is_one_message_and_is_there_once_however_often_it_
         assert second.id != sent.id, "the first one has ended"
 
 
+async def test_nobody_is_not_everybody(people: "type[People]", tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    async with MemoryHub() as hub, people(hub).client("ada") as ada:
+        for chunked in (False, True):
+            with pytest.raises(Rejected, match="to names nobody") as refused:
+                await ada.send_file(tmp_path / "a", to=[], chunked=chunked)
+            assert refused.value.code == "no_recipient"
+        with pytest.raises(Rejected, match="to names nobody"):
+            await ada.send("x", to=[])
+        with pytest.raises(Rejected, match="to names nobody"):
+            await ada.send("x", to=())
+        assert (await ada.history()).messages == ()
+        assert await ada.files() == ()
+        assert (await ada.send("x")).room == "main"
+
+
+async def test_two_files_of_one_content_are_two(people: "type[People]", tmp_path: Path) -> None:
+    async with MemoryHub() as hub, people(hub).client("ada") as ada, people(hub).client("bob") as bob:
+        for name in ("__init__.py", "setup.cfg"):
+            (tmp_path / name).write_bytes(b"")
+        ids = {
+            (await ada.send_file(tmp_path / name, to="bob", chunked=True)).id for name in ("__init__.py", "setup.cfg")
+        }
+        assert len(ids) == 2
+        assert [file.name for file in await bob.files()] == ["__init__.py", "setup.cfg"]
+
+
 async def test_a_file_goes_to_a_channel_and_is_withdrawn(people: "type[People]", tmp_path: Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
     async with MemoryHub(limits=LIMITS) as hub, people(hub).client("ada") as ada, people(hub).client("bob") as bob:

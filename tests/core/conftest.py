@@ -127,7 +127,7 @@ class World:
         by = self.by(by) if isinstance(by, str) else by
         if key is not None:
             assert type(command) in REPEATABLE
-            digest = payload_hash(command, msgspec.json.encode(command))
+            digest = payload_hash(command, msgspec.json.encode(command), by)
             known = find(self.state.idempotency, by.actor, key, digest)
             if known is not None:
                 return [], self.answer(command, by, self.read(known.seq, known.count))

@@ -616,7 +616,7 @@ def queue_with_key(world: LeaseWorld) -> int:
     """Bob waits for T1 under the key k."""
     command = claim("T1", wait_ms=None)
     events = world.decide(command, world.by("bob"))
-    digest_of = payload_hash(command, msgspec.json.encode(command))
+    digest_of = payload_hash(command, msgspec.json.encode(command), world.by("bob"))
     return world.record(stamp(events, "k", digest_of), "bob")[0].seq
 
 

@@ -129,6 +129,9 @@ def test_what_is_begun_again_is_the_same_file_until_it_ends() -> None:
     assert begin(world, content).file == file
     assert begin(world, content, to=("cy",)).file != file, "another place"
     assert begin(world, content, by="bob", to=("bob",)).file != file, "another sender"
+    named = world.do(BeginFile(name="y", bytes=12, sha256=hexed(content), to=("bob",)), "ada")[1]
+    assert isinstance(named, FileBegan)
+    assert named.file != file, "another name"
     before = world.state.seq
     put(world, file, content, 0)
     assert world.state.seq == before, "what is there is not stored twice"

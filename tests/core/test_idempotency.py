@@ -1,17 +1,22 @@
 """Idempotency: one effect and one answer for each (agent, key), for a day, across restarts."""
 
 from hashlib import sha256
+from typing import Final
 
 import msgspec
 import pytest
 from tests.core.conftest import World, text
 
 from synapse.core import idempotency
+from synapse.core.events import MessagePosted
 from synapse.core.idempotency import KEEP_MS, KEYS_MAX
-from synapse.core.kernel import payload_hash
-from synapse.protocol.commands import AckInbox, ClaimLease, JoinRoom, LeaveRoom
+from synapse.core.kernel import Mutation, payload_hash
+from synapse.protocol.commands import AckInbox, ClaimLease, CreateRoom, JoinRoom, LeaveRoom
+from synapse.protocol.file_commands import BeginFile
 from synapse.protocol.limits import Limits
+from synapse.protocol.plan_commands import DeclareTask
 from synapse.protocol.replies import Acked, Sent
+from synapse.protocol.value_commands import PutValue
 
 
 def world_of_two() -> World:
@@ -113,6 +118,64 @@ def test_the_limits_told_in_the_welcome_are_those_that_count() -> None:
 
 def test_the_lease_under_which_a_claim_is_made_is_no_part_of_its_payload() -> None:
     plain, under = ClaimLease(task="T1", note=',"under":1}'), ClaimLease(task="T1", note=',"under":1}', under=7)
-    hashes = {payload_hash(command, msgspec.json.encode(command)) for command in (plain, under)}
+    by = world_of_two().by("ada")
+    hashes = {payload_hash(command, msgspec.json.encode(command), by) for command in (plain, under)}
     before = msgspec.json.encode(plain).replace(b',"under":null}', b"}")
     assert hashes == {sha256(b"ClaimLease\0" + before).hexdigest()[:32]}, "as releases hashed it that knew no `under`"
+
+
+def at_home(command: Mutation, home: str) -> str:
+    """The hash of a command of who has this home."""
+    return payload_hash(command, msgspec.json.encode(command), world_of_two().by("ada", home=home))
+
+
+HERE: Final = [
+    text("hi"),
+    text("hi", target="all"),
+    text("hi", to=("all",)),
+    ClaimLease(task="T1"),
+    PutValue(key="k", value=msgspec.Raw(b"1")),
+    DeclareTask(task="T1"),
+    BeginFile(name="f", bytes=0, sha256="0" * 64),
+]
+"""Commands that do not say where."""
+THERE: Final = [
+    text("hi", channel="main:general"),
+    text("hi", room="ra"),
+    text("hi", target="all", room="ra"),
+    text("hi", target="bob, sally"),
+    text("hi", to=("bob",)),
+    ClaimLease(task="T1", room="ra"),
+    BeginFile(name="f", bytes=0, sha256="0" * 64, channel="ra:general"),
+    BeginFile(name="f", bytes=0, sha256="0" * 64, to=("bob",)),
+    CreateRoom(room="ra"),
+    AckInbox(all=True),
+]
+"""Commands that do, or that are for nowhere."""
+
+
+@pytest.mark.parametrize("command", HERE, ids=lambda command: type(command).__name__)
+def test_a_command_for_the_home_is_another_one_in_another_home(command: Mutation) -> None:
+    assert len({at_home(command, home) for home in ("main:general", "ra:general", "rb:general")}) == 3
+    plain = type(command).__name__.encode() + b"\0" + msgspec.json.encode(command)
+    if not isinstance(command, ClaimLease):
+        assert at_home(command, "main:general") == sha256(plain).hexdigest()[:32], "as in journals that are there"
+    is_for_channel = isinstance(command, BeginFile) or command == text("hi")
+    assert (at_home(command, "ra:general") != at_home(command, "ra:more")) == is_for_channel
+    assert (at_home(command, "main:general") != at_home(command, "main:more")) == is_for_channel
+
+
+@pytest.mark.parametrize("command", THERE, ids=lambda command: type(command).__name__)
+def test_a_command_that_says_where_is_the_same_in_every_home(command: Mutation) -> None:
+    assert len({at_home(command, home) for home in ("main:general", "ra:general", "rb:more")}) == 1
+
+
+def test_a_key_is_of_one_home() -> None:
+    world = world_of_two()
+    for room in ("ra", "rb"):
+        world.do(JoinRoom(room=room), "ada")
+    ra, rb = (world.by("ada", home=f"{room}:general") for room in ("ra", "rb"))
+    first = world.do(text("hi"), ra, key="k1")[0]
+    assert world.do(text("hi"), ra, key="k1")[0] == []
+    assert world.refusal(text("hi"), rb, "k1").code == "idem_conflict"
+    assert [entry.event.address for entry in first if isinstance(entry.event, MessagePosted)] == ["ra:general"]

@@ -122,6 +122,15 @@ def test_lists_leave_out_what_one_may_not_see(den: World) -> None:
         assert den.look(Leases, ListLeases(), name).leases == ()
 
 
+def test_a_room_counts_the_channels_that_one_may_see(den: World) -> None:
+    den.do(CreateChannel(channel="main:vault", private=True), "ada")
+    for who, count in (("ada", 2), ("eve", 1), ("operator", 2)):
+        info = den.look(RoomInfo, ShowRoom(room="main"), who)
+        assert (info.channels_count, len(info.channels or ())) == (count, count)
+        [listed] = [room for room in den.look(Rooms, ListRooms(), who).rooms if room.room == "main"]
+        assert listed.channels_count == count
+
+
 @pytest.mark.parametrize("query", [GetValue(key="k", room="den"), ListTasks(room="den")])
 def test_not_even_an_operator_reads_what_is_in_it(den: World, query: GetValue | ListTasks) -> None:
     den.do(PutValue(key="k", value=RAW(b"1"), room="den"), "ada")

@@ -149,7 +149,18 @@ def test_all_are_the_other_members_of_the_room_and_a_full_inbox_is_told() -> Non
     world.do(text("1", to=("cy",)), "ada")
     reply = world.reply(Sent, text("hi", target="all"), "ada")
     assert (reply.to, reply.skipped) == (("bob",), ("cy",))
-    assert world.refusal(text("hi", target="all"), "ada").code == "no_recipient"
+    refused = world.refusal(text("hi", target="all"), "ada")
+    assert (refused.code, refused.facts["agents"], refused.facts["count"]) == ("inbox_full", ["bob", "cy"], 2)
+    assert "room main (bob, cy) has 1 unacked messages" in refused.detail
+
+
+def test_of_many_full_inboxes_some_are_named() -> None:
+    names = [f"a{number:02}" for number in range(60)]
+    world = world_of("zoe", *names, limits=Limits(inbox_unacked_max=1))
+    world.do(text("1", target="all"), "zoe")
+    refused = world.refusal(text("2", target="all"), "zoe")
+    assert (refused.facts["agents"], refused.facts["count"]) == (names[:50], 60)
+    assert "(a00, a01, a02, a03, a04 and 55 more)" in refused.detail
 
 
 def test_all_with_a_room_means_that_room() -> None:

@@ -1,7 +1,7 @@
 """Rooms and channels: created once, joined durably, deleted when empty."""
 
 import pytest
-from tests.core.conftest import World
+from tests.core.conftest import World, text
 
 from synapse.core.events import (
     ChannelCreated,
@@ -31,7 +31,7 @@ from synapse.protocol.commands import (
     ShowRoom,
 )
 from synapse.protocol.limits import Limits
-from synapse.protocol.replies import ChannelInfo, Channels, Place, RoomInfo, Rooms
+from synapse.protocol.replies import ChannelInfo, Channels, Place, RoomInfo, Rooms, Sent
 
 
 def members_of(world: World, address: str) -> tuple[str, ...]:
@@ -226,6 +226,21 @@ def test_a_name_outside_the_grammar_is_refused(command: Mutation) -> None:
     world = World()
     world.join("ada")
     assert world.refusal(command, "ada").code == "bad_name"
+
+
+@pytest.mark.parametrize("name", ["role", "pool"])
+def test_no_new_room_takes_the_name_of_another_kind_of_address_and_an_old_one_stays(name: str) -> None:
+    world = World()
+    world.join("ada")
+    for command in (CreateRoom(room=name), JoinRoom(room=name), JoinChannel(channel=f"{name}:x")):
+        refused = world.refusal(command, "ada")
+        assert (refused.code, refused.facts["reserved"]) == ("bad_name", ["role", "pool"])
+    world.record([RoomCreated(name=name, type="room"), ChannelCreated(room=world.state.seq + 1, name="general")], "ada")
+    world.restart()
+    world.do(JoinChannel(channel=f"{name}:more"), "ada")
+    sent = world.reply(Sent, text("hi", channel=f"{name}:general"), "ada")
+    assert (sent.room, sent.channel, sent.n) == (name, "general", 1)
+    assert world.refusal(CreateRoom(room=name), "ada").code == "already_exists"
 
 
 def test_a_type_has_1_to_64_characters() -> None:

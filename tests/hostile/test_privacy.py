@@ -44,6 +44,8 @@ from synapse.protocol.commands import (
     TakeInbox,
     WithdrawClaim,
 )
+from synapse.protocol.file_commands import BeginFile, CompleteFile, ListFiles, PutChunk
+from synapse.protocol.file_replies import ChunkStored, FileBegan, FileCompleted
 from synapse.protocol.held_commands import DropHeld, ListHeld, ReleaseHeld
 from synapse.protocol.held_replies import HeldEnded, HeldNote
 from synapse.protocol.lane_commands import AcceptLane, ListLanes, OfferLane, SendLane, ShowLane
@@ -55,7 +57,7 @@ from synapse.protocol.plan_replies import PlanPage, ProgressLine, TaskInfo
 from synapse.protocol.question_commands import ListQuestions
 from synapse.protocol.question_replies import QuestionsPage
 from synapse.protocol.replies import Acked, Inbox, Lease, Place, Rooms, Sent, Subscribed, Taken
-from synapse.protocol.session_commands import StartSession
+from synapse.protocol.session_commands import EndSession, StartSession, UpdateSession
 from synapse.protocol.session_replies import SessionKept
 from synapse.protocol.token_commands import CreateToken
 from synapse.protocol.token_replies import TokenInfo
@@ -228,7 +230,7 @@ def test_no_marker_of_a_direct_message_reaches_anybody_but_its_recipients(hub: H
 
 def test_no_marker_of_a_private_place_reaches_who_is_no_member(hub: HubProcess) -> None:
     kinds = ("body", "subject", "channel", "task", "title", "path", "key", "value", "note", "progress", "checkpoint")
-    words = {kind: f"{kind}-{secrets.token_hex(8)}" for kind in kinds}
+    words = {kind: f"{kind}-{secrets.token_hex(8)}" for kind in (*kinds, "run", "file")}
     raw = msgspec.Raw(msgspec.json.encode(words["value"]))
 
     def live(line: Line, number: int) -> None:
@@ -244,11 +246,25 @@ def test_no_marker_of_a_private_place_reaches_who_is_no_member(hub: HubProcess) 
         line.ask(NoteProgress(task=task, text=words["progress"], room="den"), ProgressLine)
         kept = msgspec.Raw(msgspec.json.encode(words["checkpoint"]))
         line.ask(SaveCheckpoint(task=task, data=kept, room="den"), Lease)
+        session = line.ask(StartSession(room="den", task=words["run"]), SessionKept).session
+        line.ask(UpdateSession(task=f"{words['run']}/{number}"), SessionKept)
+        line.refused(OfferLane(to="nobody", task=f"{words['run']}/{number}"))
+        line.ask(EndSession(session=session), SessionKept)
+        data = words["file"].encode()
+        digest = hashlib.sha256(data).hexdigest()
+        address = f"den:{words['channel']}"
+        begin = BeginFile(name=f"{words['file']}.{number}", bytes=len(data), sha256=digest, channel=address)
+        file = line.ask(begin, FileBegan).file
+        line.ask(PutChunk(file=file, index=0, data=data, sha256=digest), ChunkStored)
+        line.ask(CompleteFile(file=file), FileCompleted)
+        line.exchange(SendMessage(body=msgspec.Raw(b"null"), target="all", room="den"))  # which stays in inboxes
 
     with contextlib.ExitStack() as stack:
         ears = [stack.enter_context(listening(hub, f"eve-{door}", is_web=door == "web")) for door in ("web", "line")]
         ada, bob = stack.enter_context(line_to(hub.home, "ada")), stack.enter_context(line_to(hub.home, "bob"))
         guest = stack.enter_context(listening(hub, "guest", is_web=False))
+        token = a_token(stack.enter_context(operator_at(hub.home)), "agent", rooms=("main",))
+        limited = stack.enter_context(listening(hub, "limited", is_web=False, token=token))
         ada.ask(CreateRoom(room="den", private=True), Place)
         ada.ask(CreateChannel(channel=f"den:{words['channel']}"), Place)
         ada.ask(CreateChannel(channel="main:private", private=True), Place)
@@ -287,7 +303,7 @@ def test_no_marker_of_a_private_place_reaches_who_is_no_member(hub: HubProcess) 
         )
         contending = ClaimLease(task="T", worktree="host:/w", paths=("src/**",))
         after_kick = len(guest.said)
-        for ear in (*ears, guest):
+        for ear in (*ears, guest, limited):
             for number, question in enumerate(asked):
                 ear.ask(question)
                 if number % 100 == 0:
@@ -307,10 +323,13 @@ def test_no_marker_of_a_private_place_reaches_who_is_no_member(hub: HubProcess) 
                 encode_request("history", ReadHistory(channel=f"den:{words['channel']}")),
                 encode_request("ledger", ReadProgress(room="den")),
             )
-            shown += bob_sees(bob)
+            shown += bob_sees(bob) + bytes(ada.exchange(ListFiles()).body)
         missing = [kind for kind, word in words.items() if word.encode() not in shown]
         assert missing == []
         heard = {"web": ears[0].said, "line": ears[1].said, "guest": guest.said[after_kick:]}
+        limited.ask()
+        heard |= {"limited": limited.said}
+        assert b'"activity"' in limited.said
         heard |= {path: page(hub, path) for path in ("/health", "/metrics", "/")}
     heard |= {"log": logged(hub)}
     leaks = [(where, kind) for where, data in heard.items() for kind, word in words.items() if word.encode() in data]
@@ -427,10 +446,10 @@ def of_a_circle(cave: Cave, ear: Ear, waiting: Line, number: int, *, is_held_ins
     return ear.ask(encode_request("closing", closing))
 
 
-def a_person(operator: Line) -> str:
-    """A token of the role human."""
+def a_token(operator: Line, role: str, rooms: tuple[str, ...] | None = None) -> str:
+    """A token of that role. rooms: the only ones it is for."""
     secret = secrets.token_hex(32)
-    operator.ask(CreateToken(hash=hashlib.sha256(secret.encode()).hexdigest(), role="human"), TokenInfo)
+    operator.ask(CreateToken(hash=hashlib.sha256(secret.encode()).hexdigest(), role=role, rooms=rooms), TokenInfo)
     return secret
 
 
@@ -447,7 +466,7 @@ def decide(operator: Line, held: list[str]) -> None:
 def strangers(hub: HubProcess, operator: Line, stack: contextlib.ExitStack) -> dict[str, Ear]:
     """Agents over both doors, a person with a token that says so, and an operator."""
     ears = {door: listening(hub, f"eve-{door}", is_web=door == "web") for door in ("web", "line")}
-    ears["hal"] = listening(hub, "hal", is_web=False, kind="human", token=a_person(operator))
+    ears["hal"] = listening(hub, "hal", is_web=False, kind="human", token=a_token(operator, "human"))
     ears["operator"] = listening(hub, None, is_web=False)
     line_to(hub.home, "sam").close()  # known, and not there
     return {name: stack.enter_context(ear) for name, ear in ears.items()}
@@ -464,7 +483,9 @@ def test_nothing_handed_on_waited_for_or_held_in_a_private_room_reaches_who_is_n
         cleo, waiting = (stack.enter_context(line_to(hub.home, "cleo")) for _ in range(2))
         dan, guest = (stack.enter_context(line_to(hub.home, name)) for name in ("dan", "guest"))
         mia = stack.enter_context(Line(hub.home))
-        mia.exchange(Hello(name="mia", secret=f"mia: {SECRET}", kind="human", token=a_person(operator), lasting=True))
+        mia.exchange(
+            Hello(name="mia", secret=f"mia: {SECRET}", kind="human", token=a_token(operator, "human"), lasting=True)
+        )
         cave = Cave(cleo, dan, guest, mia)
         cave.refuse_strangers(("eve-web", "hal", "sam"))
         who = cave.go_round()

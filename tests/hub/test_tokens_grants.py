@@ -161,6 +161,15 @@ async def test_agents_of_other_rooms_are_not_there() -> None:
         assert b'"error"' not in await said(peer, "message.send", {"to": ["host"], "body": "x"})
 
 
+async def test_a_digest_counts_the_agents_that_the_token_knows() -> None:
+    async with MemoryHub() as hub:
+        await aviary(hub)
+        peer = await guest(hub)
+        known = b'{"of":"agents","counts":{"not online":1,"online":1},"total":2}'
+        assert known in await said(peer, "digest.read", {"room": "lab"})
+        assert len(hub.state.agents.by_id) == 3, "tweety is in another room"
+
+
 async def test_no_feed_tells_of_another_room() -> None:
     async with MemoryHub() as hub:
         tweety = await aviary(hub)

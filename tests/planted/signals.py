@@ -4,6 +4,7 @@ from tests.planted.fault import Fault
 
 SIGNALS, HUB, ACTIVITY = "core/signals.py", "hub/signals.py", "hub/activity.py"
 _CORE, _HUB = ("tests/core/test_signals.py",), ("tests/hub/test_signals.py",)
+_ACTIVITY = ("tests/hub/test_activity.py", *_HUB)
 
 SIGNAL_FAULTS = [
     Fault(
@@ -58,16 +59,51 @@ SIGNAL_FAULTS = [
     Fault(
         "activity of a hidden room is told",
         ACTIVITY,
-        "return self.room is None or may_see(self.room, by)",
+        "return may_see(self.room, by) and (self.agent is None or knows_agent(state, self.agent, by))",
         "return True",
-        _HUB,
+        _ACTIVITY,
     ),
     Fault(
         "activity of a private channel is told",
         ACTIVITY,
         "if self.channel is not None and self.channel.private and by.agent not in self.channel.members:",
         "if self.channel is None and by.agent is None:",
-        _HUB,
+        _ACTIVITY,
+    ),
+    Fault(
+        "a token for rooms is told of agents that it may not know",
+        ACTIVITY,
+        " and (self.agent is None or knows_agent(state, self.agent, by))",
+        "",
+        _ACTIVITY,
+    ),
+    Fault(
+        "a token for rooms is told what is of no room",
+        ACTIVITY,
+        "            return by.rooms is None\n",
+        "            return True\n",
+        _ACTIVITY,
+    ),
+    Fault(
+        "a session's room is not looked up",
+        ACTIVITY,
+        "    return Spot(state.rooms.by_id[session.room], None, *((",
+        "    return Spot(None, None, *((",
+        _ACTIVITY,
+    ),
+    Fault(
+        "what is not there is told with nothing of its place",
+        ACTIVITY,
+        "    if spot is None:\n        return None\n",
+        "    spot = Spot() if spot is None else spot\n",
+        _ACTIVITY,
+    ),
+    Fault(
+        "what ends is looked up only when it has ended",
+        "hub/turn.py",
+        "spot_of(self.state, command, by) if watchers else None",
+        "None",
+        _ACTIVITY,
     ),
     Fault(
         "a new member sees what was signalled before it came",

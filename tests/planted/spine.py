@@ -20,6 +20,13 @@ _WIRE = ("tests/hub/test_wire.py",)
 
 SPINE_FAULTS = [
     Fault(
+        "an idempotency key is the same in every home",
+        "core/kernel.py",
+        "        raw += _from_home(command, by.home)",
+        "        pass",
+        _IDEMPOTENCY,
+    ),
+    Fault(
         "what is committed after bodies went is not synced",
         STORE,
         '                connection.execute("PRAGMA synchronous=FULL")\n',

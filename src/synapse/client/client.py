@@ -38,7 +38,7 @@ from synapse.client.plan import SharedPlan
 from synapse.client.questions import QuestionDetails, Questions
 from synapse.client.resources import LentResources
 from synapse.client.role_queues import RoleQueues
-from synapse.client.sent_files import SentFiles
+from synapse.client.sent_files import SentFiles, recipients_of
 from synapse.client.sessions import WorkSessions
 from synapse.client.signals import Signalling, is_about_key
 from synapse.client.soft_feeds import ActivityFeed, SignalFeed
@@ -197,7 +197,7 @@ class Client(
         self,
         body: object,
         *,
-        to: str | tuple[str, ...] | list[str] = (),
+        to: str | tuple[str, ...] | list[str] | None = None,
         channel: str | None = None,
         target: str | None = None,
         subject: str | None = None,
@@ -210,14 +210,14 @@ class Client(
     ) -> replies.Sent:
         """Send anything that JSON can say: to agents, to a `room:channel`, to a target, or else to the client's room.
 
-        target: an agent, a comma list, `all`, `room:channel`. expires: in so many seconds it is of no use, and a dead
-        letter for whoever has not acked it. create: a recipient never seen is made, not refused. To an ephemeral
-        channel it goes as `signal` does.
+        to: an empty list is refused (`no_recipient`). target: an agent, a comma list, `all`, `room:channel`. expires:
+        in so many seconds it is of no use, and a dead letter for whoever has not acked it. create: a recipient never
+        seen is made, not refused. To an ephemeral channel it goes as `signal` does.
         Raises as `request`, TypeError for a body that is not JSON.
         """
         command = commands.SendMessage(
             body=raw_of(body),
-            to=(to,) if isinstance(to, str) else tuple(to),
+            to=recipients_of(to),
             target=target,
             channel=channel,
             create=create,

@@ -32,6 +32,17 @@ class _Done(Exception):
         self.result = result
 
 
+def recipients_of(to: str | tuple[str, ...] | list[str] | None) -> tuple[str, ...]:
+    """Agents as they were given; none where None was. Raises `Rejected(no_recipient)` for an empty list: without
+    recipients a message would go to a channel, where all read it."""
+    if to is None:
+        return ()
+    names = (to,) if isinstance(to, str) else tuple(to)
+    if not names:
+        raise Rejected("no_recipient", "to names nobody: give agents, or leave it out for a channel", {"to": []})
+    return names
+
+
 class SentFiles(Asking):
     """Files in messages: a part of `Client`."""
 
@@ -39,7 +50,7 @@ class SentFiles(Asking):
         self,
         path: str | os.PathLike[str],
         *,
-        to: str | tuple[str, ...] | list[str] = (),
+        to: str | tuple[str, ...] | list[str] | None = None,
         channel: str | None = None,
         target: str | None = None,
         subject: str | None = None,
@@ -54,7 +65,7 @@ class SentFiles(Asking):
 
         Raises as `send`, `FileRefused` for what is no plain file, and `Rejected`: `too_large`, `limit`.
         """
-        names = (to,) if isinstance(to, str) else tuple(to)
+        names = recipients_of(to)
         if chunked:
             readers, place = (names, channel) if target is None else await self._readers(target)
             place = place if readers or place is not None else self.welcome.home

@@ -377,7 +377,9 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
             return Agents(agents=infos, next=following, cursor=cursor)
         case ListRooms():
             rooms = sorted(name for name, room in state.rooms.by_name.items() if knows(state, room, by))
-            listed, following = _listed(rooms, query, rules, lambda name: room_info(state, state.rooms.by_name[name]))
+            listed, following = _listed(
+                rooms, query, rules, lambda name: room_info(state, state.rooms.by_name[name], by)
+            )
             return Rooms(rooms=listed, next=following, cursor=cursor)
         case ShowRoom():
             room = room_known(state, query.room, by)
@@ -386,6 +388,7 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
             return room_info(
                 state,
                 room,
+                by,
                 channels=tuple(channels[: rules.limits.page_items_max]),
                 participants=participants,
                 following=following,

@@ -19,7 +19,7 @@ from synapse.core.leases import NO_LEASES, NOTHING_YET, RANK, Lease, Place
 from synapse.core.lifecycle import ENDS
 from synapse.core.plan import RoomPlan, Task
 from synapse.core.refusals import masked
-from synapse.core.rooms import Room, floor_of_channel, knows_agent, may_see, may_see_channel
+from synapse.core.rooms import Room, acquaintances, floor_of_channel, knows_agent, may_see, may_see_channel
 from synapse.protocol.digest_replies import DigestAsk, DigestBlock, DigestCounts, DigestNeed, DigestOwn
 from synapse.protocol.terms import HUMAN
 
@@ -238,8 +238,7 @@ def _counts(state: "State", room: Room, plan: RoomPlan, entries: Iterable[Entry]
     if by.has_role(HUMAN):
         rooms = (other for other in state.questions.of_room if may_see(state.rooms.by_id[other], by))
         questions = {"to answer": sum(len(state.questions.of_room[other]) for other in rooms), **questions}
-    online = state.soft.presence.online()
-    agents = {"online": online, "not online": len(state.agents.by_id) - online}
+    agents = _agents(state, by)
     groups = (
         ("questions", questions),
         ("roles", roles),
@@ -251,6 +250,16 @@ def _counts(state: "State", room: Room, plan: RoomPlan, entries: Iterable[Entry]
     return tuple(
         counted(of, {name: n for name, n in counts.items() if n}) for of, counts in groups if any(counts.values())
     )
+
+
+def _agents(state: "State", by: By) -> dict[str, int]:
+    """How many of the agents that who asks may know of are online, and are not."""
+    presence, known = state.soft.presence, acquaintances(state, by)
+    if known is None:
+        online, count = presence.online(), len(state.agents.by_id)
+    else:
+        online, count = sum(presence.is_online(agent) for agent in known), len(known)
+    return {"online": online, "not online": count - online}
 
 
 def came_after(state: "State", since: int, by: By) -> list[str]:

@@ -85,7 +85,7 @@ def _place_of(state: "State", command: BeginFile, by: By) -> Place:
     """Where a file that is there already was announced."""
     to = tuple(sorted({state.agents.by_name[name].id for name in command.to}))
     channel = None if to else require_channel(state, command.channel or by.home, by).id
-    return by.require_agent(), to, channel, command.sha256, command.bytes
+    return by.require_agent(), to, channel, command.name, command.sha256, command.bytes
 
 
 def look_file(state: "State", rules: Rules, query: ShowFile, by: By, cursor: str) -> FileInfo:

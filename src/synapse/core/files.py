@@ -2,8 +2,8 @@
 
 A file is announced, its chunks are put in any order, and when all are there it is completed: only then can those it is
 for read it. The data of a chunk stay in the journal; the state knows at which seq each lies and what it hashes to. The
-same content from the same agent for the same place is the same file, so an interrupted transfer goes on by beginning
-again. A file ends when all to whom it was sent have it, when it is withdrawn, or at its date.
+same content under the same name, from the same agent for the same place, is the same file, so an interrupted transfer
+goes on by beginning again. A file ends when all to whom it was sent have it, when it is withdrawn, or at its date.
 """
 
 import re
@@ -35,8 +35,8 @@ _ENVELOPE_BYTES: Final = 16 * 1024
 _ID: Final = re.compile("f([0-9]{1,16})")
 _SHA256: Final = re.compile("[0-9a-f]{64}")
 
-Place: TypeAlias = tuple[int, tuple[int, ...], int | None, str, int]
-"""What makes a file the same one: agent, recipients, channel, SHA-256 and size."""
+Place: TypeAlias = tuple[int, tuple[int, ...], int | None, str, str, int]
+"""What makes a file the same one: agent, recipients, channel, name, SHA-256 and size."""
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ class File:
     @property
     def place(self) -> Place:
         """What makes it the same file."""
-        return self.agent, self.to, self.channel, self.sha256, self.bytes
+        return self.agent, self.to, self.channel, self.name, self.sha256, self.bytes
 
     def bytes_of(self, index: int) -> int:
         """How long a chunk is."""
@@ -201,7 +201,7 @@ def decide_begin(state: "State", rules: Rules, command: BeginFile, by: By) -> li
     agent, limits = by.require_agent(), rules.limits
     _require_description(command, limits)
     created, to, channel = _destination(state, rules, command, by)
-    place: Place = (agent, to, channel, command.sha256, command.bytes)
+    place: Place = (agent, to, channel, command.name, command.sha256, command.bytes)
     known = state.files.by_place.get(place)
     if known is not None and not known.is_gone(by.at_ms):
         return []

@@ -146,7 +146,8 @@ from synapse.protocol.commands import (
     TakeInbox,
     WithdrawClaim,
 )
-from synapse.protocol.names import shown
+from synapse.protocol.file_commands import BeginFile
+from synapse.protocol.names import GENERAL, MAIN_ROOM, shown
 from synapse.protocol.session_commands import BeatSession
 from synapse.protocol.terms import STATUSES
 
@@ -334,12 +335,35 @@ def _decide_rest(state: State, rules: Rules, command: _Rest, by: By) -> list[Eve
     assert_never(command)
 
 
-def payload_hash(command: Mutation, raw: bytes) -> str:
-    """What tells two payloads under one idempotency key apart: the first 16 bytes of SHA-256 over type and body. The
-    lease under which a claim is made is no part of what is asked for: a script that runs again has another one."""
+_HOME: Final = f"{MAIN_ROOM}:{GENERAL}"
+"""The home of who names none."""
+_HOMED: Final = frozenset(
+    kind for kind in MUTATIONS for field in msgspec.structs.fields(kind) if field.name == "room" and not field.required
+) - {SendMessage}
+"""Commands that are for the room of the home where they name none."""
+
+
+def payload_hash(command: Mutation, raw: bytes, by: By) -> str:
+    """What tells two payloads under one idempotency key apart: the first 16 bytes of SHA-256 over type and body, and
+    the home, where that decides and is not the default. The lease under which a claim is made is no part of what is
+    asked for: a script that runs again has another one."""
     if type(command) is ClaimLease:
         raw = raw[: raw.rindex(b',"under":')] + b"}"  # its last field
+    if by.home != _HOME:
+        raw += _from_home(command, by.home)
     return sha256(type(command).__name__.encode() + b"\0" + raw).hexdigest()[:32]
+
+
+def _from_home(command: Mutation, home: str) -> bytes:
+    """What a command takes from the home of who asks; nothing where it says itself where it belongs."""
+    room, _, _ = home.partition(":")
+    if isinstance(command, SendMessage):
+        taken = messages.taken_from_home(command, home)
+    elif isinstance(command, BeginFile):
+        taken = "" if command.to or command.channel is not None else home
+    else:
+        taken = room if type(command) in _HOMED and getattr(command, "room", None) is None else ""
+    return b"\0" + taken.encode() if taken and taken not in (MAIN_ROOM, _HOME) else b""
 
 
 def stamp(events: Sequence[Event], key: str, payload: str) -> list[Event]:

@@ -34,7 +34,7 @@ def decide_send(state: "State", rules: Rules, command: SendMessage, by: By) -> l
     signal, which is no event, only what makes its channel."""
     by.require_agent()
     _require_plain_fields(command, rules, by)
-    address, names = _destination(command, by)
+    address, names = destination(command, by)
     if address is not None:
         if address == TELEMETRY_ADDRESS and (made := decide_telemetry(state, rules, address, by)):
             require_signal(rules, address, TELEMETRY, command)
@@ -76,8 +76,9 @@ def _require_plain_fields(command: SendMessage, rules: Rules, by: By) -> None:
         seq_of_message(command.reply_to, "$.body.reply_to")
 
 
-def _destination(command: SendMessage, by: By) -> tuple[str | None, list[str]]:
-    """A channel's address, or the names of recipients (`["all"]` for the room's members, `["role:NAME"]`)."""
+def destination(command: SendMessage, by: By) -> tuple[str | None, list[str]]:
+    """A channel's address, or the names of recipients (`["all"]` for the room's members, `["role:NAME"]`). Raises
+    `Rejected`."""
     if not command.to and command.target is None and command.room is None:
         channel = command.channel
         return by.home if channel is None else channel if ":" in channel else _address(None, channel), []
@@ -100,7 +101,17 @@ def _destination(command: SendMessage, by: By) -> tuple[str | None, list[str]]:
 
 def address_of(command: SendMessage, by: By) -> str | None:
     """The channel that a message goes to, as `room:channel`; None when it goes to inboxes. Raises `Rejected`."""
-    return _destination(command, by)[0]
+    return destination(command, by)[0]
+
+
+def taken_from_home(command: SendMessage, home: str) -> str:
+    """What decides where a message goes, of the home of who sends it: the address, the room of `all`, or nothing."""
+    if command.room is not None or command.channel is not None:
+        return ""
+    names = command.to if command.target is None else [name.strip() for name in command.target.split(",")]
+    if not names:
+        return home
+    return home.partition(":")[0] if ALL in names else ""
 
 
 def _address(room: str | None, channel: str | None) -> str:
@@ -193,7 +204,7 @@ def _send_all(state: "State", rules: Rules, command: SendMessage, by: By) -> Mes
         if not _is_full(state, rules, agent.id)
     ]
     if not to:
-        raise _nobody(room)
+        raise _all_full(rules, room, [agent.name for agent in others]) if others else _nobody(room)
     return MessageSent(
         to=tuple(to),
         room=room.id,
@@ -207,11 +218,23 @@ def _send_all(state: "State", rules: Rules, command: SendMessage, by: By) -> Mes
     )
 
 
+def _all_full(rules: Rules, room: Room, names: list[str]) -> Rejected:
+    """Nobody in the room could take one more. names: of its other members."""
+    most, count = rules.limits.inbox_unacked_max, len(names)
+    who = ", ".join(names[:5]) + (f" and {count - 5} more" if count > 5 else "")
+    return Rejected(
+        "inbox_full",
+        f"every other member of room {room.name} ({who}) has {most} unacked messages: one of them must ack some first "
+        "(synapse inbox --ack-all)",
+        {"room": room.name, "agents": names[:50], "count": count, "inbox_unacked_max": most},
+    )
+
+
 def _nobody(room: Room) -> Rejected:
     return Rejected(
         "no_recipient",
-        f"no other member of room {room.name} can take it: agents become members with "
-        f"synapse room join {room.name}, or send to names with --to",
+        f"room {room.name} has no other member: agents become members with synapse room join {room.name}, or send to "
+        "names with --to",
         {"room": room.name, "members": len(room.members)},
     )
 

@@ -165,6 +165,11 @@ class Presence:
             return RECENT
         return OFFLINE
 
+    def is_online(self, agent: int) -> bool:
+        """Whether an agent is online."""
+        record = self.here.get(agent)
+        return record is not None and record.is_online
+
     def online(self) -> int:
         """How many agents are online."""
         return sum(1 for record in self.here.values() if record.is_online)

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from synapse.core.rooms import Channel, Room
+from synapse.core.by import By
+from synapse.core.rooms import Channel, Room, knows
 from synapse.core.signals import channel_signals, last_number
 from synapse.protocol.replies import (
     ChannelInfo,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 def room_info(
     state: "State",
     room: Room,
+    by: By,
     *,
     channels: tuple[str, ...] | None = None,
     participants: tuple[str, ...] | None = None,
@@ -33,7 +35,9 @@ def room_info(
         created_by=room.created_by,
         members=len(room.members),
         private=room.private,
-        channels_count=len(state.rooms.in_room[room.id]),
+        channels_count=sum(
+            not there.private or knows(state, there, by) for there in state.rooms.in_room[room.id].values()
+        ),
         channels=UNSET if channels is None else channels,
         participants=UNSET if participants is None else participants,
         next=UNSET if participants is None else following,

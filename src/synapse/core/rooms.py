@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from synapse.core.by import By, Rules
 from synapse.core.events import (
@@ -35,6 +35,9 @@ from synapse.protocol.terms import ADMIN, AGENT
 if TYPE_CHECKING:
     from synapse.core.agents import Agent
     from synapse.core.state import State
+
+RESERVED: Final = ("role", "pool")
+"""What no new room is called: its channels would have addresses of another kind. One of an older journal stays."""
 
 
 @dataclass(slots=True)
@@ -175,6 +178,15 @@ def knows_agent(state: "State", agent: int, by: By) -> bool:
     return any(agent in room.members for room in rooms if room is not None and may_see(room, by))
 
 
+def acquaintances(state: "State", by: By) -> set[int] | None:
+    """The agents that who asks knows, as `knows_agent` has it; None for all."""
+    if by.rooms is None:
+        return None
+    rooms = (state.rooms.by_name.get(name) for name in by.rooms)
+    mine = () if by.agent is None else (by.agent,)
+    return set(mine).union(*(room.members for room in rooms if room is not None and may_see(room, by)))
+
+
 def room_known(state: "State", name: str, by: By) -> Room:
     """As `require_room`; an operator also knows that a private one is there, and who is in it."""
     room = state.rooms.by_name.get(name)
@@ -312,6 +324,12 @@ def _new_room(
     private: bool = False,
 ) -> list[Event]:
     """A room and its channels; the room's id will be the next seq."""
+    if name in RESERVED:
+        raise Rejected(
+            "bad_name",
+            f"no room is called {name}: {name}:NAME is an address of another kind; take another name",
+            {"name": name, "reserved": list(RESERVED)},
+        )
     _require_space(state, rules, None)
     room_id = state.seq + 1
     events: list[Event] = [RoomCreated(name=name, type=room_type, bootstrap=bootstrap, private=private)]

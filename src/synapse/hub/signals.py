@@ -22,7 +22,7 @@ from synapse.core.rooms import Channel, decide_telemetry, floor_of_channel, requ
 from synapse.core.signals import TYPING_FOR_MS, Signalling, not_kept
 from synapse.core.topics import Topics, is_topic
 from synapse.errors import Rejected
-from synapse.hub.activity import Acted, described
+from synapse.hub.activity import Acted, Spot, described
 from synapse.hub.connection import Connection
 from synapse.protocol.codec import Request, RequestId, encode_notice
 from synapse.protocol.commands import Command, SendMessage
@@ -276,12 +276,13 @@ class Signals:
             connection, request_id, Typed(room=room, channel=name, told=told, receivers=receivers, cursor=cursor)
         )
 
-    def observe(self, connection: Connection, command: Command, outcome: str) -> None:
-        """Somebody changed something, or was refused to. Nothing of what it said is looked at but where it belongs."""
+    def observe(self, connection: Connection, command: Command, outcome: str, spot: Spot | None = None) -> None:
+        """Somebody changed something, or was refused to. Nothing of what it said is looked at but where it belongs.
+        spot: that, if it was there before."""
         if len(self._acted) >= ACTIVITY_PER_TURN_MAX:
             self._unseen += 1
         else:
-            found = described(self._turns.state, command, connection.by, outcome)
+            found = described(self._turns.state, command, connection.by, outcome, spot)
             if found is None:
                 return
             self._acted.append(found)
@@ -355,11 +356,11 @@ class Signals:
 
     def _tell_activity(self, out: "Outgoing", acted: Sequence[Acted], unseen: int) -> None:
         """Each watcher hears what it may see."""
-        durable = self._turns.feeds.durable
+        state, durable = self._turns.state, self._turns.feeds.durable
         batches: dict[tuple[bool, ...], Batch] = {}
         for subscription in list(self.watchers):
             by = subscription.connection.by
-            seen = tuple([one.is_for(by) for one in acted])
+            seen = tuple([one.is_for(state, by) for one in acted])
             batch = batches.get(seen)
             if batch is None:
                 batch = batches[seen] = Batch(

@@ -39,6 +39,7 @@ from synapse.core.session_events import SESSION_MAIL
 from synapse.core.state import State
 from synapse.core.value_events import VALUE_EVENTS
 from synapse.errors import JournalError, Rejected
+from synapse.hub.activity import spot_of
 from synapse.hub.clock import Clock, LeaseClock, WallWatch
 from synapse.hub.connection import Connection
 from synapse.hub.consequences import end_questions, follow_up
@@ -299,7 +300,7 @@ class Turns:
         if key is not None:
             if type(command) not in REPEATABLE:
                 self._require_no_key(key)
-            digest = payload_hash(command, request.raw)
+            digest = payload_hash(command, request.raw, by)
             known = find(self.state.idempotency, by.actor, key, digest)
             if known is not None:
                 self.requests.replay(connection, request, command, known.seq, known.count)  # type: ignore[arg-type]  # repeatable ones are answerable
@@ -316,13 +317,15 @@ class Turns:
             events = stamp(events, key, digest)
         if request.traceparent is not None:
             events = kernel.traced(events, request.traceparent)
+        watchers = self.signals.watchers
+        spot = spot_of(self.state, command, by) if watchers else None  # what ends is not there afterwards
         self.leasing.asker = connection
         try:
             recorded = self.record(events, by.actor)
         finally:
             self.leasing.asker = None
-        if recorded and self.signals.watchers:
-            self.signals.observe(connection, command, OK)
+        if recorded and watchers:
+            self.signals.observe(connection, command, OK, spot)
         if type(command) is SendMessage or type(command) is ReleaseLease:
             pass
         elif type(command) is ClaimLease:

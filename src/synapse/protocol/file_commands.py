@@ -11,8 +11,9 @@ from synapse.protocol.terms import Int
 
 
 class BeginFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Announce a file for agents, or for who may read a channel; the answer says how to cut it. The same content for
-    the same place is the same file, until it has ended. sha256: of the whole, hex. create: as in `message.send`."""
+    """Announce a file for agents, or for who may read a channel; the answer says how to cut it. The same content
+    under the same name, for the same place, is the same file until it has ended. sha256: of the whole, hex. create: as
+    in `message.send`."""
 
     name: str
     bytes: Int
