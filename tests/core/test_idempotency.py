@@ -124,6 +124,14 @@ def test_the_lease_under_which_a_claim_is_made_is_no_part_of_its_payload() -> No
     assert hashes == {sha256(b"ClaimLease\0" + before).hexdigest()[:32]}, "as releases hashed it that knew no `under`"
 
 
+def test_the_date_on_which_a_message_expires_is_no_part_of_its_payload_and_that_there_is_one_is() -> None:
+    by = world_of_two().by("ada")
+    dated = [text('"expires_at_ms":1', expires_at_ms=date) for date in (None, 5, 6_000_000_000_000)]
+    kept, first, second = [payload_hash(command, msgspec.json.encode(command), by) for command in dated]
+    assert first == second != kept
+    assert payload_hash(text("else", expires_at_ms=5), msgspec.json.encode(text("else", expires_at_ms=5)), by) != first
+
+
 def at_home(command: Mutation, home: str) -> str:
     """The hash of a command of who has this home."""
     return payload_hash(command, msgspec.json.encode(command), world_of_two().by("ada", home=home))

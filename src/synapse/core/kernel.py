@@ -345,10 +345,12 @@ _HOMED: Final = frozenset(
 
 def payload_hash(command: Mutation, raw: bytes, by: By) -> str:
     """What tells two payloads under one idempotency key apart: the first 16 bytes of SHA-256 over type and body, and
-    the home, where that decides and is not the default. The lease under which a claim is made is no part of what is
-    asked for: a script that runs again has another one."""
+    the home, where that decides and is not the default. The lease under which a claim is made, and the date on which a
+    message expires, are no part of what is asked for: a script that runs again has others."""
     if type(command) is ClaimLease:
         raw = raw[: raw.rindex(b',"under":')] + b"}"  # its last field
+    elif type(command) is SendMessage and command.expires_at_ms is not None:
+        raw = raw[: raw.rindex(b',"expires_at_ms":')]  # its last field; that there is a date is a part
     if by.home != _HOME:
         raw += _from_home(command, by.home)
     return sha256(type(command).__name__.encode() + b"\0" + raw).hexdigest()[:32]

@@ -43,6 +43,10 @@ def test_a_file_in_a_channel_stays_until_it_is_withdrawn(hub: RealHub, tmp_path:
     file = tmp_path / "x"
     file.write_bytes(b"x")
     sent = hub.json("send", "--file", str(file), "--chunked", "--name", "ada")
+    other = hub.run("send", "--file", str(file), "--chunked", "--subject", "else", "--name", "ada")
+    assert (other.returncode, "--idem-key KEY announces it anew" in other.stderr) == (3, True)
+    anew = ("send", "--file", str(file), "--chunked", "--subject", "else", "--idem-key", "k", "--name", "ada")
+    assert hub.json(*anew)["id"] != sent["id"]
     for name in ("bob", "cy"):
         hub.json("receive", sent["id"], "main:general", "--save", str(tmp_path / name), "--name", name)
     (there,) = hub.json("file", "list", "--name", "bob")["files"]

@@ -92,6 +92,20 @@ def test_an_empty_key_is_a_key_and_the_hubs_to_refuse(paper: Start) -> None:
     assert keys(hub) == [""]
 
 
+@pytest.mark.parametrize(
+    ("named", "home", "channel"), [("lab", "lab:general", "lab:x"), ("lab:news", "lab:news", "lab:x")]
+)
+def test_the_room_in_force_may_name_a_channel_as_it_may_in_python(
+    paper: Start, monkeypatch: pytest.MonkeyPatch, named: str, home: str, channel: str
+) -> None:
+    monkeypatch.setenv("SYNAPSE_ROOM", named)
+    hub = paper(sent)
+    assert main(["send", "hi"]) == 0
+    assert main(["send", "--channel", "x", "hi"]) == 0
+    assert bodies(hub, "hello")[0]["home"] == home
+    assert bodies(hub)[1]["channel"] == channel
+
+
 def test_an_expiry_becomes_a_date(paper: Start) -> None:
     hub = paper(sent)
     assert main(["send", "--expires", "1h", "hi"]) == 0

@@ -136,7 +136,7 @@ def _picture(call: Call, found: "Json", height: int | None = None) -> str:
 
 def _watch_lines(call: Call) -> int:
     """A line for each change. With --json first the plan, then an object for each."""
-    room = call.around.get("room") or MAIN
+    room = call.room_name or MAIN
     shown = -1
 
     def show(link: Link, notice: Notice) -> str | None:
@@ -160,7 +160,7 @@ def _watch_lines(call: Call) -> int:
 
 def _watch_screen(call: Call) -> int:
     """The picture, drawn anew with each change and every few seconds."""
-    room = call.around.get("room") or MAIN
+    room = call.room_name or MAIN
     link = call.open(lasting=True)
     has_stood = False
     while True:

@@ -77,17 +77,24 @@ class Call:
     @property
     def room(self) -> "Json":
         """The room in force, as a field of a request; nothing where none is named, which means the home's."""
-        room = self.around.get("room")
+        room = self.room_name
         return {} if room is None else {"room": room}
 
     @property
+    def room_name(self) -> str | None:
+        """The room in force; None where none is named. A channel behind it is a home's, and only that."""
+        room = self.around.get("room")
+        return None if room is None else room.partition(":")[0]
+
+    @property
     def home_channel(self) -> str:
-        """The address of what names none: `general` of the room in force."""
-        return f"{self.around.get('room') or MAIN}:{GENERAL}"
+        """The address of what names none: `general` of the room in force, or the channel that is named behind it."""
+        home = self.around.get("room") or MAIN
+        return home if ":" in home else f"{home}:{GENERAL}"
 
     def address(self, text: str) -> str:
         """`room:channel`; a channel alone is in the room in force."""
-        return text if ":" in text else f"{self.around.get('room') or MAIN}:{text}"
+        return text if ":" in text else f"{self.room_name or MAIN}:{text}"
 
     def open(self, *, lasting: bool = False) -> Link:
         """A connection on which the hello is posted. Raises `HubUnreachable`, `UsageError`."""

@@ -137,7 +137,7 @@ def kv_watch(call: Call) -> int:
     """Print each change of a room's values as it comes."""
     from synapse.faces.cli.follow import cursor_in, stay
 
-    prefix, room = _prefix(call), call.around.get("room") or MAIN
+    prefix, room = _prefix(call), call.room_name or MAIN
 
     def show(link: "Link", notice: "Notice") -> str | None:
         cursor = cursor_in(notice)

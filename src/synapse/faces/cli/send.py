@@ -31,7 +31,13 @@ def send(call: Call) -> int:
 
         link, body["body"], own_key = bring(call, link, body)
         key = own_key if key is None else key  # the file's: its message is sent once, however often the line is run
-    link, reply = _send(call, link, body, key)
+    try:
+        link, reply = _send(call, link, body, key)
+    except Rejected as refusal:
+        if refusal.code == "idem_conflict" and parsed.text("idem_key") is None:
+            why = "the file was sent there before, with another subject, thread or way of naming the receiver"
+            raise Rejected(refusal.code, f"{why}: --idem-key KEY announces it anew", refusal.facts) from refusal
+        raise
     wait_s = parsed.seconds("wait")
     if wait_s is None:
         call.show(reply, _said(reply))

@@ -208,7 +208,7 @@ def _is_wanted(call: Call, change: "Json") -> bool:
     owner = call.parsed.text("owner")
     if owner is not None and owner not in (change.get("owner"), change.get("by"), change.get("to")):
         return False
-    room = call.around.get("room")
+    room = call.room_name
     if room is not None and change.get("room") != room:
         return False
     return all((text := call.parsed.text(key)) is None or change.get(key) == text for key in ("task", "worktree"))
