@@ -72,13 +72,17 @@ class Want:
 
     @property
     def scope(self) -> tuple[object, ...]:
-        """What must be equal for two asks to have the same scope."""
-        return self.paths, self.whole, self.pools
+        """What must be equal for one lease to be what both asked for."""
+        return self.paths, self.whole, self.pools, self.mode
 
     @property
     def is_bare(self) -> bool:
         """It names neither paths nor pools."""
         return not (self.paths or self.whole or self.pools)
+
+    def is_met_by(self, other: "Want") -> bool:
+        """Who wants this is content with a lease of the other, which it did not claim itself."""
+        return self.is_bare or self.scope == other.scope
 
 
 def contend(a: Want, b: Want) -> bool:
@@ -410,6 +414,13 @@ class Model:
                 answer = Answer("lease", epoch=held.epoch, outcome="granted", held=replace(held))
             self.out.append((p.connection, p.request, answer))
 
+    def unqueue_for(self, p: Waiter, want: Want, reason: str) -> None:
+        """The same, when the agent has got `want` on the task: it is what was waited for, or takes its place."""
+        if p.want.is_met_by(want):
+            self.unqueue(p, reason, "")
+        else:
+            self.unqueue(p, "replaced", "withdrawn")
+
     # Claims.
 
     def claim(self, agent: str, connection: int, request: int, claim: Claim, key: str | None) -> Answer:
@@ -475,7 +486,7 @@ class Model:
         for held in sorted(self.leases.values(), key=lambda h: h.epoch):
             if held.want.task != want.task:
                 continue
-            if held.offered_to == agent and (want.is_bare or want.scope == held.want.scope):
+            if held.offered_to == agent and want.is_met_by(held.want):
                 offered = held
             if held.want.agent == agent and claim.place is not None and held.place == claim.place:
                 return Answer("lease", epoch=held.epoch, outcome="granted")
@@ -547,7 +558,7 @@ class Model:
         held = Held(row["seq"], want, claim.ttl_ms, self.now + claim.ttl_ms, claim.tied, claim.note, under=under)
         self.leases[held.epoch] = held
         for p in fulfilled:
-            self.unqueue(p, "preempted", "")
+            self.unqueue_for(p, want, "preempted")
         self.serve()
         return Answer("lease", epoch=held.epoch, outcome="granted")
 
@@ -652,7 +663,7 @@ class Model:
         want = replace(held.want, agent=to, reentrant=True)
         if self.leases_against(want, held) or self.own(want) is not None:
             return Answer("refused", "lease_held")
-        fulfilled = self.mine_waiting(to, want.task)
+        fulfilled = [p for p in self.mine_waiting(to, want.task) if is_accepted or p.want.is_met_by(want)]
         if self.closes(to, 0, minus=[held], plus=want, without=fulfilled):
             return Answer("refused", "deadlock")
         row = self.pull_ask("lease.handed_off", want, previous=held.epoch, sender=held.want.agent)
@@ -666,7 +677,7 @@ class Model:
             new.deadline, new.reason = self.now + self.parked_ms_max, "parked"
         self.leases[new.epoch] = new
         for p in fulfilled:
-            self.unqueue(p, "handed_off", "")
+            self.unqueue_for(p, want, "handed_off")
         self.serve()
         return Answer("lease", epoch=new.epoch, outcome="handed_off")
 

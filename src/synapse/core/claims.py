@@ -53,9 +53,9 @@ def decide_claim(state: "State", rules: Rules, command: ClaimLease, by: By) -> l
     ask = _ask(state, rules, command, agent, room, by)
     own: Lease | None = None
     offered: Lease | None = None
-    is_bare = not (ask.worktree or ask.pools)
+    is_bare = _is_bare(ask)
     for lease in state.leases.of_task.get((room.id, ask.task), NO_LEASES).values():
-        if lease.offered_to == agent.id and (is_bare or _scope(ask) == _scope(lease.ask)):
+        if lease.offered_to == agent.id and _is_answered_by(ask, lease.ask):
             offered = lease
         if lease.ask.agent == agent.id:
             if command.place is not None and lease.place == command.place:
@@ -156,23 +156,29 @@ def _preempt(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, v
         last = max(against, key=lambda lease: lease.epoch)
         revoked.append(last)
         view.gone_leases.add(last.epoch)
-    fulfilled = _fulfilled(state, ask, view)
+    waits = _own_places(state, ask) if ask.reentrant else []
+    view.gone_places.update(place.seq for place in waits)
     cycle = cycle_of_grant(state, ask, by, len(PRIORITIES), _LAST, view)
     if cycle is not None:
         raise deadlocked(ask, cycle, "preemption")
     events: list[Event] = [revocation(lease, "preempted") for lease in revoked]
     events.append(_granted(ask, command, own))
     view.grant(state.seq + len(events), ask)
-    events += [unqueued(place, "preempted") for place in fulfilled]
-    ended = [lease.ask for lease in revoked] + [place.ask for place in fulfilled] + ([] if own is None else [own.ask])
+    for place in waits:  # what it takes now is not given up at once for what it asked for before
+        events.append(unqueued(place, "preempted" if _is_answered_by(place.ask, ask) else "replaced"))
+    ended = [lease.ask for lease in revoked] + [place.ask for place in waits] + ([] if own is None else [own.ask])
     return [*events, *grants_after(state, view, ended, len(events))]
 
 
-def _fulfilled(state: "State", ask: Ask, view: View) -> list[Place]:
-    """Places of the same agent for the same task, which a grant of `ask` past the queue ends."""
-    found = _own_places(state, ask) if ask.reentrant else []
-    view.gone_places.update(place.seq for place in found)
-    return found
+def _is_bare(ask: Ask) -> bool:
+    """True when it names neither paths nor units."""
+    return not (ask.worktree or ask.pools)
+
+
+def _is_answered_by(ask: Ask, grant: Ask) -> bool:
+    """True when a lease of `grant` on the same task is what `ask` wants: it names no scope and takes what there is, or
+    scope, units and mode are the same."""
+    return _is_bare(ask) or (_scope(ask) == _scope(grant) and ask.mode == grant.mode)
 
 
 def _own_places(state: "State", ask: Ask) -> list[Place]:
@@ -527,14 +533,18 @@ def hand_over(state: "State", rules: Rules, lease: Lease, to: Agent, delivery: D
         against.append(own)
     if against:
         raise held(state, ask, against, by, "hand it off when that has ended")
-    fulfilled = _fulfilled(state, ask, view)
+    is_taken = to.id == by.agent  # by its claim, or by its yes to a lane
+    waits = [place for place in _own_places(state, ask) if is_taken or _is_answered_by(place.ask, ask)]
+    view.gone_places.update(place.seq for place in waits)
     cycle = cycle_of_grant(state, ask, by, len(PRIORITIES), _LAST, view)
     if cycle is not None:
         raise deadlocked(ask, cycle, "hand-off")
     handed = LeaseHandedOff(ask=ask, previous=lease.epoch, sender=old.owner, delivery=delivery)
     view.grant(state.seq + 1, ask)
-    ended: list[Event] = [unqueued(place, "handed_off") for place in fulfilled]
-    freed = [old, *(place.ask for place in fulfilled)]
+    ended: list[Event] = [
+        unqueued(place, "handed_off" if _is_answered_by(place.ask, ask) else "replaced") for place in waits
+    ]
+    freed = [old, *(place.ask for place in waits)]
     return [handed, *ended, *grants_after(state, view, freed, 1 + len(ended))]
 
 
