@@ -492,7 +492,7 @@ class Model:
                 return Answer("lease", epoch=held.epoch, outcome="granted")
         own = self.own(want)
         if own is None and offered is not None:
-            return self.pass_on(offered, agent, is_accepted=True)
+            return self.pass_on(offered, agent, claim, connection)
         if own is not None:
             if want.is_bare:
                 want = replace(own.want, mode=want.mode)
@@ -658,22 +658,29 @@ class Model:
             held.offered_to = to
         return Answer("lease", epoch=held.epoch, outcome="offered")
 
-    def pass_on(self, held: Held, to: str, *, is_accepted: bool = False) -> Answer:
-        """One event, checked against everybody else."""
-        want = replace(held.want, agent=to, reentrant=True)
+    def pass_on(self, held: Held, to: str, claim: Claim | None = None, connection: int = 0) -> Answer:
+        """One event, checked against everybody else. claim: what accepts an offer, on this connection."""
+        is_accepted = claim is not None
+        want = replace(held.want, agent=to, reentrant=claim is None or claim.want.reentrant)
         if self.leases_against(want, held) or self.own(want) is not None:
             return Answer("refused", "lease_held")
         fulfilled = [p for p in self.mine_waiting(to, want.task) if is_accepted or p.want.is_met_by(want)]
-        if self.closes(to, 0, minus=[held], plus=want, without=fulfilled):
+        fulfilled = fulfilled if want.reentrant else []
+        if self.closes(to, connection, minus=[held], plus=want, without=fulfilled):
             return Answer("refused", "deadlock")
         row = self.pull_ask("lease.handed_off", want, previous=held.epoch, sender=held.want.agent)
         assert (row.get("delivery") is None) is is_accepted
         if not is_accepted:
             self.handed.setdefault(to, set()).add(row["seq"])
         self.end(held)
-        new = Held(row["seq"], want, held.ttl_ms, self.now + held.ttl_ms, note=held.note, parked=held.parked)
+        ttl_ms = held.ttl_ms if claim is None else claim.ttl_ms
+        new = Held(row["seq"], want, ttl_ms, self.now + ttl_ms, note=held.note, parked=held.parked)
+        if claim is not None:
+            above = self.leases.get(claim.under or 0)
+            new.under = claim.under if above is not None and above.want.agent == to else None
+            new.tied, new.note = claim.tied, held.note if claim.note is None else claim.note
         if held.parked:
-            new.left = held.ttl_ms if held.left is None else held.left
+            new.left = ttl_ms if held.left is None else held.left
             new.deadline, new.reason = self.now + self.parked_ms_max, "parked"
         self.leases[new.epoch] = new
         for p in fulfilled:

@@ -400,6 +400,20 @@ def test_the_receivers_claim_accepts_the_offer_and_keeps_the_scope(scope: tuple[
     assert (again.epoch, again.outcome, again.live) == (reply.epoch, "handed_off", True)
 
 
+def test_a_lock_accepts_for_its_own_process_with_what_it_says() -> None:
+    world = LeaseWorld()
+    offered(world)
+    fields = {"reentrant": False, "tied": True, "ttl_ms": 7_000, "note": "n", "branch": "b"}
+    recorded, reply = world.do(claim("T1", **fields), "dan")
+    lease = world.lease(recorded[0].seq)
+    assert isinstance(reply, Lease)
+    assert (reply.outcome, reply.tied, reply.ttl_ms, reply.note, reply.branch) == ("handed_off", True, 7_000, "n", "b")
+    assert (lease.ask.reentrant, lease.ask.paths) == (False, ("src/T1",))
+    refused = world.refused("dan", "T1")
+    assert (refused.code, "another process of dan holds it" in refused.detail) == ("lease_held", True)
+    assert digest(world.replayed()) == digest(world.state)
+
+
 def test_another_scope_does_not_accept_the_offer() -> None:
     world = LeaseWorld()
     offered(world)

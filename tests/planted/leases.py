@@ -337,11 +337,18 @@ LEASE_FAULTS = [
     Fault(
         "who waits twice for a task is in its own way",
         CLAIMS,
-        "        if ask.reentrant:  # what it waits for besides is not in the way of itself\n",
-        "        if False:\n",
+        "        again |= {waits.seq: waits for waits in _own_places(state, ask)}\n",
+        "",
         (
             "tests/core/test_lease_machine.py::test_who_waits_twice_for_one_task_is_not_in_its_own_way_once_the_first_is_granted",
         ),
+    ),
+    Fault(
+        "what a lock accepts is its agent's",
+        CLAIMS,
+        "reentrant=claim is None or claim.reentrant)",
+        "reentrant=True)",
+        ("tests/core/test_holding.py",),
     ),
     Fault(
         "who waits for another mode is content with what is handed over",

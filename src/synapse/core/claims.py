@@ -63,7 +63,7 @@ def decide_claim(state: "State", rules: Rules, command: ClaimLease, by: By) -> l
             if lease.ask.reentrant and ask.reentrant:
                 own = lease
     if own is None and offered is not None:
-        return hand_over(state, rules, offered, agent, None, by)
+        return hand_over(state, rules, offered, agent, None, by, command)
     if own is not None:
         if is_bare:
             ask = msgspec.structs.replace(own.ask, mode=ask.mode)
@@ -156,7 +156,7 @@ def _preempt(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, v
         last = max(against, key=lambda lease: lease.epoch)
         revoked.append(last)
         view.gone_leases.add(last.epoch)
-    waits = _own_places(state, ask) if ask.reentrant else []
+    waits = _own_places(state, ask)
     view.gone_places.update(place.seq for place in waits)
     cycle = cycle_of_grant(state, ask, by, len(PRIORITIES), _LAST, view)
     if cycle is not None:
@@ -182,7 +182,9 @@ def _is_answered_by(ask: Ask, grant: Ask) -> bool:
 
 
 def _own_places(state: "State", ask: Ask) -> list[Place]:
-    """The places of the same agent for the same task that are reentrant as `ask` is."""
+    """The places of the same agent for the same task that are reentrant as `ask` is; none when it is not."""
+    if not ask.reentrant:
+        return []
     waits = state.leases.places_of_task.get((ask.room, ask.task), {})
     return [place for place in waits.values() if place.ask.agent == ask.agent and place.ask.reentrant]
 
@@ -255,8 +257,8 @@ def grants(state: "State", view: View, places: Sequence[Place], said: int) -> li
         view.grant(state.seq + said + len(events) + 1, ask)
         if own is not None:
             again |= {waits.seq: waits for waits in leases.places_after(own)}
-        if ask.reentrant:  # what it waits for besides is not in the way of itself
-            again |= {waits.seq: waits for waits in _own_places(state, ask)}
+        # What it waits for besides is not in the way of itself.
+        again |= {waits.seq: waits for waits in _own_places(state, ask)}
         events.append(
             LeaseGranted(
                 ask=ask,
@@ -521,10 +523,19 @@ def _require_no_cycle(
 # Hand-off, and the ends of leases and waits.
 
 
-def hand_over(state: "State", rules: Rules, lease: Lease, to: Agent, delivery: Delivery | None, by: By) -> list[Event]:
-    """One event: the receiver's grant ends the sender's. Checked again against everybody else's leases and waits."""
+def hand_over(
+    state: "State",
+    rules: Rules,
+    lease: Lease,
+    to: Agent,
+    delivery: Delivery | None,
+    by: By,
+    claim: ClaimLease | None = None,
+) -> list[Event]:
+    """One event: the receiver's grant ends the sender's. Checked again against everybody else's leases and waits. claim:
+    what accepts an offer, whose process may have it for itself, tied and with its own TTL."""
     leases, old = state.leases, lease.ask
-    ask = msgspec.structs.replace(old, agent=to.id, owner=to.name, reentrant=True)
+    ask = msgspec.structs.replace(old, agent=to.id, owner=to.name, reentrant=claim is None or claim.reentrant)
     view = View(gone_leases={lease.epoch})
     require_room_for_lease(state, rules, to.id, None, is_passed_on=True)
     against = [item for item in leases.leases_against(ask, view) if isinstance(item, Lease)]
@@ -540,6 +551,15 @@ def hand_over(state: "State", rules: Rules, lease: Lease, to: Agent, delivery: D
     if cycle is not None:
         raise deadlocked(ask, cycle, "hand-off")
     handed = LeaseHandedOff(ask=ask, previous=lease.epoch, sender=old.owner, delivery=delivery)
+    if claim is not None:
+        handed = msgspec.structs.replace(
+            handed,
+            ttl_ms=claim.ttl_ms,
+            tied=claim.tied,
+            note=claim.note,
+            branch=claim.branch,
+            under=None if claim.under is None else _under(state, claim.under, ask),
+        )
     view.grant(state.seq + 1, ask)
     ended: list[Event] = [
         unqueued(place, "handed_off" if _is_answered_by(place.ask, ask) else "replaced") for place in waits
