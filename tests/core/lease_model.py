@@ -346,6 +346,8 @@ class Model:
                     continue
                 seen.add(who)
                 others = waits_for(who)
+                if who[0] == agent and under is None:  # what its agent holds as such any process may give back
+                    others.discard((agent, 0))
                 if others & to:
                     return True
                 todo += others - to

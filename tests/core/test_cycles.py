@@ -161,6 +161,26 @@ def test_waiting_for_another_process_of_the_same_agent_is_no_circle() -> None:
     assert world.waiting == [("ada", "lock/x")] * 2
 
 
+def test_processes_that_wait_behind_a_plain_claim_of_their_agent_are_no_circle() -> None:
+    world = LeaseWorld()
+    world.take("ada", "mine", "src")
+    for number in (1, 2, 3):
+        waits(world, "ada", f"lock/{number}", 10 + number, "src", reentrant=False, tied=True)
+    assert world.waiting == [("ada", "lock/1"), ("ada", "lock/2"), ("ada", "lock/3")]
+    world.release("ada", "mine")
+    assert world.held == [("ada", "lock/1")]
+
+
+def test_a_process_that_waits_for_another_agent_that_waits_for_its_own_is_in_a_circle() -> None:
+    world = LeaseWorld()
+    world.take("ada", "mine", "src")
+    waits(world, "ada", "lock/1", 11, "src", reentrant=False, tied=True)
+    world.take("bob", "other", "docs")
+    waits(world, "bob", "W", 21, "src")
+    refused = refused_at(world, "ada", "lock/2", 12, "docs", reentrant=False)
+    assert (refused.code, refused.facts["cycle"]) == ("deadlock", ["ada", "bob", "ada"])
+
+
 def test_a_process_that_waits_twice_is_passed_and_stood_behind() -> None:
     world = LeaseWorld()
     world.take("ada", "T1")

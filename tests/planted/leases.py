@@ -344,6 +344,20 @@ LEASE_FAULTS = [
         ),
     ),
     Fault(
+        "two processes behind a plain claim of their agent are a circle",
+        CYCLES,
+        "            if step[0] == agent and party[0] == ask.agent and not is_nested:\n",
+        "            if False:\n",
+        ("tests/core/test_cycles.py",),
+    ),
+    Fault(
+        "what an agent waits for as an agent closes no circle",
+        CYCLES,
+        "            if step[0] == agent and party[0] == ask.agent and not is_nested:\n",
+        "            if step[0] == agent and not is_nested:\n",
+        ("tests/core/test_cycles.py",),
+    ),
+    Fault(
         "what a lock accepts is its agent's",
         CLAIMS,
         "reentrant=claim is None or claim.reentrant)",

@@ -532,8 +532,10 @@ def hand_over(
     by: By,
     claim: ClaimLease | None = None,
 ) -> list[Event]:
-    """One event: the receiver's grant ends the sender's. Checked again against everybody else's leases and waits. claim:
-    what accepts an offer, whose process may have it for itself, tied and with its own TTL."""
+    """One event: the receiver's grant ends the sender's. Checked again against everybody else's leases and waits.
+
+    claim: what accepts an offer, whose process may have it for itself, tied and with its own TTL.
+    """
     leases, old = state.leases, lease.ask
     ask = msgspec.structs.replace(old, agent=to.id, owner=to.name, reentrant=claim is None or claim.reentrant)
     view = View(gone_leases={lease.epoch})
