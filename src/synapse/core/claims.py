@@ -90,7 +90,7 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
         readers = [lease for lease in readers if lease.ask.mode == SHARED]
         if readers:
             reader = masked(state, readers[0].ask, by).owner
-            raise deadlocked(ask, [ask.owner, reader, ask.owner], "upgrade", readers)
+            raise deadlocked(state, ask, [ask.owner, reader, ask.owner], "upgrade", readers, by)
     if first is None:
         is_narrower = own is not None and _is_within(ask, own.ask)
         ahead = None
@@ -160,7 +160,7 @@ def _preempt(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, v
     view.gone_places.update(place.seq for place in waits)
     cycle = cycle_of_grant(state, ask, by, len(PRIORITIES), _LAST, view)
     if cycle is not None:
-        raise deadlocked(ask, cycle, "preemption")
+        raise deadlocked(state, ask, cycle, "preemption", revoked, by)
     events: list[Event] = [revocation(lease, "preempted") for lease in revoked]
     events.append(_granted(ask, command, own))
     view.grant(state.seq + len(events), ask)
@@ -517,7 +517,8 @@ def _require_no_cycle(
     else:
         cycle = cycle_of_grant(state, ask, by, rank, _LAST, view)
     if cycle is not None:
-        raise deadlocked(ask, cycle, "wait" if is_wait else "grant")
+        holders = [item for item in state.leases.leases_against(ask, view) if isinstance(item, Lease)]
+        raise deadlocked(state, ask, cycle, "wait" if is_wait else "grant", holders, by)
 
 
 # Hand-off, and the ends of leases and waits.
@@ -551,7 +552,7 @@ def hand_over(
     view.gone_places.update(place.seq for place in waits)
     cycle = cycle_of_grant(state, ask, by, len(PRIORITIES), _LAST, view)
     if cycle is not None:
-        raise deadlocked(ask, cycle, "hand-off")
+        raise deadlocked(state, ask, cycle, "hand-off", [lease], by)
     handed = LeaseHandedOff(ask=ask, previous=lease.epoch, sender=old.owner, delivery=delivery)
     if claim is not None:
         handed = msgspec.structs.replace(
