@@ -290,6 +290,9 @@ def test_a_hand_off_to_oneself_or_to_nobody_is_refused() -> None:
     world.take("ada", "T1")
     refused = world.refusal(HandOffLease(task="T1", to="ada"), "ada")
     assert (refused.code, refused.facts) == ("bad_request", {"path": "$.body.to"})
+    world.join("root@vm")
+    refused = world.refusal(HandOffLease(task="T1", to="root@vm"), "ada")
+    assert (refused.code, "cannot hold work" in refused.detail) == ("bad_request", True)
     refused = world.refusal(HandOffLease(task="T1", to="adam"), "ada")
     assert (refused.code, refused.facts["near"]) == ("not_found", ["ada", "dan"])
 
