@@ -72,13 +72,17 @@ class Want:
 
     @property
     def scope(self) -> tuple[object, ...]:
-        """What must be equal for two asks to have the same scope."""
-        return self.paths, self.whole, self.pools
+        """What must be equal for one lease to be what both asked for."""
+        return self.paths, self.whole, self.pools, self.mode
 
     @property
     def is_bare(self) -> bool:
         """It names neither paths nor pools."""
         return not (self.paths or self.whole or self.pools)
+
+    def is_met_by(self, other: "Want") -> bool:
+        """Who wants this is content with a lease of the other, which it did not claim itself."""
+        return self.is_bare or self.scope == other.scope
 
 
 def contend(a: Want, b: Want) -> bool:
@@ -342,6 +346,8 @@ class Model:
                     continue
                 seen.add(who)
                 others = waits_for(who)
+                if who[0] == agent and under is None:  # what its agent holds as such any process may give back
+                    others.discard((agent, 0))
                 if others & to:
                     return True
                 todo += others - to
@@ -410,6 +416,13 @@ class Model:
                 answer = Answer("lease", epoch=held.epoch, outcome="granted", held=replace(held))
             self.out.append((p.connection, p.request, answer))
 
+    def unqueue_for(self, p: Waiter, want: Want, reason: str) -> None:
+        """The same, when the agent has got `want` on the task: it is what was waited for, or takes its place."""
+        if p.want.is_met_by(want):
+            self.unqueue(p, reason, "")
+        else:
+            self.unqueue(p, "replaced", "withdrawn")
+
     # Claims.
 
     def claim(self, agent: str, connection: int, request: int, claim: Claim, key: str | None) -> Answer:
@@ -475,13 +488,13 @@ class Model:
         for held in sorted(self.leases.values(), key=lambda h: h.epoch):
             if held.want.task != want.task:
                 continue
-            if held.offered_to == agent and (want.is_bare or want.scope == held.want.scope):
+            if held.offered_to == agent and want.is_met_by(held.want):
                 offered = held
             if held.want.agent == agent and claim.place is not None and held.place == claim.place:
                 return Answer("lease", epoch=held.epoch, outcome="granted")
         own = self.own(want)
         if own is None and offered is not None:
-            return self.pass_on(offered, agent, is_accepted=True)
+            return self.pass_on(offered, agent, claim, connection)
         if own is not None:
             if want.is_bare:
                 want = replace(own.want, mode=want.mode)
@@ -547,7 +560,7 @@ class Model:
         held = Held(row["seq"], want, claim.ttl_ms, self.now + claim.ttl_ms, claim.tied, claim.note, under=under)
         self.leases[held.epoch] = held
         for p in fulfilled:
-            self.unqueue(p, "preempted", "")
+            self.unqueue_for(p, want, "preempted")
         self.serve()
         return Answer("lease", epoch=held.epoch, outcome="granted")
 
@@ -647,26 +660,33 @@ class Model:
             held.offered_to = to
         return Answer("lease", epoch=held.epoch, outcome="offered")
 
-    def pass_on(self, held: Held, to: str, *, is_accepted: bool = False) -> Answer:
-        """One event, checked against everybody else."""
-        want = replace(held.want, agent=to, reentrant=True)
+    def pass_on(self, held: Held, to: str, claim: Claim | None = None, connection: int = 0) -> Answer:
+        """One event, checked against everybody else. claim: what accepts an offer, on this connection."""
+        is_accepted = claim is not None
+        want = replace(held.want, agent=to, reentrant=claim is None or claim.want.reentrant)
         if self.leases_against(want, held) or self.own(want) is not None:
             return Answer("refused", "lease_held")
-        fulfilled = self.mine_waiting(to, want.task)
-        if self.closes(to, 0, minus=[held], plus=want, without=fulfilled):
+        fulfilled = [p for p in self.mine_waiting(to, want.task) if is_accepted or p.want.is_met_by(want)]
+        fulfilled = fulfilled if want.reentrant else []
+        if self.closes(to, connection, minus=[held], plus=want, without=fulfilled):
             return Answer("refused", "deadlock")
         row = self.pull_ask("lease.handed_off", want, previous=held.epoch, sender=held.want.agent)
         assert (row.get("delivery") is None) is is_accepted
         if not is_accepted:
             self.handed.setdefault(to, set()).add(row["seq"])
         self.end(held)
-        new = Held(row["seq"], want, held.ttl_ms, self.now + held.ttl_ms, note=held.note, parked=held.parked)
+        ttl_ms = held.ttl_ms if claim is None else claim.ttl_ms
+        new = Held(row["seq"], want, ttl_ms, self.now + ttl_ms, note=held.note, parked=held.parked)
+        if claim is not None:
+            above = self.leases.get(claim.under or 0)
+            new.under = claim.under if above is not None and above.want.agent == to else None
+            new.tied, new.note = claim.tied, held.note if claim.note is None else claim.note
         if held.parked:
-            new.left = held.ttl_ms if held.left is None else held.left
+            new.left = ttl_ms if held.left is None else held.left
             new.deadline, new.reason = self.now + self.parked_ms_max, "parked"
         self.leases[new.epoch] = new
         for p in fulfilled:
-            self.unqueue(p, "handed_off", "")
+            self.unqueue_for(p, want, "handed_off")
         self.serve()
         return Answer("lease", epoch=new.epoch, outcome="handed_off")
 

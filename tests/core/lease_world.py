@@ -60,7 +60,8 @@ class LeaseWorld(World):
                             soft.forget(ended)
                 case LeaseHandedOff() as handed:
                     soft.forget(handed.previous)
-                    soft.arm(item.seq, self.lease_ms + self.lease(item.seq).ttl_ms)
+                    if item.seq in self.state.leases.live:  # nothing was granted in place of it at once
+                        soft.arm(item.seq, self.lease_ms + self.lease(item.seq).ttl_ms)
                 case LeaseReleased() | LeaseExpired() | LeaseRevoked() as ended_lease:
                     soft.forget(ended_lease.epoch)
                 case LeaseQueued():

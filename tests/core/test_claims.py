@@ -496,6 +496,18 @@ def test_a_person_who_waits_and_then_preempts_has_one_lease_and_waits_no_more() 
     assert (world.held, place in world.state.leases.places) == ([("hal", "T1")], False)
 
 
+@pytest.mark.parametrize(("path", "mode"), [("b", "exclusive"), ("a", "shared")])
+def test_a_wait_of_who_preempts_for_another_scope_or_mode_ends_without_that_lease(path: str, mode: str) -> None:
+    world = LeaseWorld()
+    world.take("ada", "T1", "a", "b")
+    place = world.wait("hal", "T1", path, mode=mode)
+    bare = world.wait("hal", "T1")
+    recorded = world.do(claim("T1", "a", preempt=True), "hal")[0]
+    ended = [item.event for item in recorded if isinstance(item.event, LeaseUnqueued)]
+    assert [(event.place, event.reason) for event in ended] == [(place, "replaced"), (bare, "preempted")]
+    assert (world.held, world.waiting) == ([("hal", "T1")], [])
+
+
 # Bad input.
 
 

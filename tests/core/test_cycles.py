@@ -133,23 +133,25 @@ def test_units_of_larger_pools_close_no_circle() -> None:
 
 def test_a_hand_off_to_one_that_waits_for_those_who_wait_for_it() -> None:
     world = LeaseWorld()
-    world.take("ada", "T1", "a")
+    epoch = world.take("ada", "T1", "a")
     world.take("cy", "T2", "c")
     world.wait("cy", "W1", "a")
     world.wait("bob", "W2", "c")
     refused = world.refusal(HandOffLease(task="T1", to="bob"), "ada")
     assert (refused.code, refused.facts["cycle"]) == ("deadlock", ["bob", "cy", "bob"])
+    assert refused.facts["holders"] == [epoch]
     assert world.held == [("ada", "T1"), ("cy", "T2")]
 
 
 def test_a_preemption_by_one_that_waits_for_those_who_wait_for_it() -> None:
     world = LeaseWorld()
-    world.take("ada", "T1", "a")
+    epoch = world.take("ada", "T1", "a")
     world.take("cy", "T2", "c")
     world.wait("cy", "W1", "a")
     world.wait("hal", "W2", "c")
     refused = world.refusal(claim("T1", "a", preempt=True), "hal")
     assert (refused.code, refused.facts["cycle"]) == ("deadlock", ["hal", "cy", "hal"])
+    assert refused.facts["holders"] == [epoch]
     assert world.held == [("ada", "T1"), ("cy", "T2")]
 
 
@@ -159,6 +161,36 @@ def test_waiting_for_another_process_of_the_same_agent_is_no_circle() -> None:
     world.wait("ada", "lock/x", reentrant=False)
     world.wait("ada", "lock/x", reentrant=False)
     assert world.waiting == [("ada", "lock/x")] * 2
+
+
+def test_the_circle_of_a_wait_names_the_grants_that_stand_in_its_way() -> None:
+    world = LeaseWorld()
+    of_ada = world.take("ada", "A", "a")
+    world.take("bob", "B", "b")
+    world.wait("ada", "B")
+    refused = world.refused("bob", "A", wait_ms=2_000)
+    assert (refused.code, refused.facts["holders"]) == ("deadlock", [of_ada])
+    assert f"(ada holds it with epoch {of_ada} for another 60 s unless it is renewed)" in refused.detail
+
+
+def test_processes_that_wait_behind_a_plain_claim_of_their_agent_are_no_circle() -> None:
+    world = LeaseWorld()
+    world.take("ada", "mine", "src")
+    for number in (1, 2, 3):
+        waits(world, "ada", f"lock/{number}", 10 + number, "src", reentrant=False, tied=True)
+    assert world.waiting == [("ada", "lock/1"), ("ada", "lock/2"), ("ada", "lock/3")]
+    world.release("ada", "mine")
+    assert world.held == [("ada", "lock/1")]
+
+
+def test_a_process_that_waits_for_another_agent_that_waits_for_its_own_is_in_a_circle() -> None:
+    world = LeaseWorld()
+    world.take("ada", "mine", "src")
+    waits(world, "ada", "lock/1", 11, "src", reentrant=False, tied=True)
+    world.take("bob", "other", "docs")
+    waits(world, "bob", "W", 21, "src")
+    refused = refused_at(world, "ada", "lock/2", 12, "docs", reentrant=False)
+    assert (refused.code, refused.facts["cycle"]) == ("deadlock", ["ada", "bob", "ada"])
 
 
 def test_a_process_that_waits_twice_is_passed_and_stood_behind() -> None:

@@ -290,23 +290,70 @@ def test_a_hand_off_to_oneself_or_to_nobody_is_refused() -> None:
     world.take("ada", "T1")
     refused = world.refusal(HandOffLease(task="T1", to="ada"), "ada")
     assert (refused.code, refused.facts) == ("bad_request", {"path": "$.body.to"})
+    world.join("root@vm")
+    refused = world.refusal(HandOffLease(task="T1", to="root@vm"), "ada")
+    assert (refused.code, "cannot hold work" in refused.detail) == ("bad_request", True)
     refused = world.refusal(HandOffLease(task="T1", to="adam"), "ada")
     assert (refused.code, refused.facts["near"]) == ("not_found", ["ada", "dan"])
 
 
-def test_a_hand_off_passes_the_queue_and_ends_the_waits_of_the_receiver() -> None:
+@pytest.mark.parametrize("scope", [(), ("a",)])
+def test_a_hand_off_passes_the_queue_and_ends_the_waits_of_the_receiver(scope: tuple[str, ...]) -> None:
     world = LeaseWorld()
     world.take("ada", "T1", "a")
     world.wait("cy", "T9", "a")
-    place = world.wait("bob", "T1", "a", "b")
-    world.wait("hal", "T8", "b")
+    place = world.wait("bob", "T1", *scope)
+    world.wait("hal", "T1", priority="low")
     recorded = world.hand_off("ada", "T1", "bob")
-    assert [type(item.event) for item in recorded] == [LeaseHandedOff, LeaseUnqueued, LeaseGranted]
+    assert [type(item.event) for item in recorded] == [LeaseHandedOff, LeaseUnqueued]
     ended = recorded[1].event
     assert isinstance(ended, LeaseUnqueued)
     assert (ended.place, ended.reason) == (place, "handed_off")
-    assert world.held == [("bob", "T1"), ("hal", "T8")]
-    assert world.waiting == [("cy", "T9")]
+    assert world.held == [("bob", "T1")]
+    assert world.waiting == [("cy", "T9"), ("hal", "T1")]
+
+
+def test_a_wait_for_another_mode_goes_on_after_a_hand_off() -> None:
+    world = LeaseWorld()
+    world.take("ada", "T1", "a", mode="shared")
+    world.take("cy", "T2", "a", mode="shared")
+    place = world.wait("bob", "T1", "a")
+    [handed] = world.hand_off("ada", "T1", "bob")
+    assert (world.held, world.waiting) == ([("cy", "T2"), ("bob", "T1")], [("bob", "T1")])
+    granted = world.release("cy", "T2")[1]
+    assert isinstance(granted, LeaseGranted)
+    assert (granted.place, granted.ask.mode, granted.replaces) == (place, "exclusive", handed.seq)
+
+
+@pytest.mark.parametrize(
+    ("paths", "fields"), [(("b",), {}), (("a", "b"), {}), (("a",), {"pools": {"one": 1}}), ((), {"pools": {"one": 1}})]
+)
+def test_a_wait_for_another_scope_is_granted_in_place_of_what_was_handed_over(
+    paths: tuple[str, ...], fields: dict[str, object]
+) -> None:
+    world = LeaseWorld()
+    world.pool("one", 1)
+    world.take("ada", "T1", "a")
+    place = world.wait("bob", "T1", *paths, **fields)
+    recorded = world.hand_off("ada", "T1", "bob")
+    assert [type(item.event) for item in recorded] == [LeaseHandedOff, LeaseGranted]
+    granted = recorded[1].event
+    assert isinstance(granted, LeaseGranted)
+    assert (granted.place, granted.ask.paths, granted.replaces) == (place, paths, recorded[0].seq)
+    assert dict(granted.ask.pools) == fields.get("pools", {})
+    assert (world.held, world.waiting) == ([("bob", "T1")], [])
+
+
+def test_a_wait_for_another_scope_that_is_not_free_goes_on_after_a_hand_off() -> None:
+    world = LeaseWorld()
+    world.take("ada", "T1", "a")
+    world.take("cy", "T2", "b")
+    place = world.wait("bob", "T1", "a", "b")
+    [handed] = world.hand_off("ada", "T1", "bob")
+    assert (world.held, world.waiting) == ([("cy", "T2"), ("bob", "T1")], [("bob", "T1")])
+    granted = world.release("cy", "T2")[1]
+    assert isinstance(granted, LeaseGranted)
+    assert (granted.place, granted.replaces) == (place, handed.seq)
 
 
 def test_a_hand_off_frees_what_only_the_sender_excluded() -> None:
@@ -356,11 +403,52 @@ def test_the_receivers_claim_accepts_the_offer_and_keeps_the_scope(scope: tuple[
     assert (again.epoch, again.outcome, again.live) == (reply.epoch, "handed_off", True)
 
 
+def test_a_lock_accepts_for_its_own_process_with_what_it_says() -> None:
+    world = LeaseWorld()
+    offered(world)
+    fields = {"reentrant": False, "tied": True, "ttl_ms": 7_000, "note": "n", "branch": "b"}
+    recorded, reply = world.do(claim("T1", **fields), "dan")
+    lease = world.lease(recorded[0].seq)
+    assert isinstance(reply, Lease)
+    assert (reply.outcome, reply.tied, reply.ttl_ms, reply.note, reply.branch) == ("handed_off", True, 7_000, "n", "b")
+    assert (lease.ask.reentrant, lease.ask.paths) == (False, ("src/T1",))
+    refused = world.refused("dan", "T1")
+    assert (refused.code, "another process of dan holds it" in refused.detail) == ("lease_held", True)
+    assert digest(world.replayed()) == digest(world.state)
+
+
 def test_another_scope_does_not_accept_the_offer() -> None:
     world = LeaseWorld()
     offered(world)
     assert world.refused("dan", "T1", "docs").code == "lease_held"
     assert world.held == [("ada", "T1")]
+
+
+def test_another_mode_and_units_do_not_accept_the_offer() -> None:
+    world = LeaseWorld()
+    world.pool("one", 1)
+    world.take("ada", "T1", "a", mode="shared")
+    world.hand_off("ada", "T1", "dan")
+    assert world.refused("dan", "T1", "a").code == "lease_held"
+    assert world.refused("dan", "T1", pools={"one": 1}).code == "lease_held"
+    assert world.held == [("ada", "T1")]
+    assert world.reply(Lease, claim("T1"), "dan").mode == "shared", "without a scope it takes what is there"
+
+
+@pytest.mark.parametrize(("scope", "reason"), [((), "handed_off"), (("src/T1",), "handed_off"), (("b",), "replaced")])
+def test_who_accepts_waits_no_more_and_what_it_waited_for_does_not_fence_it(
+    scope: tuple[str, ...], reason: str
+) -> None:
+    world = LeaseWorld()
+    world.take("ada", "T1", "src/T1")
+    place = world.wait("dan", "T1", *scope)
+    world.hand_off("ada", "T1", "dan")
+    recorded, reply = world.do(claim("T1"), "dan")
+    ended = recorded[1].event
+    assert isinstance(ended, LeaseUnqueued)
+    assert (ended.place, ended.reason, len(recorded)) == (place, reason, 2)
+    assert isinstance(reply, Lease)
+    assert (reply.live, reply.outcome, world.waiting) == (True, "handed_off", [])
 
 
 def test_who_holds_the_task_already_renews_its_own_lease_instead_of_accepting() -> None:

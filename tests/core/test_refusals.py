@@ -262,10 +262,11 @@ def test_holders_that_do_not_fit_at_all_are_counted() -> None:
 def test_a_circle_of_many_is_cut_and_counted() -> None:
     ask = Ask(room=1, room_name="main", task="T", agent=1, owner="ada", worktree=None, paths=())
     circle = ["ada", *[f"{at:0128}" for at in range(Limits().waiters_max)], "ada"]
-    refused = deadlocked(ask, circle, "wait")
+    world = LeaseWorld()
+    refused = deadlocked(world.state, ask, circle, "wait", [], world.by("ada"))
     assert size_of(refused) <= FRAME_BYTES_MAX
     assert (refused.facts["cycle"], refused.facts["cycle_count"]) == (circle[:CYCLE_MAX], len(circle))
     assert f"{circle[CYCLE_MAX - 1]} waits for {len(circle) - CYCLE_MAX - 1} more waits for ada;" in refused.detail
-    short = deadlocked(ask, [*circle[: CYCLE_MAX - 1], "ada"], "wait")
+    short = deadlocked(world.state, ask, [*circle[: CYCLE_MAX - 1], "ada"], "wait", [], world.by("ada"))
     assert "cycle_count" not in short.facts
     assert "more" not in short.detail

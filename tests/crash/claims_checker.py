@@ -251,7 +251,7 @@ class Register:
                 if old is None or _scope(old.ask) != _scope(event.ask) or old.ask.owner != event.sender:
                     self._say("hand-off", f"{seq} hands {event.previous} to {event.ask.owner} from {old}")
                 self._end(seq, event.previous, event, event.sender)
-                self._begin(seq, event.ask, tied=False)
+                self._begin(seq, event.ask, tied=event.tied)
             case LeaseReleased() | LeaseExpired() | LeaseRevoked():
                 self._end(seq, event.epoch, event, event.owner)
             case LeaseRenewed() | LeaseCheckpointed() | LeaseOffered() | LeaseParked() | LeaseResumed():

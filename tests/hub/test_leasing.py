@@ -935,6 +935,26 @@ async def test_an_offer_is_in_the_inbox_can_be_taken_and_is_accepted_by_a_claim(
         assert hub.replayed_digest() == digest(hub.state)
 
 
+async def test_who_waits_for_more_than_is_handed_over_waits_on_and_who_takes_less_by_force_is_told() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, boss = await voice(hub), await voice(hub, "bob"), await operator(hub)
+        await hold_paths(ada, "T1", "a")
+        await hold_paths(ada, "T2", "b")
+        more = ClaimLease(task="T1", worktree="box:/repo", paths=("a", "b"), wait_ms=None)
+        plain, full = await bob.say(ClaimLease(task="T1", wait_ms=None)), await bob.say(more)
+        handed = await ada.ask(HandOffLease(task="T1", to="bob"), Lease)
+        assert reply_of(await bob.answer(plain), Lease).epoch == handed.epoch
+        await ada.ask(ReleaseLease(task="T2"), Released)
+        granted = reply_of(await bob.answer(full), Lease)
+        assert (granted.paths, granted.epoch > handed.epoch) == (("a", "b"), True)
+        await hold_paths(ada, "T2", "c")
+        late = await bob.say(msgspec.structs.replace(more, paths=("c",)))
+        taken = ClaimLease(task="T1", worktree="box:/repo", paths=("a", "c"), preempt=True, claimant="bob")
+        assert (await boss.ask(taken, Lease)).live
+        refused = error_of(await bob.answer(late))
+        assert (refused.code, "another scope" in refused.detail) == ("withdrawn", True)
+
+
 async def test_who_waits_for_its_inbox_is_online_and_handed_the_task() -> None:
     async with MemoryHub() as hub:
         await offline(hub, "bob")

@@ -162,8 +162,8 @@ LEASE_FAULTS = [
     Fault(
         "circles are not looked for",
         CLAIMS,
-        '    if cycle is not None:\n        raise deadlocked(ask, cycle, "wait" if is_wait else "grant")',
-        '    if cycle == []:\n        raise deadlocked(ask, cycle, "wait" if is_wait else "grant")',
+        "    if cycle is not None:\n        holders = ",
+        "    if cycle == []:\n        holders = ",
         ("tests/core/test_cycles.py",),
     ),
     Fault(
@@ -232,9 +232,9 @@ LEASE_FAULTS = [
     Fault(
         "a hand-off leaves the receiver waiting for what it has",
         CLAIMS,
-        "    view.gone_places.update(place.seq for place in found)\n    return found",
-        "    return []",
-        ("tests/core/test_claims.py",),
+        "waits = [place for place in _own_places(state, ask) if",
+        "waits = [place for place in _own_places(state, ask) if False and",
+        ("tests/core/test_holding.py",),
     ),
     Fault(
         "a claim without scope gives up what the agent has",
@@ -337,10 +337,45 @@ LEASE_FAULTS = [
     Fault(
         "who waits twice for a task is in its own way",
         CLAIMS,
-        "        if ask.reentrant:  # what it waits for besides is not in the way of itself\n",
-        "        if False:\n",
+        "        again |= {waits.seq: waits for waits in _own_places(state, ask)}\n",
+        "",
         (
             "tests/core/test_lease_machine.py::test_who_waits_twice_for_one_task_is_not_in_its_own_way_once_the_first_is_granted",
         ),
+    ),
+    Fault(
+        "two processes behind a plain claim of their agent are a circle",
+        CYCLES,
+        "            if step[0] == agent and party[0] == ask.agent and not is_nested:\n",
+        "            if False:\n",
+        ("tests/core/test_cycles.py",),
+    ),
+    Fault(
+        "what an agent waits for as an agent closes no circle",
+        CYCLES,
+        "            if step[0] == agent and party[0] == ask.agent and not is_nested:\n",
+        "            if step[0] == agent and not is_nested:\n",
+        ("tests/core/test_cycles.py",),
+    ),
+    Fault(
+        "what a lock accepts is its agent's",
+        CLAIMS,
+        "reentrant=claim is None or claim.reentrant)",
+        "reentrant=True)",
+        ("tests/core/test_holding.py",),
+    ),
+    Fault(
+        "who waits for another mode is content with what is handed over",
+        CLAIMS,
+        "(_scope(ask) == _scope(grant) and ask.mode == grant.mode)",
+        "_scope(ask) == _scope(grant)",
+        ("tests/core/test_holding.py",),
+    ),
+    Fault(
+        "what an agent accepts is fenced at once by what it waited for",
+        CLAIMS,
+        "if is_taken or _is_answered_by(place.ask, ask)]",
+        "if _is_answered_by(place.ask, ask)]",
+        ("tests/core/test_holding.py",),
     ),
 ]

@@ -242,7 +242,7 @@ class Terms:
         old = self._end(seq, event.previous, event.sender, event)
         if _scope(old.ask) != _scope(event.ask):
             raise Violation("hand-off", f"{seq} hands {event.previous} over with another scope", event.sender)
-        self._begin(seq, event.ask, old.ttl_ms, decided_ms, tied=False)
+        self._begin(seq, event.ask, event.ttl_ms or old.ttl_ms, decided_ms, tied=event.tied)
         term = self.live[seq]
         term.questions, term.is_parked_by_hand = old.questions, old.is_parked_by_hand
         if old.parked_ms is not None:

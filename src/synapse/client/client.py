@@ -188,7 +188,8 @@ class Client(
         return self.welcome
 
     async def close(self) -> None:
-        """End everything: waiting calls raise `Disconnected`, feeds and `messages()` end. Closing twice is the same as once."""
+        """End everything: waiting calls raise `Disconnected`, feeds and `messages()` end. Closing twice is the same as
+        once."""
         await self._lifeline.close()
 
     # Messages.

@@ -53,9 +53,9 @@ def decide_claim(state: "State", rules: Rules, command: ClaimLease, by: By) -> l
     ask = _ask(state, rules, command, agent, room, by)
     own: Lease | None = None
     offered: Lease | None = None
-    is_bare = not (ask.worktree or ask.pools)
+    is_bare = _is_bare(ask)
     for lease in state.leases.of_task.get((room.id, ask.task), NO_LEASES).values():
-        if lease.offered_to == agent.id and (is_bare or _scope(ask) == _scope(lease.ask)):
+        if lease.offered_to == agent.id and _is_answered_by(ask, lease.ask):
             offered = lease
         if lease.ask.agent == agent.id:
             if command.place is not None and lease.place == command.place:
@@ -63,7 +63,7 @@ def decide_claim(state: "State", rules: Rules, command: ClaimLease, by: By) -> l
             if lease.ask.reentrant and ask.reentrant:
                 own = lease
     if own is None and offered is not None:
-        return hand_over(state, rules, offered, agent, None, by)
+        return hand_over(state, rules, offered, agent, None, by, command)
     if own is not None:
         if is_bare:
             ask = msgspec.structs.replace(own.ask, mode=ask.mode)
@@ -90,7 +90,7 @@ def _acquire(state: "State", rules: Rules, command: ClaimLease, by: By, ask: Ask
         readers = [lease for lease in readers if lease.ask.mode == SHARED]
         if readers:
             reader = masked(state, readers[0].ask, by).owner
-            raise deadlocked(ask, [ask.owner, reader, ask.owner], "upgrade", readers)
+            raise deadlocked(state, ask, [ask.owner, reader, ask.owner], "upgrade", readers, by)
     if first is None:
         is_narrower = own is not None and _is_within(ask, own.ask)
         ahead = None
@@ -156,27 +156,35 @@ def _preempt(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, v
         last = max(against, key=lambda lease: lease.epoch)
         revoked.append(last)
         view.gone_leases.add(last.epoch)
-    fulfilled = _fulfilled(state, ask, view)
+    waits = _own_places(state, ask)
+    view.gone_places.update(place.seq for place in waits)
     cycle = cycle_of_grant(state, ask, by, len(PRIORITIES), _LAST, view)
     if cycle is not None:
-        raise deadlocked(ask, cycle, "preemption")
+        raise deadlocked(state, ask, cycle, "preemption", revoked, by)
     events: list[Event] = [revocation(lease, "preempted") for lease in revoked]
     events.append(_granted(ask, command, own))
     view.grant(state.seq + len(events), ask)
-    events += [unqueued(place, "preempted") for place in fulfilled]
-    ended = [lease.ask for lease in revoked] + [place.ask for place in fulfilled] + ([] if own is None else [own.ask])
+    for place in waits:  # what it takes now is not given up at once for what it asked for before
+        events.append(unqueued(place, "preempted" if _is_answered_by(place.ask, ask) else "replaced"))
+    ended = [lease.ask for lease in revoked] + [place.ask for place in waits] + ([] if own is None else [own.ask])
     return [*events, *grants_after(state, view, ended, len(events))]
 
 
-def _fulfilled(state: "State", ask: Ask, view: View) -> list[Place]:
-    """Places of the same agent for the same task, which a grant of `ask` past the queue ends."""
-    found = _own_places(state, ask) if ask.reentrant else []
-    view.gone_places.update(place.seq for place in found)
-    return found
+def _is_bare(ask: Ask) -> bool:
+    """True when it names neither paths nor units."""
+    return not (ask.worktree or ask.pools)
+
+
+def _is_answered_by(ask: Ask, grant: Ask) -> bool:
+    """True when a lease of `grant` on the same task is what `ask` wants: it names no scope and takes what there is, or
+    scope, units and mode are the same."""
+    return _is_bare(ask) or (_scope(ask) == _scope(grant) and ask.mode == grant.mode)
 
 
 def _own_places(state: "State", ask: Ask) -> list[Place]:
-    """The places of the same agent for the same task that are reentrant as `ask` is."""
+    """The places of the same agent for the same task that are reentrant as `ask` is; none when it is not."""
+    if not ask.reentrant:
+        return []
     waits = state.leases.places_of_task.get((ask.room, ask.task), {})
     return [place for place in waits.values() if place.ask.agent == ask.agent and place.ask.reentrant]
 
@@ -249,8 +257,8 @@ def grants(state: "State", view: View, places: Sequence[Place], said: int) -> li
         view.grant(state.seq + said + len(events) + 1, ask)
         if own is not None:
             again |= {waits.seq: waits for waits in leases.places_after(own)}
-        if ask.reentrant:  # what it waits for besides is not in the way of itself
-            again |= {waits.seq: waits for waits in _own_places(state, ask)}
+        # What it waits for besides is not in the way of itself.
+        again |= {waits.seq: waits for waits in _own_places(state, ask)}
         events.append(
             LeaseGranted(
                 ask=ask,
@@ -507,16 +515,28 @@ def _require_no_cycle(
     else:
         cycle = cycle_of_grant(state, ask, by, rank, _LAST, view)
     if cycle is not None:
-        raise deadlocked(ask, cycle, "wait" if is_wait else "grant")
+        holders = [item for item in state.leases.leases_against(ask, view) if isinstance(item, Lease)]
+        raise deadlocked(state, ask, cycle, "wait" if is_wait else "grant", holders, by)
 
 
 # Hand-off, and the ends of leases and waits.
 
 
-def hand_over(state: "State", rules: Rules, lease: Lease, to: Agent, delivery: Delivery | None, by: By) -> list[Event]:
-    """One event: the receiver's grant ends the sender's. Checked again against everybody else's leases and waits."""
+def hand_over(
+    state: "State",
+    rules: Rules,
+    lease: Lease,
+    to: Agent,
+    delivery: Delivery | None,
+    by: By,
+    claim: ClaimLease | None = None,
+) -> list[Event]:
+    """One event: the receiver's grant ends the sender's. Checked again against everybody else's leases and waits.
+
+    claim: what accepts an offer, whose process may have it for itself, tied and with its own TTL.
+    """
     leases, old = state.leases, lease.ask
-    ask = msgspec.structs.replace(old, agent=to.id, owner=to.name, reentrant=True)
+    ask = msgspec.structs.replace(old, agent=to.id, owner=to.name, reentrant=claim is None or claim.reentrant)
     view = View(gone_leases={lease.epoch})
     require_room_for_lease(state, rules, to.id, None, is_passed_on=True)
     against = [item for item in leases.leases_against(ask, view) if isinstance(item, Lease)]
@@ -525,14 +545,27 @@ def hand_over(state: "State", rules: Rules, lease: Lease, to: Agent, delivery: D
         against.append(own)
     if against:
         raise held(state, ask, against, by, "hand it off when that has ended")
-    fulfilled = _fulfilled(state, ask, view)
+    is_taken = to.id == by.agent  # by its claim, or by its yes to a lane
+    waits = [place for place in _own_places(state, ask) if is_taken or _is_answered_by(place.ask, ask)]
+    view.gone_places.update(place.seq for place in waits)
     cycle = cycle_of_grant(state, ask, by, len(PRIORITIES), _LAST, view)
     if cycle is not None:
-        raise deadlocked(ask, cycle, "hand-off")
+        raise deadlocked(state, ask, cycle, "hand-off", [lease], by)
     handed = LeaseHandedOff(ask=ask, previous=lease.epoch, sender=old.owner, delivery=delivery)
+    if claim is not None:
+        handed = msgspec.structs.replace(
+            handed,
+            ttl_ms=claim.ttl_ms,
+            tied=claim.tied,
+            note=claim.note,
+            branch=claim.branch,
+            under=None if claim.under is None else _under(state, claim.under, ask),
+        )
     view.grant(state.seq + 1, ask)
-    ended: list[Event] = [unqueued(place, "handed_off") for place in fulfilled]
-    freed = [old, *(place.ask for place in fulfilled)]
+    ended: list[Event] = [
+        unqueued(place, "handed_off" if _is_answered_by(place.ask, ask) else "replaced") for place in waits
+    ]
+    freed = [old, *(place.ask for place in waits)]
     return [handed, *ended, *grants_after(state, view, freed, 1 + len(ended))]
 
 

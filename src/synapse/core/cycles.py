@@ -4,8 +4,9 @@ Who holds is a party: an agent, or one process of it. What was asked for reentra
 asked; a non-reentrant lease (`lock`, `client.lease()`) is its process's, which is told by the connection. A process
 that waits holds up its agent, so an agent waits for all that its processes wait for; but no process waits for what
 another one of its agent waits for, unless that one runs under its lease (a command under `lock`, which ends before the
-lease does), or under a lease that was asked for so in turn. Units of pools larger than one do not count: any holder may
-free one, so such waits need a deadline instead.
+lease does), or under a lease that was asked for so in turn. A process may wait for what its own agent holds as
+such, also behind others of its agent that do, when it runs under no lease. Units of pools larger than one do not count:
+any holder may free one, so such waits need a deadline instead.
 
 A circle is told to who asks: who holds or waits in a private room that it may not see is named `private`.
 """
@@ -44,11 +45,12 @@ def cycle_of_wait(
     if under is not None:
         if any(party in above for party, _, _ in ahead) or _holds_against(state, under, ask, view):
             return [ask.owner, ask.owner]  # for what ends after it
-        cycle = _search(state, ask, by, mine | above, ahead, passed, view)
+        cycle = _search(state, ask, by, mine | above, ahead, passed, view, is_nested=True)
         if cycle is not None:
             return cycle
     behind = _blockers(state, _party(ask, by.connection), view, by)
-    return _search(state, ask, by, mine, [*ahead, *behind], passed, view, dict.fromkeys(above, ahead))
+    too = dict.fromkeys(above, ahead)
+    return _search(state, ask, by, mine, [*ahead, *behind], passed, view, too, is_nested=under is not None)
 
 
 def cycle_of_grant(state: "State", ask: Ask, by: By, rank: int, seq: int, view: View) -> list[str] | None:
@@ -121,11 +123,14 @@ def _search(
     passed: dict[Party, Ask],
     view: View,
     too: Mapping[Party, Sequence[Step]] = MappingProxyType({}),
+    *,
+    is_nested: bool = False,
 ) -> list[str] | None:
     """Breadth first from who asks along who waits for whom, until it comes back to one of `mine`. too: whom a party
-    will wait for besides, once `ask` waits."""
+    will wait for besides, once `ask` waits. is_nested: the process that asks runs under a lease, maybe its agent's."""
     paths: dict[Party, list[str]] = {}
     queue: deque[Party] = deque()
+    agent = (ask.agent, 0)
 
     def waited(path: list[str], wanted: Ask) -> list[str]:
         """The path, where whoever is last waits for `wanted`, of which who asks may not know."""
@@ -145,6 +150,8 @@ def _search(
         if party in passed:
             return [*waited(paths[party], passed[party]), ask.owner]
         for step in chain(_blockers(state, party, view, by), too.get(party, ())):
+            if step[0] == agent and party[0] == ask.agent and not is_nested:
+                continue  # what its agent holds as such any process may give back, also the one that asks
             if step[0] in mine:
                 return [*waited(paths[party], step[2]), ask.owner]
             reach(step, paths[party])

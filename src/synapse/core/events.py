@@ -298,12 +298,18 @@ class LeaseRevoked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 class LeaseHandedOff(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A lease went to another agent; its new epoch is the seq of this event. ask: already the receiver's. previous:
-    the epoch it had, of agent `sender`. delivery: the message in the receiver's inbox."""
+    the epoch it had, of agent `sender`. delivery: the message in the receiver's inbox. The others are of the claim that
+    accepted an offer; what is null stays as it was."""
 
     ask: Ask
     previous: int
     sender: str
     delivery: Delivery | None = None
+    ttl_ms: int | None = None
+    tied: bool = False
+    note: str | None = None
+    branch: str | None = None
+    under: int | None = None
     traceparent: str | UnsetType = UNSET
     idem: Idem | None = None
 

@@ -169,6 +169,13 @@ def decide_hand_off(state: "State", rules: Rules, command: HandOffLease, by: By)
     to = require_known(state, command.to, by)
     if to.id == lease.ask.agent:
         raise Rejected("bad_request", f"{to.name} holds {command.task} already - at `$.body.to`", {"path": "$.body.to"})
+    if "@" in to.name:  # see `protocol.names`
+        raise Rejected(
+            "bad_request",
+            f"{to.name} is a local user without a name of its own, who cannot hold work: name an agent (synapse who) "
+            "- at `$.body.to`",
+            {"path": "$.body.to"},
+        )
     require_insider(state.rooms.by_id[lease.ask.room], to)
     inbox = state.agents.inboxes[to.id]
     is_full = inbox.unacked >= rules.limits.inbox_unacked_max

@@ -104,12 +104,14 @@ def apply_lease(state: "State", recorded: Recorded, event: RareLeaseEvent) -> No
                 Lease(
                     epoch=recorded.seq,
                     ask=event.ask,
-                    ttl_ms=old.ttl_ms,
+                    ttl_ms=old.ttl_ms if event.ttl_ms is None else event.ttl_ms,
                     granted_at_ms=recorded.at_ms,
-                    note=old.note,
-                    branch=old.branch,
+                    tied=event.tied,
+                    note=old.note if event.note is None else event.note,
+                    branch=old.branch if event.branch is None else event.branch,
                     parked=old.parked,
                     questions=old.questions,
+                    under=event.under,
                 )
             )
             if event.delivery is not None:

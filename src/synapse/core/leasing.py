@@ -20,6 +20,7 @@ DEADLINE = "deadline"
 GONE = "gone"
 HANDED_OFF = "handed_off"
 PREEMPTED = "preempted"
+REPLACED = "replaced"
 
 _VOID_MIN: Final = 1_024
 """The heap may hold so many void entries before it is made anew."""

@@ -174,9 +174,14 @@ def queued(state: "State", ask: Ask, places: Sequence[Place], by: By) -> Rejecte
     )
 
 
-def deadlocked(ask: Ask, cycle: Sequence[str], what: str, leases: Sequence[Lease] = ()) -> Rejected:
+def deadlocked(state: "State", ask: Ask, cycle: Sequence[str], what: str, leases: Sequence[Lease], by: By) -> Rejected:
     """Waiting would never end. cycle: agent names, as they may be told, the first one again at the end. what: wait,
-    grant, hand-off, upgrade."""
+    grant, hand-off, preemption, upgrade. leases: those that it is about, or that stand in its way."""
+    leases = sorted(leases, key=lambda lease: lease.epoch)
+    held_by = ""
+    if leases:
+        left_ms = state.soft.leasing.remaining_ms(leases[0], by.lease_ms)
+        held_by = f" ({_holding(ask, masked(state, leases[0].ask, by), leases[0].epoch)} {until(left_ms)})"
     facts: dict[str, object] = {"cycle": cycle, "task": ask.task, "holders": [at.epoch for at in leases[:HOLDERS_MAX]]}
     if len(cycle) > CYCLE_MAX:
         facts |= {"cycle": cycle[:CYCLE_MAX], "cycle_count": len(cycle)}
@@ -187,7 +192,8 @@ def deadlocked(ask: Ask, cycle: Sequence[str], what: str, leases: Sequence[Lease
         "hand-off": "let one of them withdraw its wait first",
         "grant": "release what the others wait for first, or wait in line with a lower priority",
     }.get(what, "release what you hold first, or claim both at once")
-    return Rejected("deadlock", f"{ask.task}: this {what} would close a circle: {steps}; {cure}", facts)
+    why = f"{ask.task}: this {what} would close a circle: {steps}{held_by}; {cure}"
+    return Rejected("deadlock", why, facts)
 
 
 def stale(state: "State", room: Room, task: str, epoch: int, leases: Sequence[Lease], by: By) -> Rejected:

@@ -24,7 +24,7 @@ from synapse.core.holding import decide_expiry, decide_unqueue, lease_of
 from synapse.core.idempotency import conflict
 from synapse.core.lease_answers import claimed_lease, lease_info, position_of
 from synapse.core.leases import Lease, Place, View, in_line
-from synapse.core.leasing import HANDED_OFF, PARKED, PREEMPTED, TTL, arm_all
+from synapse.core.leasing import HANDED_OFF, PARKED, PREEMPTED, REPLACED, TTL, arm_all
 from synapse.core.plan_events import TaskMoved, TaskNoted
 from synapse.core.refusals import holder_facts, in_words, masked
 from synapse.core.resources import OFFER_ENDED, decide_expired, due
@@ -42,6 +42,11 @@ if TYPE_CHECKING:
 
 EXPIRIES_MAX: Final = 1_000
 """Leases and places that end in one tick; the others follow in the next."""
+_WHY: Final = {
+    OFFER_ENDED: "what it waited for is not lent any more",
+    REPLACED: "another request of this agent took the task with another scope, units or mode; claim it again for these",
+}
+"""Why a wait ended, for people, where the reason does not say it."""
 
 
 @dataclass(slots=True)
@@ -302,7 +307,7 @@ class Leasing:
                 "deadline", f"{event.task} was not free in the time given for waiting; the place in line is given up"
             )
         else:
-            why = "what it waited for is not lent any more" if event.reason == OFFER_ENDED else event.reason
+            why = _WHY.get(event.reason, event.reason)
             refusal = Rejected("withdrawn", f"the wait for {event.task} at place {event.place} ended: {why}")
         self._turns.refuse(claimer.connection, claimer.request_id, refusal)
 

@@ -76,8 +76,8 @@ class LeaseChanged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     change: granted, renewed, released, expired, revoked, handed_off, offered, parked, resumed, checkpointed, queued,
     wait_ended. owner: whose lease or place it is, after the change. epoch: of the lease; null for a place. place: of
     the place in the queue that this is, or came from. previous_epoch: the grant this one replaced, which is fenced now.
-    reason: why it ended (ttl, connection, parked, preempted, forgotten, deadline, gone, withdrawn, handed_off). by: who
-    caused it.
+    reason: why it ended (ttl, connection, parked, preempted, forgotten, deadline, gone, withdrawn, handed_off,
+    replaced). by: who caused it.
     """
 
     change: str
