@@ -687,8 +687,8 @@ class Model:
         self.leases[new.epoch] = new
         for p in fulfilled:
             self.unqueue_for(p, want, "handed_off")
-        self.serve()
-        return Answer("lease", epoch=new.epoch, outcome="handed_off")
+        self.serve()  # what the receiver waits for with another scope may take the place of it at once
+        return Answer("lease", epoch=new.epoch, outcome="handed_off", live=new.epoch in self.leases)
 
     def withdraw(self, agent: str, task: str) -> Answer:
         """All places of an agent for a task end."""

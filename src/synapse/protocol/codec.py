@@ -152,7 +152,11 @@ _NOT_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _id_value = re.compile(rb'\s*:\s*(?:"([ !#-\[\]-~]{0,64})"|(-?\d{1,15}))\s*[,}]')
 _string = re.compile(rb'"(?:[^"\\]+|\\.)*"?', re.DOTALL)
 _half_pair = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
-_CUT_SHORT: Final = ("Input data was truncated", "JSON is malformed: unexpected end of hex escape")
+_HALF_PAIR: Final = (
+    "Input data was truncated",
+    "JSON is malformed: unexpected end of hex escape",
+    "JSON is malformed: invalid utf-16 surrogate pair",
+)
 """What the decoder says of the first half of a surrogate pair without the second."""
 _token = re.compile(rb'"(?:[^"\\]+|\\.)*"?|[\[\]{}]', re.DOTALL)
 
@@ -417,7 +421,7 @@ def _envelope_refusal(error: Exception, data: bytes, limits: Limits) -> Rejected
     """Why a frame has no envelope that can be read: what the scans find first, else what the decoder said."""
     if _is_deeper(data, limits.depth_max):
         return _too_deep(limits)
-    if str(error).startswith(_CUT_SHORT) and _half_pair.search(data):
+    if str(error).startswith(_HALF_PAIR) and _half_pair.search(data):
         return Rejected("malformed", "a string holds a lone surrogate: half of a pair such as \\ud83d\\ude00 - at `$`")
     return Rejected("malformed", _sentence(error, _path_of(error)))
 

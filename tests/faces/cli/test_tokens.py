@@ -49,7 +49,7 @@ def over_tls(tmp_path: Path, made: Certificates) -> Iterator[RealHub]:
 
 def remote(hub: RealHub, folder: Path, made: Certificates, *create: str) -> Remote:
     """A home elsewhere with a new token."""
-    folder.mkdir()
+    folder.mkdir(0o700)
     path = folder / "its.token"
     hub.json("token", "create", *create, "--out", str(path))
     uri = next(uri for uri in hub.ready_line.split() if uri.startswith("wss://127.0.0.2:"))

@@ -34,7 +34,7 @@ def send(call: Call) -> int:
     try:
         link, reply = _send(call, link, body, key)
     except Rejected as refusal:
-        if refusal.code == "idem_conflict" and parsed.text("idem_key") is None:
+        if refusal.code == "idem_conflict" and parsed.has("chunked") and parsed.text("idem_key") is None:
             why = "the file was sent there before, with another subject, thread or way of naming the receiver"
             raise Rejected(refusal.code, f"{why}: --idem-key KEY announces it anew", refusal.facts) from refusal
         raise
