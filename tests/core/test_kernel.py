@@ -368,7 +368,8 @@ class Kernel(RuleBasedStateMachine):
             others = sorted(self.model.halls[room].members - {sender})
             to = [name for name in others if not self.model.people[name].is_full]
             skipped = [name for name in others if self.model.people[name].is_full]
-            require(to, "no_recipient")
+            require(others, "no_recipient")
+            require(to, "inbox_full")
             for name in to:
                 self.model.deliver(name, seq, "all")
             return Sent(id=f"m{seq}", cursor="", to=tuple(to), skipped=tuple(skipped))

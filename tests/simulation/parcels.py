@@ -50,8 +50,8 @@ class Parcel:
 
     @property
     def place(self) -> tuple[object, ...]:
-        """The same content of the same agent for the same ones is one file."""
-        return self.sender, frozenset(self.to), self.channel, self.sha256, self.bytes
+        """The same content of the same agent under the same name, for the same ones, is one file."""
+        return self.sender, frozenset(self.to), self.channel, self.name, self.sha256, self.bytes
 
 
 class Parcels:
@@ -266,7 +266,7 @@ class Parcels:
 
     def _require_begun(self, agent: str, body: Json, seq: int, reply: Json) -> None:
         parcel = self.at(reply["file"], seq)
-        due = agent, frozenset(body.get("to") or ()), body.get("channel"), body["sha256"], body["bytes"]
+        due = agent, frozenset(body.get("to") or ()), body.get("channel"), body["name"], body["sha256"], body["bytes"]
         if parcel is None or parcel.place != due:
             raise Violation("lost", f"{agent} began {body}, is told {reply}; there is {parcel}", agent)
         told = reply["chunk_bytes"], reply["chunks"], reply["expires_at_ms"]

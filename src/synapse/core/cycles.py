@@ -147,7 +147,7 @@ def _search(
         reach(step, [ask.owner])
     while queue:
         party = queue.popleft()
-        if party in passed:
+        if party in passed and not (ask.reentrant and party[0] == ask.agent and not is_nested):
             return [*waited(paths[party], passed[party]), ask.owner]
         for step in chain(_blockers(state, party, view, by), too.get(party, ())):
             if step[0] == agent and party[0] == ask.agent and not is_nested:
