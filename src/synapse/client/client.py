@@ -188,7 +188,7 @@ class Client(
         return self.welcome
 
     async def close(self) -> None:
-        """End it: calls that wait raise `Disconnected`, feeds and `messages()` end. Closing twice is the same as once."""
+        """End it: calls that wait raise `Disconnected`, feeds and `messages()` end. Twice is the same as once."""
         await self._lifeline.close()
 
     # Messages.
