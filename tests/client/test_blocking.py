@@ -165,9 +165,14 @@ def test_a_lease_is_held_while_the_block_runs_and_renewed_meanwhile(hub: ScriptH
             assert not lease.lost.wait(1.5), "longer than its TTL: the thread renews it"
             assert lease.is_live
             assert bob.check_lease("T1", lease.epoch).owner == "ada"
+        with pytest.raises(LeaseLost, match="released"):
+            lease.check()
         with bob.lease("T1", worktree="w", paths=["src/**"]) as inherited:
             assert inherited.epoch > lease.epoch
             assert inherited.checkpoint is not None
+            inherited.hand_off("ada")
+            with pytest.raises(LeaseLost, match="handed_off"):
+                inherited.check()
 
 
 def test_a_lease_that_is_lost_says_so_at_once_and_at_the_end_of_its_block(hub: ScriptHub) -> None:
@@ -178,7 +183,7 @@ def test_a_lease_that_is_lost_says_so_at_once_and_at_the_end_of_its_block(hub: S
             operator.claim("T1", terms=synapse.Terms(preempt=True, claimant="bob"))
             assert lease.lost.wait(5)
             assert not lease.is_live
-            with pytest.raises(LeaseLost):
+            with pytest.raises(LeaseLost, match="preempted"):
                 lease.check()
         error = KeyError("what the block itself ran into")
         with pytest.raises(KeyError) as raised, ada.lease("T3") as lease:

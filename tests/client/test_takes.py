@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
 import pytest
 
 from synapse.client.calls import RequestTimeout
@@ -298,4 +299,41 @@ async def test_a_wait_with_an_end_ends_when_no_hub_comes(net: "Net", kind: str) 
     with pytest.raises(RequestTimeout, match="there was no connection"):
         await waiting
     assert asyncio.get_running_loop().time() - begun_s == pytest.approx(8.0, abs=0.5)
+    await client.close()
+
+
+@pytest.mark.parametrize("kind", ["inbox.take", "receipt.wait", "question.wait"])
+async def test_a_wait_without_end_outlasts_a_hub_that_is_away_for_long(net: "Net", kind: str) -> None:
+    client, peer = await net.connected(timeout=5)
+    waiting = begun(_waits(client, None)[kind]())
+    assert (await peer.asked()).type == kind
+    net.is_down = True
+    peer.cut()
+    await asyncio.sleep(600)
+    assert not waiting.done()
+    net.is_down = False
+    peer = await net.welcome()
+    peer.refuse(await peer.asked(), "not_found")
+    with pytest.raises(Rejected, match="not_found"):
+        await waiting
+    await client.close()
+
+
+@pytest.mark.parametrize("kind", ["inbox.take", "receipt.wait", "question.wait"])
+async def test_no_piece_of_a_wait_is_longer_than_the_hub_allows(net: "Net", kind: str) -> None:
+    net.limits = msgspec.structs.replace(net.limits, wait_ms_max=1_500)
+    client, peer = await net.connected(timeout=5)
+    waiting = begun(_waits(client, 2.0)[kind]())
+    pieces: list[float] = []
+    for _ in range(2):
+        asked = await peer.asked()
+        pieces.append(float(str(asked.body["wait_ms"])))
+        await asyncio.sleep(pieces[-1] / 1000)
+        peer.refuse(asked, "deadline")
+    assert pieces == pytest.approx([1_500, 500], abs=2)
+    if kind == "question.wait":
+        with pytest.raises(Rejected, match="deadline"):
+            await waiting
+    else:
+        assert await waiting is None
     await client.close()

@@ -101,6 +101,7 @@ def _live(stage: Stage, home: Path, call: str, first: int, error: int, *, lasts:
 
 failing("names-not-synced-at-start", "fsync", errno.EIO)
 failing("file-fails-at-start", "pwrite", errno.EIO)
+failing("lock-without-room", "open", errno.ENOSPC)
 failing("token-fails", "open", errno.EIO, about=16)
 failing("config-unreadable", "open", errno.EIO)
 failing("not-opened-for-writing", "open", errno.EMFILE, about=10)

@@ -22,7 +22,7 @@ from synapse.hub.peers import Peers
 from synapse.hub.settings import Settings
 from synapse.hub.wire import WebPeer
 from synapse.protocol.limits import Limits
-from synapse.testing import TOKEN, MemoryHub
+from synapse.testing import MemoryHub
 
 COMPRESSION: Final = ("12.*", "13.*")
 """Cases of permessage-deflate, which neither server agrees to."""
@@ -91,7 +91,7 @@ async def our_server(home: Path) -> AsyncIterator[str]:
         turns = hub.turns
         turns.peers = EchoPeers(turns, ROOMY, hub.clock, turns._let_go)
         settings = Settings(home=home, port=0, unix_socket=False, limits=ROOMY)
-        listeners = EchoListeners(turns, settings, TOKEN, asyncio.get_running_loop())
+        listeners = EchoListeners(turns, settings, asyncio.get_running_loop())
         listeners.bind()
         listeners.listen()
         try:

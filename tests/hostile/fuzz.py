@@ -294,7 +294,7 @@ class Fuzzer:
 
     async def send(self, data: bytes, chance: random.Random, *, is_web: bool) -> Outcome:
         """Send a stream, in pieces, over a new connection. Raises `Wrong`."""
-        listeners = Listeners(self.hub.turns, self._settings, TOKEN, asyncio.get_running_loop())
+        listeners = Listeners(self.hub.turns, self._settings, asyncio.get_running_loop())
         listeners._next_id = 1_000_000 + self.hub.turns.peers.total
         peer: Peer = WebPeer(listeners) if is_web else LinePeer(listeners)
         transport = FakeTransport(peer)

@@ -359,7 +359,7 @@ async def doors(
         tls_key=None if tls is None else tls.key,
     )
     home.mkdir(mode=0o700, exist_ok=True)
-    listeners = Listeners(hub.turns, settings, TOKEN, asyncio.get_running_loop())
+    listeners = Listeners(hub.turns, settings, asyncio.get_running_loop())
     listeners._next_id = 1_000  # the hub in memory counts its own from 1
     listeners.bind()
     listeners.listen()

@@ -157,11 +157,11 @@ async def test_an_address_in_use_is_refused_in_one_line(tmp_path: Path) -> None:
         loop = asyncio.get_running_loop()
         with socket.create_server(("127.0.0.1", 0)) as theirs:
             port = theirs.getsockname()[1]
-            refused = Listeners(hub.turns, Settings(home=tmp_path, port=port), TOKEN, loop)
+            refused = Listeners(hub.turns, Settings(home=tmp_path, port=port), loop)
             with pytest.raises(AddressInUse, match=f"127.0.0.1:{port} is in use") as caught:
                 refused.bind()
         assert caught.value.exit_code == 71
-        nowhere = Listeners(hub.turns, Settings(home=tmp_path, host="192.0.2.1", port=0), TOKEN, loop)
+        nowhere = Listeners(hub.turns, Settings(home=tmp_path, host="192.0.2.1", port=0), loop)
         with pytest.raises(AddressInUse, match=r"cannot listen on 192\.0\.2\.1"):
             nowhere.bind()
 

@@ -289,8 +289,7 @@ class BlockingLease:
 
     def check(self) -> None:
         """Raises `LeaseLost` unless the lease is certainly held."""
-        if not self.is_live:
-            raise LeaseLost(self.task, self.epoch, "lost" if self.lost.is_set() else "unconfirmed")
+        self._lease.check()
 
     def save(self, data: object = None, artefacts: Iterable[Artefact] = ()) -> replies.Lease:
         """Leave a checkpoint for the next holder; see `HeldLease.save`."""

@@ -262,6 +262,15 @@ class HeldLease:
         """True while the lease is certainly held. By the clock, so that it may be asked from a thread."""
         return not self._is_over and self._error is None and self._loop.time() < self._believed_until_s
 
+    def check(self) -> None:
+        """Raises `LeaseLost` unless the lease is certainly held. May be called from a thread."""
+        if self.is_live:
+            return
+        if self._error is not None:
+            raise LeaseLost(self.task, self.epoch, self._error.reason)
+        over = "handed_off" if self._is_given else "released"
+        raise LeaseLost(self.task, self.epoch, over if self._is_over else UNCONFIRMED)
+
     async def save(self, data: object = None, artefacts: Iterable[Artefact] = ()) -> replies.Lease:
         """Leave a checkpoint for the next holder, in place of the last one: what JSON can say, and files.
 

@@ -1,22 +1,17 @@
 """The client's half of questions to people."""
 
-import asyncio
 import math
 from collections.abc import Iterable
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
 
 from synapse.client.asking import Asking
-from synapse.client.bodies import milliseconds, raw_of, require_seconds
-from synapse.client.calls import RequestTimeout
+from synapse.client.bodies import milliseconds, raw_of
 from synapse.client.subscriptions import QuestionFeed
-from synapse.errors import Rejected
+from synapse.client.takes import in_pieces
 from synapse.protocol import question_commands
 from synapse.protocol.question_replies import QuestionClosed, QuestionInfo, QuestionsPage
-
-_WAIT_S: Final = 300.0
-"""How long one request waits, so that a dead connection does not go unseen."""
 
 
 class QuestionDetails(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,22 +75,12 @@ class Questions(Asking):
 
         Raises `Rejected(deadline)` when it is open still, `not_found`; `RequestTimeout` when `wait` ends without a hub.
         """
-        require_seconds(wait, "a wait")
-        loop = asyncio.get_running_loop()
-        deadline_s = math.inf if wait is None else loop.time() + wait
-        while True:
-            remaining = max(deadline_s - loop.time(), 0.0)
-            piece = min(remaining, _WAIT_S, self.welcome.limits.wait_ms_max / 1000)
-            limit = math.inf if wait is None else piece + self._lifeline.timeout
-            command = question_commands.WaitQuestion(id=question, wait_ms=math.ceil(piece * 1000))
-            try:
-                return await self.request(command, QuestionInfo, timeout=limit)
-            except Rejected as refusal:
-                if refusal.code != "deadline" or remaining <= piece:
-                    raise
-            except RequestTimeout:
-                if not (remaining and self.is_connected):  # else a restart of the hub has begun this piece anew
-                    raise
+
+        async def ask(piece_s: float, limit_s: float) -> QuestionInfo:
+            command = question_commands.WaitQuestion(id=question, wait_ms=math.ceil(piece_s * 1000))
+            return await self.request(command, QuestionInfo, timeout=limit_s)
+
+        return await in_pieces(self._lifeline, wait, ask)
 
     async def answer(
         self, question: str, answer: str | None = None, *, option: int | None = None, idem_key: str | None = None

@@ -1,4 +1,5 @@
-"""Long polls: taking from the inbox, and waiting for receipts, in pieces that a cancelled caller may leave behind.
+"""Long polls: taking from the inbox, and waiting for receipts and answers, in pieces that a cancelled caller may leave
+behind.
 
 The protocol has no way to call a long poll off. So a take whose caller was cancelled stays with the hub, and the next
 take picks it up; what it brought meanwhile is handed to the next taker while its lend lasts. Without that, a message
@@ -8,8 +9,9 @@ lent to nobody would be out of sight until its lend runs out.
 import asyncio
 import math
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -25,6 +27,31 @@ from synapse.protocol.replies import Receipt, Taken
 
 PIECE_S: Final = 20.0
 """A longer wait is asked for in pieces, so that what a cancelled caller leaves behind goes away by itself."""
+
+_T = TypeVar("_T")
+
+
+async def in_pieces(lifeline: Lifeline, wait: float | None, ask: Callable[[float, float], Awaitable[_T]]) -> _T:
+    """Wait up to `wait` seconds, a piece at a time. None and infinity: without end, also while no hub is there.
+
+    ask: gets the seconds of a piece and those in which its answer must be there, and raises `Rejected(deadline)` when
+    the piece brought nothing. Raises what it raises: `Rejected(deadline)` at the end, `RequestTimeout` when that comes
+    without a hub.
+    """
+    require_seconds(wait, "a wait")
+    loop = asyncio.get_running_loop()
+    deadline_s = math.inf if wait is None else loop.time() + wait
+    while True:
+        remaining_s = max(deadline_s - loop.time(), 0.0)
+        piece_s = min(remaining_s, PIECE_S, lifeline.limits.wait_ms_max / 1000)
+        try:
+            return await ask(piece_s, math.inf if deadline_s == math.inf else piece_s + lifeline.timeout)
+        except Rejected as refusal:
+            if refusal.code != "deadline" or remaining_s <= piece_s:
+                raise
+        except RequestTimeout:
+            if not (remaining_s and lifeline.is_up):  # else a restart of the hub has begun this piece anew
+                raise
 
 
 @dataclass(slots=True)
@@ -46,33 +73,29 @@ class Takes:
     async def take(self, wait: float | None, *, directed_only: bool) -> Taken | None:
         """The most urgent unacked message, the oldest of these, or None when none came within `wait` seconds (None: no
         end)."""
-        require_seconds(wait, "a wait")
-        loop = asyncio.get_running_loop()
-        deadline = math.inf if wait is None else loop.time() + wait
-        while True:
+
+        async def ask(piece_s: float, limit_s: float) -> Taken:
             leftover = self._pick(directed_only=directed_only)
             if leftover is not None:
                 return leftover
-            remaining = max(deadline - loop.time(), 0.0)
-            left = self._take_up(directed_only=directed_only) if remaining else None
-            is_last = remaining <= PIECE_S
-            try:
-                if left is None:
-                    piece = min(remaining, PIECE_S)
-                    call = self._new(piece, directed_only=directed_only)
-                    return await self._wait(call, piece + self._lifeline.timeout)
-                async with asyncio.timeout(remaining if is_last else None):
-                    return await self._wait(left, PIECE_S + self._lifeline.timeout)
-            except Rejected as refusal:
-                if refusal.code != "deadline":
-                    raise
-                if is_last and left is None:
-                    return None
-            except RequestTimeout:
-                if not (remaining and self._lifeline.is_up):  # else a restart of the hub has begun this piece anew
-                    raise
-            except TimeoutError:  # what was taken up may stay with the hub for longer than this one waits
-                return None
+            loop = asyncio.get_running_loop()
+            end_s = loop.time() + piece_s
+            left = self._take_up(directed_only=directed_only) if piece_s else None
+            if left is not None:
+                elapsed = asyncio.timeout(piece_s)  # it may stay with the hub for longer than this piece, or end before
+                try:
+                    async with elapsed:
+                        return await self._wait(left, limit_s)
+                except Rejected as refusal:
+                    if refusal.code != "deadline":
+                        raise
+                except TimeoutError:
+                    if not elapsed.expired():
+                        raise
+            rest_s = max(end_s - loop.time(), 0.0)
+            return await self._wait(self._new(rest_s, directed_only=directed_only), limit_s)
+
+        return await _or_none(in_pieces(self._lifeline, wait, ask))
 
     def keep(self, lent: Lent, until_s: float) -> None:
         """A feed was lent this, and nobody asks it any more: the next take gets it."""
@@ -120,20 +143,19 @@ class Takes:
 
 async def wait_receipt(lifeline: Lifeline, message_id: str, wait: float | None) -> Receipt | None:
     """Wait until a recipient acked; None when none did within `wait` seconds (None: no end)."""
-    require_seconds(wait, "a wait")
-    loop = asyncio.get_running_loop()
-    deadline = math.inf if wait is None else loop.time() + wait
-    while True:
-        remaining = max(deadline - loop.time(), 0.0)
-        piece = min(remaining, PIECE_S)
-        command = WaitReceipt(id=message_id, wait_ms=math.ceil(piece * 1000))
-        try:
-            return await lifeline.ask(command, Receipt, timeout=piece + lifeline.timeout)
-        except Rejected as refusal:
-            if refusal.code != "deadline":
-                raise
-            if remaining <= PIECE_S:
-                return None
-        except RequestTimeout:
-            if not (remaining and lifeline.is_up):  # as in `take`
-                raise
+
+    async def ask(piece_s: float, limit_s: float) -> Receipt:
+        command = WaitReceipt(id=message_id, wait_ms=math.ceil(piece_s * 1000))
+        return await lifeline.ask(command, Receipt, timeout=limit_s)
+
+    return await _or_none(in_pieces(lifeline, wait, ask))
+
+
+async def _or_none(waiting: Awaitable[_T]) -> _T | None:
+    """None where nothing came in time."""
+    try:
+        return await waiting
+    except Rejected as refusal:
+        if refusal.code != "deadline":
+            raise
+        return None

@@ -111,7 +111,7 @@ def _distance(a: str, b: str) -> int:
     return row[-1]
 
 
-def decide_hello(state: "State", rules: Rules, command: Hello, by: By) -> list[Event]:
+def decide_hello(state: "State", rules: Rules, command: Hello) -> list[Event]:
     """Bind or recognise an agent. The hub has checked the token and, for an operator, the peer's uid."""
     if command.operator:
         if command.name is not None:

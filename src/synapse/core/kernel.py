@@ -236,7 +236,7 @@ def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]
         case RenewLease():
             return holding.decide_renew(state, rules, command, by)
         case Hello():
-            return agents.decide_hello(state, rules, command, by)
+            return agents.decide_hello(state, rules, command)
         case DeclareStatus():
             by.require_agent()
             if command.status not in STATUSES:

@@ -481,6 +481,6 @@ def _locked(path: str, who: str) -> int:
 def _named(holder: str) -> str:
     try:
         said = loads(holder)
-    except ValueError:
+    except (ValueError, RecursionError):
         said = None
     return f"{said.get('name')} (pid {said.get('pid')})" if isinstance(said, dict) else "another process"

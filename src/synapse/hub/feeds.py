@@ -58,7 +58,6 @@ class Subscription:
     is_ended: bool = False
     has_stale_presence: bool = False
     floors: dict[str, int] = field(default_factory=dict)
-    has_activity: bool = False
     takes: bool = False
     missed: int = 0
     missed_activity: int = 0

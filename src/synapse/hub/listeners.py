@@ -45,7 +45,7 @@ class Listeners:
     """Sockets that listen, and the peers that came through them."""
 
     def __init__(
-        self, turns: Turns, settings: Settings, token: str, loop: asyncio.AbstractEventLoop, doors: Doors = NO_DOORS
+        self, turns: Turns, settings: Settings, loop: asyncio.AbstractEventLoop, doors: Doors = NO_DOORS
     ) -> None:
         """doors: sockets that a service manager has opened, in place of our own."""
         self._doors = doors

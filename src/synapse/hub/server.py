@@ -220,7 +220,7 @@ class _Hub:
             fatal=self._on_fatal,
         )
         turns.retention.keep = settings.retention
-        listeners = Listeners(turns, settings, self._token, loop, self._supervisor.doors)
+        listeners = Listeners(turns, settings, loop, self._supervisor.doors)
         listeners.bind()
         begin(state, journal, rules, settings.rooms, self._clock.wall_ms(), settings.pools, settings.ephemeral)
         turns.begin()

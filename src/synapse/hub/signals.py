@@ -160,7 +160,6 @@ class Signals:
     def follow(self, subscription: "Subscription", *, activity: bool) -> None:
         """From now on what this subscription is not told counts as missed."""
         if activity:
-            subscription.has_activity = True
             self.watchers[subscription] = None
         for key in subscription.keys:
             if not key.startswith(("ch/", "to/")):

@@ -31,7 +31,7 @@ class HomeLock:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             if error.errno in NO_SPACE:
-                raise DiskFull(f"{path}: the disk is full; not even the lock file can be made") from error
+                raise DiskFull(f"{path}: the disk is full; the lock file cannot be made; make room") from error
             if error.errno not in _NOT_WRITABLE:
                 raise StoreFailed(f"{path}: {error.strerror}; start again") from error
             raise JournalRefused(

@@ -352,6 +352,12 @@ def test_guards_ask_for_files(hub: RealHub, root: Path) -> None:
     )
     many = hub.json("--name", "ada", "claims", "check", *(f"f{n}" for n in range(250)))
     assert [p["path"] for p in many["paths"]] == [f"sub/f{n}" for n in range(250)]
+    names = ["a", "../b0", *(f"f{n}" for n in range(250)), "../b1", "../b2"]
+    error = hub.json("--name", "ada", "claims", "check", *names, code=3)["error"]
+    assert [p["path"] for p in error["facts"]["paths"]] == ["b0", "b1", "b2"], "asked about in three calls"
+    assert error["facts"]["paths_count"] == 3
+    assert error["detail"].startswith("b0 is not covered")
+    assert "after those, 2 are not covered" in error["detail"]
 
 
 def test_over_the_websocket_too(hub: RealHub, root: Path) -> None:

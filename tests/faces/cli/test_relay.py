@@ -64,6 +64,9 @@ def test_a_second_writer_is_refused_and_so_is_what_is_no_relay(hub: RealHub, tmp
     wait_until(hub, 1)
     second = hub.run("relay", "write", **ADA)
     assert (second.returncode, "is written by eve" in second.stderr) == (75, True)
+    (hub.home / "relay.ndjson.lock").write_text("[" * 1024)  # who it was is not to be had from this
+    third = hub.run("relay", "write", **ADA)
+    assert (third.returncode, "is written by another process" in third.stderr) == (75, True)
     writer.terminate()
     writer.communicate(timeout=10)
     notes = tmp_path / "notes.txt"

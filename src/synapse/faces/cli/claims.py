@@ -144,19 +144,43 @@ def claims_check(call: Call) -> int:
     link = call.open()
     answer: Json = {}
     covered: list[Json] = []
+    refusals: list[Rejected] = []
     for start in range(0, len(paths), FILES_A_CALL):
         body: Json = {"worktree": worktree, "paths": list(paths[start : start + FILES_A_CALL])}
         if parsed.text("mode") is not None:
             body["mode"] = parsed.text("mode")
-        answer = link.ask("lease.covers", body)
+        try:
+            answer = link.ask("lease.covers", body)
+        except Rejected as refusal:
+            if refusal.code != "not_covered":
+                raise
+            refusals.append(refusal)
+            continue
         found = answer.get("paths")
         covered += found if isinstance(found, list) else []
+    if refusals:
+        raise _refused_together(refusals)
     answer["paths"] = covered
     lines = (
         f"{field(item, 'path')}  {field(item, 'task')}  epoch {field(item, 'epoch')}{_left(item)}" for item in covered
     )
     call.show(answer, "\n".join(lines))
     return EXIT_OK
+
+
+def _refused_together(refusals: list[Rejected]) -> Rejected:
+    """One refusal for files that were asked about in several calls."""
+    first, *others = refusals
+    if not others:
+        return first
+    facts = [refusal.facts for refusal in refusals]
+    paths = [path for said in facts for path in said["paths"]]  # type: ignore[attr-defined]  # a list, as PROTOCOL.md has it
+    counts = [int(str(said["paths_count"])) for said in facts]
+    return Rejected(
+        first.code,
+        f"{first.detail}; and of the files that were asked about after those, {sum(counts[1:])} are not covered",
+        {**facts[0], "paths": paths, "paths_count": sum(counts)},
+    )
 
 
 def described(lease: "Json") -> str:
