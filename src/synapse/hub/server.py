@@ -91,9 +91,11 @@ def _run(settings: Settings, supervisor: Supervisor, *, as_json: bool) -> int:
 def _fill_standard_streams() -> None:
     """Put the null device where a standard stream is closed: else the next file, the mark for one, would have its
     number, and the last words of a process that dies would go into it."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
-        os.set_inheritable(descriptor, True)
-    os.close(descriptor)
+    for stream in range(_STDERR + 1):
+        try:
+            os.fstat(stream)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
 
 
 def _ignore_signals(loop: asyncio.AbstractEventLoop) -> None:
