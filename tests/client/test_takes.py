@@ -337,3 +337,15 @@ async def test_no_piece_of_a_wait_is_longer_than_the_hub_allows(net: "Net", kind
     else:
         assert await waiting is None
     await client.close()
+
+
+async def test_what_is_no_number_of_seconds_or_no_text_is_refused_here_by_its_name(people: "type[People]") -> None:
+    async with MemoryHub() as hub, people(hub).client("ada") as ada:
+        for wrong in (True, "5", [1]):
+            with pytest.raises(TypeError, match="give a number of seconds"):
+                await ada.take(wait=wrong)  # type: ignore[arg-type]  # that is the point
+            with pytest.raises(TypeError, match="give a number of seconds"):
+                await ada.put("k", 1, ttl=wrong)  # type: ignore[arg-type]  # that is the point
+        for call in (lambda: ada.claim("\ud800"), lambda: ada.get("\ud800")):
+            with pytest.raises(TypeError, match="lone surrogate"):
+                await call()

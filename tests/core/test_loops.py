@@ -149,10 +149,12 @@ def test_answering_an_old_message_of_a_channel_does_not_hide_what_the_sender_has
     assert is_held(sent)
 
 
-def test_a_message_that_is_not_there_yet_is_no_cause() -> None:
+def test_a_message_that_is_not_there_yet_is_nothing_to_reply_to() -> None:
     world = a_world(2)
-    sent = send(world, "a0", "a1", reply_to=message_id(world.state.seq + 100))
-    assert shown(world, sent.id, "a1").causation is msgspec.UNSET
+    for never in (message_id(world.state.seq + 1), message_id(2**53), "m0"):
+        refused = world.refusal(text("x", to=("a1",), reply_to=never), "a0")
+        assert (refused.code, refused.facts["path"]) == ("not_found", "$.body.reply_to")
+    assert world.refusal(text("x", to=("a1",), reply_to="m007"), "a0").code == "bad_request"
 
 
 @pytest.mark.bad_input("BI-115")

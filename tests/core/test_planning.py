@@ -217,7 +217,8 @@ def test_a_plan_that_is_full_says_so() -> None:
     assert [event for event in world.events(DeclareTasks(tasks=long[:2]), "ada") if isinstance(event, TaskDeclared)]
     tight = PlanWorld(Limits(plans_bytes_max=16_000))
     assert tight.refusal(DeclareTasks(tasks=long), "ada").facts["limit"] == "plans_bytes_max"
-    assert tight.refusal(DeclareTasks(tasks=()), "ada").code == "too_large"
+    nothing = tight.refusal(DeclareTasks(tasks=()), "ada")
+    assert (nothing.code, nothing.facts["path"]) == ("bad_request", "$.body.tasks")
 
 
 WAYS = {"open": (), "review": ("in_progress", "review")}

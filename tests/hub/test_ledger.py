@@ -61,6 +61,23 @@ async def test_a_ledger_is_filtered_by_agent_and_kind_and_has_what_the_hub_did()
         ]
 
 
+async def test_another_reason_for_the_same_status_is_kept() -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        await ada.ask(DeclareTask(task="T"), TaskInfo)
+        await ada.ask(UpdateTask(task="T", status="blocked", note="no key"), TaskInfo)
+        again = UpdateTask(task="T", status="blocked", note="no door")
+        assert (await ada.ask(again, TaskInfo, "k")).changed is False
+        assert (await ada.ask(again, TaskInfo, "k")).status == "blocked"
+        assert [(line.kind, line.text) for line in (await told(ada)).lines] == [
+            ("blocked", "no key"),
+            ("blocked", "no door"),
+        ]
+        await ada.ask(UpdateTask(task="T", status="open"), TaskInfo)
+        await ada.ask(UpdateTask(task="T", status="open", note="at last"), TaskInfo)
+        assert [(line.kind, line.text) for line in (await told(ada)).lines][2:] == [("note", "at last")]
+
+
 @pytest.mark.parametrize(
     ("fields", "code"),
     [

@@ -7,18 +7,23 @@ from tests.hub.conftest import SECRET, Voice, direct, operator, text_of, voice
 from synapse.hub import paging
 from synapse.journal.interface import Pages
 from synapse.protocol.commands import (
+    AckInbox,
     BackUpJournal,
     DeclareStatus,
     Hello,
     ListAgents,
     ListInbox,
+    ListLeases,
     ReadHistory,
     ShowStatus,
     Subscribe,
     VerifyJournal,
 )
+from synapse.protocol.event_commands import ReadEvents
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import Message, PresenceChanged, PresenceSnapshot
+from synapse.protocol.question_commands import AnswerQuestion, AskQuestion, ListQuestions, WaitQuestion
+from synapse.protocol.question_replies import QuestionClosed, QuestionInfo
 from synapse.protocol.replies import Agents, History, Inbox, Sent, Status, StatusDeclared, Subscribed
 from synapse.testing import MemoryHub
 
@@ -254,3 +259,39 @@ async def test_a_filter_looks_through_so_many_bytes_and_its_cursor_goes_on_from_
         monkeypatch.setattr("synapse.hub.reads.read_page", counted)
         assert await all_pages(ada, way, channel="main:general", sender="bob") == ["hi"]
         assert len(reads) >= 3
+
+
+async def test_what_narrows_a_list_is_refused_where_it_cannot_be_and_is_not_taken_for_something_else() -> None:
+    async with MemoryHub() as hub:
+        ada = await voice(hub)
+        for command, code in (
+            (ReadHistory(channel=""), "bad_name"),
+            (ReadHistory(room="main", channel=""), "bad_name"),
+            (ReadHistory(sender="A B"), "bad_name"),
+            (ListLeases(room="A B"), "bad_name"),
+            (ListLeases(room="nosuch"), "not_found"),
+            (ListQuestions(session="garbage"), "bad_request"),
+        ):
+            assert (await ada.refused(command)).code == code, command
+        for sender in ("hub", "operator", "ada", "nobody-yet"):
+            assert (await ada.ask(ReadHistory(sender=sender), History)).messages == ()
+
+
+async def test_a_wait_out_of_bounds_is_refused_also_where_there_is_nothing_to_wait_for() -> None:
+    async with MemoryHub() as hub:
+        ada, person = await voice(hub), await operator(hub)
+        asked = await ada.ask(AskQuestion(title="which?"), QuestionInfo)
+        await person.ask(AnswerQuestion(id=asked.id, answer="this"), QuestionClosed)
+        for wait_ms in (-1, hub.rules.limits.wait_ms_max + 1):
+            for command in (ReadEvents(limit=1, wait_ms=wait_ms), WaitQuestion(id=asked.id, wait_ms=wait_ms)):
+                refused = await ada.refused(command)
+                assert (refused.code, refused.facts["path"]) == ("bad_request", "$.body.wait_ms")
+
+
+async def test_an_ack_of_some_is_no_ack_of_all() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        sent = [await ada.ask(direct(words, "bob"), Sent) for words in ("one", "two")]
+        refused = await bob.refused(AckInbox(ids=(sent[0].id,), all=True))
+        assert (refused.code, refused.detail) == ("bad_request", "give ids, or all - at `$.body`")
+        assert (await bob.ask(ListInbox(), Inbox)).unacked == 2

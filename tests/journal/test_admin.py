@@ -106,6 +106,8 @@ def test_a_backup_never_replaces_a_file(tmp_path: Path) -> None:
     with pytest.raises(JournalRefused, match="exists already"):
         backup(tmp_path / "home", tmp_path / "b.db")
     assert (tmp_path / "b.db").read_text() == "precious"
+    with pytest.raises(StoreFailed, match="too long; it was not written"):
+        backup(tmp_path / "home", tmp_path / ("x" * 300))
 
 
 def test_a_broken_journal_gives_no_backup(tmp_path: Path) -> None:

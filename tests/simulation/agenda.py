@@ -312,7 +312,12 @@ class Agenda:
         seq, at_ms, actor, _ = entry
         place = event.room_name, event.task
         item, held = self.at(place, seq), self.holders(place, seq)
-        request = self._require_asked(entry, event, event.task, event.text, ("task.note",))
+        request = self._require_asked(entry, event, event.task, event.text, ("task.note", "task.update"))
+        if request.kind == "task.update":
+            status = None if item is None else item.status
+            if request.body["status"] != status or event.kind != ("blocked" if status == "blocked" else "note"):
+                raise Violation("unasked", f"{request} became {event} at {seq}", actor, event.task)
+            self._sometimes("a reason was given for the status that a task had")
         mine = [epoch for epoch, owner in held.items() if owner == actor]
         is_live = event.epoch in mine if mine else event.epoch is None
         if (item is None and not held) or not is_live or request.body.get("epoch") not in (None, event.epoch):
@@ -480,7 +485,8 @@ class Agenda:
         room, task = body.get("room") or HOME, body["task"]
         mark = body.get("description") if kind == "task.declare" else body["note"]
         entry = self.events.get(self._done.get((mark or "", task), 0))
-        if reply["changed"] != (entry is not None):
+        is_step = entry is not None and not isinstance(entry.event, TaskNoted)
+        if reply["changed"] != is_step or (kind == "task.update" and entry is None):
             raise Violation("lost", f"{agent} asked for {body}, and is told {reply}; there is {entry}", agent, task)
         item, event = self.at((room, task), seq), None if entry is None else entry.event
         status = event.status if isinstance(event, TaskMoved) else None

@@ -112,6 +112,7 @@ SOMETIMES: Final = (
     "a secret was told to a member",
     "a signal was told",
     "a signal was too much for one turn",
+    "a reason was given for the status that a task had",
     "a step ended its lease",
     "a step that a lane does not have was refused",
     "a supervisor called people about a stall",

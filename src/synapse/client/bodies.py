@@ -19,15 +19,20 @@ MILLISECONDS_MAX: Final = 2**53 - 1
 
 
 def milliseconds(seconds: float, what: str) -> int:
-    """Seconds for the wire, rounded up; infinity is the most it takes. Raises `Rejected(bad_request)` for NaN."""
+    """Seconds for the wire, rounded up; infinity is the most it takes. Raises as `require_seconds`."""
     require_seconds(seconds, what)
     # What is beyond the hub's bounds goes there, and is refused with them.
     return math.ceil(max(-MILLISECONDS_MAX, min(seconds * 1000, MILLISECONDS_MAX)))
 
 
 def require_seconds(seconds: float | None, what: str) -> None:
-    """Raises `Rejected(bad_request)` for NaN. None and infinity are without end, and what is negative is over."""
-    if seconds is not None and math.isnan(seconds):
+    """Raises `Rejected(bad_request)` for NaN and TypeError for what is no number, as True is none. None and infinity
+    are without end, and what is negative is over."""
+    if seconds is None:
+        return
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"{what} of {seconds!r}: give a number of seconds")
+    if math.isnan(seconds):
         raise Rejected("bad_request", f"{what} of {seconds} s: give a number of seconds", {"what": what})
 
 

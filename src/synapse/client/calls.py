@@ -89,7 +89,10 @@ class Call:
         self.on_queued: Queued | None = None
         self.place: int | None = None
         self.traceparent = current()
-        self.frame = encode_request(request_id, command, idem_key, self.traceparent)
+        try:
+            self.frame = encode_request(request_id, command, idem_key, self.traceparent)
+        except UnicodeEncodeError:
+            raise TypeError("a text with a lone surrogate is not JSON") from None
         self.answer: asyncio.Future[HubFrame] | None = None
         self.deadline_s = math.inf
         self.is_out = False

@@ -21,6 +21,7 @@ def require_few(items: Sequence[str], most: int, path: str, limit: str) -> None:
         raise bad_request(f"{twice!a} is there twice", path)
 
 
-def wait_refused(wait_ms: int, most: int) -> Rejected:
-    """A wait that is not 0 to `most` ms."""
-    return bad_request(f"wait_ms {wait_ms} must be 0 to {most}", "$.body.wait_ms", {"max": most})
+def require_wait(wait_ms: int, most: int) -> None:
+    """Raises `Rejected(bad_request)` unless a wait is 0 to `most` ms."""
+    if not 0 <= wait_ms <= most:
+        raise bad_request(f"wait_ms {wait_ms} must be 0 to {most}", "$.body.wait_ms", {"max": most})

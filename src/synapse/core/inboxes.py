@@ -26,7 +26,7 @@ from synapse.core.delivery_events import (
     MessagesLent,
 )
 from synapse.core.mail import Delivery
-from synapse.errors import Rejected
+from synapse.errors import Rejected, bad_request
 from synapse.protocol.commands import AckInbox, TakeInbox
 from synapse.protocol.cursor import message_id, seq_of_message
 from synapse.protocol.terms import PRIORITIES
@@ -544,12 +544,12 @@ def _acks(state: "State", inbox: int, seqs: Sequence[int], left: int) -> Message
 
 def seqs_to_ack(rules: Rules, command: AckInbox) -> list[int]:
     """The messages that an ack names, each once. Raises `Rejected`: `limit`, `bad_request`."""
-    if len(command.ids) > rules.limits.acks_max:
-        raise Rejected(
-            "limit",
-            f"{len(command.ids)} ids in one ack; at most {rules.limits.acks_max} (acks_max): ask again for the others",
-            {"limit": "acks_max", "value": rules.limits.acks_max},
-        )
+    most = rules.limits.acks_max
+    if command.ids and command.all:
+        raise bad_request("give ids, or all", "$.body")
+    if len(command.ids) > most:
+        why = f"{len(command.ids)} ids in one ack; at most {most} (acks_max): ask again for the others"
+        raise Rejected("limit", why, {"limit": "acks_max", "value": most})
     return list(dict.fromkeys(seq_of_message(text, "$.body.ids") for text in command.ids))
 
 

@@ -42,7 +42,7 @@ from synapse.core import (
 )
 from synapse.core.agents import Agent
 from synapse.core.asking import QuestionMutation
-from synapse.core.bounds import wait_refused
+from synapse.core.bounds import require_wait
 from synapse.core.by import By, Rules
 from synapse.core.dead_letters import DeliveryMutation
 from synapse.core.events import (
@@ -229,8 +229,7 @@ def decide(state: State, rules: Rules, command: Mutation, by: By) -> list[Event]
     if type(command) is AckInbox:
         return inboxes.decide_ack(state, rules, command, by)
     if type(command) is TakeInbox:
-        if not 0 <= command.wait_ms <= rules.limits.wait_ms_max:
-            raise wait_refused(command.wait_ms, rules.limits.wait_ms_max)
+        require_wait(command.wait_ms, rules.limits.wait_ms_max)
         return inboxes.decide_take(state, rules, command, by)
     match command:
         case RenewLease():

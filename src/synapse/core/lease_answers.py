@@ -26,7 +26,7 @@ from synapse.core.holding import lease_of
 from synapse.core.leases import SHARED, Lease, Place, TaskKey, View, conflicts, in_line, patterns_of
 from synapse.core.refusals import HOLDERS_MAX, PRIVATE, all_holder_facts, in_room, masked, stale, until
 from synapse.core.resuming import with_resume
-from synapse.core.rooms import may_see, room_of
+from synapse.core.rooms import may_see, require_room, room_of
 from synapse.core.scopes import covers, normal_file
 from synapse.core.session_events import SessionResumed
 from synapse.errors import Rejected
@@ -388,8 +388,10 @@ def _holders(state: "State", worktree: str, path: str, agent: int) -> list[Lease
 
 
 def leases_to_list(state: "State", query: ListLeases, by: By) -> list[str]:
-    """The epochs that a listing shows, as text that sorts like the numbers; none of rooms that who asks may not see."""
+    """The epochs that a listing shows, as text that sorts like the numbers; none of rooms that who asks may not see.
+    Raises `Rejected`: `bad_name`, `not_found`."""
     leases = state.leases
+    room = None if query.room is None else require_room(state, query.room, by)
     found = list(leases.live.values())
     if query.owner is not None:
         agent = state.agents.by_name.get(require_agent_name(query.owner))
@@ -400,7 +402,7 @@ def leases_to_list(state: "State", query: ListLeases, by: By) -> list[str]:
         f"{lease.epoch:016d}"
         for lease in found
         if may_see(state.rooms.by_id[lease.ask.room], by)
-        and (query.room is None or lease.ask.room_name == query.room)
+        and (room is None or lease.ask.room == room.id)
         and (query.worktree is None or lease.ask.worktree == query.worktree)
         and (query.task is None or lease.ask.task == query.task)
     )

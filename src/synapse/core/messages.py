@@ -33,7 +33,7 @@ def decide_send(state: "State", rules: Rules, command: SendMessage, by: By) -> l
     """One message to a channel, to inboxes or to a role; first of all, what `create` makes: agents, or the role. For a
     signal, which is no event, only what makes its channel."""
     by.require_agent()
-    _require_plain_fields(command, rules, by)
+    _require_plain_fields(state, command, rules, by)
     address, names = destination(command, by)
     if address is not None:
         if address == TELEMETRY_ADDRESS and (made := decide_telemetry(state, rules, address, by)):
@@ -53,7 +53,7 @@ def decide_send(state: "State", rules: Rules, command: SendMessage, by: By) -> l
     return guarded(state, rules, _send(state, rules, names, command, by), command, by)
 
 
-def _require_plain_fields(command: SendMessage, rules: Rules, by: By) -> None:
+def _require_plain_fields(state: "State", command: SendMessage, rules: Rules, by: By) -> None:
     limits = rules.limits
     if command.expires_at_ms is not None and command.expires_at_ms <= by.at_ms:
         raise Rejected(
@@ -72,8 +72,12 @@ def _require_plain_fields(command: SendMessage, rules: Rules, by: By) -> None:
         require_chars("subject", command.subject, limits.subject_chars_max)
     if command.thread is not None:
         require_chars("thread", command.thread, limits.thread_chars_max)
-    if command.reply_to is not None:
-        seq_of_message(command.reply_to, "$.body.reply_to")
+    if command.reply_to is not None and not 0 < seq_of_message(command.reply_to, "$.body.reply_to") <= state.seq:
+        raise Rejected(
+            "not_found",
+            f"there is no message {command.reply_to}: the last event is {state.seq} - at `$.body.reply_to`",
+            {"path": "$.body.reply_to", "id": command.reply_to},
+        )
 
 
 def destination(command: SendMessage, by: By) -> tuple[str | None, list[str]]:

@@ -77,8 +77,11 @@ def _changed(
         room = room_of(state, command.room, by)
         task = require_declared(state, room, command.task)
         return task_info(state, room.id, room.name, task, by, cursor=cursor, changed=False)
-    assert isinstance(event, TaskDeclared | TaskMoved)
+    assert isinstance(event, TaskDeclared | TaskMoved | TaskNoted)
     now = state.plan.find((event.room, event.task))
+    if isinstance(event, TaskNoted):
+        now = require_declared(state, room_of(state, event.room_name, by), event.task) if now is None else now
+        return task_info(state, event.room, event.room_name, now, by, cursor=cursor, changed=False)
     if now is not None and (isinstance(event, TaskDeclared) or now.status == event.status):
         return task_info(state, event.room, event.room_name, now, by, cursor=cursor, changed=True)
     is_declared = isinstance(event, TaskDeclared)

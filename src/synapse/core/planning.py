@@ -53,10 +53,12 @@ def decide_declare(state: "State", rules: Rules, command: DeclareTask | DeclareT
     by.operator or by.require_agent()
     room = room_of(state, command.room, by)
     specs = specs_of(command)
-    if not 1 <= len(specs) <= rules.limits.page_items_max:
+    if not specs:
+        raise bad_request("name at least one task", "$.body.tasks")
+    if len(specs) > rules.limits.page_items_max:
         raise Rejected(
             "too_large",
-            f"{len(specs)} tasks in one request; 1 to {rules.limits.page_items_max}: send several",
+            f"{len(specs)} tasks in one request; at most {rules.limits.page_items_max}: send several",
             {"tasks": len(specs), "page_items_max": rules.limits.page_items_max},
         )
     plan = state.plan.by_room.get(room.id, RoomPlan())
@@ -226,7 +228,7 @@ def decide_update(state: "State", rules: Rules, command: UpdateTask, by: By) -> 
         require_chars("note", command.note, rules.limits.progress_chars_max)
     leases = _leases_moved(state, room, command, by)
     if command.status == task.status:
-        return []
+        return [] if command.note is None else [_noted_again(room, task, command, leases, by)]
     if not is_legal(task.status, command.status):
         legal = TRANSITIONS[task.status]
         why = f"{task.id} has ended as {task.status}" if task.status in ENDS else f"{task.id} is {task.status}"
@@ -251,6 +253,19 @@ def decide_update(state: "State", rules: Rules, command: UpdateTask, by: By) -> 
     freed: list[Event] = [_freed(lease, command.status, by) for lease in leases]
     view = View({lease.epoch for lease in leases})
     return [moved, *freed, *grants_after(state, view, [lease.ask for lease in leases], 1 + len(freed))]
+
+
+def _noted_again(room: Room, task: Task, command: UpdateTask, leases: Sequence[Lease], by: By) -> TaskNoted:
+    """The reason that is given for a status which the task has already: a line of the ledger, as with a step."""
+    mine = [lease.epoch for lease in leases if lease.ask.agent == by.agent]
+    return TaskNoted(
+        room=room.id,
+        room_name=room.name,
+        task=task.id,
+        kind="blocked" if task.status == "blocked" else "note",
+        text=command.note or "",
+        epoch=mine[0] if mine else None,
+    )
 
 
 def _leases_moved(state: "State", room: Room, command: UpdateTask, by: By) -> list[Lease]:

@@ -23,6 +23,7 @@ from synapse.core.question_events import (
 from synapse.core.questions import STILL_OPEN, Question, ending, require_question
 from synapse.core.refusals import in_room
 from synapse.core.rooms import may_see, require_room
+from synapse.core.sessions import number_of
 from synapse.protocol.cursor import cursor_of, message_id, question_id
 from synapse.protocol.names import require_agent_name, require_segment, require_task
 from synapse.protocol.notices import QuestionChanged
@@ -182,6 +183,8 @@ def questions_to_list(state: "State", query: ListQuestions, by: By) -> tuple[lis
         require_task(query.task)
     if query.tag is not None:
         require_segment(query.tag, "tag")
+    if query.session is not None:
+        number_of(query.session, "s", "session")
     rooms = {room.id for room in state.rooms.by_id.values() if may_see(room, by)}
     if query.room is not None:
         rooms = {require_room(state, query.room, by).id}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 from msgspec import UNSET
 
 from synapse.core.answers import Answerable, answer
+from synapse.core.bounds import require_wait
 from synapse.core.by import By
 from synapse.core.events import LEASES, MessageSent, Recorded
 from synapse.core.inboxes import in_order
@@ -67,7 +68,7 @@ from synapse.protocol.digest_commands import ReadDigest
 from synapse.protocol.event_commands import ReadEvents
 from synapse.protocol.file_commands import ReadChunk
 from synapse.protocol.lane_commands import ShowLane
-from synapse.protocol.names import GENERAL, split_address, split_topic
+from synapse.protocol.names import GENERAL, RESERVED, require_agent_name, split_address, split_topic
 from synapse.protocol.plan_commands import ReadProgress
 from synapse.protocol.question_commands import WaitQuestion
 from synapse.protocol.replies import (
@@ -327,12 +328,14 @@ class Requests:
                 address = command.channel
             elif command.channel is not None or command.room is not None:
                 room = command.room if command.room is not None else connection.by.home.partition(":")[0]
-                address = f"{room}:{command.channel or GENERAL}"
+                address = f"{room}:{GENERAL if command.channel is None else command.channel}"
             keys, called = (self._channel_keys([address], connection.by)[0][0],), address
             if "*" not in address:
                 require_durable(state.rooms.by_address[address], address)
         if command.since is not None and command.before is not None:
             raise bad_request("give since or before, not both", "$.body")
+        if command.sender is not None and command.sender not in RESERVED:
+            require_agent_name(command.sender)
         require_limit(command.limit, self._limits.page_items_max)
         journal_id, head, on_disk = state.journal_id, state.seq, keys_on_disk(state, keys)
         return HistoryQuery(
@@ -352,6 +355,7 @@ class Requests:
         self, connection: Connection, request_id: RequestId, command: ReadEvents, *, is_over: bool = False
     ) -> None:
         """A page of what happened; at the head, wait for more unless the wait is over. Raises `Rejected`."""
+        require_wait(command.wait_ms, self._limits.wait_ms_max)
         query = events_query(self._state, command, connection.by, self._limits.page_items_max)
         if command.wait_ms and not is_over and query.since == self._state.seq:
             waiter = self._turns.waiting.park(connection, request_id, command.wait_ms)
@@ -407,6 +411,7 @@ class Requests:
         turns.letters.trace(connection, seq, check)
 
     def _wait_question(self, connection: Connection, request_id: RequestId, command: WaitQuestion) -> None:
+        require_wait(command.wait_ms, self._limits.wait_ms_max)
         question, waiting = require_question(self._state, command.id, connection.by), self._turns.waiting
         if question.status != STILL_OPEN:
             waiting.answer_question(connection, request_id, question)

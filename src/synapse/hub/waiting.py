@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
-from synapse.core.bounds import wait_refused
+from synapse.core.bounds import require_wait
 from synapse.core.events import MessagesAcked, MessagesDropped, MessagesLent
 from synapse.core.inboxes import decide_take
 from synapse.core.question_answers import question_info
@@ -57,8 +57,7 @@ class Waiting:
     def park(self, connection: Connection, request_id: RequestId, wait_ms: int) -> Waiter:
         """Make a long poll of a request: it is no longer in flight until it is answered. Raises `Rejected`."""
         limits = self._limits
-        if not 0 <= wait_ms <= limits.wait_ms_max:
-            raise wait_refused(wait_ms, limits.wait_ms_max)
+        require_wait(wait_ms, limits.wait_ms_max)
         if connection.waiting >= limits.waiting_max:
             raise Rejected(
                 "limit",

@@ -40,6 +40,7 @@ from synapse.journal.reader import SEQ_MAX, JournalReader
 from synapse.journal.snapshot import core_folding
 from synapse.journal.tail import write_lines
 from synapse.journal.upcast import decode
+from synapse.protocol.names import clipped
 
 _ROWS_PER_STEP = 1024
 _COPY_LINE = (
@@ -140,7 +141,11 @@ def backup(home: Path, destination: Path) -> BackupReport:
     `DiskFull`, `StoreFailed`.
     """
     destination = destination.absolute()
-    if destination.exists():
+    try:
+        is_there = destination.exists()
+    except OSError as error:  # a name that is too long, for one
+        raise StoreFailed(f"{clipped(str(destination))}: {error.strerror}; it was not written") from error
+    if is_there:
         raise JournalRefused(f"{destination}: exists already; name a file that does not exist")
     partial = destination.with_name(destination.name + ".new")
     is_ours = False

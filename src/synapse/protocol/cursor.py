@@ -57,6 +57,7 @@ def seq_of_question(text: str) -> int:
 
 def _seq_of(text: str, letter: str, what: str, path: str) -> int:
     digits = text[1:]
-    if text[:1] != letter or not digits.isascii() or not digits.isdigit() or len(digits) > 16:
+    is_number = digits.isascii() and digits.isdigit() and len(digits) <= 16 and (digits[0] != "0" or digits == "0")
+    if text[:1] != letter or not is_number:
         raise bad_request(f"{shown(text)} is not a {what} id: {letter} and digits", path, {"id": clipped(text)})
     return int(digits)

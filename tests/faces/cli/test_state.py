@@ -50,14 +50,15 @@ def test_the_state_for_programs(hub: RealHub) -> None:
         (["--owner", "cleo"], ["T3"]),
         (["--task", "T1"], ["T1"]),
         (["--worktree", "W"], ["T1"]),
-        (["--room", "lab"], []),
         (["--room", "main"], ["T1", "T3"]),
     ):
         assert [lease["task"] for lease in hub.json("state", *words)["leases"]] == tasks
+    hub.json("room", "create", "lab", SYNAPSE_NAME="ada")
     for room, tasks in (("lab", []), ("main", ["T1", "T3"])):
         found = hub.json("state", SYNAPSE_ROOM=room)
         assert [lease["task"] for lease in found["leases"]] == tasks, "the room in force, as of --room"
     assert len(hub.json("state", "--room", "main", SYNAPSE_ROOM="lab")["leases"]) == 2, "the flag comes first"
+    assert hub.json("state", "--room", "lob", code=4)["error"]["code"] == "not_found", "it is not said to be free"
     assert waiting.poll() is None
 
 
