@@ -527,7 +527,7 @@ class Model:
         ahead = self.places_against(want, rank, 1 << 60, own)
         is_narrower = own is not None and (
             (want.mode == own.want.mode or want.mode == "shared")
-            and (own.want.whole or (not want.whole and set(want.paths) <= set(own.want.paths)))
+            and (own.want.whole or (not want.whole and all(is_below(path, own.want.paths) for path in want.paths)))
             and all(units <= dict(own.want.pools).get(pool, 0) for pool, units in want.pools)
         )
         if not against and not self.is_short(want, own) and (is_narrower or not ahead):
@@ -786,3 +786,11 @@ class Model:
             own = self.own(p.want)
             assert p.connection is None or not self.is_free(p.want, p.rank, p.seq, own), f"{p} could be granted"
         assert not self.has_circle(), "agents wait for each other"
+
+
+def is_below(path: str, olds: Iterable[str]) -> bool:
+    """True when an old path is the same, or spells out a directory above it, or all below one."""
+    parts = path.split("/")
+    heads = {"/".join(parts[:count]) for count in range(1, len(parts))}
+    plain = {head for head in heads if not any(sign in head for sign in "*?[")}
+    return path in olds or bool({"**", *plain, *(f"{head}/**" for head in plain)}.intersection(olds))

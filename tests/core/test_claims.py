@@ -188,6 +188,27 @@ def test_what_wants_no_more_than_it_has_passes_the_queue() -> None:
     assert place not in world.state.leases.places
 
 
+@pytest.mark.parametrize(
+    ("has", "wants", "passes"),
+    [
+        ("src", "src/a", True),
+        ("src/**", "src/a/*.py", True),
+        ("**", "x", True),
+        ("src/**", "src", False),
+        ("src/*", "src/x/y", False),
+        ("s*", "s/a", False),
+    ],
+)
+def test_a_part_of_what_it_has_is_no_more_than_it_has(has: str, wants: str, passes: bool) -> None:
+    world = LeaseWorld()
+    world.take("ada", "T1", has)
+    world.wait("bob", "T2", "**")
+    if passes:
+        assert granted_to([item.event for item in world.do(claim("T1", wants), "ada")[0]])[0] == ("ada", "T1")
+    else:
+        assert world.refused("ada", "T1", wants).code == "lease_queued"
+
+
 def test_what_wants_more_than_it_has_stands_in_line() -> None:
     world = LeaseWorld()
     world.take("ada", "T1", "src/**")

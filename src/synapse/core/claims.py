@@ -198,9 +198,19 @@ def _is_within(ask: Ask, old: Ask) -> bool:
     return (
         (ask.mode == old.mode or ask.mode == SHARED)
         and ask.worktree in (None, old.worktree)
-        and (old.whole or (not ask.whole and set(ask.paths) <= set(old.paths)))
+        and (old.whole or (not ask.whole and all(_is_below(path, old.paths) for path in ask.paths)))
         and (old.folds or not ask.folds)
         and all(units <= dict(old.pools).get(name, 0) for name, units in ask.pools)
+    )
+
+
+def _is_below(path: str, olds: Sequence[str]) -> bool:
+    """True when one of the old paths is the same, or a directory above it: spelt out, or as `DIR/**`."""
+    above = [old.removesuffix("/**") for old in olds]
+    return (
+        path in olds
+        or "**" in olds
+        or any(path.startswith(f"{directory}/") and not set("*?[").intersection(directory) for directory in above)
     )
 
 

@@ -151,10 +151,12 @@ def decide_park(state: "State", command: ParkLease, by: By) -> list[Event]:
     if not command.parked and lease.questions:
         ids = [question_id(question) for question in lease.questions]
         more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
+        question = state.questions.find(lease.questions[0])
+        who = "" if question is None or question.agent == by.agent else f"let {question.asker} "
         raise Rejected(
             "not_empty",
             f"{lease.ask.task} stays parked while {ids[0]} is open{more}: "
-            f"wait for the answer, or withdraw it (synapse withdraw {ids[0]})",
+            f"wait for the answer, or {who}withdraw it (synapse withdraw {ids[0]})",
             {"task": lease.ask.task, "epoch": lease.epoch, "questions": ids},
         )
     if lease.parked == command.parked:

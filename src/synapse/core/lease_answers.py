@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 
+import msgspec
 from msgspec import UNSET, UnsetType
 
 from synapse.core.by import By, Rules
@@ -83,7 +84,7 @@ def answer_lease(
         case RenewLease() | SaveCheckpoint() | ParkLease() | HandOffLease():
             return _held(state, command, by, events, cursor)
         case SetPool():
-            return pool_info(state, command.pool, cursor)
+            return _pool_set(state, command, events, cursor)
         case DeletePool():
             return replies.PoolDeleted(pool=command.pool, deleted=True, cursor=cursor)
         case _:
@@ -103,6 +104,9 @@ def claimed_lease(
             return item.seq, event.ask, "handed_off", item
         if isinstance(event, LeaseRenewed):
             return event.epoch, event.ask, "renewed", item
+    for item in events:
+        if isinstance(item.event, SessionResumed):
+            return _renewed_by(state, owner, item, item.event)
     room = room_of(state, command.room, by)
     found = state.leases.of_task.get((room.id, command.task), {}).values()
     mine = [lease for lease in found if lease.ask.owner == owner]
@@ -112,6 +116,18 @@ def claimed_lease(
                 return lease.epoch, lease.ask, "granted", None
     last = [lease for lease in mine if lease.ask.reentrant][-1]
     return last.epoch, last.ask, "renewed", None
+
+
+def _renewed_by(
+    state: "State", owner: str, item: Recorded, event: SessionResumed
+) -> tuple[int, Ask, str, Recorded | None]:
+    """As `claimed_lease`, of a claim that moved a deadline, and took up what a session had left: of its scope nothing
+    is known once that lease has ended."""
+    live = state.leases.live.get(event.epoch)
+    if live is not None:
+        return event.epoch, live.ask, "renewed", item
+    ask = Ask(room=event.room, room_name=event.room_name, task=event.task, agent=0, owner=owner)
+    return event.epoch, ask, "renewed", item
 
 
 def answer_claim(state: "State", command: ClaimLease, by: By, events: Sequence[Recorded], cursor: str) -> replies.Lease:
@@ -452,6 +468,14 @@ def waiter_info(state: "State", place: Place, position: int, by: By) -> replies.
 def position_of(state: "State", place: Place) -> int:
     """1 when nobody that it conflicts with is ahead of it."""
     return 1 + len({other.seq for other in state.leases.places_against(place.ask, place.rank, place.seq, View())})
+
+
+def _pool_set(state: "State", command: SetPool, events: Sequence[Recorded], cursor: str) -> replies.PoolInfo:
+    """The pool as it was set, which may be another by now, or be gone."""
+    if command.pool in state.leases.pools:
+        info = pool_info(state, command.pool, cursor)
+        return msgspec.structs.replace(info, capacity=command.capacity) if events else info
+    return replies.PoolInfo(pool=command.pool, capacity=command.capacity, held=0, waiting=0, cursor=cursor)
 
 
 def pool_info(state: "State", name: str, cursor: str | None = None) -> replies.PoolInfo:

@@ -107,11 +107,14 @@ def taken_up(state: "State", command: ClaimLease, by: By, events: list[Event]) -
     session = _waiting_at(state, key)
     if session is None:
         return events
-    epoch = state.seq + 1
-    if not any(isinstance(event, LeaseHandedOff) for event in events):
-        mine = [lease for lease in state.leases.of_task[key].values() if lease.ask.agent == by.agent]
-        epoch = mine[-1].epoch
-    return [*events, _resumed(state, session, by.actor, epoch)]
+    owner = by.actor if command.claimant is None else command.claimant
+    if any(isinstance(event, LeaseHandedOff) for event in events):
+        return [*events, _resumed(state, session, owner, state.seq + 1)]
+    for lease in reversed(state.leases.of_task[key].values()):
+        is_meant = lease.ask.reentrant if command.place is None else lease.place == command.place
+        if lease.ask.owner == owner and is_meant:
+            return [*events, _resumed(state, session, owner, lease.epoch)]
+    return events
 
 
 def _left_by(state: "State", key: TaskKey, owner: str, epoch: int) -> Session | None:

@@ -477,7 +477,11 @@ class Requests:
 
         def again(found: list[Recorded]) -> None:
             if not connection.is_closed:
-                body = answer(state, command, connection.by, found, found[-1].seq)
+                try:
+                    body = answer(state, command, connection.by, found, found[-1].seq)
+                except Rejected as refusal:  # what it was about is gone, or out of sight
+                    turns.refuse(connection, request.id, refusal)
+                    return
                 turns.reply(connection, request.id, body, replayed=True)
 
         turns.disk.read(connection, lambda: [recorded_of(row) for row in turns.pages.rows(seq, seq + count - 1)], again)
