@@ -1,5 +1,8 @@
 """Agents: bound at the first hello, recognised afterwards, forgotten without a trace."""
 
+from dataclasses import replace
+
+import msgspec
 import pytest
 from tests.core.conftest import SECRET, World, text
 
@@ -36,6 +39,15 @@ def test_a_hello_that_says_something_new_describes_and_what_it_leaves_out_stays(
     world.do(Hello(name="ada", secret=SECRET, kind="human", avatar="owl"), nobody(world))
     events = world.events(Hello(name="ada", secret=SECRET, client="cli/1"), nobody(world))
     assert events == [AgentDescribed(agent=world.agent("ada"), card=Card(kind="human", avatar="owl", client="cli/1"))]
+
+
+def test_a_hello_is_bounded_by_what_it_says_itself() -> None:
+    world = World()
+    world.do(Hello(name="ada", secret=SECRET, capabilities=("a", "b")), nobody(world))
+    world.rules = replace(world.rules, limits=msgspec.structs.replace(world.rules.limits, card_words_max=1))
+    assert len(world.events(Hello(name="ada", secret=SECRET, client="cli/2"), nobody(world))) == 1
+    refused = world.refusal(Hello(name="ada", secret=SECRET, capabilities=("c", "d")), nobody(world))
+    assert refused.facts["path"] == "$.body.capabilities"
 
 
 @pytest.mark.bad_input("BI-05")

@@ -449,6 +449,19 @@ async def test_who_waits_for_the_receipt_of_a_held_message_waits_for_the_decisio
         assert (await bob.ask(WaitReceipt(id=one.id), Receipt)).id == new, "and later at once"
 
 
+async def test_who_acked_and_was_forgotten_then_has_acked() -> None:
+    async with MemoryHub() as hub:
+        ada, bob, boss = await voice(hub), await voice(hub, "bob"), await operator(hub)
+        await voice(hub, "cy")
+        for to in (("bob",), ("bob", "cy")):
+            sent = await ada.ask(dated(hub, "hello", *to, in_ms=60_000), Sent)
+            await bob.ask(AckInbox(ids=(sent.id,)), Acked)
+            await boss.ask(ForgetAgent(name="bob"), AgentRemoved)
+            receipt = await ada.ask(WaitReceipt(id=sent.id, wait_ms=1_000), Receipt)
+            assert (receipt.state, receipt.acked_by) == ("acked", ("bob",))
+            bob = await voice(hub, "bob")
+
+
 async def test_a_receipt_wait_ends_once_nobody_can_ack_any_more() -> None:
     async with MemoryHub() as hub:
         ada, bob, boss = await voice(hub), await voice(hub, "bob"), await operator(hub)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import msgspec
+import pytest
 from tests.faults.conftest import HubProcess, Line, killed_home, line_to, message, operator_at, start_fails, wait_until
 from tests.hub.conftest import SmallDisk
 
@@ -222,3 +223,15 @@ def test_a_disk_that_fills_up_between_the_look_at_it_and_the_first_events_makes_
     head = disk.head
     begin(new_state(), disk, Rules(Limits()), {}, 0)
     assert disk.head == head, "nothing is written to a journal that is read-only"
+
+
+@pytest.mark.parametrize("table", ["[rooms]\nrole = []\n", '[ephemeral]\n"pool:x" = "plain"\n'])
+def test_a_new_room_of_a_reserved_name_in_the_configuration_is_one_that_no_restart_helps(
+    tmp_path: Path, table: str
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    (home / "config.toml").write_text(table)
+    refused = start_fails(home)
+    assert refused.code == 78
+    assert "is an address of another kind" in refused.line

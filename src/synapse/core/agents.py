@@ -193,7 +193,7 @@ def _card(command: Hello, old: Card, rules: Rules) -> Card:
     for name in _TEXTS:
         if text := said.get(name):
             require_chars(name, text, rules.limits.card_text_chars_max)
-    require_few(card.capabilities, rules.limits.card_words_max, "$.body.capabilities", "card_words_max")
+    require_few(said.get("capabilities", ()), rules.limits.card_words_max, "$.body.capabilities", "card_words_max")
     require_card_size(card, rules)
     return card
 

@@ -149,7 +149,7 @@ def answer_claim(state: "State", command: ClaimLease, by: By, events: Sequence[R
         ask,
         epoch,
         granted_at_ms=recorded.at_ms,
-        ttl_ms=0 if isinstance(event, LeaseHandedOff) else getattr(event, "ttl_ms", 0),
+        ttl_ms=getattr(event, "ttl_ms", None) or 0,
         outcome=outcome,
         cursor=cursor,
     )

@@ -405,6 +405,10 @@ class Requests:
                 return
             dropped = {agent for agent, trace in found.by_agent.items() if trace.is_dropped}
             waiter.recipients = {to.agent: to.name for to in found.event.to if to.agent not in dropped}
+            for to in found.event.to:  # who has acked may be forgotten since
+                trace = found.by_agent[to.agent]
+                if trace.acked_at_ms is not None:
+                    waiter.acked[to.agent] = trace.acked_by or to.name
             if not self.answer_receipt(found.seq, waiter):
                 turns.waiting.for_receipt(found.seq, waiter)
 
@@ -422,12 +426,13 @@ class Requests:
         """Answer when at least one recipient has acked, or nobody is left who could."""
         inboxes = self._state.agents.inboxes
         there = {agent: name for agent, name in waiter.recipients.items() if agent in inboxes}
-        acked = {agent: name for agent, name in there.items() if seq not in inboxes[agent].entries}
+        now = {agent: name for agent, name in there.items() if seq not in inboxes[agent].entries}
+        acked = {**waiter.acked, **now}
         if there and not acked:
             return False
         turns, connection = self._turns, waiter.connection
         turns.waiting.unpark(connection)
-        if not there:
+        if not acked:
             name = message_id(seq)
             why = f"nobody can ack {name} any more: it was dropped or sent anew, or its recipient is forgotten"
             refusal = Rejected("not_found", f"{why} (synapse receipts {name} tells)", {"id": name})

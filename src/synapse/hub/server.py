@@ -21,7 +21,7 @@ from synapse.core import kernel
 from synapse.core.by import Rules
 from synapse.core.events import Event, HubStarted, JournalStarted, to_row
 from synapse.core.holding import decide_pools
-from synapse.core.rooms import Channel, decide_bootstrap
+from synapse.core.rooms import RESERVED, Channel, decide_bootstrap
 from synapse.core.signals import PLAIN
 from synapse.core.state import State
 from synapse.errors import EXIT_FAILED, EXIT_OK, JournalError, JournalRefused, StoreFailed, SynapseError
@@ -150,7 +150,8 @@ def begin(
 ) -> None:
     """The first events of a process: a new journal's birth, the start, and what the configuration wants to exist.
 
-    None of them on a full disk. Raises `StoreFailed`, `SettingsRefused` for a channel that is of the other kind.
+    None of them on a full disk. Raises `StoreFailed`, `SettingsRefused` for a channel that is of the other kind and for
+    a new room of a reserved name.
     """
     for address, schema in (ephemeral or {}).items():
         channel = state.rooms.by_address.get(address)
@@ -159,6 +160,9 @@ def begin(
                 f"ephemeral.{address}: the channel is there and is {_kind_of(channel)}; a channel never changes its "
                 f"kind: delete it (synapse channel delete {address}), or name another one"
             )
+    for name in {*rooms, *(address.partition(":")[0] for address in ephemeral or {})}.intersection(RESERVED):
+        if name not in state.rooms.by_name:
+            raise SettingsRefused(f"no room is called {name}: {name}:NAME is an address of another kind; rename it")
     if journal.is_read_only:
         return
     first: list[Event] = []

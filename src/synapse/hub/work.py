@@ -20,7 +20,8 @@ class Waiter:
     """A long poll: answered when something happens, or refused `deadline`. deadline_ms: monotonic clock.
 
     directed_only: of `inbox.take`. order: who waits for an inbox has a lower one than who came later. recipients: agent
-    ids and names, of `receipt.wait`. subscription: of one that takes, which stays, up to `most` messages at a time;
+    ids and names, of `receipt.wait`; acked: those of them that had acked before. subscription: of one that takes, which
+    stays, up to `most` messages at a time;
     is_reading: what it was lent is on its way from the disk, and comes before anything else.
     """
 
@@ -30,6 +31,7 @@ class Waiter:
     directed_only: bool = False
     order: int = 0
     recipients: dict[int, str] = field(default_factory=dict)
+    acked: dict[int, str] = field(default_factory=dict)
     subscription: int = 0
     most: int = 0
     is_reading: bool = False
