@@ -225,7 +225,7 @@ class Lifeline:
 
     async def _greet(self, transport: Transport) -> Welcome:
         hub_id = ""
-        if self._identity.needs_hub_id or self.welcome is not None:
+        if self._identity.needs_hub_id:
             hub_id = (await self._exchange(transport, "identify", IdentifyHub(), HubIdentity)).hub_id
             self._require_same_hub(hub_id)
         hello: Hello = self._identity.hello(hub_id, self._token())
