@@ -637,6 +637,16 @@ async def test_a_cancelled_wait_leaves_the_line_and_the_other_waits_of_its_agent
         assert (await second).owner == "bob"
 
 
+async def test_a_block_that_is_cancelled_while_it_waits_for_its_lease_leaves_the_line(world: World) -> None:
+    async with world.client("ada") as ada, world.client("bob") as bob:
+        await ada.claim("T1")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1), bob.lease("T1", wait=None):
+                raise AssertionError("it is held by ada")
+        await asyncio.sleep(0.1)
+        assert not world.hub.state.leases.places
+
+
 async def test_a_grant_that_comes_in_the_very_step_of_a_cancellation_is_given_back(world: World) -> None:
     async with world.client("ada") as ada, world.client("bob") as bob:
         cancelled = 0
