@@ -723,6 +723,21 @@ async def test_saving_under_a_lost_lease_says_so_and_ends_the_block(world: World
             await lease.save(msgspec.Raw(b'{\n "pretty": 1}'))
 
 
+async def test_saving_or_handing_off_what_was_handed_off_or_given_back_is_a_lost_lease(world: World) -> None:
+    async with world.client("ada") as ada, world.client("bob"):
+        for reason in ("handed_off", "released"):
+            async with ada.lease(f"T-{reason}") as lease:
+                if reason == "handed_off":
+                    await lease.hand_off("bob")
+                    with pytest.raises(LeaseLost, match="handed_off"):
+                        await lease.save(1)
+            with pytest.raises(LeaseLost, match=reason) as lost:
+                await lease.save(2)
+            assert (lost.value.task, lost.value.epoch, lost.value.reason) == (f"T-{reason}", lease.epoch, reason)
+            with pytest.raises(LeaseLost, match=reason):
+                await lease.hand_off("bob")
+
+
 async def test_a_lease_is_handed_to_an_agent_that_is_online(world: World) -> None:
     async with world.client("ada") as ada, world.client("bob") as bob:
         async with ada.lease("T1", paths="src", worktree="w") as lease:

@@ -311,7 +311,7 @@ class HeldLease:
         if refusal.code not in GONE:
             return refusal
         self._lose(refusal.code)
-        return self._error or refusal
+        return self._error or LeaseLost(self.task, self.epoch, "handed_off" if self._is_given else "released")
 
     # Its life.
 
