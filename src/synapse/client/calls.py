@@ -112,6 +112,14 @@ class Call:
         has_place = isinstance(command, ClaimLease) and command.place is not None
         return not self.changes_something or self.idem_key is not None or is_plain_ack or has_place
 
+    @property
+    def arrived(self) -> HubFrame | None:
+        """The answer, if it is there and no refusal, whether or not its caller has seen it."""
+        answer = self.answer
+        if answer is None or not answer.done() or answer.cancelled() or answer.exception() is not None:
+            return None
+        return answer.result()
+
     def drop_key(self) -> None:
         """Go on without idempotency."""
         self.idem_key = None

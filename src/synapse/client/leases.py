@@ -154,10 +154,10 @@ async def claim(lifeline: Lifeline, command: ClaimLease, key: str | None, on_que
         call.leftover = None  # its key may be repeated
         raise
     except asyncio.CancelledError:
-        answer = call.answer  # it may have come in the very step in which the caller was cancelled
-        if answer is not None and answer.done() and not answer.cancelled() and answer.exception() is None:
+        answer = call.arrived  # in the very step in which the caller was cancelled
+        if answer is not None:
             assert call.leftover is not None, "every claim is given back when its caller is gone"
-            call.leftover(answer.result())
+            call.leftover(answer)
         else:
             _leave_line(lifeline, call, command)
         raise
