@@ -237,7 +237,9 @@ class Calls:
         """There will be no other connection."""
         for call in self._open.values():
             if call.answer is not None and not call.answer.done():
-                call.answer.set_exception(Disconnected(end.code, end.reason))
+                error = Disconnected(end.code, end.reason)  # with a traceback of its own
+                error.__cause__ = end.__cause__
+                call.answer.set_exception(error)
         self._open.clear()
         self._set_alarm(math.inf)
 
