@@ -116,7 +116,12 @@ class SentFiles(Asking):
         if manifest is not None:
             if save is None:
                 raise ValueError("the content is at the hub: say where it goes with save")
-            return Path(await self._carry_out(chunks.received(manifest, save)))
+            try:
+                return Path(await self._carry_out(chunks.received(manifest, save)))
+            except Rejected as error:
+                if error.code != "not_found":
+                    raise
+                raise FileRefused(error.detail) from error
         reference = file_in(body)
         if reference is None:
             raise FileRefused(f"message {message.id} refers to no file")
