@@ -32,7 +32,8 @@ class RequestTimeout(SynapseError, TimeoutError):
 class OutcomeUnknown(RequestTimeout):
     """No answer came, and the hub may have done what was asked, or may not.
 
-    idem_key: repeat the request with it and it is done at most once; None when it had none to repeat it with.
+    idem_key: repeat the request with it and it is done at most once; None when it had none; the text
+    says whether it may be repeated without.
     """
 
     def __init__(self, text: str, idem_key: str | None) -> None:
