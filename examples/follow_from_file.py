@@ -31,6 +31,8 @@ async def main(place: Path) -> None:
     since = kept(place)
     async with Client(name="follower") as client, client.subscribe("main:general", since=since) as feed:
         print(f"following from {feed.cursor}", flush=True)
+        if feed.cursor is not None:
+            keep(place, feed.cursor)  # or what comes after a run without a message would be missed
         async for message in feed:
             print(f"{message.n:>4} {message.sender}: {body_of(message)}", flush=True)
             keep(place, message.cursor)

@@ -46,6 +46,17 @@ class SynapseError(Exception):
 
     kind = "local"
 
+    def __reduce__(self) -> "tuple[object, ...]":
+        """Copied and pickled as it is: constructors here take what the text is made of, not the text."""
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(cls: type[SynapseError], args: "tuple[object, ...]", state: "dict[str, object]") -> SynapseError:
+    error = cls.__new__(cls, *args)
+    error.args = args  # what is an OSError too has none yet
+    error.__dict__.update(state)
+    return error
+
 
 class Rejected(SynapseError):
     """The hub's lawful no. Nothing changed.

@@ -5,6 +5,7 @@ import pytest
 
 from synapse.client.calls import KEYED, Call, Calls, Overdue
 from synapse.core.kernel import REPEATABLE
+from synapse.errors import Disconnected
 from synapse.protocol.commands import AckInbox, ClaimLease, Ping, RenewLease, SendMessage, TakeInbox
 from synapse.protocol.file_commands import PutChunk
 from synapse.protocol.notices import ClaimQueued
@@ -56,6 +57,18 @@ async def test_many_calls_need_one_timer_and_none_when_no_call_has_a_deadline() 
     first = calls._alarm
     calls.put(Call(100, Ping()), loop.time() + 10)
     assert calls._alarm is first
+
+
+async def test_who_waited_is_told_the_cause_of_the_end() -> None:
+    calls, end, cause = Calls(), Disconnected(4999, "the client ended"), ValueError("why")
+    end.__cause__ = cause
+    first, second = calls.put(Call(1, Ping())), calls.put(Call(2, Ping()))
+    calls.fail(end)
+    for answer in (first, second):
+        with pytest.raises(Disconnected, match="4999 the client ended") as ended:
+            await answer
+        assert ended.value.__cause__ is cause
+        assert ended.value is not end, "each caller's traceback is its own"
 
 
 async def test_a_call_that_was_left_behind_with_the_hub_has_no_deadline() -> None:

@@ -81,6 +81,26 @@ async def test_a_follower_goes_on_where_it_was(hub: "HubProcess", tmp_path: Path
 
 
 @pytest.mark.slow
+async def test_a_follower_that_saw_nothing_goes_on_where_it_began(hub: "HubProcess", tmp_path: Path) -> None:
+    place = tmp_path / "cursor"
+    async with Client(name="ada", home=hub.home) as ada:
+        follower = await example(hub.home, "follow_from_file.py", str(place))
+        assert "following from" in await line(follower)
+        for _ in range(200):
+            if place.exists():
+                break
+            await asyncio.sleep(0.01)
+        follower.kill()
+        await ended(follower)
+        await ada.send("while away", channel="main:general")
+        follower = await example(hub.home, "follow_from_file.py", str(place))
+        assert "following from" in await line(follower)
+        assert await line(follower) == "   1 ada: while away\n"
+        follower.kill()
+        await ended(follower)
+
+
+@pytest.mark.slow
 async def test_three_hands_write_each_line_once_over_kills_of_the_hub(hub: "HubProcess", tmp_path: Path) -> None:
     book = tmp_path / "book.txt"
     writers = await example(hub.home, "one_file_three_hands.py", str(book))

@@ -637,6 +637,16 @@ async def test_a_cancelled_wait_leaves_the_line_and_the_other_waits_of_its_agent
         assert (await second).owner == "bob"
 
 
+async def test_a_block_that_is_cancelled_while_it_waits_for_its_lease_leaves_the_line(world: World) -> None:
+    async with world.client("ada") as ada, world.client("bob") as bob:
+        await ada.claim("T1")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1), bob.lease("T1", wait=None):
+                raise AssertionError("it is held by ada")
+        await asyncio.sleep(0.1)
+        assert not world.hub.state.leases.places
+
+
 async def test_a_grant_that_comes_in_the_very_step_of_a_cancellation_is_given_back(world: World) -> None:
     async with world.client("ada") as ada, world.client("bob") as bob:
         cancelled = 0
@@ -711,6 +721,21 @@ async def test_saving_under_a_lost_lease_says_so_and_ends_the_block(world: World
                 await lease.save("x" * 20_000)
             assert lease.is_live
             await lease.save(msgspec.Raw(b'{\n "pretty": 1}'))
+
+
+async def test_saving_or_handing_off_what_was_handed_off_or_given_back_is_a_lost_lease(world: World) -> None:
+    async with world.client("ada") as ada, world.client("bob"):
+        for reason in ("handed_off", "released"):
+            async with ada.lease(f"T-{reason}") as lease:
+                if reason == "handed_off":
+                    await lease.hand_off("bob")
+                    with pytest.raises(LeaseLost, match="handed_off"):
+                        await lease.save(1)
+            with pytest.raises(LeaseLost, match=reason) as lost:
+                await lease.save(2)
+            assert (lost.value.task, lost.value.epoch, lost.value.reason) == (f"T-{reason}", lease.epoch, reason)
+            with pytest.raises(LeaseLost, match=reason):
+                await lease.hand_off("bob")
 
 
 async def test_a_lease_is_handed_to_an_agent_that_is_online(world: World) -> None:

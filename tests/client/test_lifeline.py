@@ -155,6 +155,14 @@ async def test_a_mutation_without_an_answer_has_an_unknown_outcome_and_names_its
     await client.close()
 
 
+async def test_an_ack_of_ids_without_an_answer_may_be_repeated_without_a_key(net: "Net") -> None:
+    client, _ = await net.connected(timeout=3.0)
+    with pytest.raises(OutcomeUnknown, match="it may have been done: repeat it, which is the same as once") as late:
+        await client.ack("m1")
+    assert late.value.idem_key is None
+    await client.close()
+
+
 async def test_a_question_without_an_answer_changed_nothing(net: "Net") -> None:
     client, _ = await net.connected(timeout=3.0)
     with pytest.raises(RequestTimeout) as late:

@@ -1,10 +1,13 @@
 """`send_file` and `receive_file` against the hub in memory."""
 
+import asyncio
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from synapse.client import chunks
 from synapse.client.client import body_of
 from synapse.client.files import FileRefused
 from synapse.errors import Rejected
@@ -12,6 +15,8 @@ from synapse.protocol.limits import Limits
 from synapse.testing import MemoryHub
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.client.conftest import People
 
 LIMITS = Limits(chunk_bytes_max=1_000)
@@ -33,10 +38,52 @@ async def test_a_chunked_file_is_one_message_and_is_there_once_however_often_it_
         assert await bob.receive_file(message, tmp_path / "copy") == tmp_path / "copy"
         assert (tmp_path / "copy").read_bytes() == (tmp_path / "model.bin").read_bytes()
         assert await ada.files() == ()
-        with pytest.raises(Rejected, match="there is no file"):
+        with pytest.raises(FileRefused, match=r"^there is no file .*received by all, withdrawn") as gone:
             await bob.receive_file(message, tmp_path / "again")
+        assert isinstance(gone.value.__cause__, Rejected)
+        assert not list(tmp_path.glob("*again*"))
         second = await ada.send_file(tmp_path / "model.bin", to="bob", chunked=True)
         assert second.id != sent.id, "the first one has ended"
+
+
+async def test_a_cancellation_while_a_thread_reads_is_a_cancellation(
+    people: "type[People]", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.bin").write_bytes(bytes(range(256)) * 30)
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slow(real: "Callable[..., object]") -> "Callable[..., object]":
+        def read(*arguments: object) -> object:
+            reading.set()
+            assert go_on.wait(30)
+            return real(*arguments)
+
+        return read
+
+    async with MemoryHub(limits=LIMITS) as hub, people(hub).client("ada") as ada, people(hub).client("bob") as bob:
+        for name in ("refer_to", "partial_of"):
+            with monkeypatch.context() as patched:
+                patched.setattr(chunks, name, slow(getattr(chunks, name)))
+                if name == "refer_to":
+                    work: asyncio.Future[object] = asyncio.ensure_future(
+                        ada.send_file(tmp_path / "model.bin", to="bob", chunked=True)
+                    )
+                else:
+                    await ada.send_file(tmp_path / "model.bin", to="bob", chunked=True)
+                    (message,) = (await bob.inbox()).messages
+                    work = asyncio.ensure_future(bob.receive_file(message, tmp_path / "copy"))
+                while not reading.is_set():
+                    await asyncio.sleep(0.001)
+                for _ in range(2):
+                    work.cancel()
+                    await asyncio.sleep(0.01)
+                go_on.set()
+                with pytest.raises(asyncio.CancelledError):
+                    await work
+            reading.clear()
+            go_on.clear()
+        await bob.receive_file(message, tmp_path / "copy")
+        assert (tmp_path / "copy").read_bytes() == (tmp_path / "model.bin").read_bytes()
 
 
 async def test_nobody_is_not_everybody(people: "type[People]", tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tests.client.conftest import Net, People
 
     from synapse.client.client import Client
+    from synapse.protocol.codec import HubFrame
 
 HAS_VIRTUAL_TIME = True
 
@@ -88,6 +89,38 @@ async def test_what_a_cancelled_take_was_given_goes_to_the_next_take(people: "ty
             assert taken is not None
             assert taken.lends == 1
             assert len(bob._lifeline._calls) == 0
+
+
+@pytest.mark.parametrize("takes_up", [False, True], ids=["first", "taken up"])
+async def test_what_comes_in_the_very_step_of_a_cancellation_goes_to_the_next_take(
+    people: "type[People]", monkeypatch: pytest.MonkeyPatch, *, takes_up: bool
+) -> None:
+    async with MemoryHub() as hub:
+        everybody = people(hub)
+        async with everybody.client("ada") as ada, everybody.client("bob") as bob:
+            if takes_up:
+                left = begun(bob.take(wait=None))
+                await settled()
+                left.cancel()
+                await asyncio.wait({left})
+            waiting = begun(bob.take(wait=None))
+            await settled()
+            calls = bob._lifeline._calls
+            settle = calls.settle
+
+            def settle_and_cancel(frame: "HubFrame") -> None:
+                settle(frame)
+                waiting.cancel()
+
+            monkeypatch.setattr(calls, "settle", settle_and_cancel)
+            await ada.send("one", to="bob")
+            await asyncio.wait({waiting})
+            monkeypatch.undo()
+            assert waiting.cancelled()
+            taken = await bob.take()
+            assert body(taken) == "one"
+            assert taken is not None
+            assert taken.lends == 1
 
 
 async def test_a_take_up_ends_at_its_own_time(people: "type[People]") -> None:

@@ -32,7 +32,8 @@ class RequestTimeout(SynapseError, TimeoutError):
 class OutcomeUnknown(RequestTimeout):
     """No answer came, and the hub may have done what was asked, or may not.
 
-    idem_key: repeat the request with it and it is done at most once; None when it had none to repeat it with.
+    idem_key: repeat the request with it and it is done at most once; None when it had none; the text
+    says whether it may be repeated without.
     """
 
     def __init__(self, text: str, idem_key: str | None) -> None:
@@ -111,6 +112,14 @@ class Call:
         is_plain_ack = isinstance(command, AckInbox) and not command.all
         has_place = isinstance(command, ClaimLease) and command.place is not None
         return not self.changes_something or self.idem_key is not None or is_plain_ack or has_place
+
+    @property
+    def arrived(self) -> HubFrame | None:
+        """The answer, if it is there and no refusal, whether or not its caller has seen it."""
+        answer = self.answer
+        if answer is None or not answer.done() or answer.cancelled() or answer.exception() is not None:
+            return None
+        return answer.result()
 
     def drop_key(self) -> None:
         """Go on without idempotency."""
@@ -229,7 +238,9 @@ class Calls:
         """There will be no other connection."""
         for call in self._open.values():
             if call.answer is not None and not call.answer.done():
-                call.answer.set_exception(Disconnected(end.code, end.reason))
+                error = Disconnected(end.code, end.reason)  # with a traceback of its own
+                error.__cause__ = end.__cause__
+                call.answer.set_exception(error)
         self._open.clear()
         self._set_alarm(math.inf)
 

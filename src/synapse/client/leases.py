@@ -154,13 +154,19 @@ async def claim(lifeline: Lifeline, command: ClaimLease, key: str | None, on_que
         call.leftover = None  # its key may be repeated
         raise
     except asyncio.CancelledError:
-        answer = call.answer  # it may have come in the very step in which the caller was cancelled
-        if answer is not None and answer.done() and not answer.cancelled() and answer.exception() is None:
+        answer = call.arrived  # in the very step in which the caller was cancelled
+        if answer is not None:
             assert call.leftover is not None, "every claim is given back when its caller is gone"
-            call.leftover(answer.result())
-        elif call.is_left and call.place is not None:
-            lifeline.leave_behind(_withdraw(lifeline, command, call.place), "synapse withdraw")
+            call.leftover(answer)
+        else:
+            _leave_line(lifeline, call, command)
         raise
+
+
+def _leave_line(lifeline: Lifeline, call: Call, command: ClaimLease) -> None:
+    """The caller of a claim was cancelled: nobody is to wait in its place."""
+    if call.is_left and call.place is not None:
+        lifeline.leave_behind(_withdraw(lifeline, command, call.place), "synapse withdraw")
 
 
 def _call(lifeline: Lifeline, command: ClaimLease, key: str, on_queued: Queued | None) -> Call:
@@ -305,7 +311,7 @@ class HeldLease:
         if refusal.code not in GONE:
             return refusal
         self._lose(refusal.code)
-        return self._error or refusal
+        return self._error or LeaseLost(self.task, self.epoch, "handed_off" if self._is_given else "released")
 
     # Its life.
 
@@ -335,6 +341,9 @@ class HeldLease:
             lease = await _answer(self._lifeline, call, command.wait_ms)
             is_held = await self._is_confirmed(lease, asked_s)
             is_known = True
+        except asyncio.CancelledError:
+            _leave_line(self._lifeline, call, command)
+            raise
         finally:
             if not is_known and self._info is not None:  # cancelled, or the hub fell silent
                 self._lifeline.leave_behind(_let_go(self._lifeline, self._info), "synapse release")

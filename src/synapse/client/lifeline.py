@@ -524,9 +524,12 @@ class Lifeline:
             return RequestTimeout(f"not sent within {limit:g} s{where}; nothing was changed")
         if not call.changes_something:
             return RequestTimeout(f"no answer within {limit:g} s{where}")
-        again = (
-            "it cannot be repeated safely" if call.idem_key is None else f"repeat it with idem_key {call.idem_key!r}"
-        )
+        if call.idem_key is not None:
+            again = f"repeat it with idem_key {call.idem_key!r}"
+        elif call.may_repeat and call.place is None:  # only this very call knows its place
+            again = "repeat it, which is the same as once"
+        else:
+            again = "it cannot be repeated safely"
         return OutcomeUnknown(f"no answer within {limit:g} s{where}; it may have been done: {again}", call.idem_key)
 
     # Subscriptions.

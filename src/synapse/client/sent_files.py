@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -41,6 +42,19 @@ def recipients_of(to: str | tuple[str, ...] | list[str] | None) -> tuple[str, ..
     if not names:
         raise Rejected("no_recipient", "to names nobody: give agents, or leave it out for a channel", {"to": []})
     return names
+
+
+async def _to_its_end(step: "asyncio.Future[Step]") -> "Step":
+    """What a thread found. Who is cancelled meanwhile is so when the thread is done: until then the steps run."""
+    try:
+        await asyncio.wait({step})
+    except asyncio.CancelledError:
+        while not step.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({step})
+        step.exception()  # nobody asks for it
+        raise
+    return step.result()
 
 
 class SentFiles(Asking):
@@ -102,7 +116,12 @@ class SentFiles(Asking):
         if manifest is not None:
             if save is None:
                 raise ValueError("the content is at the hub: say where it goes with save")
-            return Path(await self._carry_out(chunks.received(manifest, save)))
+            try:
+                return Path(await self._carry_out(chunks.received(manifest, save)))
+            except Rejected as error:
+                if error.code != "not_found":
+                    raise
+                raise FileRefused(error.detail) from error
         reference = file_in(body)
         if reference is None:
             raise FileRefused(f"message {message.id} refers to no file")
@@ -131,7 +150,7 @@ class SentFiles(Asking):
         answer: Json | Rejected | None = None
         try:
             while True:
-                kind, body = await asyncio.to_thread(go_on, answer)
+                kind, body = await _to_its_end(asyncio.get_running_loop().run_in_executor(None, go_on, answer))
                 command = msgspec.convert(body, file_commands.FILE_COMMANDS[kind])
                 try:
                     reply = await self.request(command, FILE_REPLY_TO[type(command)])

@@ -106,6 +106,12 @@ class Takes:
     async def _wait(self, call: Call, limit: float) -> Taken:
         try:
             return await self._lifeline.carry_out(call, Taken, limit)
+        except asyncio.CancelledError:
+            answer = call.arrived  # in the very step in which the caller was cancelled
+            if answer is not None:
+                assert call.leftover is not None, "every take is kept when its caller is gone"
+                call.leftover(answer)
+            raise
         finally:
             if call.is_left:
                 self._left.append(call)
