@@ -116,12 +116,7 @@ class SentFiles(Asking):
         if manifest is not None:
             if save is None:
                 raise ValueError("the content is at the hub: say where it goes with save")
-            try:
-                return Path(await self._carry_out(chunks.received(manifest, save)))
-            except Rejected as error:
-                if error.code != "not_found":
-                    raise
-                raise FileRefused(error.detail) from error
+            return Path(await self._carry_out(chunks.received(manifest, save)))
         reference = file_in(body)
         if reference is None:
             raise FileRefused(f"message {message.id} refers to no file")
