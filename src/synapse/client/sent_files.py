@@ -109,7 +109,8 @@ class SentFiles(Asking):
         save: a new file that gets the checked content, so that nothing can change between the check and the use; a
         file that comes through the hub needs it, and is fetched into it; interrupted, it goes on when it is received
         again. Raises `FileRefused` when the message refers to none, or the content is not there any more or not the
-        same; then nothing is left at `save`. Raises `Rejected(not_found)` where the hub has it no more, ValueError for a file that comes through the hub without `save`.
+        same; then nothing is left at `save`. Raises `Rejected(not_found)` where the hub has it no more, ValueError for
+        a file that comes through the hub without `save`.
         """
         body = body_of(message)
         manifest = manifest_in(body)
