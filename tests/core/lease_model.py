@@ -94,6 +94,8 @@ def contend(a: Want, b: Want) -> bool:
 
 Party: TypeAlias = tuple[str, int]
 """Who waits or holds: an agent (0), or one process of it, by its connection."""
+Node: TypeAlias = tuple[str, int]
+"""A party, or `place` or `lease` and the seq of one."""
 Wait: TypeAlias = tuple[int, int, int, Want, int | None]
 """Rank, seq, the process that waits, what it waits for, and the epoch under which it runs."""
 
@@ -266,9 +268,14 @@ class Model:
 
     # Circles.
 
-    def holder(self, h: Held) -> Party:
-        """Whose a lease is: the agent's, or one process's."""
-        return party(h.want, -h.epoch if h.tie is None else h.tie)
+    @staticmethod
+    def held_up_by(asks: Want, other: Want, process: int, node: Node) -> set[Node]:
+        """Who must go on before `asks` can, because of what another wants or has: the agent, or the process. What is
+        told of neither (the process has no connection now) is for its own agent the lease or place itself."""
+        if other.reentrant or process <= 0:
+            is_own = asks.agent == other.agent
+            return ({(other.agent, 0)} if other.reentrant or not is_own else set()) | ({node} if is_own else set())
+        return {(other.agent, process)}
 
     def line(self, without: Iterable[Waiter]) -> list[Wait]:
         """Places: rank, seq, the process that waits there, what, and under which lease that process runs."""
@@ -294,71 +301,83 @@ class Model:
 
     def closes(
         self,
-        agent: str,
+        want: Want,
         process: int,
         *,
+        rank: int = len(PRIORITIES),
+        is_wait: bool = False,
         minus: Iterable[Held] = (),
-        plus: Want | None = None,
         without: Iterable[Waiter] = (),
-        queue: tuple[int, Want] | None = None,
         under: int | None = None,
     ) -> bool:
-        """Whether who asks would be in a circle if it held `plus`, or waited in the queue with this rank. minus: what
-        ends with that."""
-        gone = list(minus)
-        held = [(self.holder(h), h.want) for h in self.leases.values() if h not in gone]
-        places, new = self.line(list(without)), 1 << 60
-        asked = plus if queue is None else queue[1]
-        assert asked is not None
-        if plus is not None:
-            held.append((party(plus, process), plus))
-        if queue is not None:
-            places.append((queue[0], new, process, queue[1], under))
-        me, mine = party(asked, process), {(agent, 0), (agent, process)}
+        """Whether what it asks for on this connection would be part of a circle: held past all that stand not ahead
+        of this rank, or in the queue. minus: the leases that end with that."""
+        gone, agent, new = list(minus), want.agent, 1 << 60
+        held = [h for h in self.leases.values() if h not in gone]
+        old = self.line(list(without))
+        places = [*old, (rank, new, process, want, under)] if is_wait else old
+        me, mine = party(want, process), {(agent, 0), (agent, process)}
 
         def is_kept_from(want: Want, it: Want) -> bool:
             return contend(want, it) or self.needs_same_unit(want, it)
 
-        def processes_above(epoch: int | None) -> set[Party]:
+        def processes_above(epoch: int | None) -> set[Node]:
             """Who goes on only after who runs under this lease. An agent waits for all of its processes anyway."""
-            return {self.holder(h) for h in self.chain(epoch, gone) if not h.want.reentrant}
+            chain = [h for h in self.chain(epoch, gone) if not h.want.reentrant]
+            return {("lease", h.epoch) if h.tie is None else (h.want.agent, h.tie) for h in chain}
 
-        def stood_in_the_way_of(place: Wait) -> set[Party]:
-            rank, seq, _, want, _ = place
-            ahead = [it for it in places if it[0] > rank or (it[0] == rank and it[1] < seq)]
-            found = {party(it, other) for _, _, other, it, _ in ahead if is_kept_from(want, it)}
-            return found | {other for other, it in held if is_kept_from(want, it)}
-
-        def waits_for(who: Party) -> set[Party]:
-            found: set[Party] = set()
-            for place in places:
-                _, _, at_process, want, epoch = place
-                if (want.agent == who[0] and who[1] in (0, at_process)) or who in processes_above(epoch):
-                    found |= stood_in_the_way_of(place)
+        def needs(place: Wait, *, is_nested: bool) -> set[Node]:
+            """Whose leases must end, and which places ahead must come to their turn, and end."""
+            at, seq, _, asks, _ = place
+            found = set[Node]()
+            for h in held:
+                if is_kept_from(asks, h.want):
+                    found |= self.held_up_by(asks, h.want, h.tie or 0, ("lease", h.epoch))
+            for before, number, waiting, it, _ in places:
+                if (before, -number) > (at, -seq) and is_kept_from(asks, it):
+                    found |= self.held_up_by(asks, it, waiting, ("place", number))
+            if asks.agent == agent and not is_nested:  # what its agent holds as such any process may give back
+                found.discard((agent, 0))
             return found
 
-        def comes_back(first: set[Party], to: set[Party]) -> bool:
-            """Whether one that is waited for waits, over whomever, for one of these."""
-            seen, todo = set[Party](), [other for other in first if other not in mine]
+        def waits_of(who: Node) -> list[Wait]:
+            if who[0] == "place":
+                return [place for place in places if place[1] == who[1]]
+            if who[0] == "lease":
+                [known] = [h for h in [*held, *gone] if h.epoch == who[1]]
+                if not known.want.reentrant:  # any process of its agent may have it, hardly the one that asks
+                    return [place for place in old if place[3].agent == known.want.agent]
+                return [place for place in places if known in self.chain(place[4], gone)]
+            mine = [place for place in places if place[3].agent == who[0]]
+            return [p for p in mine if who[1] == 0 or p[2] < 0 or p[2] == who[1] or who in processes_above(p[4])]
+
+        def leads(start: Wait, *, to: set[Node], is_nested: bool = False) -> bool:
+            """Whether what is waited for at a place waits, over whatever, for one of these; the same process aside."""
+            own = mine | {("place", number) for _, number, waiting, _, _ in places if waiting == process}
+            seen, todo = set[Node](), list(needs(start, is_nested=is_nested) - own)
             while todo:
                 who = todo.pop()
-                if who in seen:
-                    continue
-                seen.add(who)
-                others = waits_for(who)
-                if who[0] == agent and under is None:  # what its agent holds as such any process may give back
-                    others.discard((agent, 0))
-                if others & to:
+                if who in to:
                     return True
-                todo += others - to
+                if who not in seen:
+                    seen.add(who)
+                    for place in waits_of(who):
+                        todo += [("place", place[1]), *needs(place, is_nested=is_nested)]
             return False
 
-        if queue is not None and under is not None:
-            above, first = processes_above(under), stood_in_the_way_of(places[-1])
-            is_own_way = any(is_kept_from(asked, h.want) for h in self.chain(under))
-            if is_own_way or first & above or comes_back(first, mine | above):
+        if is_wait:
+            above = processes_above(under)
+            if needs(places[-1], is_nested=True) & above or any(is_kept_from(want, h.want) for h in self.chain(under)):
                 return True
-        return comes_back(waits_for(me), mine)
+            if leads(places[-1], to={*mine, *above, ("place", new)}, is_nested=under is not None):
+                return True
+        behind: set[Node] = {
+            ("place", number)
+            for before, number, _, it, _ in old
+            if before < rank and is_kept_from(it, want) and not (want.reentrant and it.agent == agent)
+        }
+        places = old
+        return any(leads(place, to=behind) for place in waits_of(me))
 
     def has_circle(self) -> bool:
         """Whether agents wait for each other without end, as far as they ask as agents and not as single processes."""
@@ -531,15 +550,15 @@ class Model:
             and all(units <= dict(own.want.pools).get(pool, 0) for pool, units in want.pools)
         )
         if not against and not self.is_short(want, own) and (is_narrower or not ahead):
-            if self.closes(want.agent, connection, minus=[] if own is None else [own], plus=want):
+            if self.closes(want, connection, rank=rank, minus=[] if own is None else [own]):
                 return Answer("refused", "deadlock")
             return self._granted(want, claim, own, under=under)
         if claim.wait_ms == 0:
             return Answer("refused", "lease_held" if against else "lease_queued")
         if claim.wait_ms is None and any(self.pools[pool] > 1 for pool, _ in want.pools):
             return Answer("refused", "bad_request")
-        if self.closes(want.agent, connection, queue=(rank, want), under=under):
-            self.of_under += not self.closes(want.agent, connection, queue=(rank, want))
+        if self.closes(want, connection, rank=rank, is_wait=True, under=under):
+            self.of_under += not self.closes(want, connection, rank=rank, is_wait=True)
             return Answer("refused", "deadlock")
         row = self.pull_ask("lease.queued", want, ttl_ms=claim.ttl_ms, under=under)
         until = None if claim.wait_ms is None else self.now + claim.wait_ms
@@ -577,7 +596,7 @@ class Model:
         fulfilled = self.mine_waiting(want.agent, want.task) if want.reentrant else []
         minus = [*victims, *([] if own is None else [own])]
         # Past the queue: whoever needs the same waits for it, ahead or not.
-        is_closed = self.closes(want.agent, connection, minus=minus, plus=want, without=fulfilled)
+        is_closed = self.closes(want, connection, minus=minus, without=fulfilled)
         if is_closed:
             self.leases = kept
             return Answer("refused", "deadlock")
@@ -668,7 +687,7 @@ class Model:
             return Answer("refused", "lease_held")
         fulfilled = [p for p in self.mine_waiting(to, want.task) if is_accepted or p.want.is_met_by(want)]
         fulfilled = fulfilled if want.reentrant else []
-        if self.closes(to, connection, minus=[held], plus=want, without=fulfilled):
+        if self.closes(want, connection, minus=[held], without=fulfilled):
             return Answer("refused", "deadlock")
         row = self.pull_ask("lease.handed_off", want, previous=held.epoch, sender=held.want.agent)
         assert (row.get("delivery") is None) is is_accepted

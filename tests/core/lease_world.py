@@ -100,10 +100,10 @@ class LeaseWorld(World):
         assert (event.ask.owner, event.ask.task) == (name, task)
         return granted[0].seq
 
-    def wait(self, name: str, task: str, *paths: str, **fields: object) -> int:
+    def wait(self, name: str, task: str, *paths: str, connection: int = 1, **fields: object) -> int:
         """A claim that takes a place in the queue; the place."""
         fields.setdefault("wait_ms", None)
-        events = self.decide(claim(task, *paths, **fields), self.by(name))
+        events = self.decide(claim(task, *paths, **fields), self.by(name, connection=connection))
         assert [type(event) for event in events] == [LeaseQueued], events
         return self.record(events, name)[0].seq
 

@@ -215,19 +215,86 @@ def test_a_process_that_is_passed_by_another_one_of_its_agent_waits_for_it() -> 
     waits(world, "ada", "W2", 12, "x", "y", reentrant=False)
 
 
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("under", [True, False])
+def test_a_process_behind_a_wait_of_its_agent_for_what_it_holds(*, reentrant: bool, under: bool) -> None:
+    """`reentrant`: of the wait of the other process. `under`: what the first one waits for is asked in a child."""
+    world = LeaseWorld()
+    epoch = locked(world, "ada", "L2", 12, "p1")
+    world.take("bob", "B", "p2")
+    waits(world, "ada", "T", 11, "p1", "p2", reentrant=reentrant)
+    fields = {"connection": 13, "under": epoch} if under else {"connection": 12}
+    refused = refused_at(world, "ada", "L3", fields.pop("connection"), "p2", reentrant=False, **fields)
+    assert (refused.code, refused.facts["cycle"]) == ("deadlock", ["ada", "ada", "ada"])
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("under", [True, False])
+def test_a_wait_past_a_process_for_what_that_holds(*, reentrant: bool, under: bool) -> None:
+    world = LeaseWorld()
+    epoch = locked(world, "ada", "L2", 12, "p1")
+    world.take("bob", "B", "p2")
+    if under:
+        waits(world, "ada", "L3", 13, "p2", reentrant=False, under=epoch)
+    else:
+        waits(world, "ada", "L3", 12, "p2", reentrant=False)
+    refused = refused_at(world, "ada", "T", 11, "p1", "p2", reentrant=reentrant, priority="high")
+    assert (refused.code, refused.facts["cycle"]) == ("deadlock", ["ada", "ada", "ada"])
+    waits(world, "ada", "T", 11, "p1", "p2", reentrant=reentrant, priority="low")
+    world.release("bob", "B")
+    assert world.held == [("ada", "L2"), ("ada", "L3")]
+
+
+def test_a_grant_past_another_process_of_its_agent_for_which_it_waits() -> None:
+    world = LeaseWorld()
+    locked(world, "ada", "L", 13)
+    world.take("cy", "X", "x")
+    waits(world, "ada", "P", 13, "x", "y", reentrant=False, priority="low")
+    world.take("bob", "B")
+    waits(world, "bob", "L", 21)
+    waits(world, "ada", "B", 12, reentrant=False)
+    refused = refused_at(world, "ada", "N", 12, "y", reentrant=False, wait_ms=0)
+    assert (refused.code, refused.facts["cycle"]) == ("deadlock", ["ada", "bob", "ada", "ada"])
+    world.withdraw("ada", "B")
+    world.take("ada", "N", "y", reentrant=False)
+
+
+def test_a_process_may_wait_behind_a_wait_of_its_agent_that_comes_to_its_turn() -> None:
+    world = LeaseWorld()
+    world.take("bob", "B", "p1", "p2")
+    waits(world, "ada", "T", 11, "p1", "p2")
+    locked(world, "ada", "L2", 12, "p3")
+    waits(world, "ada", "L3", 12, "p2", reentrant=False)
+    world.release("bob", "B")
+    assert world.held == [("ada", "L2"), ("ada", "T")]
+    world.release("ada", "T")
+    assert world.held == [("ada", "L2"), ("ada", "L3")]
+
+
+def test_a_wait_for_another_agent_is_no_circle_with_processes_that_wait_for_the_one_that_asks() -> None:
+    world = LeaseWorld()
+    locked(world, "ada", "L1", 11)
+    locked(world, "ada", "L2", 12)
+    waits(world, "ada", "L1", 12, reentrant=False)
+    waits(world, "ada", "L2", 13, reentrant=False)
+    world.take("bob", "B")
+    waits(world, "ada", "B", 11)
+    assert world.waiting == [("ada", "L1"), ("ada", "L2"), ("ada", "B")]
+
+
 # A command under a lease: it ends before the lease does.
 
 
-def locked(world: LeaseWorld, name: str, task: str, connection: int, under: int | None = None) -> int:
+def locked(world: LeaseWorld, name: str, task: str, connection: int, *paths: str, under: int | None = None) -> int:
     """As `lock` claims: for one process, tied to its connection; the epoch."""
-    epoch = world.take(name, task, reentrant=False, tied=True, under=under)
+    epoch = world.take(name, task, *paths, reentrant=False, tied=True, under=under)
     world.state.soft.leasing.tie(epoch, connection)
     return epoch
 
 
 def waits(world: LeaseWorld, name: str, task: str, connection: int, *paths: str, **fields: object) -> int:
     """A claim that waits on that connection; its place."""
-    place = world.wait(name, task, *paths, **fields)
+    place = world.wait(name, task, *paths, connection=connection, **fields)
     world.state.soft.leasing.attach(place, connection)
     return place
 
@@ -280,6 +347,15 @@ def test_what_one_runs_under_as_an_agent_is_not_waited_for() -> None:
     assert refused_at(world, "ada", "T1", 12, reentrant=False, under=epoch).facts["cycle"] == ["ada", "ada"]
     assert refused_at(world, "ada", "T2", 12, reentrant=False, under=other).facts["cycle"] == ["ada", "ada"]
     waits(world, "ada", "T2", 12, reentrant=False, under=epoch)
+
+
+def test_what_an_agent_holds_is_not_given_back_before_what_runs_under_it_ends() -> None:
+    world = LeaseWorld()
+    of_agent, of_process = world.take("ada", "T1"), locked(world, "ada", "L", 11)
+    waits(world, "ada", "L", 12, reentrant=False, under=of_agent)
+    refused = refused_at(world, "ada", "T1", 13, reentrant=False, under=of_process)
+    assert (refused.code, refused.facts["cycle"]) == ("deadlock", ["ada", "ada", "ada"])
+    waits(world, "ada", "T1", 14, reentrant=False)
 
 
 def test_locks_three_deep() -> None:

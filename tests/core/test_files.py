@@ -190,6 +190,29 @@ def test_a_file_in_a_channel_is_for_who_can_read_it_and_stays_until_its_date() -
     assert show(world, file, "ada").channel is msgspec.UNSET
 
 
+def test_an_operator_sees_that_a_file_is_there_and_reads_only_what_all_may() -> None:
+    world = a_world()
+    world.do(CreateRoom(room="den", private=True), "ada")
+    public = whole(world, b"for all", channel="main:general")
+    hidden = [whole(world, b"of the den", channel="den:general"), whole(world, b"for bob", to=("bob",))]
+    hidden.append(begin(world, b"on its way", by="bob", channel="main:general").file)
+    assert listed(world, "operator") == [public, *hidden]
+    told = show(world, public, "operator")
+    assert told.digests
+    assert (told.name, told.sha256) == ("x", hexed(b"for all"))
+    chunk_to_read(world.state, ReadChunk(file=public, index=0), world.by("operator"))
+    for file in hidden:
+        told = show(world, file, "operator")
+        assert (told.name, told.sha256, told.digests) == (None, None, ())
+        with refused("not_permitted"):
+            chunk_to_read(world.state, ReadChunk(file=file, index=0), world.by("operator"))
+    page = look(world.state, world.rules, ListFiles(), world.by("operator"))
+    assert isinstance(page, FilesPage)
+    assert [it.name for it in page.files] == ["x", None, None, None]
+    world.do(WithdrawFile(file=hidden[0]), "operator")
+    assert listed(world, "operator") == [public, *hidden[1:]]
+
+
 def test_a_file_ends_at_its_date_which_begins_anew_when_it_is_complete() -> None:
     world = a_world()
     file, late = begin(world, b"x").file, begin(world, b"y").file

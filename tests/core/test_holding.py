@@ -1,6 +1,7 @@
 """Holding: renewals, releases, checkpoints, hand-offs and offers, parking, and what operators do to pools."""
 
 import json
+from typing import Any
 
 import msgspec
 import pytest
@@ -329,7 +330,7 @@ def test_a_wait_for_another_mode_goes_on_after_a_hand_off() -> None:
     ("paths", "fields"), [(("b",), {}), (("a", "b"), {}), (("a",), {"pools": {"one": 1}}), ((), {"pools": {"one": 1}})]
 )
 def test_a_wait_for_another_scope_is_granted_in_place_of_what_was_handed_over(
-    paths: tuple[str, ...], fields: dict[str, object]
+    paths: tuple[str, ...], fields: dict[str, Any]
 ) -> None:
     world = LeaseWorld()
     world.pool("one", 1)

@@ -75,6 +75,18 @@ def test_a_repeat_says_the_same_and_whether_the_lease_lives(
     assert (gone.epoch, gone.outcome, gone.live, gone.status) == (first.epoch, outcome, False, "ended")
 
 
+@pytest.mark.parametrize("worktree", ["", "w" * 513])
+@pytest.mark.parametrize("kind", ["covers", "list"])
+def test_a_worktree_that_no_lease_can_have_is_refused(kind: str, worktree: str) -> None:
+    world = LeaseWorld()
+    world.take("ada", "T1", "a")
+    query = ListLeases(worktree=worktree) if kind == "list" else CheckPaths(worktree=worktree, paths=("a",))
+    with pytest.raises(Rejected) as caught:
+        world.look(Leases, query, "ada")
+    assert (caught.value.code, caught.value.facts) == ("bad_request", {"path": "$.body.worktree"})
+    assert caught.value.detail == f"worktree has {len(worktree)} characters; 1 to 512 - at `$.body.worktree`"
+
+
 def test_what_changes_nothing_says_so_in_the_same_words() -> None:
     world = LeaseWorld()
     world.take("ada", "T1")

@@ -2,7 +2,9 @@
 
 import random
 from itertools import pairwise
+from typing import Any
 
+import msgspec
 import pytest
 from tests.core.lease_world import LeaseWorld
 
@@ -414,3 +416,25 @@ def test_a_repeat_is_answered_as_the_first_time(world: PlanWorld) -> None:
     again = world.reply(TaskInfo, UpdateTask(task="T", status="done"), "ada", key="k2")
     assert (again.status, again.cursor, again.title) == (moved.status, moved.cursor, "x")
     assert world.reply(TaskInfo, DeclareTask(task="T", title="x"), "ada", key="k1").cursor == first.cursor
+
+
+def test_a_repeat_about_what_moved_on_or_is_gone_tells_what_its_event_says(world: PlanWorld) -> None:
+    fields: dict[str, Any] = {"title": "x", "priority": "high", "labels": ("ui",), "description": "all of it"}
+    said = DeclareTask(task="T", suggested_owner="bob", depends_on=("D",), **fields)
+    first = world.reply(TaskInfo, said, "ada", key="k1")
+    world.at_ms += 1_000
+    moved = world.reply(TaskInfo, UpdateTask(task="T", status="cancelled"), "bob", key="k2")
+    world.at_ms += 1_000
+    world.reply(TaskInfo, UpdateTask(task="T", status="open"), "ada")
+    again = world.reply(TaskInfo, UpdateTask(task="T", status="cancelled"), "bob", key="k2")
+    left_out = {"cursor": None, "progress": 0, "progress_at_ms": None}
+    assert msgspec.structs.replace(again, **left_out) == msgspec.structs.replace(moved, **left_out)
+    world.reply(TaskInfo, UpdateTask(task="T", status="cancelled"), "ada")
+    world.do(RemoveTask(task="T"), "ada")
+    again = world.reply(TaskInfo, said, "ada", key="k1")
+    assert {name: getattr(again, name) for name in fields} == fields
+    assert (again.suggested_owner, again.depends_on, again.declared_by) == ("bob", ("D",), "ada")
+    assert (again.status, again.version, again.declared_at_ms) == ("open", first.version, first.declared_at_ms)
+    again = world.reply(TaskInfo, UpdateTask(task="T", status="cancelled"), "bob", key="k2")
+    assert (again.title, again.status, again.moved_at_ms) == ("x", "cancelled", moved.moved_at_ms)
+    assert (again.declared_by, again.version) == ("", 0), "who moved it is not who declared it"

@@ -409,7 +409,7 @@ def look(state: "State", rules: Rules, query: Query, by: By) -> Reply:
             return channel_info(state, channel, participants=participants, following=following, cursor=cursor)
         case ListLeases():
             shown, following = _listed(
-                leases_to_list(state, query, by), query, rules, lambda epoch: listed_lease(state, epoch, by)
+                leases_to_list(state, rules, query, by), query, rules, lambda epoch: listed_lease(state, epoch, by)
             )
             return Leases(seq=state.seq, leases=shown, next=following, cursor=cursor)
         case ListPools():

@@ -16,6 +16,7 @@ from synapse.core.files import (
     Place,
     file_id,
     find_file,
+    may_read_file,
     may_see_file,
     require_index,
 )
@@ -92,12 +93,13 @@ def look_file(state: "State", rules: Rules, query: ShowFile, by: By, cursor: str
     """One file with a page of its chunks. Raises `Rejected`: `bad_request`, `not_found`."""
     require_limit(query.limit, rules.limits.page_items_max)
     file = find_file(state, query.file, by)
-    there = sorted(file.chunks)
+    there = sorted(file.chunks) if may_read_file(state, file, by) else []
     start = 0 if query.after is None else bisect_right(there, query.after)
     page = there[start : start + query.limit]
     return file_info(
         state,
         file,
+        by,
         digests=tuple(ChunkInfo(index=index, sha256=file.chunks[index].sha256) for index in page),
         following=page[-1] if page and start + len(page) < len(there) else None,
         cursor=cursor,
@@ -116,7 +118,7 @@ def look_files(state: "State", rules: Rules, query: ListFiles, by: By, cursor: s
         if len(page) == query.limit:
             following = page[-1].file
             break
-        page.append(file_info(state, file))
+        page.append(file_info(state, file, by))
     size = state.files.bytes if by.operator else state.files.by_agent.get(by.agent or 0, (0, 0))[1]
     return FilesPage(files=tuple(page), bytes=size, next=following, cursor=cursor)
 
@@ -130,22 +132,23 @@ def _number(text: str) -> int:
 def file_info(
     state: "State",
     file: File,
+    by: By,
     *,
     digests: tuple[ChunkInfo, ...] | None = None,
     following: int | None = None,
     cursor: str | None = None,
 ) -> FileInfo:
     """A file as it is told: in a list, or with `digests` as an answer of its own."""
-    agents = state.agents.by_id
+    agents, is_read = state.agents.by_id, may_read_file(state, file, by)
     channel = None if file.channel is None else state.rooms.channels.get(file.channel)
     return FileInfo(
         file=file_id(file.id),
-        name=file.name,
+        name=file.name if is_read else None,
         sender=file.sender,
         to=tuple(agents[agent].name for agent in file.to if agent in agents) if file.channel is None else UNSET,
         channel=UNSET if channel is None else state.rooms.address(channel),
         bytes=file.bytes,
-        sha256=file.sha256,
+        sha256=file.sha256 if is_read else None,
         chunk_bytes=file.chunk_bytes,
         chunks=file.count,
         stored=len(file.chunks),
@@ -160,8 +163,15 @@ def file_info(
 
 
 def chunk_to_read(state: "State", query: ReadChunk, by: By) -> int:
-    """The seq at which a chunk lies. Raises `Rejected`: `bad_request`, `not_found`."""
+    """The seq at which a chunk lies. Raises `Rejected`: `bad_request`, `not_found`, `not_permitted`."""
     file = find_file(state, query.file, by)
+    if not may_read_file(state, file, by):
+        raise Rejected(
+            "not_permitted",
+            f"{query.file} is there for {file.sender}, and once it is complete for who it is for; an operator may "
+            "withdraw it",
+            {"file": query.file, "from": file.sender},
+        )
     require_index(file, query.index)
     chunk = file.chunks.get(query.index)
     if chunk is None:

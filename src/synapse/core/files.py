@@ -159,9 +159,14 @@ def find_file(state: "State", text: str, by: By) -> File:
 
 
 def may_see_file(state: "State", file: File, by: By) -> bool:
-    """Whether a file is there for who asks: of a channel as its messages are, so that what was complete before a
+    """Whether a file is there for who asks. An operator sees that it is, and may withdraw it."""
+    return by.operator or may_read_file(state, file, by)
+
+
+def may_read_file(state: "State", file: File, by: By) -> bool:
+    """Whether who asks may know what is in a file: of a channel as its messages are, so that what was complete before a
     member came is not there for one who does not read what was said before."""
-    if by.operator or file.agent == by.agent:
+    if file.agent == by.agent:
         return True
     if not file.is_complete:
         return False

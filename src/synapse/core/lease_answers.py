@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias, assert_never
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from synapse.core.bounds import require_chars
 from synapse.core.by import By, Rules
 from synapse.core.claims import none_of
 from synapse.core.events import (
@@ -59,6 +60,7 @@ RareLeaseMutation: TypeAlias = (
 LeaseMutation: TypeAlias = ClaimLease | ReleaseLease | RareLeaseMutation
 LeaseQuery: TypeAlias = CheckLease | CheckPaths
 
+_OF_A_GRANT: Final = (LeaseRenewed, LeaseCheckpointed, LeaseParked, LeaseResumed, LeaseOffered, SessionResumed)
 _LISTED: Final = frozenset({"waiters", "waiting", "idle_ms", "stalled"})
 WAITERS_MAX = 32
 """How many waiters a listed lease names; `waiting` counts all."""
@@ -144,15 +146,7 @@ def answer_claim(state: "State", command: ClaimLease, by: By, events: Sequence[R
         is_new = outcome != "renewed" or any(isinstance(item.event, SessionResumed) for item in events)
         return with_resume(state, info, by.at_ms) if is_new and state.sessions.of_task else info
     assert recorded is not None, "a lease that is not live any more is answered from its event"
-    event = recorded.event
-    return _ended(
-        ask,
-        epoch,
-        granted_at_ms=recorded.at_ms,
-        ttl_ms=getattr(event, "ttl_ms", None) or 0,
-        outcome=outcome,
-        cursor=cursor,
-    )
+    return _ended(ask, epoch, recorded, outcome, cursor)
 
 
 _SAME: Final[dict[type[RenewLease | SaveCheckpoint | ParkLease | HandOffLease], str]] = {
@@ -194,7 +188,7 @@ def _held(
     live = state.leases.live.get(epoch)
     if live is not None:
         return lease_info(state, live, by, outcome=outcome, cursor=cursor)
-    return _ended(event.ask, epoch, granted_at_ms=first.at_ms, ttl_ms=0, outcome=outcome, cursor=cursor)
+    return _ended(event.ask, epoch, first, outcome, cursor)
 
 
 def lease_info(
@@ -232,8 +226,16 @@ def lease_info(
     )
 
 
-def _ended(ask: Ask, epoch: int, *, granted_at_ms: int, ttl_ms: int, outcome: str, cursor: str) -> replies.Lease:
-    """A repeat's answer about a lease that is not live any more."""
+def _ended(ask: Ask, epoch: int, recorded: Recorded, outcome: str, cursor: str) -> replies.Lease:
+    """A repeat's answer about a lease that is not live any more: what the event says that the key answers for. Without
+    a word of it, TTL and date of the grant are 0; `with_grant` has the latter."""
+    event = recorded.event
+    terms = event if isinstance(event, LeaseGranted | LeaseHandedOff | LeaseRenewed) else None
+    kept: replies.Checkpoint | None = None
+    if isinstance(event, LeaseCheckpointed):
+        kept = replies.Checkpoint(
+            data=event.data, artefacts=event.artefacts, by=ask.owner, epoch=epoch, at_ms=recorded.at_ms
+        )
     return replies.Lease(
         task=ask.task,
         room=ask.room_name,
@@ -244,19 +246,35 @@ def _ended(ask: Ask, epoch: int, *, granted_at_ms: int, ttl_ms: int, outcome: st
         whole_worktree=ask.whole,
         pools=dict(ask.pools),
         mode=ask.mode,
-        ttl_ms=ttl_ms,
+        ttl_ms=0 if terms is None else terms.ttl_ms or 0,
         expires_at_ms=None,
         remaining_ms=None,
         status="ended",
-        granted_at_ms=granted_at_ms,
-        note=None,
-        branch=None,
-        tied=False,
-        checkpoint=None,
+        granted_at_ms=recorded.at_ms if recorded.seq == epoch else 0,
+        note=None if terms is None else terms.note,
+        branch=None if terms is None else terms.branch,
+        tied=isinstance(event, LeaseGranted | LeaseHandedOff) and event.tied,
+        checkpoint=kept,
+        offered_to=event.to.name if isinstance(event, LeaseOffered) else UNSET,
         outcome=outcome,
         live=False,
         cursor=cursor,
     )
+
+
+def epochs_told(events: Sequence[Recorded]) -> list[int]:
+    """The earlier grants that events are about, by their seqs: what a repeat needs of the journal beside them."""
+    return [item.event.epoch for item in events if isinstance(item.event, _OF_A_GRANT)]
+
+
+def with_grant(body: replies.Reply, grants: Sequence[Recorded]) -> replies.Reply:
+    """The answer to a repeat about a lease that ended, with what never changes of its grant."""
+    if isinstance(body, replies.Lease) and not body.granted_at_ms:
+        for grant in grants:
+            event = grant.event
+            if grant.seq == body.epoch and isinstance(event, LeaseGranted | LeaseHandedOff):
+                return msgspec.structs.replace(body, granted_at_ms=grant.at_ms, tied=event.tied)
+    return body
 
 
 def _brief(state: "State", ask: Ask) -> replies.TaskBrief | UnsetType:
@@ -298,6 +316,7 @@ def _covered(state: "State", rules: Rules, query: CheckPaths, by: By, cursor: st
     agent, limits = by.require_agent(), rules.limits
     if query.mode not in MODES:
         raise none_of("mode", query.mode, MODES)
+    require_chars("worktree", query.worktree, limits.worktree_chars_max)
     if not 1 <= len(query.paths) <= limits.page_items_max:
         raise Rejected(
             "bad_request",
@@ -403,9 +422,9 @@ def _holders(state: "State", worktree: str, path: str, agent: int) -> list[Lease
     return found
 
 
-def leases_to_list(state: "State", query: ListLeases, by: By) -> list[str]:
+def leases_to_list(state: "State", rules: Rules, query: ListLeases, by: By) -> list[str]:
     """The epochs that a listing shows, as text that sorts like the numbers; none of rooms that who asks may not see.
-    Raises `Rejected`: `bad_name`, `not_found`."""
+    Raises `Rejected`: `bad_name`, `bad_request`, `not_found`."""
     leases = state.leases
     room = None if query.room is None else require_room(state, query.room, by)
     found = list(leases.live.values())
@@ -414,6 +433,8 @@ def leases_to_list(state: "State", query: ListLeases, by: By) -> list[str]:
         found = list(leases.of_agent.get(agent.id, {}).values()) if agent is not None else []
     if query.task is not None:
         require_task(query.task)
+    if query.worktree is not None:
+        require_chars("worktree", query.worktree, rules.limits.worktree_chars_max)
     return sorted(
         f"{lease.epoch:016d}"
         for lease in found

@@ -10,7 +10,7 @@ way of another is decided here, once, for grants, waiting, hand-off and refusals
 Rule: a place is ahead of another when its priority is higher, or the same and it is older.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, TypeAlias, TypeVar
@@ -340,11 +340,12 @@ class Leases:
                 if view.capacity.get(name, pool.capacity) < units:
                     yield ask
 
-    def places_against(self, ask: Ask, rank: int, seq: int, view: View) -> Iterator[Place]:
-        """Places ahead of one of `rank` taken at `seq` that `ask` conflicts with; pools come last."""
+    def places_against(self, ask: Ask, rank: int, seq: int, view: View, but: Container[int] = ()) -> Iterator[Place]:
+        """Places ahead of one of `rank` taken at `seq` that `ask` conflicts with, without those in `but`; pools come
+        last."""
         gone = view.gone_places
         seen: set[int] = set()
-        for place in self.places_near(ask):
+        for place in self.places_near(ask, but):
             if place.seq not in gone and place.is_ahead(rank, seq) and _contends(ask, place.ask):
                 seen.add(place.seq)
                 yield place
@@ -352,7 +353,7 @@ class Leases:
             pool = self.pools[name]
             ahead = [at for at in pool.waiting if at not in gone and self.places[at].is_ahead(rank, seq)]
             if ahead and self._free(pool, view) - sum(pool.waiting[at] for at in ahead) < units:
-                yield from (self.places[at] for at in ahead if at not in seen)
+                yield from (self.places[at] for at in ahead if at not in seen and at not in but)
                 seen.update(ahead)
 
     def places_behind(self, ask: Ask, rank: int, seq: int, view: View) -> Iterator[Place]:
@@ -368,12 +369,13 @@ class Leases:
                     if at not in view.gone_places and not self.places[at].is_ahead(rank, seq):
                         yield self.places[at]
 
-    def places_near(self, ask: Ask) -> Iterator[Place]:
-        """Places for the same task or overlapping scopes, whatever their modes, each once. Pools are not looked at."""
+    def places_near(self, ask: Ask, but: Container[int] = ()) -> Iterator[Place]:
+        """Places for the same task or overlapping scopes, whatever their modes, each once, without those in `but`.
+        Pools are not looked at."""
         of_task = self.places_of_task.get((ask.room, ask.task), NO_PLACES)
-        yield from of_task.values()
+        yield from (place for seq, place in of_task.items() if seq not in but)
         if ask.worktree is not None and self._waiting:
-            for seq in self._waiting.overlapping(ask.worktree, patterns_of(ask), whole=ask.whole):
+            for seq in self._waiting.overlapping(ask.worktree, patterns_of(ask), whole=ask.whole, but=but):
                 if seq not in of_task:
                     yield self.places[seq]
 

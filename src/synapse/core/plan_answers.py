@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final, assert_never
 
+import msgspec
 from msgspec import UNSET
 
 from synapse.core.by import By
@@ -14,7 +15,7 @@ from synapse.core.lifecycle import TASK_STATUSES
 from synapse.core.plan import RoomPlan, Task, require_declared
 from synapse.core.plan_events import TaskDeclared, TaskMoved, TaskNoted
 from synapse.core.planning import PlanMutation, specs_of
-from synapse.core.rooms import room_of
+from synapse.core.rooms import may_see, room_of
 from synapse.protocol.cursor import question_id
 from synapse.protocol.names import require_agent_name, require_segment
 from synapse.protocol.plan_commands import (
@@ -71,33 +72,60 @@ def _room_name(recorded: Recorded) -> str:
 def _changed(
     state: "State", command: DeclareTask | UpdateTask, by: By, events: Sequence[Recorded], cursor: str
 ) -> TaskInfo:
-    """The task as the request left it; what else is told of it is as it is now."""
+    """The task as the request left it; what else is told of it is as it is now, to who may see it still."""
     event = events[0].event if events else None
     if event is None:
         room = room_of(state, command.room, by)
         task = require_declared(state, room, command.task)
         return task_info(state, room.id, room.name, task, by, cursor=cursor, changed=False)
     assert isinstance(event, TaskDeclared | TaskMoved | TaskNoted)
-    now = state.plan.find((event.room, event.task))
+    now, where = state.plan.find((event.room, event.task)), state.rooms.by_id.get(event.room)
     if isinstance(event, TaskNoted):
-        now = require_declared(state, room_of(state, event.room_name, by), event.task) if now is None else now
+        now = require_declared(state, room_of(state, event.room_name, by), event.task)
         return task_info(state, event.room, event.room_name, now, by, cursor=cursor, changed=False)
-    if now is not None and (isinstance(event, TaskDeclared) or now.status == event.status):
-        return task_info(state, event.room, event.room_name, now, by, cursor=cursor, changed=True)
-    is_declared = isinstance(event, TaskDeclared)
-    return TaskInfo(  # a repeat, of a request that is history
+    if now is None or where is None or not may_see(where, by):
+        return _gone(events[0], event, cursor)
+    info = task_info(state, event.room, event.room_name, now, by, cursor=cursor, changed=True)
+    if isinstance(event, TaskMoved):
+        if now.status == event.status:
+            return info
+        return msgspec.structs.replace(
+            info, title=event.title, status=event.status, ready=False, moved_at_ms=events[0].at_ms, holders=()
+        )
+    if now.version != events[0].seq:  # declared anew since
+        info = msgspec.structs.replace(
+            info,
+            title=event.title,
+            priority=event.priority,
+            depends_on=event.depends_on,
+            suggested_owner=event.suggested_owner,
+            version=events[0].seq,
+            labels=event.labels,
+            description=event.description,
+        )
+    return info
+
+
+def _gone(recorded: Recorded, event: TaskDeclared | TaskMoved, cursor: str) -> TaskInfo:
+    """A repeat's answer about a task that is not in the plan any more, or out of sight: what its event says, which of
+    one that moved is title and status."""
+    told = event if isinstance(event, TaskDeclared) else None
+    return TaskInfo(
         event.task,
         event.room_name,
         event.title,
         "open" if isinstance(event, TaskDeclared) else event.status,
-        False,
-        event.priority if isinstance(event, TaskDeclared) else "normal",
-        event.depends_on if isinstance(event, TaskDeclared) else () if now is None else now.depends_on,
-        None if now is None else now.suggested_owner,
-        events[0].seq if is_declared else 0 if now is None else now.version,
-        events[0].actor if now is None else now.declared_by,
-        events[0].at_ms,
-        None if now is None else now.progress_at_ms,
+        told is not None and not told.depends_on,
+        "normal" if told is None else told.priority,
+        () if told is None else told.depends_on,
+        None if told is None else told.suggested_owner,
+        0 if told is None else recorded.seq,
+        "" if told is None else recorded.actor,
+        recorded.at_ms,
+        None,
+        () if told is None else told.labels,
+        description=UNSET if told is None else told.description,
+        declared_at_ms=recorded.at_ms if told is not None and told.replaces is None else UNSET,
         changed=True,
         cursor=cursor,
     )

@@ -7,7 +7,7 @@ candidates, and a new pattern with neither is compared with all.
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from synapse.core.scopes import Pattern, overlaps
@@ -82,8 +82,10 @@ class ScopeIndex:
                 return False
         return True
 
-    def overlapping(self, worktree: str, patterns: Sequence[Pattern], *, whole: bool = False) -> Iterator[int]:
-        """Keys whose scope overlaps this one, each once: whole worktrees first, then as they are found.
+    def overlapping(
+        self, worktree: str, patterns: Sequence[Pattern], *, whole: bool = False, but: Container[int] = ()
+    ) -> Iterator[int]:
+        """Keys whose scope overlaps this one, each once, and none in `but`: whole worktrees first, then as found.
 
         Lazy: whoever needs one takes one. The index must not change until the iterator is done or dropped. The order
         depends on what was filed before, so it is not the same after a restart: what is journalled must not follow it.
@@ -92,15 +94,15 @@ class ScopeIndex:
         if tree is None:
             return
         if whole:
-            yield from tree.keys
+            yield from (key for key in tree.keys if key not in but)
             return
         if not patterns:
             return
-        yield from tree.whole
+        yield from (key for key in tree.whole if key not in but)
         found: set[int] = set()
         for pattern in patterns:
             for key, other in tree.candidates(pattern):
-                if key not in found and overlaps(pattern, other):
+                if key not in found and key not in but and overlaps(pattern, other):
                     found.add(key)
                     yield key
 
