@@ -16,7 +16,8 @@
         ├── JournalRefused   the files are not what they should be: 78, a restart does not help
         ├── JournalLocked    another process owns this home: 75
         ├── DiskFull         no room: the hub turns read-only, or exits 74 when it cannot even start
-        └── StoreFailed      outcome unknown: 74, the next start replays the truth
+        ├── StoreFailed      outcome unknown: 74, the next start replays the truth
+        └── FileUnusable     a file that a verb was given cannot be written (journal.admin)
 
 This module imports nothing, because the command line's fast path imports it.
 """

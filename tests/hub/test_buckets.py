@@ -59,6 +59,30 @@ def test_a_bucket_that_was_only_heard_as_fast_as_it_fills_is_not_rested() -> Non
     assert bucket.is_rested(1_000_000)
 
 
+@given(st.integers(1, 2_000), st.integers(1, 8), st.lists(st.integers(0, 500), max_size=30), st.integers(0, 100_000))
+def test_at_any_burst_who_goes_on_is_not_rested_and_who_pauses_is(
+    rate: int, burst: int, late_ms: list[int], pause_ms: int
+) -> None:
+    """As the pacer uses it: a frame takes its token and waits for a turn, at which it is asked who has rested."""
+    bucket, now_ms = Bucket(rate, burst, 0), 0
+    while not bucket.take(now_ms):
+        pass
+    now_ms += 1_000 // rate + 1
+    for late in late_ms:
+        now_ms += late if burst < 3 else 0  # a larger bucket fills while its owner waits for a turn that comes late
+        assert not bucket.is_rested(now_ms)
+        bucket.note_pause(now_ms)
+        now_ms += bucket.take(now_ms) or 1_000 // rate
+    assert not bucket.is_rested(now_ms)
+    now_ms += (burst + 3) * 1_000 // rate + 1 + pause_ms
+    bucket.note_pause(now_ms)
+    assert bucket.take(now_ms) == 0
+    assert bucket.is_rested(now_ms + 1_000 // rate + 1)
+    while not bucket.take(now_ms):
+        pass
+    assert not bucket.is_rested(now_ms + 1_000 // rate), "what it rested before it asked too much again is forgotten"
+
+
 def test_a_clock_that_stands_still_refills_nothing() -> None:
     bucket = Bucket(1_000, 2, 0)
     assert [bucket.take(0) for _ in range(4)] == [0, 0, 2, 2]

@@ -1,6 +1,7 @@
 """Child processes beside the hub: each answer comes once, and none outlives the hub."""
 
 import asyncio
+import signal
 from pathlib import Path
 from typing import Never
 
@@ -9,6 +10,7 @@ from tests.journal.traffic import Traffic
 
 from synapse.errors import Rejected
 from synapse.hub.children import Children
+from synapse.journal.compaction import Plan
 from synapse.journal.store import Journal
 from synapse.protocol.replies import JournalBackedUp, JournalVerified
 
@@ -112,6 +114,79 @@ async def test_without_a_process_to_be_had_the_asker_is_told(tmp_path: Path, mon
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", none_left)
-    refused = await answer_of(Children(tmp_path))
-    assert isinstance(refused, Rejected)
-    assert "Too many open files" in refused.detail
+    children = Children(tmp_path)
+    planned: asyncio.Future[Plan | Rejected] = asyncio.get_running_loop().create_future()
+    children.compact({}, 0, planned.set_result, dry_run=True)
+    for kind, refused in (
+        ("verify", await answer_of(children)),
+        ("backup", await answer_of(children, tmp_path / "copy.db")),
+        ("compact", await asyncio.wait_for(planned, 20)),
+    ):
+        assert isinstance(refused, Rejected)
+        assert (refused.code, refused.retry_after_ms, refused.facts) == ("limit", 1_000, {})
+        assert refused.detail.startswith(
+            f"the journal {kind} could not be done: no process can be started (Too many open"
+        )
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_child_that_is_killed_says_nothing_of_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """SIGTERM is caught by the child, which ends with the code that stands for it."""
+    new_journal(tmp_path)
+    start = asyncio.create_subprocess_exec
+
+    async def killed(*arguments: str, stdin: int, stdout: int, stderr: int) -> asyncio.subprocess.Process:
+        caught = f"signal.signal(15, lambda *_: sys.exit({128 + 15}))"
+        script = f"import signal, sys; {caught}; print('up', flush=True); signal.pause()"
+        process = await start(arguments[0], "-c", script, stdin=stdin, stdout=stdout, stderr=stderr)
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"up\n"
+        process.send_signal(number)
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", killed)
+    children = Children(tmp_path)
+    for kind, refused in (
+        ("verify", await answer_of(children)),
+        ("backup", await answer_of(children, tmp_path / "copy.db")),
+    ):
+        assert isinstance(refused, Rejected)
+        assert (refused.code, refused.retry_after_ms, refused.facts) == ("limit", 1_000, {})
+        assert refused.detail == f"the journal {kind} could not be done: its process was ended by {number.name}"
+
+
+@pytest.mark.parametrize(
+    ("prints", "code", "verified", "backed_up"),
+    [
+        ('{"error":"a row is broken","seq":7}', 78, ("journal_broken", 7), ("journal_broken", 7)),
+        ('{"error":"its base is missing","seq":null}', 78, ("journal_broken", None), ("journal_broken", None)),
+        ('{"finding":"its index does not fit","broken_seq":null}', 0, ("journal_broken", None), None),
+        ('{"error":"cannot be read","seq":null}', 74, ("limit", None), ("bad_request", None)),
+        ("", 1, ("limit", None), ("limit", None)),
+    ],
+)
+async def test_a_journal_is_broken_only_when_the_child_found_it_so(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    prints: str,
+    code: int,
+    verified: tuple[str, int | None],
+    backed_up: tuple[str, int | None] | None,
+) -> None:
+    start = asyncio.create_subprocess_exec
+
+    async def instead(*arguments: str, stdin: int, stdout: int, stderr: int) -> asyncio.subprocess.Process:
+        script = f"import sys; print({prints!r}); sys.exit({code})"
+        return await start(arguments[0], "-c", script, stdin=stdin, stdout=stdout, stderr=stderr)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", instead)
+    children = Children(tmp_path)
+    answer = await answer_of(children)
+    assert isinstance(answer, Rejected)
+    assert (answer.code, answer.facts.get("seq")) == verified
+    if backed_up is not None:
+        answer = await answer_of(children, tmp_path / "copy.db")
+        assert isinstance(answer, Rejected)
+        assert (answer.code, answer.facts.get("seq")) == backed_up

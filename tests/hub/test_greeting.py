@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from tests.hub.conftest import SECRET, Voice, error_of, message, operator, reply_of, voice
+from tests.hub.conftest import SECRET, Voice, error_of, hub_on_small_disk, message, operator, reply_of, voice
 
 from synapse.protocol.codes import CLOSE_BAD_HELLO, CLOSE_NAME_TAKEN, CLOSE_UNAUTHORIZED
 from synapse.protocol.commands import Hello, JoinRoom, ListAgents, RenewLease, ShowStatus, VerifyJournal
@@ -135,3 +135,27 @@ async def test_the_role_is_looked_at_before_the_command() -> None:
         assert (refused.code, refused.facts) == ("not_permitted", {"role": "agent", "needed": "admin"})
         boss = await operator(hub)
         assert (await boss.refused(VerifyJournal())).code == "unsupported", "it is allowed, and has no file here"
+
+
+async def test_on_a_full_disk_a_new_name_is_told_who_can_read() -> None:
+    hub, disk = hub_on_small_disk()
+    async with hub:
+        ada = await voice(hub)
+        disk.is_full = True
+        await ada.post("the last one")
+        refused = await Voice(hub).refused(Hello(name="bob", secret=SECRET))
+        assert (refused.code, refused.retry_after_ms) == ("read_only", 1_000)
+        assert refused.facts == {"since_ms": 0, "name": "bob"}
+        assert refused.detail == (
+            "the disk is full, and bob is new here and cannot be written down now: a name that the hub knows can read, "
+            "and so can an operator (--operator where the verb has it); 24 MiB must be free"
+        )
+        described = await Voice(hub).refused(Hello(name="ada", secret=f"ada: {SECRET}", kind="service"))
+        assert (
+            "and what ada says of itself is new here and cannot be written down now: without that, ada"
+            in described.detail
+        )
+        again = Voice(hub)
+        assert not (await again.ask(Hello(name="ada", secret=f"ada: {SECRET}"), Welcome)).bound
+        assert (await again.ask(ShowStatus(), Status)).read_only
+        assert (await (await operator(hub)).ask(ShowStatus(), Status)).read_only

@@ -81,6 +81,35 @@ async def test_who_is_over_a_rate_of_a_few_a_second_is_heard_no_faster_and_refus
         assert found == ["reply"] * 6 + ["error"] + ["reply"] * 9, "5 s, of which a token's time is for the refusal"
 
 
+@pytest.mark.parametrize("burst", range(1, 9))
+async def test_at_any_burst_who_goes_on_stays_paced_and_who_pauses_is_heard_as_everybody_is(
+    tmp_path: Path, burst: int
+) -> None:
+    limits = Limits(rate_agent_per_s=10, rate_agent_burst=burst)
+    async with MemoryHub(limits=limits) as hub, doors(hub, tmp_path) as listeners:
+        peer = await web(listeners)
+        [connection] = hub.turns.peers.connections.values()
+        peer.writer.write(pings(30))
+        while hub.turns.totals.requests < 30:
+            await one_round(hub, 10)
+            assert hub.turns.totals.requests <= burst or connection.pace is not None
+        while connection.is_held:
+            await one_round(hub, 10)
+        for _ in range(30):
+            await peer.frame()
+        for _ in range(2):
+            hub.clock.advance(60_000)
+            assert reply_of(await peer.ask(Ping()), Pong)
+            while connection.is_held:
+                await one_round(hub, 10)
+        assert connection.pace is None
+        peer.writer.write(pings(burst + 20))
+        await until(lambda: connection.pace is not None)
+        for _ in range(100):
+            await one_round(hub, 10)
+            assert connection.pace is not None, "it asked too much again"
+
+
 async def test_all_who_are_paced_share_a_rate_of_a_few_a_second_and_nobody_is_left_out(tmp_path: Path) -> None:
     limits = Limits(rate_agent_per_s=5, rate_agent_burst=8, rate_host_per_s=10, rate_host_burst=1_000)
     async with MemoryHub(limits=limits) as hub, doors(hub, tmp_path) as listeners:

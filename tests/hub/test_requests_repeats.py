@@ -1,9 +1,22 @@
 """Repeats under an idempotency key of what is gone by now: they are answered, and the hub goes on."""
 
 import msgspec
+import pytest
+from msgspec import UNSET
 from tests.hub.conftest import operator, voice
 
-from synapse.protocol.commands import ClaimLease, DeletePool, ReleaseLease, SetPool
+from synapse.core.presence import RECENT_MS
+from synapse.protocol.commands import (
+    ClaimLease,
+    Command,
+    DeletePool,
+    HandOffLease,
+    ParkLease,
+    ReleaseLease,
+    RenewLease,
+    SaveCheckpoint,
+    SetPool,
+)
 from synapse.protocol.plan_commands import DeclareTask, RemoveTask, UpdateTask
 from synapse.protocol.plan_replies import TaskGone, TaskInfo
 from synapse.protocol.replies import Lease, PoolDeleted, PoolInfo, Released
@@ -34,6 +47,57 @@ async def test_a_claim_that_took_up_an_offer_and_moved_a_deadline_is_repeated_af
         again = await ada.ask(ClaimLease(task="T1"), Lease, "k")
         assert (again.epoch, again.live) == (first.epoch, False), "and not as the grant that there is now"
         assert anew.epoch > first.epoch
+
+
+_TTL = ("ttl_ms", "note", "branch")
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (ClaimLease(task="T1", ttl_ms=90_000, note="n2", branch="b2"), _TTL),
+        (RenewLease(task="T1", ttl_ms=90_000, note="n2"), _TTL),
+        (ParkLease(task="T1", parked=True), ()),
+        (SaveCheckpoint(task="T1", data=msgspec.Raw(b'{"a":1}')), ("checkpoint",)),
+        (HandOffLease(task="T1", to="cy"), ("offered_to",)),
+    ],
+)
+async def test_a_repeat_about_a_lease_that_ended_tells_what_its_events_say(
+    command: Command, told: tuple[str, ...]
+) -> None:
+    async with MemoryHub() as hub:
+        ada, cy = await voice(hub), await voice(hub, "cy")
+        await cy.peer.aclose()
+        await hub.advance(RECENT_MS)
+        claim = ClaimLease(task="T1", ttl_ms=60_000, note="n", branch="b", tied=True)
+        granted = await ada.ask(claim, Lease, "c")
+        await hub.advance(1_000)
+        first = await ada.ask(command, Lease, "k")
+        await ada.ask(SaveCheckpoint(task="T1", data=msgspec.Raw(b"2")), Lease)
+        await ada.ask(ReleaseLease(task="T1"), Released)
+        again = await ada.ask(command, Lease, "k")
+        assert (again.status, again.live, again.epoch) == ("ended", False, granted.epoch)
+        for name in ("granted_at_ms", "tied", "outcome", *told):
+            assert getattr(again, name) == getattr(first, name), name
+        unknown = {"ttl_ms": 0, "note": None, "branch": None, "checkpoint": None, "offered_to": UNSET}
+        assert {name: getattr(again, name) for name in unknown if name not in told} == {
+            name: value for name, value in unknown.items() if name not in told
+        }
+        of_claim = await ada.ask(claim, Lease, "c")
+        for name in ("granted_at_ms", "tied", "outcome", *_TTL):
+            assert getattr(of_claim, name) == getattr(granted, name), name
+
+
+async def test_a_repeat_about_a_lease_that_was_handed_over_has_the_time_of_that() -> None:
+    async with MemoryHub() as hub:
+        ada, bob = await voice(hub), await voice(hub, "bob")
+        await ada.ask(ClaimLease(task="T1"), Lease)
+        await hub.advance(1_000)
+        first = await ada.ask(HandOffLease(task="T1", to="bob"), Lease, "k")
+        await bob.ask(ReleaseLease(task="T1"), Released)
+        again = await ada.ask(HandOffLease(task="T1", to="bob"), Lease, "k")
+        assert (again.owner, again.outcome, again.live) == ("bob", "handed_off", False)
+        assert again.granted_at_ms == first.granted_at_ms
 
 
 async def test_a_preemption_for_who_holds_the_task_takes_up_for_the_holder_what_is_offered() -> None:

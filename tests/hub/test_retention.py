@@ -8,11 +8,22 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.hub.conftest import Voice, direct, message, operator, quiet, reply_of, slow_reader, voice
+from tests.hub.conftest import (
+    Voice,
+    direct,
+    message,
+    operator,
+    quiet,
+    reply_of,
+    slow_reader,
+    slow_writer,
+    steps,
+    voice,
+)
 
 from synapse.core.state import decode_state, encode_state
 from synapse.errors import Rejected
-from synapse.hub import retention
+from synapse.hub import feeds, retention
 from synapse.hub.retention import EVERY_MS, FIRST_MS
 from synapse.hub.settings import Settings
 from synapse.journal.compaction import Plan, survey
@@ -209,6 +220,42 @@ async def test_a_reader_that_is_far_behind_is_told_and_does_not_miss_anything_un
         told = [notice for notice in await bob.notices() if isinstance(notice, Broken)]
         assert [(one.code, one.first_kept) for one in told] == [("cursor_too_old", sent[4].cursor)]
         assert await bob.messages() == []
+
+
+async def test_nobody_is_told_what_is_gone_before_that_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "PAGE_ROWS", 1)
+    async with compacting() as (hub, _):
+        ada, bob, cid, boss = await voice(hub), await voice(hub, "bob"), await voice(hub, "cid"), await operator(hub)
+        sent = await old_and_new(hub, ada)
+        reader = slow_reader(hub)
+        hub.turns.feeds.recent.floor = hub.state.seq
+        follow = Subscribe(channels=("main:general",), since=sent[0].cursor)
+        await cid.say(follow)
+        await quiet(hub)
+        slow = cid.peer.connection
+        assert slow is not None
+        slow.is_stuck = True
+        reader.finish()
+        page = await ada.say(ReadHistory())
+        await bob.say(follow)
+        await quiet(hub)
+        for told in (ada, bob, cid):
+            await told.listen()
+        writer = slow_writer(hub)
+        await boss.say(CompactJournal(keep=KEEP))
+        await steps()
+        assert len(writer.jobs) == 1, "the hub knows what will be gone, the disk does not"
+        slow.is_stuck = False
+        hub.turns.feeds.resume(slow)
+        while reader.jobs:
+            reader.finish()
+            await steps()
+        assert [told.peer.received_now() for told in (ada, bob, cid)] == [[], [], []]
+        writer.finish()
+        assert reply_of(await ada.answer(page), History).first_kept == sent[4].cursor
+        for told in (bob, cid):
+            ends = [notice for notice in await told.notices() if isinstance(notice, Broken)]
+            assert [(one.code, one.first_kept) for one in ends] == [("cursor_too_old", sent[4].cursor)]
 
 
 async def test_one_at_a_time_and_not_before_the_journal_is_proved() -> None:

@@ -202,6 +202,20 @@ def test_a_refusal_is_an_object_too_where_one_is_asked_for(tmp_path: Path) -> No
             assert found.line == f"synapse hub: {error['detail']}"
 
 
+def test_with_too_few_descriptors_a_start_says_so_in_one_line(tmp_path: Path) -> None:
+    ends: list[tuple[int, str, int]] = []
+    for most in range(10, 64):
+        limited = ("sh", "-c", f'ulimit -n {most}; exec "$@"', "sh")
+        with HubProcess(tmp_path / f"home{most}", prefix=limited) as hub:
+            assert hub.process.stdout is not None
+            if hub.process.stdout.readline():
+                break  # that many are enough
+            code, line = hub.outcome()
+            ends.append((code, line[:13], hub.said.count(b"\n")))
+    assert len(ends) > 3
+    assert set(ends) == {(74, "synapse hub: ", 1)}, ends
+
+
 def test_an_empty_token_file_is_refused_after_the_journal_and_lets_it_go(tmp_path: Path) -> None:
     home = killed_home(tmp_path / "home")
     (home / "token").write_text("")

@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import importlib
+import socket
 from pathlib import Path
 
 import msgspec
@@ -28,6 +29,7 @@ from tests.hub.conftest import (
 from websockets.frames import Frame, Opcode
 
 from synapse.hub import wire
+from synapse.hub.listeners import Listeners
 from synapse.protocol.codec import decode_hub_frame, encode_request
 from synapse.protocol.commands import (
     Hello,
@@ -464,6 +466,50 @@ async def test_a_long_poll_ends_with_the_half_that_was_closed_and_what_never_end
         writer.write_eof()
         assert await asyncio.wait_for(reader.read(), 1) == b""
         worker.finish()
+
+
+async def half_closed(listeners: Listeners) -> socket.socket:
+    """A peer that asks for far more than its socket holds, and has said all it will say. It reads by itself."""
+    [path] = [uri.removeprefix("unix:") for uri in listeners.uris if uri.startswith("unix:")]
+    peer = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    peer.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(peer, path)
+    asked = [HELLO, encode_request(0, message("x" * 100_000))]
+    asked += [encode_request(number, ReadHistory(limit=1)) for number in range(1, 20)]
+    await loop.sock_sendall(peer, b"".join(frame + b"\n" for frame in asked))
+    peer.shutdown(socket.SHUT_WR)
+    return peer
+
+
+@pytest.mark.parametrize("outbox_bytes_max", [64 * 1024, 4 * 1024 * 1024])
+async def test_who_closed_its_half_and_reads_slowly_gets_every_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, outbox_bytes_max: int
+) -> None:
+    monkeypatch.setattr(wire, "CLOSE_WITHIN_S", 0.05)
+    limits = Limits(outbox_bytes_max=outbox_bytes_max, drain_ms=1_000)
+    async with MemoryHub(limits=limits) as hub, doors(hub, tmp_path) as listeners:
+        got, loop = b"", asyncio.get_running_loop()
+        with await half_closed(listeners) as peer:
+            while data := await loop.sock_recv(peer, 16 * 1024):
+                got += data
+                await asyncio.sleep(0.005)  # the socket holds more than is read in 0.05 s
+        assert [decode_hub_frame(text).id for text in got.splitlines()] == ["h", *range(20)]
+
+
+async def test_who_closed_its_half_and_reads_nothing_is_cut_as_any_slow_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "CLOSE_WITHIN_S", 0.05)
+    limits = Limits(outbox_bytes_max=4 * 1024 * 1024, drain_ms=200)
+    async with MemoryHub(limits=limits) as hub, doors(hub, tmp_path) as listeners:
+        with await half_closed(listeners):
+            begun = asyncio.get_running_loop().time()
+            async with asyncio.timeout(5):
+                while listeners.peers or not hub.turns.peers.total:
+                    await asyncio.sleep(0.005)
+            assert asyncio.get_running_loop().time() - begun >= 0.2
+            assert not hub.turns.peers.connections
 
 
 async def test_a_peer_that_closed_its_half_and_asked_nothing_is_let_go(tmp_path: Path) -> None:

@@ -59,8 +59,8 @@ FILE_FAULTS = [
     Fault(
         "the whole is not compared",
         CHUNKS,
-        "    if _digest_of(content) != manifest.sha256:",
-        "    if _digest_of(content) is None:",
+        "    if digest_of(content) != manifest.sha256:",
+        "    if digest_of(content) is None:",
         _CLIENT,
     ),
     Fault(
@@ -83,5 +83,12 @@ FILE_FAULTS = [
         "    return not floor or file.completed > floor",
         "    return floor >= 0",
         _CORE,
+    ),
+    Fault(
+        "an operator reads what was sent to somebody",
+        "core/file_answers.py",
+        "    if not may_read_file(state, file, by):\n",
+        "    if False:\n",
+        ("tests/core/test_files.py",),
     ),
 ]

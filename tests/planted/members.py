@@ -89,15 +89,29 @@ MEMBER_FAULTS = [
     Fault(
         "a circle names who holds in a private room",
         _CYCLES,
-        "masked(state, item.ask, by).owner",
-        "item.ask.owner",
+        "    name = masked(state, other, by).owner\n",
+        "    name = other.owner\n",
         _CAVE,
     ),
     Fault(
         "a circle names who waits in a private room",
         _CYCLES,
-        "        is_told = len(path) == 1 or masked(state, wanted, by) is wanted\n",
-        "        is_told = True\n",
+        "                told = name if masked(state, place.ask, by) is place.ask else PRIVATE\n",
+        "                told = name\n",
         _CAVE,
+    ),
+    Fault(
+        "a repeat tells who was put out what a lease is like now",
+        "hub/requests.py",
+        "                    if isinstance(body, Lease) and body.live:  # told as it is now\n",
+        "                    if False:\n",
+        ("tests/hub/test_requests_out_of_sight.py",),
+    ),
+    Fault(
+        "a repeat tells who was put out what a task is like now",
+        "core/plan_answers.py",
+        "    if now is None or where is None or not may_see(where, by):\n",
+        "    if now is None:\n",
+        ("tests/hub/test_requests_out_of_sight.py",),
     ),
 ]

@@ -6,12 +6,15 @@ from synapse.errors import Rejected
 
 REMEMBER_MS = 60_000
 """How long it is known who asked too fast."""
+REST_TOKENS = 3
+"""More than who is only heard as fast as the bucket fills can have saved up: one, and two that came before its first
+turn, since one is owed for the refusal."""
 
 
 class Bucket:
     """`rate` tokens a second, at most `burst` saved up. Times in milliseconds."""
 
-    __slots__ = ("_burst", "_last_ms", "_part", "_rate", "_tokens")
+    __slots__ = ("_burst", "_has_paused", "_last_ms", "_part", "_rate", "_tokens")
 
     def __init__(self, rate: int, burst: int, now_ms: int) -> None:
         self._rate = rate / 1000
@@ -19,6 +22,7 @@ class Bucket:
         self._tokens = float(burst)
         self._last_ms = now_ms
         self._part = 0.0
+        self._has_paused = False
 
     def take(self, now_ms: int, cost: int = 1, *, is_last: bool = False) -> int:
         """Spend tokens: 0 when there was one, else after how many milliseconds there will be. What is not there of a
@@ -30,6 +34,7 @@ class Bucket:
         if self._tokens >= least:
             self._tokens -= cost
             return 0
+        self._has_paused = False
         return max(1, int((least - self._tokens) / self._rate) + 1)
 
     def has(self, count: int, now_ms: int) -> bool:
@@ -50,10 +55,17 @@ class Bucket:
         self._part = came - whole
         return whole
 
+    def note_pause(self, now_ms: int) -> None:
+        """To be called before its owner, who asked too much, takes a token: a bucket that holds too few to tell by them
+        who has rested remembers that more would have come since it was last looked at."""
+        if self._tokens + (now_ms - self._last_ms) * self._rate >= REST_TOKENS:
+            self._has_paused = True
+
     def is_rested(self, now_ms: int) -> bool:
         """True when its owner has asked less than it may for a while: a quarter is saved up, and more than who is only
-        heard as fast as it fills can have."""
-        return self.has(max(3, int(self._burst / 4)), now_ms)
+        heard as fast as it fills can have. Asked when its owner may ask again: the time until then was no pause."""
+        has_saved = self.has(max(REST_TOKENS, int(self._burst / 4)), now_ms)
+        return has_saved or (self._burst < REST_TOKENS and self._has_paused)
 
     def is_full(self, now_ms: int) -> bool:
         """True when nothing was asked for long enough that the bucket can be forgotten."""

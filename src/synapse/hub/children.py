@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Final, TypedDict
 
 import msgspec
 
-from synapse.errors import EXIT_FAILED, Rejected, bad_request
+from synapse.errors import EXIT_FAILED, EXIT_JOURNAL, EXIT_OK, Rejected, bad_request
 from synapse.hub.log import log
 from synapse.journal.compaction import Plan
 from synapse.journal.files import Files
@@ -25,6 +26,8 @@ from synapse.protocol.replies import JournalBackedUp, JournalVerified
 
 _END_S: Final = 1.0
 """How long a child may take to clear away what it has half written, when it is asked to end."""
+_AGAIN_MS: Final = 1000
+"""After which to try again what could not be done now."""
 
 
 class _Report(TypedDict, total=False):
@@ -67,9 +70,8 @@ class Children:
         """Prove the whole journal (`requests.Keeper`)."""
 
         def finish(code: int, report: _Report, text: str) -> None:
-            finding = report.get("finding") or report.get("error")
-            if code or finding:
-                done(_broken(finding or text, report.get("broken_seq") or report.get("seq")))
+            if code or report.get("finding"):
+                done(_refusal("verify", code, report, text))
                 return
             done(
                 JournalVerified(
@@ -96,7 +98,7 @@ class Children:
 
         def finish(code: int, report: _Report, text: str) -> None:
             if code:
-                done(_refusal(report.get("error") or text, report.get("seq"), "$.body"))
+                done(_refusal("compact", code, report, text, "$.body"))
                 return
             done(msgspec.convert(report["plan"], Plan))
 
@@ -109,7 +111,7 @@ class Children:
 
         def finish(code: int, report: _Report, text: str) -> None:
             if code:
-                done(_refusal(report.get("error") or text, report.get("seq"), "$.body.path"))
+                done(_refusal("backup", code, report, text, "$.body.path"))
                 return
             done(
                 JournalBackedUp(
@@ -137,7 +139,9 @@ class Children:
         behind: asyncio.Task[None] | None = None,
     ) -> None:
         if kind in self._tasks:
-            raise Rejected("limit", f"a journal {kind} is under way; try again when it has ended", retry_after_ms=1000)
+            raise Rejected(
+                "limit", f"a journal {kind} is under way; try again when it has ended", retry_after_ms=_AGAIN_MS
+            )
         self._start(kind, arguments, done, behind=behind)
 
     def _start(
@@ -161,17 +165,19 @@ class Children:
                     stderr=asyncio.subprocess.PIPE,
                 )
             except OSError as error:  # no descriptor or no memory for it
-                done(EXIT_FAILED, {}, f"no process can be started ({error.strerror}); try again later")
+                done(EXIT_FAILED, {}, f"no process can be started ({error.strerror})")
                 return
             try:
                 out, err = await process.communicate()
             except asyncio.CancelledError:
                 await end_child(process)
                 raise
+            code = process.returncode or 0
             lines = out.decode(errors="replace").strip().splitlines()
-            report: _Report = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+            is_report = code >= 0 and lines and lines[-1].startswith("{")  # who was killed may have printed half of it
+            report: _Report = json.loads(lines[-1]) if is_report else {}
             words = err.decode(errors="replace").strip().splitlines()
-            done(process.returncode or 0, report, words[-1] if words else "")
+            done(code, report, _end_of(code, words[-1] if words else ""))
 
         task = asyncio.create_task(run(), name=f"child-{kind}")
         self._tasks[kind] = task
@@ -197,10 +203,22 @@ async def end_child(child: asyncio.subprocess.Process) -> None:
         await child.wait()
 
 
-def _broken(text: str, seq: int | None) -> Rejected:
-    return Rejected("journal_broken", text or "the child failed", {"seq": seq})
+def _end_of(code: int, words: str) -> str:
+    """How a child ended that reports nothing. words: its last."""
+    try:
+        name = signal.Signals(-code if code < 0 else code - 128).name
+    except ValueError:
+        return words or f"its process ended with {code}"
+    return f"its process was ended by {name}"
 
 
-def _refusal(text: str, seq: int | None, path: str) -> Rejected:
-    """What a child found: a row that is broken, or that it cannot be done as the field at `path` says."""
-    return bad_request(text or "the child failed", path) if seq is None else _broken(text, seq)
+def _refusal(kind: str, code: int, report: _Report, text: str, path: str | None = None) -> Rejected:
+    """Why there is no answer. Only what a child has found speaks against the journal; that it cannot be done as it was
+    asked is of the field at `path`; a child that failed passes."""
+    found = report.get("finding") or report.get("error")
+    if found and code in (EXIT_OK, EXIT_JOURNAL):
+        return Rejected("journal_broken", found, {"seq": report.get("broken_seq") or report.get("seq")})
+    if found and path is not None:
+        return bad_request(found, path)
+    detail = f"the journal {kind} could not be done: {found or text}"
+    return Rejected("limit", detail, retry_after_ms=_AGAIN_MS)

@@ -117,7 +117,8 @@ class Disk:
 
     def submit(self, connection: Connection, job: Callable[[], _Result], done: Done[_Result]) -> None:
         """Run `job` on the reader thread as soon as the peer's agent and host owe nothing, then `done` on the loop.
-        What a peer that is gone meanwhile asked for is not read, and `done` not called."""
+        What a peer that is gone meanwhile asked for is not read, and `done` not called. While a compaction is not
+        durable yet, `done` waits for it."""
         pages = self._pages
 
         def read() -> tuple[_Result, int]:
@@ -125,6 +126,9 @@ class Disk:
             return job(), pages.read_bytes - before
 
         def back(found: tuple[_Result, int] | None, error: JournalError | None) -> None:
+            if self._turns.retention.is_saying:  # it may tell of floors that are not durable yet
+                self._turns.after_release(lambda: back(found, error))
+                return
             if found is None:
                 done(None, error)
                 return

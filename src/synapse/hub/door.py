@@ -28,7 +28,8 @@ PARKED_MAX: Final = 128
 ROUND_S: Final = 0.002
 RETRY_S: Final = 1.0
 """Nobody is accepted for so long when the system has no descriptor or no memory for it."""
-_NO_RESOURCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+NO_RESOURCE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""The system has no descriptor or no memory left."""
 
 
 class Door:
@@ -92,7 +93,7 @@ class Door:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                if error.errno not in _NO_RESOURCE:
+                if error.errno not in NO_RESOURCE:
                     raise
                 self._loop.call_exception_handler(
                     {"message": "a newcomer was not let in, and nobody is for 1 s", "exception": error}

@@ -325,8 +325,6 @@ class Feeds:
             return  # `resume` comes back to it
         subscription.is_reading = True
         after, upto = subscription.position, self.durable
-        if self._end_too_old(subscription, after):
-            return
         keys, wanted = keys_on_disk(self._state, subscription.keys), keys_told(self._state, subscription.keys)
         floors, bytes_max = subscription.floors, self._outbox_bytes_max // 4
 

@@ -10,7 +10,9 @@ from msgspec import UNSET
 from synapse.core import kernel
 from synapse.core.events import Recorded
 from synapse.core.tokens import Token
+from synapse.errors import Rejected
 from synapse.hub.connection import Connection
+from synapse.hub.space import SPACE_NEEDED
 from synapse.hub.tokens import note_use, recognise
 from synapse.protocol.codec import RequestId
 from synapse.protocol.codes import PROTOCOL_VERSION
@@ -35,7 +37,12 @@ def greet(turns: "Turns", connection: Connection, request_id: RequestId, command
         name = OBSERVER
     else:
         name = "operator" if command.name is None else command.name
-        recorded = turns.record(kernel.decide(turns.state, turns.rules, command, connection.by), name)
+        is_known = name in turns.state.agents.by_name
+        events = kernel.decide(turns.state, turns.rules, command, connection.by)
+        try:
+            recorded = turns.record(events, name)
+        except Rejected as refusal:
+            raise _unwritten(refusal, name, is_known=is_known) from refusal
     by = connection.by
     by.actor, by.home, by.operator, by.role = name, home, command.operator, role
     connection.allowed = ALLOWED[ADMIN if command.operator else role]
@@ -63,6 +70,19 @@ def greet(turns: "Turns", connection: Connection, request_id: RequestId, command
             role=UNSET if token is None else role,
             rooms=UNSET if token is None else token.rooms,
         ),
+    )
+
+
+def _unwritten(refusal: Rejected, name: str, *, is_known: bool) -> Rejected:
+    """Why a hello is refused on a full disk, although the hub answers reads. refusal: of its events."""
+    what = f"what {name} says of itself" if is_known else name
+    who = f"without that, {name} can read if it is bound already" if is_known else "a name that the hub knows can read"
+    return Rejected(
+        refusal.code,
+        f"the disk is full, and {what} is new here and cannot be written down now: {who}, and so can an operator "
+        f"(--operator where the verb has it); {SPACE_NEEDED}",
+        {**refusal.facts, "name": name},
+        retry_after_ms=refusal.retry_after_ms,
     )
 
 

@@ -16,7 +16,7 @@ import msgspec
 from synapse import home as rendezvous
 from synapse.errors import EXIT_ADDRESS_IN_USE, Rejected, SynapseError
 from synapse.hub.connection import Connection
-from synapse.hub.door import Door
+from synapse.hub.door import NO_RESOURCE, Door
 from synapse.hub.http import Gate, Page
 from synapse.hub.log import log
 from synapse.hub.metrics import CONTENT_TYPE, render
@@ -234,6 +234,8 @@ def _bind_tcp(host: str, port: int) -> socket.socket:
     except OSError as error:
         if raw is not None:
             raw.close()
+        if error.errno in NO_RESOURCE:
+            raise
         if error.errno == errno.EADDRINUSE:
             raise AddressInUse(
                 f"{host}:{port} is in use: another hub or program listens there; stop it, or choose --port 0"
@@ -253,6 +255,8 @@ def _bind_unix(path: str) -> socket.socket:
         raw.bind(path)
         Path(path).chmod(0o600)
     except OSError as error:
+        if error.errno in NO_RESOURCE:
+            raise
         raise AddressInUse(f"{path}: cannot listen there: {error.strerror}") from error
     raw.setblocking(False)
     return raw

@@ -93,7 +93,7 @@ class Pacer:
             connection = queue.popleft()
             if connection.is_closed:
                 continue
-            if not is_crowded and bucket.is_rested(now_ms):
+            if bucket.is_rested(now_ms) and not is_crowded:  # it is told of each turn, a crowded one too
                 connection.pace = None
             connection.slice = min(tokens, SLICE_MAX)
             tokens -= connection.slice

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from synapse.errors import Rejected
-from synapse.hub.buckets import REMEMBER_MS, Bucket, Buckets
+from synapse.hub.buckets import REMEMBER_MS, Buckets
 from synapse.hub.clock import Clock
 from synapse.hub.connection import Connection
 from synapse.hub.pacing import Pacer
@@ -130,27 +130,31 @@ class Peers:
 
     def charge(self, connection: Connection, now_ms: int) -> None:
         """A frame that costs about what a request does, and is none: a control frame, or a piece of a message."""
-        refused_by: Bucket | None = None
-        if connection.host_bucket.take(now_ms, is_last=connection.pace is not None):
+        refused_by, pace = None, connection.pace
+        if pace is not None:
+            pace.note_pause(now_ms)
+        if connection.host_bucket.take(now_ms, is_last=pace is not None):
             refused_by = connection.host_bucket
-        if (refused_by is not None or connection.pace is not None) and self._pacer.count(connection, refused_by, 1):
+        if (refused_by is not None or pace is not None) and self._pacer.count(connection, refused_by, 1):
             self.hold(connection)
 
     def _admit(self, connection: Connection, heard: Heard, now_ms: int, cost: int = 1) -> None:
         """Count a frame against the rates and bounds of its peer, and queue it."""
-        refused_by: Bucket | None = None
+        refused_by, pace = None, connection.pace
+        if pace is not None:
+            pace.note_pause(now_ms)
         agent_bucket, host_bucket = connection.agent_bucket, connection.host_bucket
         # The agent's first: what is refused for it must not be missing to the others of its host. For the same reason
         # who is paced comes behind them.
         if agent_bucket is not None and (wait_ms := agent_bucket.take(now_ms, cost)):
             refused_by = agent_bucket
             heard = _limited(connection, heard, self.agent_buckets.refusal(connection.by.actor, wait_ms, now_ms))
-        elif wait_ms := host_bucket.take(now_ms, cost, is_last=connection.pace is not None):
+        elif wait_ms := host_bucket.take(now_ms, cost, is_last=pace is not None):
             refused_by = host_bucket
             heard = _limited(connection, heard, self.host_buckets.refusal(connection.host, wait_ms, now_ms))
         connection.in_flight += 1
         waiting = self._turns.put(connection, heard)
-        if (refused_by is not None or connection.pace is not None) and self._pacer.count(connection, refused_by, cost):
+        if (refused_by is not None or pace is not None) and self._pacer.count(connection, refused_by, cost):
             self.hold(connection)
         self._hold_if_full(connection, waiting)
 

@@ -11,6 +11,7 @@ from synapse.core.bounds import require_wait
 from synapse.core.by import By
 from synapse.core.events import LEASES, MessageSent, Recorded
 from synapse.core.inboxes import in_order
+from synapse.core.lease_answers import epochs_told, with_grant
 from synapse.core.questions import STILL_OPEN, require_question
 from synapse.core.refusals import require_limit
 from synapse.core.retention import floor_of, require_kept
@@ -74,6 +75,7 @@ from synapse.protocol.question_commands import WaitQuestion
 from synapse.protocol.replies import (
     Counts,
     HubIdentity,
+    Lease,
     Pong,
     Position,
     Receipt,
@@ -480,16 +482,26 @@ class Requests:
         """The answer of an earlier request with this key, rebuilt from its events."""
         turns, state = self._turns, self._state
 
-        def again(found: list[Recorded]) -> None:
+        def rows(first: int, last: int) -> list[Recorded]:
+            return [recorded_of(row) for row in turns.pages.rows(first, last)]
+
+        def read() -> tuple[list[Recorded], list[Recorded]]:
+            found = rows(seq, seq + count - 1)
+            return found, [grant for epoch in epochs_told(found) for grant in rows(epoch, epoch)]
+
+        def again(read: tuple[list[Recorded], list[Recorded]]) -> None:
+            found, grants = read
             if not connection.is_closed:
                 try:
                     body = answer(state, command, connection.by, found, found[-1].seq)
+                    if isinstance(body, Lease) and body.live:  # told as it is now
+                        require_room(state, body.room, connection.by)
                 except Rejected as refusal:  # what it was about is gone, or out of sight
                     turns.refuse(connection, request.id, refusal)
                     return
-                turns.reply(connection, request.id, body, replayed=True)
+                turns.reply(connection, request.id, with_grant(body, grants), replayed=True)
 
-        turns.disk.read(connection, lambda: [recorded_of(row) for row in turns.pages.rows(seq, seq + count - 1)], again)
+        turns.disk.read(connection, read, again)
 
     # Status.
 

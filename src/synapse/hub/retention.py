@@ -44,6 +44,7 @@ KEPT_MAX: Final = 500
 
 class Retention:
     """The compactions of one `Turns`. keep: the settings' retention. is_proved: every row was read since the start.
+    is_saying: a compaction is in the state, and not durable yet.
 
     Everything here runs on the loop's thread.
     """
@@ -52,6 +53,7 @@ class Retention:
         self.keep: Mapping[str, int] = {}
         self.is_proved = False
         self.is_running = False
+        self.is_saying = False
         self._turns = turns
         self._store = store
         self._loop = loop
@@ -125,8 +127,13 @@ class Retention:
         except Rejected as refusal:  # the disk is full
             self._end(refusal, is_dry=False)
             return
+        self.is_saying = True
         self._seq, self._steps, self._dropped = self._turns.log.base, 0, (0, 0)
+        self._turns.after_release(self._said)
         self._turns.after_release(lambda: self._drop(found))
+
+    def _said(self) -> None:
+        self.is_saying = False
 
     def _drop(self, found: Plan) -> None:
         """The next step, on the writer's thread."""

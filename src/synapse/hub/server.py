@@ -9,7 +9,9 @@ import gc
 import json
 import logging
 import os
+import selectors
 import signal
+import socket
 import sys
 import threading
 import traceback
@@ -29,6 +31,7 @@ from synapse.home import HomeRefused
 from synapse.hub.children import Children
 from synapse.hub.clock import Clock, SystemClock
 from synapse.hub.companion import Companion, command_of
+from synapse.hub.door import NO_RESOURCE
 from synapse.hub.listeners import AddressInUse, Listeners
 from synapse.hub.log import LogFile, LogRefused, log, set_up
 from synapse.hub.settings import Settings, SettingsRefused
@@ -39,6 +42,7 @@ from synapse.journal.files import discard_exports
 from synapse.journal.interface import Log
 from synapse.journal.reader import JournalReader
 from synapse.journal.recovery import Recovered, recover, verify_older
+from synapse.protocol.cursor import cursor_of
 
 TICK_S: Final = 0.25
 GC_THRESHOLDS: Final = (20_000, 2, 50)
@@ -55,8 +59,8 @@ pages, and the writer for the loop."""
 
 
 def run(settings: Settings, *, as_json: bool = False) -> int:
-    """Run the hub until it is told to stop; its exit code (CLI.md, Exit codes). as_json: say a refusal as an object
-    on stdout too."""
+    """Run the hub until it is told to stop; its exit code (CLI.md, Exit codes). as_json: say as an object that it is
+    ready, and a refusal on stdout too."""
     _fill_standard_streams()
     try:
         supervisor = Supervisor(os.environ)
@@ -83,9 +87,22 @@ def _run(settings: Settings, supervisor: Supervisor, *, as_json: bool) -> int:
     with contextlib.closing(recovered.journal):
         try:
             token = rendezvous.ensure_token(settings.home, settings.token_file)
-            return asyncio.run(_Hub(settings, clock, token, recovered, supervisor).run())
+            _try_a_loop()
+            return asyncio.run(_Hub(settings, clock, token, recovered, supervisor, as_json=as_json).run())
         except (JournalError, HomeRefused, AddressInUse, SettingsRefused) as error:
             return _refuse(error, supervisor, as_json=as_json)
+        except OSError as error:
+            if error.errno not in NO_RESOURCE:
+                raise
+            text = f"{settings.home}: {error.strerror}; let the hub have more (files: ulimit -n), and start it again"
+            return _refuse(StoreFailed(text), supervisor, as_json=as_json)
+
+
+def _try_a_loop() -> None:
+    """Take what an event loop takes, and give it back: one that is half made ends in a traceback. Raises OSError."""
+    with selectors.DefaultSelector():
+        for end in socket.socketpair():
+            end.close()
 
 
 def _fill_standard_streams() -> None:
@@ -185,9 +202,17 @@ class _Hub:
     """One run of the hub: what lives as long as the process."""
 
     def __init__(
-        self, settings: Settings, clock: Clock, token: str, recovered: Recovered[State], supervisor: Supervisor
+        self,
+        settings: Settings,
+        clock: Clock,
+        token: str,
+        recovered: Recovered[State],
+        supervisor: Supervisor,
+        *,
+        as_json: bool,
     ) -> None:
         self._supervisor = supervisor
+        self._as_json = as_json
         self._settings = settings
         self._clock = clock
         self._token = token
@@ -231,7 +256,8 @@ class _Hub:
         begin(state, journal, rules, settings.rooms, self._clock.wall_ms(), settings.pools, settings.ephemeral)
         turns.begin()
         for name in ENDING:
-            loop.add_signal_handler(name, self._stopped.set)
+            if name != signal.SIGHUP or signal.getsignal(name) != signal.SIG_IGN:  # as nohup has it
+                loop.add_signal_handler(name, self._stopped.set)
         try:
             listeners.listen()
             older = JournalReader(settings.home)  # before peers take all descriptors
@@ -277,10 +303,13 @@ class _Hub:
         except OSError as error:
             path = self._settings.home / rendezvous.HUB_FILE
             raise StoreFailed(f"{path}: {error.strerror}; start again") from error
-        _say(
-            sys.stdout,
-            f"synapse hub ready {' '.join(uris)} journal={journal.journal_id} seq={self._turns.feeds.durable}",
-        )
+        seq = self._turns.feeds.durable
+        ready = f"synapse hub ready {' '.join(uris)} journal={journal.journal_id} seq={seq}"
+        if self._as_json:
+            found = {"ready": True, "pid": content.pid, "uris": uris, "journal_id": journal.journal_id}
+            found |= {"hub_id": journal.hub_id, "seq": seq, "cursor": cursor_of(journal.journal_id, seq)}
+            ready = json.dumps(found)
+        _say(sys.stdout, ready)
         self._supervisor.say(READY=1, STATUS=f"ready at {' '.join(uris)}")
         log("hub.ready", "ready", pid=os.getpid(), replayed=self._recovered.replayed_events, uris=uris)
 

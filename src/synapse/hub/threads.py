@@ -19,7 +19,7 @@ Done: TypeAlias = Callable[[_Result | None, JournalError | None], None]
 """Called on the loop with the result, or with the error that came instead."""
 
 
-ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 """Signals that ask the hub to end. They are the main thread's: while it stops heeding them, one that another thread may
 have would end the process by its default."""
 

@@ -265,18 +265,33 @@ class LinePeer(Peer):
 
     def eof_received(self) -> bool:
         """asyncio: the peer sent all it will send, and may still read: it is let go when all it asked is answered and
-        written, and cut when nothing of that could be answered for 2 s. Until then it is held, so that this is called
-        again when answers have gone out and its socket would be read."""
+        written. Until then it is held, so that this is called again when answers have gone out and its socket would
+        be read."""
         connection, turns = self.connection, self._listeners.turns
+        self._watch()
         if connection is not None and connection.in_flight:
             turns.peers.hold(connection)
         elif connection is not None and turns.is_committing:
-            turns.after_release(self._finish)
+            turns.after_release(self._let_go)
         else:
-            self._finish()
+            self._let_go()
             return False
-        self._start_timer(CLOSE_WITHIN_S, self.abort)
         return True
+
+    def _let_go(self) -> None:
+        """All is answered; what the peer has not taken yet, it may take as slowly as any other."""
+        self._finish()
+        self._watch()
+
+    def _watch(self, before: int = -1) -> None:
+        """A peer that closed its half is cut when nothing of what it asked could be answered for 2 s, or when it took
+        nothing of the answers for `drain_ms`: the system holds many of them, and takes no more until most are read."""
+        left = self.buffered()
+        if left == before:
+            self.abort()
+        else:
+            seconds = self._listeners.limits.drain_ms / 1000 if left else CLOSE_WITHIN_S
+            self._start_timer(seconds, lambda: self._watch(left))
 
 
 class WebPeer(Peer):

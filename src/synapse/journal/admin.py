@@ -11,13 +11,14 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from errno import EACCES, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM, EROFS
 from pathlib import Path
 from typing import Protocol
 
 from synapse.core.events import JournalAdopted, Recorded, Row, to_row
 from synapse.core.retention import pinned
 from synapse.core.retention_events import COMPACTED, JournalCompacted
-from synapse.errors import DiskFull, JournalError, JournalRefused, StoreFailed
+from synapse.errors import EXIT_FAILED, DiskFull, JournalError, JournalRefused, StoreFailed
 from synapse.journal.base import base_state, put_into, write_base
 from synapse.journal.chain import link
 from synapse.journal.connection import damaged, failure, is_full
@@ -42,6 +43,8 @@ from synapse.journal.tail import write_lines
 from synapse.journal.upcast import decode
 from synapse.protocol.names import clipped
 
+_NO_FILE_THERE = frozenset({EACCES, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM, EROFS})
+"""What the system says of a path at which no file can be made, whatever the disk does."""
 _ROWS_PER_STEP = 1024
 _COPY_LINE = (
     "INSERT INTO events (seq, type, version, at_ms, actor, key, body, body_hash, hash) "
@@ -100,6 +103,13 @@ class ReplacedReport:
     aside: Path | None
 
 
+class FileUnusable(JournalError):
+    """A file that was named cannot be written, or is there already. Nothing is wrong with the journal."""
+
+    kind = "io"
+    exit_code = EXIT_FAILED
+
+
 def verify(home: Path) -> VerifyReport:
     """Prove the journal of `home`: mark, both ends, every row, the index, SQLite's structure. Reads all of it.
 
@@ -137,16 +147,16 @@ def verify(home: Path) -> VerifyReport:
 def backup(home: Path, destination: Path) -> BackupReport:
     """Copy the journal of `home` into one new file, synced and proved, also while its hub runs.
 
-    Raises `JournalRefused` when `destination` exists or what was copied is broken (then no backup is left),
-    `DiskFull`, `StoreFailed`.
+    Raises `FileUnusable` when `destination` exists or can be no file, `JournalRefused` when what was copied is broken
+    (then no backup is left), `DiskFull`, `StoreFailed`.
     """
     destination = destination.absolute()
     try:
         is_there = destination.exists()
     except OSError as error:  # a name that is too long, for one
-        raise StoreFailed(f"{clipped(str(destination))}: {error.strerror}; it was not written") from error
+        raise FileUnusable(f"{clipped(str(destination))}: {error.strerror}; it was not written") from error
     if is_there:
-        raise JournalRefused(f"{destination}: exists already; name a file that does not exist")
+        raise FileUnusable(f"{destination}: exists already; name a file that does not exist")
     partial = destination.with_name(destination.name + ".new")
     is_ours = False
     reader = JournalReader(home.absolute())
@@ -379,13 +389,13 @@ def _base_finding(files: Files, reader: JournalReader) -> str | None:
 
 def _structure_finding(reader: JournalReader, upto: int) -> str | None:
     """What is wrong besides the rows: the index, or the file's structure."""
-    home = reader.path.parent
     checked = check_index(reader, upto)
     assert checked is not None
     damage = None if checked.index_is_whole else "the index does not fit the events"
     damage = damage or reader.damage()
     if damage is None:
         return None
+    home = Files(reader.path.parent).quoted_home
     return f"{reader.path}: journal_broken: {damage}; `synapse journal adopt --home {home}` rebuilds it"
 
 
@@ -521,5 +531,8 @@ def _write_failure(error: OSError | sqlite3.Error, files: Files) -> JournalError
     if error.errno in NO_SPACE:
         return DiskFull(f"{path.parent}: the disk is full; {path.name} was not written")
     if isinstance(error, FileExistsError):
-        return JournalRefused(f"{error.filename2 or error.filename}: exists already; move it away and try again")
+        refused = FileUnusable if files.is_backup else JournalRefused
+        return refused(f"{error.filename2 or error.filename}: exists already; move it away and try again")
+    if files.is_backup and error.errno in _NO_FILE_THERE:
+        return FileUnusable(f"{path}: {error.strerror}; it was not written")
     return StoreFailed(f"{path}: {error.strerror}; it was not written")

@@ -128,7 +128,7 @@ def damaged(files: Files, found: str, *, seq: int | None = None) -> JournalRefus
     found = "".join(letter if letter.isprintable() else "?" for letter in " ".join(found.split()))[:_FOUND_MAX]
     cure = way_back(files)
     if not files.is_backup:
-        cure += f", `synapse journal adopt --home {files.home} --drop` keeps what is whole"
+        cure += f", `synapse journal adopt --home {files.quoted_home} --drop` keeps what is whole"
     return JournalRefused(f"{files.database}: journal_broken: {found}; {cure}", seq=seq)
 
 

@@ -184,7 +184,7 @@ def _peek(path: Path) -> Mark | None:
 
 def require_mark(files: Files) -> Mark:
     """The mark of a home that has a database. Raises `JournalRefused` when it is missing or damaged."""
-    adopt = f"if {files.database} is the right file, `synapse journal adopt --home {files.home}` accepts it"
+    adopt = f"if {files.database} is the right file, `synapse journal adopt --home {files.quoted_home}` accepts it"
     try:
         mark = read_mark(files.mark)
     except FileNotFoundError:
@@ -209,7 +209,7 @@ def require_no_trace(files: Files) -> None:
 
 def _require_agreement(files: Files, here: Mark, mark: Mark, hash_at_mark: bytes | None) -> None:
     """Raises `JournalRefused` when the mark speaks of another journal or of events that are not there."""
-    adopt = f"`synapse journal adopt --home {files.home}` accepts the file as it is"
+    adopt = f"`synapse journal adopt --home {files.quoted_home}` accepts the file as it is"
     if (mark.hub_id, mark.journal_id) != (here.hub_id, here.journal_id):
         raise JournalRefused(
             f"{files.database}: is journal {here.journal_id}, but {files.mark.name} belongs to {mark.journal_id}; "

@@ -10,6 +10,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from shutil import rmtree
 
 from synapse.errors import DiskFull, JournalRefused
@@ -90,12 +91,17 @@ class Files:
         """The mark that belongs to `new_database`."""
         return self.home / "journal.mark.new"
 
+    @property
+    def quoted_home(self) -> str:
+        """The home as a word of a command that is shown."""
+        return quote(str(self.home))
+
 
 def way_back(files: Files) -> str:
     """The end of a refusal that only a whole backup cures."""
     if files.is_backup:
         return "this file brings nothing back: take another backup"
-    return f"`synapse journal restore --home {files.home} BACKUP` brings a backup back"
+    return f"`synapse journal restore --home {files.quoted_home} BACKUP` brings a backup back"
 
 
 def sync_file(path: Path) -> None:

@@ -171,7 +171,7 @@ def load_newest(home: Path, folding: Folding[S], *, identity: Identity, head: in
                 raise JournalRefused(
                     f"{Files(home).database}: ends at {head}, but {path.name} was made from events up to {header.seq} "
                     f"(WAL cut or deleted, or an older copy); put the right files back, or `synapse journal adopt "
-                    f"--home {home}` accepts the file as it is without the missing events"
+                    f"--home {Files(home).quoted_home}` accepts the file as it is without the missing events"
                 )
             if compaction is not None and header.seq < compaction.upto:
                 raise _Unusable("events behind it were dropped")

@@ -18,15 +18,16 @@ class ChunkInfo(msgspec.Struct, frozen=True, kw_only=True):
 class FileInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A file that goes through the hub. file: its id. to: agents; or channel, `room:channel`. chunks: how many it is
     cut into, each of `chunk_bytes`, the last one of what is left. stored: how many are there. received: agents that
-    have it. digests: a page of the chunks that are there, in `file.show` alone. sender is `from` on the wire."""
+    have it. digests: a page of the chunks that are there, in `file.show` alone. sender is `from` on the wire. An
+    operator is told neither `name` nor digests of what it may not read."""
 
     file: str
-    name: str
+    name: str | None
     sender: str = msgspec.field(name="from")
     to: tuple[str, ...] | UnsetType = UNSET
     channel: str | UnsetType = UNSET
     bytes: int
-    sha256: str
+    sha256: str | None
     chunk_bytes: int
     chunks: int
     stored: int
