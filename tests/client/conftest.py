@@ -21,7 +21,7 @@ from synapse.protocol.codec import encode_error, encode_notice, encode_reply
 from synapse.protocol.codes import CLOSE_GOING_AWAY
 from synapse.protocol.limits import Limits
 from synapse.protocol.notices import Message, Notice
-from synapse.protocol.replies import Pong, Reply, Subscribed, Welcome
+from synapse.protocol.replies import HubIdentity, Pong, Reply, Subscribed, Welcome
 from synapse.testing import MemoryHub
 
 JOURNAL: Final = "j1"
@@ -224,6 +224,9 @@ class Net:
         """The next connection, with its hello accepted."""
         peer = await self.peer()
         hello = await peer.asked()
+        if hello.type == "hub.identify":  # after a reconnect: no other hub is told anything
+            peer.reply(hello, HubIdentity(hub_id=self.hub_id, version="0", protocol=(1, 1)))
+            hello = await peer.asked()
         assert hello.type == "hello"
         peer.reply(hello, self.greeting())
         return peer

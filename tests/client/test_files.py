@@ -98,6 +98,21 @@ def test_a_copy_never_replaces_a_file(tmp_path: Path) -> None:
     assert (tmp_path / "mine").read_bytes() == b"mine"
 
 
+def test_a_copy_that_is_there_already_is_the_copy(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"same")
+    reference = refer_to(tmp_path / "file")
+    assert receive(reference, tmp_path / "copy") == str(tmp_path / "copy")
+    assert receive(reference, tmp_path / "copy") == str(tmp_path / "copy")
+    (tmp_path / "file").unlink()
+    assert receive(reference, tmp_path / "copy") == str(tmp_path / "copy"), "whatever became of the first one"
+    (tmp_path / "copy").write_bytes(b"samE")
+    with pytest.raises(FileRefused, match="another file, of 4 bytes"):
+        receive(reference, tmp_path / "copy")
+    (tmp_path / "link").symlink_to("copy")
+    with pytest.raises(FileRefused, match="a symbolic link"):
+        receive(reference, tmp_path / "link")
+
+
 def test_a_copy_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, target = tmp_path / "file", tmp_path / "to" / "copy"
     target.parent.mkdir()

@@ -1,12 +1,14 @@
 """A client's settings and its way to a hub."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from synapse.client.home import Surroundings, find_hub, refused_with, unreachable
+from synapse.client.home import HUB_TABLES, Surroundings, find_hub, refused_with, unreachable
 from synapse.errors import HubUnreachable
 from synapse.home import HomeRefused, HubFile, write_hub_file
+from synapse.hub.settings import SETTINGS
 
 GONE = 2**22 + 1  # above the highest pid Linux gives
 
@@ -24,11 +26,31 @@ def test_flag_before_environment_before_config(tmp_path: Path) -> None:
     assert found.get("timeout") is None
 
 
-@pytest.mark.parametrize("text", ["[client", "[client]\nnmae = 'x'", "[client]\nname = 1", "client = 1"])
+@pytest.mark.parametrize(
+    "text",
+    ["[client", "[clinet]\nname = 'x'", "[Client]", "[x", "[client]\nnmae = 'x'", "[client]\nname = 1", "client = 1"],
+)
 def test_a_config_that_is_not_understood_is_refused_with_its_place(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.toml").write_text(text)
     with pytest.raises(HomeRefused, match=r"config\.toml"):
         around(tmp_path)
+
+
+def test_what_is_the_hubs_alone_is_not_read_by_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tomllib", None)
+    (tmp_path / "config.toml").write_text("port = 1\n[rooms]\na = []\n[ limits ] # all\nx = 1\n[pools]\n[retention]\n")
+    assert around(tmp_path).settings == {}
+
+
+def test_a_table_of_the_hub_is_known_to_clients_by_its_name() -> None:
+    tables = {setting.key for setting in SETTINGS if isinstance(setting.default, dict)} | {"limits"}
+    assert {name.decode() for name in HUB_TABLES} == tables
+
+
+def test_who_looks_for_what_is_wrong_can_do_without_a_config_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[client")
+    environ = {"SYNAPSE_HOME": str(tmp_path)}
+    assert Surroundings({}, environ, is_config_needed=False).settings == {}
 
 
 def test_the_hubs_token_file_serves_clients_too(tmp_path: Path) -> None:
@@ -97,6 +119,13 @@ def test_a_stale_hub_json_says_that_its_process_is_gone(tmp_path: Path) -> None:
 
 def test_the_default_home_needs_no_flag_to_start_a_hub() -> None:
     assert Surroundings({}, {"HOME": "/nowhere"}).start_command == "synapse hub"
+
+
+def test_a_home_with_a_blank_is_quoted_in_the_command(tmp_path: Path) -> None:
+    home = tmp_path / "my home"
+    with pytest.raises(HubUnreachable) as raised:
+        find_hub(around(home))
+    assert str(raised.value).endswith(f"synapse hub --home '{home}'")
 
 
 def test_a_refused_handshake_says_what_the_hub_said_if_it_can_be_read() -> None:

@@ -1156,6 +1156,62 @@ async def test_a_claim_whose_answer_never_came_is_not_given_back_as_its_key_may_
     await client.close()
 
 
+async def test_a_block_whose_claim_was_never_answered_is_told_to_enter_anew_and_what_it_got_is_given_back(
+    net: "Net",
+) -> None:
+    client, peer = await net.connected(timeout=3.0)
+    with pytest.raises(OutcomeUnknown, match="enter a new lease: what was granted is given back") as late:
+        async with client.lease("T1", wait=2):
+            raise AssertionError("nobody holds it")
+    assert late.value.idem_key is None, "a block takes none"
+    asked = await peer.asked()
+    peer.reply(asked, granted(asked))
+    entering = begun(hold(client.lease("T1", wait=2), [], forever=False))
+    requests = {request.type: request for request in (await peer.asked(), await peer.asked())}
+    released, again = requests["lease.release"], requests["lease.claim"]
+    assert released.body["epoch"] == 7
+    peer.reply(released, Released(task="T1", room="main", epoch=7, released=True, cursor="j1:2"))
+    peer.reply(again, granted(again, epoch=8))
+    await answered(peer, "lease.release", epoch=8)
+    assert await entering == 8
+    await client.close()
+
+
+async def test_a_checkpoint_of_a_block_is_repeated_with_the_key_that_its_error_names(net: "Net") -> None:
+    client, peer = await net.connected(timeout=3.0)
+    holding = begun(repeated(client, lambda lease, key: lease.save({"done": 1}, idem_key=key)))
+    asked = await peer.asked()
+    peer.reply(asked, granted(asked))
+    first, again = await peer.asked(), await peer.asked()
+    assert (first.type, again.type) == ("lease.checkpoint", "lease.checkpoint")
+    assert (again.body, again.idem_key) == (first.body, first.idem_key)
+    peer.reply(again, granted(asked))
+    await answered(peer, "lease.release", epoch=7)
+    assert (await holding).outcome == "granted"
+    await client.close()
+
+
+async def test_a_hand_off_of_a_block_is_repeated_with_the_key_that_its_error_names(net: "Net") -> None:
+    client, peer = await net.connected(timeout=3.0)
+    holding = begun(repeated(client, lambda lease, key: lease.hand_off("bob", idem_key=key)))
+    asked = await peer.asked()
+    peer.reply(asked, granted(asked))
+    first, again = await peer.asked(), await peer.asked()
+    assert (first.type, again.type) == ("lease.hand_off", "lease.hand_off")
+    assert (again.body, again.idem_key) == (first.body, first.idem_key)
+    peer.reply(again, granted(asked, epoch=8, outcome="handed_off"))
+    assert (await holding).outcome == "handed_off"
+    await client.close()
+
+
+async def repeated(client: Client, ask: Callable[[HeldLease, str | None], Awaitable[Lease]]) -> Lease:
+    """Ask for something under a lease, and when no answer comes, as the error says once more."""
+    async with client.lease("T1") as lease:
+        with pytest.raises(OutcomeUnknown, match="repeat it with idem_key") as late:
+            await ask(lease, None)
+        return await ask(lease, late.value.idem_key)
+
+
 async def test_a_callback_that_raises_does_not_harm_the_connection(net: "Net") -> None:
     client, peer = await net.connected()
     told: list[dict[str, object]] = []

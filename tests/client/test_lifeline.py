@@ -405,8 +405,10 @@ async def test_another_hub_at_the_same_place_ends_the_client(net: "Net") -> None
     client, peer = await net.connected()
     net.hub_id = "h2"
     peer.cut()
-    peer = await net.welcome()
+    peer = await net.peer()
+    peer.reply(await peer.asked(), HubIdentity(hub_id="h2", version="0", protocol=(1, 1)))
     await settled()
+    assert peer.asked_now() == [], "it hears no name, no secret and no token"
     with pytest.raises(Disconnected, match="another hub answers now: h2, not h1"):
         await client.send("x")
     assert peer.is_closed

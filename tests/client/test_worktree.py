@@ -69,10 +69,10 @@ def test_a_directory_that_is_a_link_is_the_one_it_leads_to(root: Path, pattern: 
 def test_a_link_out_of_the_worktree_leaves_it(root: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (root / "out").symlink_to(tmp_path / "elsewhere")
-    for sent in (relative("out/a.py", str(root), str(root)), files_of(["out/a.py"], None, str(root), {})[1][0]):
-        assert sent == "../elsewhere/a.py"
-        with pytest.raises(Rejected, match="bad_scope"):
-            normal_path(sent)
+    with pytest.raises(Rejected, match=f"bad_scope: the path 'out/a.py' lies outside of the worktree {root}"):
+        relative("out/a.py", str(root), str(root))
+    with pytest.raises(Rejected, match=r"bad_scope: .* outside"):
+        files_of(["out/a.py"], None, str(root), {})
 
 
 def test_a_file_that_is_a_link_is_a_file_of_its_own_unless_a_claim_of_it_means_a_directory(root: Path) -> None:
@@ -114,11 +114,57 @@ def test_in_the_root_patterns_are_as_written(root: Path) -> None:
         assert relative(pattern, str(root), str(root)) == pattern
 
 
+@pytest.mark.parametrize("is_file", [False, True])
 @pytest.mark.parametrize(
-    "pattern",
-    ["", "/etc/passwd", "../../x", "../..", "~/x", "~ada", ":(top)x", "C:/x", "a/../b", "*/../x", "x\\y", "x\0y"],
+    ("pattern", "instead"),
+    [
+        ("{root}/lib/a.py", "../lib/a.py"),
+        ("{root}/src/a.py", "a.py"),
+        ("{root}/src/", "."),
+        ("{root}/new/dir/x", "../new/dir/x"),
+        ("deep/../a.py", "a.py"),
+        ("./deep/../../lib/a.py", "../lib/a.py"),
+        ("../../Work/lib/a.py", "../lib/a.py"),
+    ],
 )
-def test_what_leaves_the_worktree_is_passed_on_and_refused(root: Path, pattern: str) -> None:
+def test_a_path_that_is_absolute_or_takes_a_turn_is_refused_with_what_to_write(
+    root: Path, pattern: str, instead: str, *, is_file: bool
+) -> None:
+    written = pattern.format(root=root)
+    with pytest.raises(Rejected, match="bad_scope") as raised:
+        relative(written, str(root / "src"), str(root), is_file=is_file)
+    assert raised.value.detail.endswith(f"in {root}/src it is written '{instead}'"), raised.value.detail
+    assert raised.value.facts == {"path": written}
+    if pattern.startswith("{root}/"):
+        from_root = pattern.removeprefix("{root}/").rstrip("/")
+        assert relative(instead, str(root / "src"), str(root)) == from_root, "and it is that file"
+
+
+def test_a_glob_is_respelt_up_to_its_first_wildcard(root: Path) -> None:
+    (root / "link").symlink_to("src/deep")
+    for written, instead in ((f"{root}/lib/*.c", "lib/*.c"), (f"{root}/link/**", "src/deep/**")):
+        with pytest.raises(Rejected, match="bad_scope") as raised:
+            relative(written, str(root), str(root))
+        assert raised.value.detail.endswith(f"it is written '{instead}'")
+    with pytest.raises(Rejected, match="outside of the worktree"):
+        relative("/etc/*/x", str(root), str(root))
+    with pytest.raises(Rejected, match="behind a wildcard"):
+        relative("*/../x", str(root), str(root))
+
+
+@pytest.mark.parametrize("pattern", ["/etc/passwd", "../../x", "../..", "/", "deep/../../../x"])
+def test_what_lies_outside_is_said_to_with_the_root(root: Path, pattern: str) -> None:
+    with pytest.raises(Rejected, match=f"lies outside of the worktree {root}[;:]"):
+        relative(pattern, str(root / "src"), str(root))
+
+
+def test_the_root_by_its_absolute_path_is_the_root(root: Path) -> None:
+    assert relative(str(root), str(root / "src"), str(root)) == "."
+    assert relative(f"{root}/src/..", str(root), str(root)) == "."
+
+
+@pytest.mark.parametrize("pattern", ["", "~/x", "~ada", ":(top)x", "C:/x", "x\\y", "x\0y"])
+def test_what_is_no_path_is_passed_on_and_refused(root: Path, pattern: str) -> None:
     sent = relative(pattern, str(root / "src"), str(root))
     assert sent in (pattern, f"src/{pattern}")
     with pytest.raises(Rejected, match="bad_scope"):

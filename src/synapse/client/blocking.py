@@ -291,15 +291,17 @@ class BlockingLease:
         """Raises `LeaseLost` unless the lease is certainly held."""
         self._lease.check()
 
-    def save(self, data: object = None, artefacts: Iterable[Artefact] = ()) -> replies.Lease:
+    def save(
+        self, data: object = None, artefacts: Iterable[Artefact] = (), *, idem_key: str | None = None
+    ) -> replies.Lease:
         """Leave a checkpoint for the next holder; see `HeldLease.save`."""
-        return self._loop.run(self._lease.save(data, artefacts))
+        return self._loop.run(self._lease.save(data, artefacts, idem_key=idem_key))
 
-    def hand_off(self, to: str) -> replies.Lease:
+    def hand_off(self, to: str, *, idem_key: str | None = None) -> replies.Lease:
         """Pass the lease on; see `HeldLease.hand_off`."""
 
         async def pass_on() -> replies.Lease:
-            reply = await self._lease.hand_off(to)
+            reply = await self._lease.hand_off(to, idem_key=idem_key)
             if reply.outcome == "handed_off":  # there is nothing left to hold
                 await self._let_go()
             return reply

@@ -32,8 +32,8 @@ class RequestTimeout(SynapseError, TimeoutError):
 class OutcomeUnknown(RequestTimeout):
     """No answer came, and the hub may have done what was asked, or may not.
 
-    idem_key: repeat the request with it and it is done at most once; None when it had none; the text
-    says whether it may be repeated without.
+    idem_key: repeat the request with it and it is done at most once; None when there is none to repeat it with; the
+    text says whether it may be repeated without, or what to do instead.
     """
 
     def __init__(self, text: str, idem_key: str | None) -> None:
@@ -50,7 +50,8 @@ Queued: TypeAlias = Callable[[ClaimQueued], None]
 
 
 class Call:
-    """One request. heard: told of its reply before any later frame is looked at.
+    """One request. heard: told of its reply before any later frame is looked at. instead: what its caller may do when
+    the outcome is unknown, who cannot repeat it under its key.
 
     leftover: where the reply goes when the caller has been cancelled and the hub answers all the same.
     on_queued: told, for a claim, that it waits, and again when it does so anew after a reconnect.
@@ -64,6 +65,7 @@ class Call:
         "heard",
         "id",
         "idem_key",
+        "instead",
         "is_left",
         "is_out",
         "leftover",
@@ -87,6 +89,7 @@ class Call:
         self.idem_key = idem_key
         self.heard = heard
         self.leftover = leftover
+        self.instead: str | None = None
         self.on_queued: Queued | None = None
         self.place: int | None = None
         self.traceparent = current()

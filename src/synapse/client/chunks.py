@@ -13,7 +13,9 @@ import os
 from synapse.client.files import (
     FileReference,
     FileRefused,
+    digest_of,
     gathered,
+    is_same,
     opened,
     partial_of,
     put_in_place,
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 
 CHUNKED_TYPE = "chunked"
 PAGE = 200
-_READ_BYTES = 1 << 20
 
 
 class Manifest:
@@ -183,7 +184,7 @@ def received(manifest: Manifest, save: "str | os.PathLike[str]") -> "Steps[str]"
     """
     target = os.path.abspath(os.fspath(save))
     if os.path.lexists(target):
-        if not _is_same(target, manifest):
+        if not is_same(target, manifest.bytes, manifest.sha256):
             raise there_already(target, os.path.basename(manifest.name))
         yield from _received(manifest.file)  # an earlier run put it there, and died before it could say so
         return target
@@ -252,33 +253,12 @@ def _require_same(manifest: Manifest, shown: "Json", digests: dict[int, str]) ->
 def _require_whole(content: "BinaryIO", manifest: Manifest, partial: str) -> None:
     """All chunks together are what was announced; if not, nothing is left. Raises `FileRefused`."""
     content.truncate(manifest.bytes)
-    if _digest_of(content) != manifest.sha256:
+    if digest_of(content) != manifest.sha256:
         os.unlink(partial)
         raise FileRefused(
             f"{manifest.file} ({manifest.name}): each chunk is what was sent, and the whole is not what was announced "
             "(SHA-256 differs); ask for it again"
         )
-
-
-def _digest_of(content: "BinaryIO") -> str:
-    from hashlib import sha256
-
-    digest = sha256()
-    content.seek(0)
-    while data := content.read(_READ_BYTES):
-        digest.update(data)
-    return digest.hexdigest()
-
-
-def _is_same(target: str, manifest: Manifest) -> bool:
-    """True when a plain file of exactly this content is there."""
-    from stat import S_ISREG
-
-    status = os.lstat(target)
-    if not S_ISREG(status.st_mode) or status.st_size != manifest.bytes:
-        return False
-    with open(target, "rb") as content:
-        return _digest_of(content) == manifest.sha256
 
 
 def _name_of(path: str) -> str:

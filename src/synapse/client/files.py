@@ -71,7 +71,8 @@ def file_in(body: object) -> FileReference | None:
 
 def receive(reference: FileReference, copy_to: "str | os.PathLike[str] | None" = None) -> str:
     """Check the file against its reference; its path. copy_to: a file that does not exist, which gets the checked
-    content, so that nothing can change between the check and the use. It gathers beside it, and is there whole or not.
+    content, so that nothing can change between the check and the use. It gathers beside it, and is there whole or not;
+    a file of just that content is the copy, made by an earlier run.
 
     Raises `FileRefused` when it is not there, or not what it was; then no copy is left.
     """
@@ -80,11 +81,13 @@ def receive(reference: FileReference, copy_to: "str | os.PathLike[str] | None" =
 
     digest, size = sha256(), 0
     target = None if copy_to is None else os.path.abspath(os.fspath(copy_to))
+    if target is not None and os.path.lexists(target):
+        if not is_same(target, reference.bytes, reference.sha256):
+            raise there_already(target, os.path.basename(reference.path))
+        return target
     with opened(reference.path, reference) as file, ExitStack() as undo:
         copy: BinaryIO | None = None
         if target is not None:
-            if os.path.lexists(target):
-                raise there_already(target, os.path.basename(reference.path))
             partial = partial_of(target, "copy", reference.sha256)
             copy = undo.enter_context(gathered(partial))
             undo.callback(_remove, partial)
@@ -107,6 +110,28 @@ def receive(reference: FileReference, copy_to: "str | os.PathLike[str] | None" =
         undo.pop_all()
         copy.close()
     return target
+
+
+def is_same(target: str, size: int, digest: str) -> bool:
+    """True when a plain file of exactly this content is there. digest: its SHA-256. Raises `FileRefused`."""
+    from stat import S_ISREG
+
+    status = os.lstat(target)
+    if not S_ISREG(status.st_mode) or status.st_size != size:
+        return False
+    with opened(target) as content:
+        return digest_of(content) == digest
+
+
+def digest_of(content: "BinaryIO") -> str:
+    """The SHA-256 of all of a file, hex."""
+    from hashlib import sha256
+
+    digest = sha256()
+    content.seek(0)
+    while data := content.read(_CHUNK_BYTES):
+        digest.update(data)
+    return digest.hexdigest()
 
 
 def there_already(target: str, name: str) -> FileRefused:

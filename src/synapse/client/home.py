@@ -2,7 +2,8 @@
 
 Rule: flag > environment > [client] of config.toml > default. Files are named as for the hub: `~` is the user's own
 directory, and a relative path in config.toml starts at the home. On the fast path: standard library only, and TOML is
-read only where there is a file that speaks of clients.
+read only where there is a file that speaks of clients, or has a table that is not the hub's: reading it takes longer
+than starting Python. What else is wrong with the file is said by the hub, and by `doctor`.
 """
 
 import os
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 UNIX = "unix:"
 SCHEMES = (UNIX, "ws://", "wss://")
+HUB_TABLES = frozenset({b"ephemeral", b"limits", b"pools", b"retention", b"rooms"})
+"""The tables of config.toml that are not for clients."""
 _FILES = ("token_file", "tls_ca")
 
 
@@ -34,12 +37,20 @@ class Surroundings:
 
     __slots__ = ("environ", "home", "settings")
 
-    def __init__(self, flags: "Mapping[str, str]", environ: "Mapping[str, str]") -> None:
-        """flags: texts by key of `CLIENT_SETTINGS`, and `home`. Raises `HomeRefused` for a config.toml that is none."""
+    def __init__(
+        self, flags: "Mapping[str, str]", environ: "Mapping[str, str]", *, is_config_needed: bool = True
+    ) -> None:
+        """flags: texts by key of `CLIENT_SETTINGS`, and `home`. Raises `HomeRefused` for a config.toml that is none;
+        without is_config_needed it counts as empty, for who looks for what is wrong."""
         self.environ = environ
         self.home = home_dir({**environ, "SYNAPSE_HOME": flags["home"]} if flags.get("home") else environ)
         path = config_path(self.home)
-        configured = _read_client_table(path)
+        configured: dict[str, str] = {}
+        try:
+            configured = _read_client_table(path)
+        except HomeRefused:
+            if is_config_needed:
+                raise
         self.settings: dict[str, tuple[str, str]] = {}
         for key, (variable, flag, _) in CLIENT_SETTINGS.items():
             if key in flags:
@@ -75,8 +86,11 @@ class Surroundings:
     @property
     def start_command(self) -> str:
         """What starts a hub for this home."""
-        is_default = self.home == home_dir({**self.environ, "SYNAPSE_HOME": ""})
-        return "synapse hub" if is_default else f"synapse hub --home {self.home}"
+        if self.home == home_dir({**self.environ, "SYNAPSE_HOME": ""}):
+            return "synapse hub"
+        from shlex import quote
+
+        return f"synapse hub --home {quote(self.home)}"
 
 
 def _read_client_table(path: str) -> dict[str, str]:
@@ -88,7 +102,7 @@ def _read_client_table(path: str) -> dict[str, str]:
         return {}
     except OSError as error:
         raise HomeRefused(f"{path}: cannot be read ({error.strerror})") from error
-    if b"client" not in data and b"token_file" not in data:
+    if not _speaks_of_clients(data):
         return {}
     import tomllib
 
@@ -96,6 +110,10 @@ def _read_client_table(path: str) -> dict[str, str]:
         document = tomllib.loads(data.decode())
     except ValueError as error:
         raise HomeRefused(f"{path}: not TOML: {error}") from error
+    for key, value in document.items():
+        if isinstance(value, dict) and key != "client" and key.encode() not in HUB_TABLES:
+            known = ", ".join(sorted(["client", *(name.decode() for name in HUB_TABLES)]))
+            raise HomeRefused(f"{path}: there is no table {key!a}; there are {known}")
     table = document.get("client", {})
     if not isinstance(table, dict):
         raise HomeRefused(f"{path}: client: a table belongs there: [client]")
@@ -106,6 +124,14 @@ def _read_client_table(path: str) -> dict[str, str]:
             raise HomeRefused(f"{path}: client.{key}: a text belongs there")
     shared = document.get("token_file")
     return {"token_file": shared, **table} if isinstance(shared, str) else table
+
+
+def _speaks_of_clients(data: bytes) -> bool:
+    """True for a config.toml that may have settings of clients, also under a name that is spelt wrong."""
+    if b"client" in data or b"token_file" in data:
+        return True
+    tables = (line.strip()[1:] for line in data.splitlines() if line.lstrip()[:1] == b"[")
+    return any(table.partition(b"]")[0].partition(b".")[0].strip() not in HUB_TABLES for table in tables)
 
 
 class Whereabouts:

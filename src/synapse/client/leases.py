@@ -50,6 +50,8 @@ RELEASE_S: Final = 2.0
 """How long the end of a block waits for the hub to answer; the release itself goes on, over reconnects."""
 UNCONFIRMED: Final = "unconfirmed"
 """Why a lease is lost that the hub did not confirm in time, and may take for held still."""
+UNANSWERED: Final = "enter a new lease: what was granted is given back when the answer comes, and else lapses by itself"
+"""What a block may do whose claim was not answered."""
 GONE: Final = frozenset({"stale_epoch", "not_holder"})
 """Refusals of what carries an epoch that mean: this grant has ended."""
 
@@ -277,29 +279,35 @@ class HeldLease:
         over = "handed_off" if self._is_given else "released"
         raise LeaseLost(self.task, self.epoch, over if self._is_over else UNCONFIRMED)
 
-    async def save(self, data: object = None, artefacts: Iterable[Artefact] = ()) -> replies.Lease:
+    async def save(
+        self, data: object = None, artefacts: Iterable[Artefact] = (), *, idem_key: str | None = None
+    ) -> replies.Lease:
         """Leave a checkpoint for the next holder, in place of the last one: what JSON can say, and files.
 
-        Raises `LeaseLost` when the hub says that the lease has ended; else as `Client.request`.
+        idem_key: the one that the `OutcomeUnknown` of the same named, to repeat it. Raises `LeaseLost` when the hub
+        says that the lease has ended; else as `Client.request`.
         """
         command = SaveCheckpoint(
             task=self.task, room=self.info.room, epoch=self.epoch, data=raw_of(data), artefacts=tuple(artefacts)
         )
+        key = self._lifeline.new_key() if idem_key is None else idem_key
         try:
-            return await self._lifeline.ask(command, replies.Lease, key=self._lifeline.new_key())
+            return await self._lifeline.ask(command, replies.Lease, key=key)
         except Rejected as refusal:
             raise self._ended_by(refusal) from refusal
 
-    async def hand_off(self, to: str) -> replies.Lease:
+    async def hand_off(self, to: str, *, idem_key: str | None = None) -> replies.Lease:
         """Pass the lease on. With the outcome `handed_off` it is the other's: the block goes on without it. With
         `offered` (the other is offline) it stays here until it is accepted, and the end of the block voids the offer.
 
-        Raises `LeaseLost` when the hub says that the lease has ended; else as `Client.request`.
+        idem_key: the one that the `OutcomeUnknown` of the same named, to repeat it. Raises `LeaseLost` when the hub
+        says that the lease has ended; else as `Client.request`.
         """
         command = HandOffLease(task=self.task, to=to, room=self.info.room, epoch=self.epoch)
+        key = self._lifeline.new_key() if idem_key is None else idem_key
         async with self._asking:  # a renewal that follows the hand-off would be told that the epoch is stale
             try:
-                reply = await self._lifeline.ask(command, replies.Lease, key=self._lifeline.new_key())
+                reply = await self._lifeline.ask(command, replies.Lease, key=key)
             except Rejected as refusal:
                 raise self._ended_by(refusal) from refusal
             if reply.outcome == "handed_off":
@@ -335,7 +343,7 @@ class HeldLease:
         """Claim once. False when the grant ended before it could be confirmed."""
         asked_s = self._loop.time()
         call = _call(self._lifeline, command, self._lifeline.new_key(), self._on_queued)
-        call.heard = self._stand
+        call.heard, call.instead = self._stand, UNANSWERED
         is_held = is_known = False
         try:
             lease = await _answer(self._lifeline, call, command.wait_ms)

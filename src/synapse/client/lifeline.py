@@ -225,7 +225,7 @@ class Lifeline:
 
     async def _greet(self, transport: Transport) -> Welcome:
         hub_id = ""
-        if self._identity.needs_hub_id:
+        if self._identity.needs_hub_id or self.welcome is not None:
             hub_id = (await self._exchange(transport, "identify", IdentifyHub(), HubIdentity)).hub_id
             self._require_same_hub(hub_id)
         hello: Hello = self._identity.hello(hub_id, self._token())
@@ -524,6 +524,8 @@ class Lifeline:
             return RequestTimeout(f"not sent within {limit:g} s{where}; nothing was changed")
         if not call.changes_something:
             return RequestTimeout(f"no answer within {limit:g} s{where}")
+        if call.instead is not None:
+            return OutcomeUnknown(f"no answer within {limit:g} s{where}; it may have been done: {call.instead}", None)
         if call.idem_key is not None:
             again = f"repeat it with idem_key {call.idem_key!r}"
         elif call.may_repeat and call.place is None:  # only this very call knows its place

@@ -4,7 +4,9 @@
                directory itself
     patterns   as written under a worktree that was named; else relative to the directory, as git's are
 
-Rule 1: nothing is widened. What leaves the worktree or names no path is passed on as written, for the hub to refuse.
+Rule 1: nothing is widened. What is absolute, takes a turn (`a/../b`) or leaves the worktree is refused here, where it
+is known how it is written from the directory, or that it lies elsewhere; what names no path is passed on as written,
+for the hub to refuse.
 Rule 2: a few calls of stat and no process, because every claim pays for it. On the fast path: standard library only.
 Rule 3: a file has one name. A directory that is a symbolic link is spelt as the one it leads to, with `..` where that
 lies outside of the worktree. Behind a wildcard there are no links to follow: no glob of git's goes through one.
@@ -12,12 +14,16 @@ lies outside of the worktree. Behind a wildcard there are no links to follow: no
 
 import os
 
+from synapse.errors import Rejected
+
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 VARIABLE = "SYNAPSE_WORKTREE"
 WILDCARDS = "*?["
+_SHOWN_CHARS = 200
+"""Of a path that is refused."""
 
 
 def scope_of(
@@ -25,7 +31,7 @@ def scope_of(
 ) -> tuple[str, tuple[str, ...], bool]:
     """The three that a claim tells: the worktree's id, the patterns from its root, and whether it folds case.
 
-    worktree: the id that was named, or None for the environment's, or else for that of `cwd`.
+    worktree: the id that was named, or None for the environment's, or else for that of `cwd`. Raises as `relative`.
     """
     found, root = worktree_of(cwd)
     named = worktree or environ.get(VARIABLE)
@@ -60,18 +66,25 @@ def relative(pattern: str, cwd: str, root: str, *, is_file: bool = False) -> str
     """A pattern that was written in `cwd`, from the root: `.` in a directory is that directory; wildcards of the
     directory's own name are spelt as classes. In the root `.` stays, and the hub says what to ask for instead.
 
-    is_file: the path of one file, which has no wildcards.
+    is_file: the path of one file, which has no wildcards. Raises `Rejected(bad_scope)` for a path that is absolute,
+    has a `..` behind a name, or leads out of the worktree.
     """
     here = _segments_below(cwd, root)
-    if here is None or not pattern or pattern[0] in "/~:" or pattern[1:2] == ":":
+    if here is None or not pattern or pattern[0] in "~:" or pattern[1:2] == ":":
         return pattern
+    if pattern[0] == "/":
+        return _root_or_refused(pattern, cwd, root, is_file=is_file)
     parts = pattern.split("/")
     while parts and parts[0] in ("", ".", ".."):
         if parts.pop(0) == "..":
             if not here:
-                return pattern
+                return _root_or_refused(pattern, cwd, root, is_file=is_file)
             here.pop()
+    if ".." in parts:
+        return _root_or_refused(pattern, cwd, root, is_file=is_file)
     here, parts = _without_links(here, parts, root, is_file=is_file)
+    if here[:1] == [".."]:
+        return _root_or_refused(pattern, cwd, root, is_file=is_file)
     above = "/".join(here)
     if not is_file:
         above = _spelt(above, is_plain=not any(char in pattern for char in WILDCARDS))
@@ -98,6 +111,46 @@ def _without_links(here: list[str], parts: list[str], root: str, *, is_file: boo
         return here, parts
     found = _utf8(os.path.relpath(real, top or "/"))
     return [part for part in found.split("/") if part != "."], parts[count:]
+
+
+def _root_or_refused(pattern: str, cwd: str, root: str, *, is_file: bool) -> str:
+    """`.` for a path that is the root. Raises `Rejected` for any other, with how it is written in `cwd`."""
+    parts, count = pattern.split("/"), 0
+    while count < len(parts) and (is_file or not any(char in parts[count] for char in WILDCARDS)):
+        count += 1
+    rest, here, top = parts[count:], os.path.realpath(cwd), os.path.realpath(root)
+    if ".." in rest:
+        raise _refused(pattern, "holds '..' behind a wildcard, where nobody knows what it is: leave it out")
+    head = "/".join(parts[:count])
+    try:
+        real = _real(head if pattern[0] == "/" else f"{here}/{head}")
+    except ValueError:  # no file has such a name
+        return pattern
+    if real != top and not real.startswith(f"{top.rstrip('/')}/"):
+        raise _refused(
+            pattern,
+            f"lies outside of the worktree {_utf8(root)}; ask for it in a directory of its own worktree, or name that "
+            "one, and the path from its root",
+        )
+    if real == top and not rest:
+        return "."
+    written = "/".join([_utf8(os.path.relpath(real, here)), *rest]).removeprefix("./") or "."
+    what = "is absolute" if pattern[0] == "/" else "holds '..'"
+    raise _refused(pattern, f"{what}: in {_utf8(here)} it is written '{written}'")
+
+
+def _real(path: str) -> str:
+    """Where a path leads; a link at its end to something else than a directory stays, as in `_without_links`."""
+    path = path.rstrip("/") or "/"
+    folder, name = os.path.split(path)
+    if name in ("", ".", "..") or os.path.isdir(path):  # noqa: PTH112 - pathlib is slow to import
+        return os.path.realpath(path)
+    return f"{os.path.realpath(folder).rstrip('/')}/{name}"
+
+
+def _refused(pattern: str, why: str) -> Rejected:
+    shown = pattern if len(pattern) <= _SHOWN_CHARS else f"{pattern[:_SHOWN_CHARS]}…"
+    return Rejected("bad_scope", f"the path '{shown}' {why}", {"path": shown})
 
 
 def folds_case(root: str) -> bool:
