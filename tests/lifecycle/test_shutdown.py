@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -28,6 +29,14 @@ PAD_BYTES = 100_000
 IN_FLIGHT = 60
 EXIT_S_MAX = 5.0
 PART = "time and life cycle"
+
+
+@pytest.fixture(autouse=True)
+def a_closed_terminal_is_heeded() -> Iterator[None]:
+    """Hubs heed SIGHUP also when the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def open_lines(stack: ExitStack, path: str) -> socket.socket:
@@ -128,7 +137,7 @@ def test_sigterm_among_fifty_stuck_peers_ends_in_time_and_keeps_what_it_said(tmp
         assert not lost
 
 
-@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_that_go_on_while_the_hub_ends_are_not_its_end(tmp_path: Path, name: signal.Signals) -> None:
     with HubProcess(tmp_path / "home").until_ready() as hub:
         with line_to(tmp_path / "home") as ada:
@@ -142,7 +151,7 @@ def test_signals_that_go_on_while_the_hub_ends_are_not_its_end(tmp_path: Path, n
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads which signals a thread blocks from /proc")
 def test_signals_that_end_the_hub_are_its_main_threads_alone(tmp_path: Path) -> None:
-    ending = 1 << signal.SIGTERM - 1 | 1 << signal.SIGINT - 1
+    ending = 1 << signal.SIGTERM - 1 | 1 << signal.SIGINT - 1 | 1 << signal.SIGHUP - 1
     blocked: dict[int, int] = {}
     with HubProcess(tmp_path / "home").until_ready() as hub:
 
@@ -156,3 +165,21 @@ def test_signals_that_end_the_hub_are_its_main_threads_alone(tmp_path: Path) -> 
 
         wait_until("there are the main thread, which does not block them, the writer and the reader", is_verified)
     assert list(blocked.values()) == [ending, ending]
+
+
+def test_a_terminal_that_is_closed_ends_the_hub_in_order_unless_it_runs_under_nohup(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with HubProcess(home).until_ready() as hub:
+        with line_to(home) as ada:
+            ada.post("one")
+        hub.process.send_signal(signal.SIGHUP)
+        assert hub.outcome() == (0, "")
+        assert b"hub.draining" in hub.said
+        left = {path.name for path in home.iterdir()}
+        assert left.isdisjoint({"hub.json", "hub.sock", "journal.db-wal", "journal.db-shm"})
+    with HubProcess(home, prefix=("sh", "-c", "trap '' HUP; exec \"$@\"", "sh")).until_ready() as hub:
+        with line_to(home) as ada:
+            hub.process.send_signal(signal.SIGHUP)
+            assert [ada.post(text).n for text in ("two", "three", "four")] == [2, 3, 4]
+        assert not hub.has_logged("hub.draining")
+        assert hub.stop() == (0, "")

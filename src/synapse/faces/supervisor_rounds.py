@@ -2,7 +2,7 @@
 than any agent may do."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -38,12 +38,14 @@ _CLAIM_S: Final = 30.0
 
 @dataclass(slots=True, frozen=True)
 class Done:
-    """One thing that was done. what: told, put_back, escalated. to: who was told; the room's channel, or agents."""
+    """One thing that was done. what: told, put_back, escalated. to: who was told; the room's channel, or agents.
+    cursor: behind all of it."""
 
     room: str
     what: str
     record: Record
     to: tuple[str, ...]
+    cursor: str | None = None
 
 
 async def look(client: Client, room: str, terms: Terms) -> Board:
@@ -112,8 +114,8 @@ async def _carry_out(client: Client, room: str, step: Step) -> list[Done]:
     begun = await client.put(step.key, msgspec.to_builtins(record), ttl=kept_s, if_version=step.version, room=room)
     done = await _act(client, room, record)
     ended = msgspec.structs.replace(record, done=True)
-    await client.put(step.key, msgspec.to_builtins(ended), ttl=kept_s, if_version=begun.version, room=room)
-    return done
+    kept = await client.put(step.key, msgspec.to_builtins(ended), ttl=kept_s, if_version=begun.version, room=room)
+    return [replace(each, cursor=kept.cursor or None) for each in done]
 
 
 async def _act(client: Client, room: str, record: Record) -> list[Done]:

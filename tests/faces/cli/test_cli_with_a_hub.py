@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.faces.conftest import RealHub
+from tests.faces.conftest import RealHub, environment
 from tests.faults.conftest import SRC
 
 from synapse.home import segment
@@ -77,6 +77,23 @@ def test_the_ready_line_and_what_lies_in_the_home(hub: RealHub) -> None:
         assert stat.S_IMODE((hub.home / name).stat().st_mode) == 0o600
     assert hub.end() == 0
     assert not (hub.home / "hub.json").exists()
+
+
+def test_the_ready_line_is_an_object_with_json(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "synapse", "hub", "--port", "0", "--json"]
+    with subprocess.Popen(
+        command, env=environment(tmp_path / "home"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        process.terminate()
+        assert process.stdout.read() == ""
+        assert process.wait(10) == 0
+    ready = json.loads(line)
+    assert (ready["ready"], ready["pid"]) == (True, process.pid)
+    assert ready["uris"][1] == f"unix:{tmp_path / 'home' / 'hub.sock'}"
+    assert ready["cursor"] == f"{ready['journal_id']}:{ready['seq']}"
+    assert ready["hub_id"]
 
 
 def test_the_trace_of_the_environment_goes_with_messages_to_whoever_reads_them(hub: RealHub) -> None:
@@ -348,12 +365,12 @@ def test_the_journal_with_and_without_a_hub(hub: RealHub, tmp_path: Path) -> Non
     hub.json("send", "lost")
     assert hub.end() == 0
     assert hub.json("journal", "verify")["events"] > figures["events"]
-    assert hub.json("journal", "backup", str(tmp_path / "copy"), code=78)["error"]["code"] == "journal"
+    assert hub.json("journal", "backup", str(tmp_path / "copy"), code=1)["error"]["code"] == "io"
     hub.json("journal", "backup", str(tmp_path / "second"))
     restored = hub.json("journal", "restore", str(tmp_path / "copy"))
     assert restored["journal_id"] != figures["journal_id"]
     assert hub.json("journal", "adopt", code=78)["error"]["code"] == "journal"
-    assert hub.run("journal", "restore", str(tmp_path / "none")).returncode == 2
+    assert hub.run("journal", "restore", str(tmp_path / "none")).returncode == 1
     assert hub.json("journal", "compact")["rows"] == 0, "nothing says that anything may go"
     assert "--keep messages=30d" in hub.run("journal", "compact").stdout
     hub.start()

@@ -229,3 +229,78 @@ def test_a_hub_of_another_protocol_is_a_problem_with_a_cure(
     level, detail, cure = look(capsys, 1)["hub"][0]
     assert (level, cure) == ("problem", "upgrade the client")
     assert "refuses" in detail
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("prot = 1\n", "there is no setting prot; did you mean port?"),
+        ("port = 'x'\n", "port: a text where a whole number belongs"),
+        ("[limits]\nmesage_bytes_max = 9\n", "there is no setting limits.mesage_bytes_max"),
+        ("port = \n", "not TOML"),
+        ("[client\n", "not TOML"),
+        ("[clinet]\nroom = 'x'\n", "there is no setting clinet; did you mean client?"),
+        ("[client]\nrom = 'x'\n", "there is no setting client.rom; did you mean client.room?"),
+        ("tls_cert = 'x'\n", "tls_key is missing"),
+    ],
+)
+def test_a_configuration_that_a_hub_refuses_is_a_problem_with_the_file_to_mend(
+    hub: RealHub, text: str, said: str
+) -> None:
+    path = hub.home / "config.toml"
+    path.write_text(text)
+    done = hub.run("doctor", "--json")
+    assert done.returncode == 1, done.stderr
+    (finding,) = [item for item in json.loads(done.stdout)["findings"] if item["name"] == "configuration"]
+    assert (finding["level"], said in finding["detail"]) == ("problem", True), finding
+    assert str(path) in finding["cure"]
+    starting = hub.run("hub")
+    assert (starting.returncode, said in starting.stderr) == (78, True), "the hub says the same"
+
+
+def test_a_configuration_that_is_well_is_said_to_be(hub: RealHub) -> None:
+    def configuration() -> list[tuple[str, str]]:
+        found = hub.json("doctor")["findings"]
+        return [(item["level"], item["detail"]) for item in found if item["name"] == "configuration"]
+
+    assert configuration() == [("ok", f"{hub.home}/config.toml is not there: what no variable sets has its default")]
+    (hub.home / "config.toml").write_text("port = 0\n[client]\nroom = 'x'\n")
+    assert configuration() == [("ok", f"{hub.home}/config.toml")]
+
+
+def test_a_variable_that_a_hub_refuses_is_a_problem_too(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYNAPSE_PORT", "many")
+    [(level, detail, cure)] = look(capsys, 1)["configuration"]
+    assert (level, "SYNAPSE_PORT" in detail) == ("problem", True)
+    assert cure is not None
+    assert "or the SYNAPSE_ variable" in cure
+
+
+def test_a_hub_that_stands_still_is_told_with_what_lets_it_go_on(hub: RealHub) -> None:
+    assert hub.process is not None
+    pid = hub.process.pid
+    hub.process.send_signal(signal.SIGSTOP)
+    try:
+        done = hub.run("doctor", "--json", "--timeout", "0.5")
+    finally:
+        hub.process.send_signal(signal.SIGCONT)
+    assert done.returncode == 1
+    (finding,) = [item for item in json.loads(done.stdout)["findings"] if item["name"] == "hub"]
+    assert "stopped" in finding["detail"]
+    assert finding["cure"].startswith(f"kill -CONT {pid}")
+    assert hub.run("doctor").returncode == 0
+
+
+def test_a_hub_that_runs_and_does_not_answer_is_told_with_what_ends_it(
+    paper: Callable[[Script], PaperHub], home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper(lambda hub, request: [])
+    monkeypatch.setenv("SYNAPSE_TIMEOUT", "0.3")
+    [(level, _, cure)] = look(capsys, 1)["hub"]
+    assert (level, str(cure).startswith("synapse hub")) == ("problem", True), "it has not the lock: it is no hub"
+    with (home / "hub.lock").open("w") as lock:
+        lock.write(str(os.getpid()))
+        [(_, _, cure)] = look(capsys, 1)["hub"]
+    assert str(cure).startswith(f"kill {os.getpid()} ends it")

@@ -1,6 +1,7 @@
 """`journal export` and `import` on the command line, beside a hub and without one."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -150,7 +151,7 @@ def test_an_import_needs_a_home_without_a_hub_and_a_file_that_is_there(hub: Real
     file = tmp_path / "export.ndjson"
     hub.json("journal", "export", str(file))
     assert hub.run("journal", "import", str(file)).returncode == 75
-    assert hub.run("journal", "import", str(tmp_path / "nothing")).returncode == 2
+    assert hub.run("journal", "import", str(tmp_path / "nothing")).returncode == 1
 
 
 @pytest.mark.parametrize(
@@ -174,3 +175,39 @@ def test_a_time_out_that_is_set_bounds_it_and_else_it_waits_long(
         monkeypatch.setenv("SYNAPSE_TIMEOUT", set_to)
     assert main(["journal", "verify", "--uri", f"unix:{hub.path}", *words]) == 69
     assert f" {waited_s} s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_backup_that_cannot_be_written_is_1_with_the_reason_and_the_path(
+    hub: RealHub, tmp_path: Path, *, is_running: bool
+) -> None:
+    if not is_running:
+        hub.end()
+    (tmp_path / "there").write_text("mine")
+    for path, why in (("there", "exists already"), ("no/where", "No such file or directory"), ("there/x", "Not a dir")):
+        refused = hub.run("journal", "backup", str(tmp_path / path), "--json")
+        assert refused.returncode == 1, (path, refused.stderr)
+        error = json.loads(refused.stdout)["error"]
+        assert error["code"] == "io", error
+        assert (str(tmp_path / path) in error["detail"], why in error["detail"]) == (True, True), error
+        assert "$.body" not in error["detail"]
+    assert (tmp_path / "there").read_text() == "mine"
+
+
+@pytest.mark.parametrize("verb", ["restore", "import"])
+def test_a_file_that_cannot_be_read_is_1_with_the_reason_and_the_path(tmp_path: Path, verb: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, why in (("nothing", "No such file"), (".", "Is a directory"), ("pipe", "not a plain file")):
+        done = subprocess.run(
+            [sys.executable, "-m", "synapse", "journal", verb, str(tmp_path / path), "--json"],
+            env=environment(tmp_path / "home"),
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert done.returncode == 1, (path, done.stderr)
+        error = json.loads(done.stdout)["error"]
+        assert (error["code"], why in error["detail"], str(tmp_path / path) in error["detail"]) == ("io", True, True), (
+            error
+        )
+    assert not (tmp_path / "home").exists(), "nothing was made"

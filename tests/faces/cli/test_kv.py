@@ -1,11 +1,14 @@
 """`kv …` against a real hub."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from tests.faces.conftest import RealHub
+from tests.faces.conftest import RealHub, environment
 
 ADA, BOB = {"SYNAPSE_NAME": "ada"}, {"SYNAPSE_NAME": "bob"}
 
@@ -127,3 +130,50 @@ def test_a_file_that_is_no_snapshot_is_refused_with_its_line(hub: RealHub, tmp_p
     assert (done.returncode, done.stdout) == (2, "")
     assert "f:1: not a line of `kv snapshot`; nothing was put" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_value_does_no_harm_to_a_terminal_and_is_exact_elsewhere(hub: RealHub) -> None:
+    text = "\x1b[2J\x1b]0;mine\x07red\nsecond \u202eline"
+    hub.json("kv", "put", "k", "--text", text, SYNAPSE_NAME="ada")
+    hub.json("kv", "put", "list", json.dumps(["\u202e"], ensure_ascii=False), SYNAPSE_NAME="ada")
+    assert hub.run("kv", "get", "k", **BOB).stdout == f"{text}\n"
+    shown = on_a_terminal(hub, "kv", "get", "k")
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert shown.splitlines() == [r"\x1b[2J\x1b]0;mine\x07red", r"second \u202eline"]
+    assert on_a_terminal(hub, "kv", "get", "list").splitlines() == [r'["\u202e"]']
+
+
+def on_a_terminal(hub: RealHub, *words: str) -> str:
+    """What a command writes to a terminal."""
+    leader, follower = os.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "synapse", *words],
+            env=environment(hub.home, **BOB),
+            stdin=subprocess.DEVNULL,
+            stdout=follower,
+            stderr=subprocess.PIPE,
+            timeout=30,
+        )
+        assert done.returncode == 0, done.stderr
+        return os.read(leader, 65_536).decode()
+    finally:
+        os.close(leader)
+        os.close(follower)
+
+
+@pytest.mark.parametrize("text", ["1e400", "-1e999", '{"a":[1e400]}', " 1E400 ", "9" * 5000])
+def test_a_number_that_no_value_holds_is_refused_and_kept_as_text_when_asked(hub: RealHub, text: str) -> None:
+    refused = hub.run("kv", "put", "k", "--", text, **ADA)
+    assert refused.returncode == 2, refused.stdout
+    assert "number" in refused.stderr
+    assert "--text" in refused.stderr
+    assert hub.run("kv", "get", "k", **ADA).returncode == 4
+    assert json.loads(hub.run("kv", "put", "k", "--text", "--json", "--", text, **ADA).stdout)["value"] == text
+
+
+@pytest.mark.parametrize("text", ["1e400 is much", "NaN", "[1e400", "1e5"])
+def test_what_only_looks_like_such_a_number_is_what_it_is(hub: RealHub, text: str) -> None:
+    hub.json("kv", "put", "k", text, SYNAPSE_NAME="ada")
+    assert hub.json("kv", "get", "k", SYNAPSE_NAME="ada")["value"] == (1e5 if text == "1e5" else text)

@@ -240,6 +240,22 @@ def test_the_exit_code_is_the_commands(hub: RealHub, tmp_path: Path, command: li
         assert done.stdout == "--json --help\n"
 
 
+@pytest.mark.parametrize(("command", "code"), [("no-such-command-here", 127), ("/", 126), ("./garbled", 126)])
+def test_a_command_that_does_not_run_is_said_as_an_object(
+    hub: RealHub, tmp_path: Path, command: str, code: int
+) -> None:
+    (tmp_path / "garbled").write_text("\0")
+    (tmp_path / "garbled").chmod(0o700)
+    hub.cwd = tmp_path
+    done = hub.run("--name", "ada", "lock", "x", "--json", "--", command)
+    assert done.returncode == code
+    (line,) = done.stdout.splitlines()
+    error = json.loads(line)["error"]
+    assert error["code"] == {126: "not_executable", 127: "no_command"}[code]
+    assert command.removeprefix("./") in error["detail"]
+    assert done.stderr == f"synapse: {error['detail']}\n"
+
+
 def test_bytes_that_are_no_text_reach_the_command(hub: RealHub) -> None:
     done = hub.run("--name", "ada", "lock", "x", "--", "sh", "-c", 'printf %s "$1" | od -An -tx1', "sh", "\udcff")
     assert done.stdout.strip() == "ff"

@@ -222,3 +222,61 @@ def test_a_time_out_that_is_none_is_usage_and_says_where_it_stands(
     monkeypatch.setenv("SYNAPSE_TIMEOUT", text)
     assert main(["status", "--home", str(tmp_path), *words]) == 2
     assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["down", "hub"])
+@pytest.mark.parametrize("words", [["--home", ""], ["--home="]])
+def test_an_empty_home_is_usage_and_never_the_environments(
+    paper: Callable[[Script], PaperHub], tmp_path: Path, verb: str, words: list[str]
+) -> None:
+    paper(answering)
+    done = run(tmp_path / "home", verb, *words, "--json")
+    assert (done.returncode, "--home" in done.stderr, "needs a value" in done.stderr) == (2, True, True), done.stderr
+    assert json.loads(done.stdout)["error"]["code"] == "usage"
+
+
+@pytest.mark.parametrize("flag", ["--home", "--uri", "--room", "--name", "--token-file", "--tls-ca"])
+def test_an_empty_flag_of_every_verb_is_usage(paper: Callable[[Script], PaperHub], tmp_path: Path, flag: str) -> None:
+    hub = paper(answering)
+    done = run(tmp_path / "home", "status", flag, "")
+    assert (done.returncode, done.stderr) == (2, f"synapse: {flag} needs a value: is a variable not set?\n")
+    assert hub.requests == []
+
+
+def test_an_empty_variable_counts_as_none(paper: Callable[[Script], PaperHub], tmp_path: Path) -> None:
+    paper(answering)
+    empty = dict.fromkeys(("SYNAPSE_URI", "SYNAPSE_NAME", "SYNAPSE_ROOM", "SYNAPSE_TOKEN_FILE"), "")
+    done = subprocess.run(
+        [sys.executable, "-m", "synapse", "status"],
+        env=environment(tmp_path / "home", **empty),
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("words", [["kv", "snapshot"], ["token", "create", "--role", "agent", "--out"]])
+def test_a_file_that_is_there_already_is_1_with_the_way_out(
+    paper: Callable[[Script], PaperHub], tmp_path: Path, words: list[str]
+) -> None:
+    paper(
+        lambda hub, request: [welcome(request) if request["type"] == "hello" else reply(request, values=[], token="t")]
+    )
+    (tmp_path / "there").write_text("mine")
+    done = run(tmp_path / "home", *words, str(tmp_path / "there"))
+    said = f"synapse: File exists: {tmp_path}/there; nothing is overwritten: name a file that is not there yet\n"
+    assert (done.returncode, done.stderr) == (1, said)
+    assert (tmp_path / "there").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "words", [["kv", "restore"], ["manifest", "set", "--file"], ["task", "declare", "--file"], ["send", "--file"]]
+)
+def test_a_file_that_is_not_there_is_1_in_every_verb(
+    paper: Callable[[Script], PaperHub], tmp_path: Path, words: list[str]
+) -> None:
+    paper(answering)
+    done = run(tmp_path / "home", *words, str(tmp_path / "nothing"))
+    assert done.returncode == 1, done.stderr
+    assert ("No such file or directory" in done.stderr, f"{tmp_path}/nothing" in done.stderr) == (True, True)

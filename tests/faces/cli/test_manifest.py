@@ -47,6 +47,10 @@ def test_a_card_is_exported_for_a2a(hub: RealHub) -> None:
         url,
         "JSONRPC",
     )
+    assert "cursor" not in own
+    told = hub.json("manifest", "ada", "--a2a", SYNAPSE_NAME="bob")
+    assert told.pop("cursor") == hub.json("manifest", "ada", SYNAPSE_NAME="bob")["cursor"]
+    assert told == own
 
 
 @pytest.mark.parametrize(

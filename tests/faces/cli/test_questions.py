@@ -77,6 +77,21 @@ def test_who_waits_long_enough_is_told_that_it_is_open_still(hub: RealHub) -> No
     assert (letter["kind"], letter["body"]["answer"]) == ("system", "blue")
 
 
+def test_who_never_heard_whether_it_was_asked_is_told_the_key(hub: RealHub) -> None:
+    assert hub.process is not None
+    hub.process.send_signal(signal.SIGSTOP)
+    try:
+        error = hub.json("--timeout", "1", "ask", "Which?", "--wait=0.5", code=69, **ADA)["error"]
+    finally:
+        hub.process.send_signal(signal.SIGCONT)
+    assert error["code"] == "unreachable"
+    assert "did not say whether it was asked" in error["detail"]
+    key = error["detail"].rpartition("--idem-key ")[2]
+    (question,) = hub.until(lambda listed: len(listed["questions"]) == 1, "questions")["questions"]
+    again = hub.json("ask", "Which?", "--wait=0.2", "--idem-key", key, code=5, **ADA)["error"]
+    assert again["facts"] == {"id": question["id"]}
+
+
 def test_who_waits_again_under_a_key_is_told_that_it_is_no_new_question(hub: RealHub) -> None:
     question = hub.json("ask", "Which?", "--idem-key", "k", SYNAPSE_NAME="ada")["id"]
     waiter, again = asked(hub, "Which?", "--idem-key", "k", "--wait=60", "--json")

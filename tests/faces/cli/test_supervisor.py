@@ -18,7 +18,8 @@ def test_one_look_tells_what_it_finds_and_the_next_one_nothing(hub: RealHub) -> 
     hub.json("task", "update", "A", "--status", "in_progress", SYNAPSE_NAME="ada")
     time.sleep(1.1)
     look = ("supervisor", "--once", "--stalled", "1", "--orphaned", "1")
-    found = {line["cause"]: (line["task"], line["what"], line["to"]) for line in hub.lines(*look)}
+    lines = hub.lines(*look)
+    found = {line["cause"]: (line["task"], line["what"], line["to"]) for line in lines}
     assert found == {
         "stalled": ("T1", "told", ["main:general"]),
         "orphaned": ("A", "put_back", ["main:general"]),
@@ -26,6 +27,8 @@ def test_one_look_tells_what_it_finds_and_the_next_one_nothing(hub: RealHub) -> 
     assert hub.lines(*look) == []
     assert hub.json("task", "show", "A", SYNAPSE_NAME="ada")["ready"] is True
     told = hub.lines("history", SYNAPSE_NAME="ada")
+    for line, message in zip(lines, told, strict=True):
+        assert int(line["cursor"].rpartition(":")[2]) > int(message["cursor"].rpartition(":")[2]), "it was told by then"
     assert {(message["from"], message["body"]["type"]) for message in told} == {
         ("supervisor", "task.stalled"),
         ("supervisor", "task.orphaned"),
@@ -46,6 +49,15 @@ def test_with_an_input_that_has_ended_it_ends(hub: RealHub, tmp_path: Path, redi
     script = f"exec {sys.executable} -m synapse supervisor --until-eof {redirected.format(file=tmp_path / 'file')}"
     done = subprocess.run(["bash", "-c", script], env=environment(hub.home), capture_output=True, text=True, timeout=30)
     assert (done.returncode, "watching as supervisor" in done.stderr) == (0, True), done.stderr
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_it_in_order(hub: RealHub, how: signal.Signals) -> None:
+    watching = hub.begin("supervisor")
+    assert watching.stderr is not None
+    assert "watching as supervisor" in watching.stderr.readline()
+    watching.send_signal(how)
+    assert (watching.communicate(timeout=20), watching.returncode) == (("", ""), 0)
 
 
 def supervisor_pid(hub: RealHub, other_than: int = 0) -> int:

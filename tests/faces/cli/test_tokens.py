@@ -142,7 +142,7 @@ def test_create_says_the_secret_once_and_never_writes_over_a_file(hub: RealHub, 
     assert done.stdout.strip() not in hub.run("token", "list").stdout
     there = tmp_path / "there"
     there.write_text("mine")
-    assert hub.run("token", "create", "--role", "agent", "--out", str(there)).returncode == 2
+    assert hub.run("token", "create", "--role", "agent", "--out", str(there)).returncode == 1
     nowhere = tmp_path / "no" / "where"
     done = hub.run("token", "create", "--role", "agent", "--out", str(nowhere))
     assert (done.returncode, done.stderr) == (1, f"synapse: No such file or directory: {nowhere}\n")

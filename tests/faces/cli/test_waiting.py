@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -268,3 +269,34 @@ def test_a_grant_in_the_moment_of_an_end_is_given_back(paper: Start, monkeypatch
     assert [request["body"] for request in asked(hub, "lease.withdraw")] == [{"task": "T1", "place": 9}]
     assert [request["body"] for request in asked(hub, "lease.release")] == [{"task": "T1", "room": "main", "epoch": 7}]
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(
+    ("late", "withdrawn", "released"),
+    [
+        (lease, [], [{"task": "T1", "room": "main", "epoch": 7}]),
+        (lambda r: reply(r, task="T1", room="main", epoch=7, outcome="renewed"), [], []),
+        (lambda r: queued(r, 9), [{"task": "T1", "place": 9}], []),
+        (lambda r: refusal(r, "deadlock"), [], []),
+    ],
+)
+def test_who_is_ended_before_the_hub_spoke_gives_back_what_it_then_says(
+    paper: Start, late: Callable[[Frame], Frame], withdrawn: list[Frame], released: list[Frame]
+) -> None:
+    """A slow hub: it takes the claim, and says nothing until who asked has been ended."""
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+
+    def script(hub: PaperHub, request: Frame) -> list[Frame] | None:
+        pings = asked(hub, "ping")
+        if request["type"] == "ping" and len(pings) == 1:
+            signal.pthread_kill(main_thread, signal.SIGTERM)
+            return []
+        if request["type"] == "ping":
+            return [late(asked(hub, "lease.claim")[0]), *(reply(ping) for ping in pings)]
+        return answering(lambda r: [])(hub, request)
+
+    hub = paper(script)
+    assert main(["claim", "T1", "--wait"]) == 143
+    assert [request["body"] for request in asked(hub, "lease.withdraw")] == withdrawn
+    assert [request["body"] for request in asked(hub, "lease.release")] == released

@@ -7,7 +7,7 @@ from synapse.client.home import Surroundings
 from synapse.client.link import Link, open_link
 from synapse.errors import Disconnected, HubUnreachable, Rejected
 from synapse.faces.cli.identity import Identity, who_am_i
-from synapse.faces.cli.options import NO_END, Parsed, UsageError, duration
+from synapse.faces.cli.options import NO_END, Parsed, UsageError, duration, required
 from synapse.faces.cli.render import print_json, print_text
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
@@ -31,14 +31,16 @@ class Call:
     __slots__ = ("_identity", "_link", "around", "as_json", "parsed", "timeout_s")
 
     def __init__(self, parsed: Parsed) -> None:
-        """Raises `HomeRefused` for a config.toml that is none, `UsageError` for a time-out that is none."""
-        flags = {
-            key: text for key in ("home", "uri", "name", "room", "token_file", "tls_ca") if (text := parsed.text(key))
-        }
-        if parsed.options.get("name") == "":
-            raise UsageError("--name needs a value")
+        """Raises `HomeRefused` for a config.toml that is none, `UsageError` for a time-out that is none and for a flag
+        that is empty: what it would have named, nobody may guess."""
+        flags: dict[str, str] = {}
+        for key in ("home", "uri", "name", "room", "token_file", "tls_ca"):
+            text = parsed.text(key)
+            if text is not None:
+                flags[key] = required(text, key)
         self.parsed = parsed
-        self.around = Surroundings(flags, os.environ)
+        looks_for_faults = parsed.verb is not None and parsed.verb.name == "doctor"
+        self.around = Surroundings(flags, os.environ, is_config_needed=not looks_for_faults)
         self.as_json = parsed.has("json")
         self.timeout_s = self._timeout_s()
         self._identity: Identity | None = None

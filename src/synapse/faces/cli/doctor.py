@@ -6,14 +6,16 @@ It looks and changes nothing. A finding is `ok`, `note` (good to know), `warning
 
 import os
 import sys
+from shlex import join
 
 from synapse import __version__
 from synapse.client.home import UNIX
 from synapse.errors import EXIT_FAILED, EXIT_OK, Disconnected, HubUnreachable, PeerError, Rejected
+from synapse.faces.cli.background import holds_lock
 from synapse.faces.cli.call import Call
 from synapse.faces.cli.health import ask_status
 from synapse.faces.cli.render import print_json, print_text, safe
-from synapse.home import HUB_FILE, HomeRefused, fallback_socket_path, read_hub_file, socket_path
+from synapse.home import HUB_FILE, HomeRefused, HubFile, config_path, fallback_socket_path, read_hub_file, socket_path
 from synapse.protocol.trace import traceparent_of
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
@@ -48,7 +50,15 @@ class Finding:
 
 def doctor(call: Call) -> int:
     """Look at everything, and say it."""
-    findings = [*_program(), *_home(call), *_other_homes(call), *_disk(call), *_socket(call), *_open_ports(call)]
+    findings = [
+        *_program(),
+        *_home(call),
+        *_configuration(call),
+        *_other_homes(call),
+        *_disk(call),
+        *_socket(call),
+        *_open_ports(call),
+    ]
     findings += [*_proxies(call), *_trace(call), *_hub(call)]
     has_problem = any(finding.level == PROBLEM for finding in findings)
     if call.as_json:
@@ -93,7 +103,7 @@ def _home(call: Call) -> "Iterator[Finding]":
         if mode & 0o077 and is_plain and entry.name != "config.toml" and not _is_certificate(entry.path):
             open_to_others.append(entry.path)
     if open_to_others:
-        cure = f"chmod go= {' '.join(open_to_others)}"
+        cure = f"chmod go= {join(open_to_others)}"
         yield Finding("home", PROBLEM, f"other users may open {', '.join(open_to_others)}", cure)
     else:
         yield Finding("home", OK, home)
@@ -107,6 +117,23 @@ def _is_certificate(path: str) -> bool:
     except OSError:  # a directory, for one
         return False
     return text.startswith(b"-----BEGIN CERTIFICATE-----") and len(text) < _PEM_BYTES_MAX and b"PRIVATE KEY" not in text
+
+
+def _configuration(call: Call) -> "Iterator[Finding]":
+    """What the hub would say of its settings, and clients of theirs."""
+    from synapse.faces.cli.hub import configuration_fault  # which knows the hub's settings
+
+    path = config_path(call.around.home)
+    fault = configuration_fault(call.around.home)
+    if fault is None:
+        is_there = os.path.exists(path)
+        yield Finding(
+            "configuration", OK, path if is_there else f"{path} is not there: what no variable sets has its default"
+        )
+        return
+    where = path if fault.startswith(path) else f"{path}, or the SYNAPSE_ variable"
+    cure = f"mend {where}: no hub starts with it; docs/reference/settings.md lists all settings"
+    yield Finding("configuration", PROBLEM, fault, cure)
 
 
 def _other_homes(call: Call) -> "Iterator[Finding]":
@@ -187,6 +214,7 @@ def _hub(call: Call) -> "Iterator[Finding]":
     """Whether there is one, whether it answers, and what it says of itself."""
     around = call.around
     uri, start = around.get("uri"), around.start_command
+    file: HubFile | None = None
     if uri is None:
         try:
             file = read_hub_file(around.home)
@@ -206,7 +234,7 @@ def _hub(call: Call) -> "Iterator[Finding]":
     try:
         status = ask_status(call)
     except HubUnreachable as error:
-        yield Finding("hub", PROBLEM, str(error), start)
+        yield _silent(around.home, file, str(error), start)
         return
     except Rejected as error:
         yield Finding("hub", PROBLEM, f"{uri} refuses: {error}", error.detail.rpartition(": ")[2] or None)
@@ -216,6 +244,29 @@ def _hub(call: Call) -> "Iterator[Finding]":
         return
     yield Finding("hub", OK, f"{uri}, pid {status.get('pid')}, up for {_number(status, 'uptime_ms') // 1000} s")
     yield from _said(status)
+
+
+def _silent(home: str, file: HubFile | None, why: str, start: str) -> Finding:
+    """A hub that does not answer. file: what the home says of it, if it was looked for there. What does not hold the
+    home's lock is no hub, and is left alone."""
+    if file is None or not holds_lock(home, file.pid):
+        return Finding("hub", PROBLEM, why, start)
+    pid = file.pid
+    if _is_stopped(pid):
+        detail = f"the hub with pid {pid} is stopped (SIGSTOP, or Ctrl-Z), and answers nobody until it goes on"
+        return Finding("hub", PROBLEM, detail, f"kill -CONT {pid} lets it go on")
+    again = "synapse service start" if file.supervisor == "systemd" else start
+    cure = f"kill {pid} ends it, or if it does not within 10 s, kill -9 {pid}: what was acknowledged is kept; {again}"
+    return Finding("hub", PROBLEM, why, cure)
+
+
+def _is_stopped(pid: int) -> bool:
+    """True for a process that stands still, where the system tells."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].startswith(b" T")
+    except OSError:
+        return False
 
 
 def _said(status: "Json") -> "Iterator[Finding]":

@@ -33,7 +33,7 @@ def _row(file: "Json") -> list[str]:
     until = file.get("expires_at_ms")
     return [
         field(file, "file"),
-        safe(str(file.get("name"))),
+        safe(str(file.get("name") or "(not told)")),
         f"{field(file, 'bytes')} bytes",
         f"{field(file, 'from')} → {safe(place)}",
         state,

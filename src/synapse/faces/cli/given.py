@@ -2,6 +2,7 @@
 
 import os
 import sys
+from errno import EINVAL, EISDIR
 
 from synapse.faces.cli.options import UsageError, whole_number
 from synapse.lean import loads, public_codec
@@ -44,6 +45,19 @@ def given_file(path: str) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not UTF-8 (byte {error.start})") from error
+
+
+def require_file(path: "str | os.PathLike[str]") -> None:
+    """Raises OSError for what is no plain file that can be read. Nobody who writes into a pipe is waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        kind = os.fstat(descriptor).st_mode & 0o170000
+    finally:
+        os.close(descriptor)
+    if kind == 0o040000:
+        raise IsADirectoryError(EISDIR, os.strerror(EISDIR), os.fspath(path))
+    if kind != 0o100000:
+        raise OSError(EINVAL, "is not a plain file", os.fspath(path))
 
 
 def given_json(text: str, what: str) -> object:

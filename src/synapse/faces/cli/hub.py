@@ -6,7 +6,7 @@ from pathlib import Path
 
 from synapse.errors import EXIT_OK
 from synapse.faces.cli.call import Call
-from synapse.faces.cli.options import SWITCH, TEXT, Option, Verb, parse
+from synapse.faces.cli.options import SWITCH, TEXT, Option, Verb, parse, required
 from synapse.faces.cli.render import print_json, print_text, safe, table
 from synapse.faces.cli.verbs import COMMON
 from synapse.hub.settings import (
@@ -21,14 +21,15 @@ from synapse.hub.settings import (
 
 
 def run_hub(words: list[str]) -> int:
-    """`synapse hub`: run the hub in the foreground until SIGTERM or SIGINT; its exit code. Raises `SettingsRefused`."""
+    """`synapse hub`: run the hub in the foreground until SIGTERM, SIGINT or SIGHUP; its exit code. Raises
+    `SettingsRefused`, `UsageError`."""
     verb = Verb(
         "hub",
         "hub",
         "",
         (0, 0),
-        "Run the hub until SIGTERM or SIGINT; it prints one line when it is ready. Settings: flag > environment > "
-        "config.toml > default.",
+        "Run the hub until SIGTERM, SIGINT or SIGHUP; it prints one line when it is ready. Settings: flag > "
+        "environment > config.toml > default.",
         *(_option(setting) for setting in SETTINGS if setting.flag),
     )
     parsed = parse(words, {"hub": verb}, COMMON)
@@ -42,6 +43,9 @@ def run_hub(words: list[str]) -> int:
 
         print(f"synapse {__version__}")
         return EXIT_OK
+    home = parsed.text("home")
+    if home is not None:
+        required(home, "home")
     flags = {setting.name: text for setting in SETTINGS if (text := parsed.text(setting.name)) is not None}
     try:
         settings = load_settings(flags, os.environ)
@@ -77,6 +81,15 @@ def config_show(call: Call) -> int:
     else:
         print_text(table([[key, safe(shown_value(value, key)), safe(where)] for key, value, where in rows]))
     return EXIT_OK
+
+
+def configuration_fault(home: str) -> str | None:
+    """Why a hub of this home would refuse its settings; None when it would not."""
+    try:
+        load_settings({"home": home}, os.environ)
+    except SettingsRefused as error:
+        return str(error)
+    return None
 
 
 def _plain(value: Value) -> object:

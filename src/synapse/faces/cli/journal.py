@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 from time import time
 
 from synapse.client.home import find_hub
-from synapse.errors import EXIT_JOURNAL, EXIT_OK, HubUnreachable, JournalLocked, JournalRefused
+from synapse.errors import EXIT_JOURNAL, EXIT_OK, HubUnreachable, JournalLocked, JournalRefused, Rejected
 from synapse.faces.cli.call import Call
-from synapse.faces.cli.given import require_stdin
+from synapse.faces.cli.given import require_file, require_stdin
 from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import field, print_json, print_words, require_stdout
 from synapse.faces.cli.waiting import catch_signals, restore_signals
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     Json: TypeAlias = dict[str, object]
 
 STDOUT = "-"
+_BACKUP_PATH = "$.body.path"
 LONG_TIMEOUT_S = 3600.0
 """Reading all of a journal takes its time; a time-out that is set still bounds it."""
 
@@ -64,10 +65,15 @@ def journal_verify(call: Call) -> int:
 
 
 def journal_backup(call: Call) -> int:
-    """Copy the journal into a new file, and prove the copy."""
+    """Copy the journal into a new file, and prove the copy. Raises `FileUnusable`, also for a hub that says so."""
     path = os.path.abspath(call.parsed.arguments[0])
     if _hub_runs(call):
-        answer = _ask(call, "journal.backup", {"path": path})
+        try:
+            answer = _ask(call, "journal.backup", {"path": path})
+        except Rejected as refusal:
+            if refusal.facts.get("path") != _BACKUP_PATH:
+                raise
+            raise admin.FileUnusable(refusal.detail.removesuffix(f" - at `{_BACKUP_PATH}`")) from refusal
     else:
         report = admin.backup(_home(call), Path(path))
         answer = {
@@ -85,8 +91,7 @@ def journal_backup(call: Call) -> int:
 def journal_restore(call: Call) -> int:
     """Put a backup in the journal's place. Raises `JournalLocked` while a hub runs."""
     source = Path(os.path.abspath(call.parsed.arguments[0]))
-    if not source.is_file():
-        raise UsageError(f"{source}: there is no such file")
+    require_file(source)
     return _replaced(call, admin.restore(_home_to_fill(call), source, int(time() * 1000)))
 
 
@@ -159,8 +164,8 @@ def _ending_in_order() -> "Iterator[None]":
 def journal_import(call: Call) -> int:
     """Put an exported journal in the journal's place. Raises `JournalLocked` while a hub runs."""
     name, now_ms = call.parsed.arguments[0], int(time() * 1000)
-    if name != STDOUT and not os.path.isfile(name):
-        raise UsageError(f"{name}: there is no such file")
+    if name != STDOUT:
+        require_file(Path(name))
     home = _home_to_fill(call)
     if name != STDOUT:
         return _replaced(call, admin.bring_in(home, Path(os.path.abspath(name)), now_ms))

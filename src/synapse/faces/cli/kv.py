@@ -1,13 +1,14 @@
 """`kv …`: shared values of a room."""
 
 import os
+import sys
 from time import time
 
 from synapse.errors import EXIT_OK, EXIT_REFUSED, Rejected
 from synapse.faces.cli.call import MAIN, Call, pages
 from synapse.faces.cli.given import given_file, given_text, given_version
 from synapse.faces.cli.options import UsageError
-from synapse.faces.cli.render import clock, field, print_json, print_text, print_words, safe, table
+from synapse.faces.cli.render import clock, field, print_json, print_text, print_words, safe, safe_lines, table
 from synapse.lean import dumps, loads
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from synapse.client.link import Link, Notice
 
     Json: TypeAlias = dict[str, object]
+
+_BEGINS_JSON = frozenset("-0123456789[{")
 
 
 def kv_put(call: Call) -> int:
@@ -35,9 +38,10 @@ def kv_put(call: Call) -> int:
 
 
 def kv_get(call: Call) -> int:
-    """Print a value: a text as it is, else JSON."""
+    """Print a value: a text as it is, else JSON; harmless for a terminal, since others may have put it."""
     answer = call.ask("value.get", {"key": call.parsed.arguments[0], **call.room})
-    call.show(answer, _shown(answer.get("value")))
+    text = _shown(answer.get("value"))
+    call.show(answer, safe_lines(text, "") if sys.stdout is not None and sys.stdout.isatty() else text)
     return EXIT_OK
 
 
@@ -159,13 +163,36 @@ def _show_change(call: Call, change: "Json") -> None:
 
 
 def _value(call: Call, argument: str) -> object:
+    """Raises `UsageError` for JSON with a number that is too large: kept as text it would be another value."""
     text = given_text(argument, "keep a reference to a file instead")
     if call.parsed.has("text"):
         return text
     try:
         return loads(text)
     except (ValueError, RecursionError):
+        if _is_json_but_for_numbers(text):
+            raise UsageError(
+                f"{text[:40]!a} holds a number that is larger than any number here (about 1.8e308); with --text it is "
+                "kept as text"
+            ) from None
         return text
+
+
+def _is_json_but_for_numbers(text: str) -> bool:
+    """True for JSON of which no more is wrong than how large its numbers are."""
+    if text.lstrip()[:1] not in _BEGINS_JSON:  # as nearly every text, and `json` is slow to import
+        return False
+    import json
+
+    try:
+        json.loads(text, parse_float=str, parse_int=str, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _prefix(call: Call) -> str:

@@ -90,7 +90,8 @@ def lock(call: Call) -> int:
     body = _body(call, parsed.arguments[0], task)
     program = _program(parsed.command[0])
     if isinstance(program, int):
-        return program
+        what = "cannot be executed" if program == EXIT_NOT_EXECUTABLE else "there is no such command"
+        return _say_not_run(call, f"{parsed.command[0]}: {what}", program)
     try:
         held = _acquire(call, body)
     except Rejected as error:
@@ -115,7 +116,7 @@ def _body(call: Call, name: str, task: str | None) -> "Json":
 
 
 def _program(name: str) -> str | int:
-    """Where a command lies; else the exit code that a shell has for it, said in words. Before the lease is claimed."""
+    """Where a command lies; else the exit code that a shell has for it. Before the lease is claimed."""
     code = EXIT_NO_COMMAND
     folders = [""] if "/" in name else os.environ.get("PATH", os.defpath).split(os.pathsep)
     for folder in folders:
@@ -124,7 +125,15 @@ def _program(name: str) -> str | int:
             return path
         if os.path.isfile(path) or (os.path.isdir(path) and "/" in name):
             code = EXIT_NOT_EXECUTABLE
-    print_words(f"{name}: {'cannot be executed' if code == EXIT_NOT_EXECUTABLE else 'there is no such command'}")
+    return code
+
+
+def _say_not_run(call: Call, detail: str, code: int) -> int:
+    """Say why the command was not run; the exit code for that."""
+    print_words(detail)
+    if call.as_json:
+        what = "not_executable" if code == EXIT_NOT_EXECUTABLE else "no_command"
+        print_json({"error": {"code": what, "detail": detail, "facts": {}}})
     return code
 
 
@@ -228,8 +237,7 @@ class Held:
             else:
                 pid = os.posix_spawn(program, command, environment, setsigdef=defaults)
         except OSError as error:
-            print_words(f"{program}: {error.strerror or error}")
-            return EXIT_NOT_EXECUTABLE
+            return _say_not_run(self._call, f"{program}: {error.strerror or error}", EXIT_NOT_EXECUTABLE)
         with self._lock:
             self._pid = pid
         for number in self._pending:

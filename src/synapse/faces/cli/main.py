@@ -66,6 +66,8 @@ def main(arguments: "Sequence[str] | None" = None) -> int:
         except OSError:  # a full disk, for one
             _give_up_stdout()
         where = f": {error.filename}" if error.filename else ""
+        if where and isinstance(error, FileExistsError):
+            where += "; nothing is overwritten: name a file that is not there yet"
         return _end(as_json, "io", f"{error.strerror or error}{where}", EXIT_FAILED)
 
 

@@ -87,11 +87,13 @@ def _skill(text: str) -> "Json":
 
 
 def _as_a2a(call: Call, card: "Json") -> int:
+    """Print it as A2A has it; with --json with a cursor, as every object of ours."""
     from synapse.client.a2a import OWN_BINDING, agent_card
 
     url = call.parsed.text("url")
     binding = call.parsed.text("binding") or ("JSONRPC" if url else OWN_BINDING)
-    print_json(agent_card(card, url or _hub_uri(call), binding))
+    made = agent_card(card, url or _hub_uri(call), binding)
+    print_json({**made, "cursor": card.get("cursor")} if call.as_json else made)
     return EXIT_OK
 
 

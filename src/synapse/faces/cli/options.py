@@ -263,6 +263,13 @@ def whole_number(text: str, place: str, least: int = 1) -> int:
     return int(text)
 
 
+def required(text: str, key: str) -> str:
+    """The value of an option that cannot be empty. Raises `UsageError`."""
+    if not text:
+        raise UsageError(f"--{key.replace('_', '-')} needs a value: is a variable not set?")
+    return text
+
+
 def duration(text: str, place: str, bounds: str = ANY_SPAN) -> float:
     """Seconds of `90`, `1.5`, `15m`, `8h`, `2d`, `500ms`. Raises `UsageError` that names `place` and the bounds."""
     unit = text.lstrip("0123456789.")

@@ -94,7 +94,8 @@ class _Waits:
         self.link: Link = call.open_as(call.worker, lasting=True)
 
     def outcome(self) -> "Json":
-        """The question, closed. Raises `Rejected(deadline)` when it is open still, and as `Link.ask`."""
+        """The question, closed. Raises `Rejected(deadline)` when it is open still, `HubUnreachable` when the hub never
+        said whether it was asked, and as `Link.ask`."""
         while True:
             try:
                 return self._outcome()
@@ -129,7 +130,12 @@ class _Waits:
                 if self._deadline_s - monotonic() <= 0.001:
                     raise self._late(None) from error
 
-    def _late(self, error: Exception | None) -> Rejected:
+    def _late(self, error: Exception | None) -> Exception:
+        if not self._id:
+            return HubUnreachable(
+                "the time given for waiting is over, and the hub did not say whether it was asked: "
+                f"{error}; to be sure that it is asked once: --idem-key {self._key}"
+            )
         gone = "" if error is None else f"; the hub is gone: {error}"
         return Rejected(
             "deadline",

@@ -24,7 +24,7 @@ _SECONDS_MIN = 1.0
 
 
 def supervisor(call: Call) -> int:
-    """Watch until SIGTERM or SIGINT, or look once."""
+    """Watch until SIGTERM, SIGINT or SIGHUP, or look once."""
     for name in ("stalled", "orphaned", "every"):
         given = call.parsed.seconds(name)
         if given is not None and given < _SECONDS_MIN:
@@ -55,8 +55,9 @@ async def _watch(call: Call) -> int:
     async with client:
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopped.set)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                loop.add_signal_handler(number, stopped.set)
         if parsed.has("until_eof"):
             try:
                 loop.add_reader(sys.stdin.fileno(), _read_to_end, stopped)
@@ -130,7 +131,7 @@ def _say(call: Call, done: Done) -> None:
                 "what": done.what,
                 "since_at_ms": record.since_at_ms,
                 "to": list(done.to),
-                "cursor": None,
+                "cursor": done.cursor,
             }
         )
     else:

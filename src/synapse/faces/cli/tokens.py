@@ -2,6 +2,7 @@
 
 import os
 from base64 import urlsafe_b64encode
+from errno import EEXIST
 from hashlib import sha256
 
 from synapse.errors import EXIT_OK
@@ -24,7 +25,7 @@ def token_create(call: Call) -> int:
     if role is None:
         raise UsageError("token create needs --role: observer, agent, human or admin")
     if path is not None and os.path.lexists(path):
-        raise UsageError(f"{path} exists already: a token is written into a new file")
+        raise FileExistsError(EEXIST, os.strerror(EEXIST), path)
     secret = urlsafe_b64encode(os.urandom(32)).decode().rstrip("=")
     body: Json = {"hash": sha256(secret.encode()).hexdigest(), "role": role, "label": parsed.text("label")}
     if rooms is not None:
@@ -68,7 +69,7 @@ def _write(call: Call, path: str, secret: str, answer: "Json") -> None:
     try:
         if place_once(path, f"{secret}\n"):
             return
-        why: Exception = FileExistsError(17, "it exists already", path)
+        why: Exception = FileExistsError(EEXIST, os.strerror(EEXIST), path)
     except OSError as error:
         why = OSError(error.errno, error.strerror, path)  # not the name that it had until it was whole
     _take_back(call, answer)

@@ -2,7 +2,8 @@
 
 Rule 1: the same request comes again, under its key or with its place, so that it stands in line once. Rule 2: the time
 that was given is counted here too, because a hub that restarted gives the whole of it again. Rule 3: who is ended while
-it waits leaves its place, so that nobody waits behind it in vain.
+it waits leaves its place, so that nobody waits behind it in vain, and gives back what it was granted, also when the hub
+says so only now.
 """
 
 import os
@@ -26,7 +27,7 @@ SILENCE_S = 60.0
 SLACK_S = 1.0
 """How long the hub's own word about the deadline is waited for."""
 LAST_WORDS_S = 1.0
-"""What leaving the line may take, of a process that is being ended."""
+"""How long each of the hub's answers is waited for by a process that is being ended."""
 
 
 class Ended(KeyboardInterrupt):
@@ -157,14 +158,19 @@ class Claim:
         try:
             self._hear(link)
             if self._place is None:
-                return
-            try:
-                link.ask("lease.withdraw", self._own_place)
-            except Rejected:
-                lease = link.answer(self._request)
-                if lease.get("outcome") != "renewed":
-                    body: Json = {"task": lease["task"], "room": lease["room"], "epoch": lease["epoch"]}
-                    link.ask("lease.release", body)
+                link.ask("ping", {})  # a hub that is slow says now what became of the claim
+                self._hear(link)
+            if self._place is not None:
+                try:
+                    link.ask("lease.withdraw", self._own_place)
+                except Rejected:
+                    pass  # it was granted in this moment
+                else:
+                    return
+            lease = link.answer(self._request)
+            if lease.get("outcome") != "renewed":
+                body: Json = {"task": lease["task"], "room": lease["room"], "epoch": lease["epoch"]}
+                link.ask("lease.release", body)
         except (SynapseError, OSError):
             return  # the hub finds within ten seconds that nobody waits there
 
