@@ -122,6 +122,7 @@ class Agenda:
         self._touched: set[Place] = set()
         self.due_steps: dict[Place, tuple[str, str, str, int | None]] = {}
         self.questions_of: Callable[[Place, int], list[str]] = lambda _place, _seq: []
+        self.sees: Callable[[str, str, int], bool] = lambda _agent, _room, _seq: True
         self._sometimes = sometimes
 
     # What was asked for.
@@ -473,8 +474,18 @@ class Agenda:
         """True when a task was taken out here."""
         return isinstance(self.events[seq].event, TaskRemoved)
 
-    def _require_told(self, agent: str, room: str, task: str, seq: int, reply: Json, *, is_full: bool) -> None:
+    def _require_told(
+        self, agent: str, room: str, task: str, seq: int, reply: Json, *, is_full: bool, declared: Item | None = None
+    ) -> None:
+        """declared: what a repeat tells as it was then."""
         due = self.told(room, task, seq, is_full=is_full)
+        if due is not None and declared is not None:
+            due |= {
+                "title": declared.title, "priority": declared.priority, "depends_on": list(declared.needs),
+                "suggested_owner": declared.suggested, "version": declared.version,
+                "description": declared.description, "labels": list(declared.labels),
+            }  # fmt: skip
+            due = {name: value for name, value in due.items() if name != "labels" or value}
         said = {name: value for name, value in reply.items() if name not in ("cursor", "changed")}
         if "holders" in said:
             said["holders"] = [{name: it[name] for name in ("owner", "epoch")} for it in said["holders"]]
@@ -490,8 +501,9 @@ class Agenda:
             raise Violation("lost", f"{agent} asked for {body}, and is told {reply}; there is {entry}", agent, task)
         item, event = self.at((room, task), seq), None if entry is None else entry.event
         status = event.status if isinstance(event, TaskMoved) else None
-        if item is not None and status in (None, item.status):
-            self._require_told(agent, room, task, seq, reply, is_full=True)
+        if item is not None and status in (None, item.status) and self.sees(agent, room, seq):
+            then = self.at((room, task), entry.seq) if entry is not None and isinstance(event, TaskDeclared) else None
+            self._require_told(agent, room, task, seq, reply, is_full=True, declared=then)
         elif (reply["task"], reply["room"], reply["status"]) != (task, room, status or "open"):
             raise Violation("wrong task", f"{agent} is told {reply} at {seq}; {event} was done", agent, task)
         return None if entry is None else status or task

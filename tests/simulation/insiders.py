@@ -58,7 +58,8 @@ class Heard:
             self.cursor, self.heard = cursor, int(cursor.partition(":")[2])
 
     def due(self, upto: int | None = None) -> int | None:
-        """The first that it must be told before `upto`, or up to the head, as a member from then on."""
+        """The first that it must be told before `upto`, or up to the head, as a member from then on until now: who
+        was cut off when it came, and put out before it was back, is not told of it any more."""
         head = self.world.ledger.head
         first: int | None = None
         for stream, room in self.streams():
@@ -66,7 +67,7 @@ class Heard:
             for seq in seqs[bisect_right(seqs, self.heard) :]:
                 if seq >= (head + 1 if upto is None else upto) or (first is not None and seq >= first):
                     break
-                if place is None or was_in(place, self.name, seq, head if upto is None else upto):
+                if place is None or was_in(place, self.name, seq, head):
                     first = seq
                     break
         return first

@@ -102,6 +102,7 @@ class Ledger:
         self.mail = Mailroom(terms.clock, self.names, self._tell, sometimes, lends_max=lends_max, lend_ms=lend_ms)
         self.inboxes = self.mail.inboxes
         self.privacy = Privacy(terms.clock, self.names, self.mail.has_arrived, sometimes)
+        self.agenda.sees = self.privacy.sees
         self.archive = Archive(self.names, self.privacy.rooms, self.privacy.channels, sometimes)
         self.market = Market(terms, self.names, self.privacy.ephemeral, sometimes)
         self.archive.is_there = self._is_there

@@ -54,7 +54,7 @@ class Market:
         self.signals = 0
         self._offers: dict[str, Past] = defaultdict(Past)
         self._cards: dict[str, Past] = defaultdict(Past)
-        self._late_since_ms: dict[str, int] = {}
+        self._late_since_ms: dict[tuple[str, int], int] = {}
         self._asked: set[tuple[str, str, str]] = set()
         self._described: set[tuple[str, str]] = set()
         self._said: dict[str, tuple[str, str]] = {}
@@ -244,10 +244,13 @@ class Market:
         """What is past its date is offered no more. Raises `Violation`."""
         clock = self._terms.clock
         active_ms, wall_ms = clock.now_ms - clock.excused_ms, clock.wall_ms()
+        late: dict[tuple[str, int], int] = {}
         for name in self._offers:
             offer = self._last(name)
-            is_late = offer is not None and offer.expires_at_ms is not None and offer.expires_at_ms <= wall_ms
-            if offer is None or offer.status != "offered" or not is_late:
-                self._late_since_ms.pop(name, None)
-            elif active_ms - self._late_since_ms.setdefault(name, active_ms) > LATE_MS_MAX:
+            if offer is None or offer.status != "offered" or not 0 < (offer.expires_at_ms or 0) <= wall_ms:
+                continue
+            key = name, offer.expires_at_ms or 0
+            late[key] = self._late_since_ms.get(key, active_ms)
+            if active_ms - late[key] > LATE_MS_MAX:
                 raise Violation("expired late", f"{name} is still offered at {wall_ms}: {offer}", offer.owner)
+        self._late_since_ms = late

@@ -106,6 +106,11 @@ class Privacy:
         """The private place that a room or channel is, or is in."""
         return self.places.get(address) or self.places.get(address.partition(":")[0])
 
+    def sees(self, agent: str, room: str, seq: int) -> bool:
+        """Whether a room is there for an agent after the event at `seq`."""
+        place = self.places.get(room)
+        return place is None or agent in place.at(seq)
+
     def mine(self, agent: str) -> list[str]:
         """Where an agent is a member."""
         return [name for name, place in self.places.items() if agent in place.now]
