@@ -23,9 +23,23 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from tests.core.lease_model import AGENTS, PRIORITIES, SCOPES, TREE, WAITING_MAX, Answer, Claim, Held, Model, Want
+from tests.core.lease_model import (
+    AGENTS,
+    PRIORITIES,
+    SCOPES,
+    TREE,
+    WAITING_MAX,
+    Answer,
+    Claim,
+    Held,
+    Model,
+    Want,
+    contend,
+)
 from tests.figures import tell
 
+from synapse.core.by import By
+from synapse.core.lease_answers import listed_lease
 from synapse.core.state import digest, encode_state
 from synapse.protocol.codec import decode_hub_frame, encode_request
 from synapse.protocol.commands import (
@@ -612,6 +626,22 @@ class LeaseMachine(RuleBasedStateMachine):
         mail = {agent.name: set(state.agents.inboxes[agent.id].entries) for agent in state.agents.by_id.values()}
         assert mail == {name: model.mail(name) for name in mail}
         assert soft.tied == {h.epoch: h.tie for h in model.leases.values() if h.tie is not None}
+
+    @invariant()
+    def the_list_names_all_who_wait(self) -> None:
+        state, places = self.hub.state, self.model.places.values()
+        by = By("operator", None, 0, "main:general", 0, 0, operator=True)
+        for held in self.model.leases.values():
+            waiting = [
+                (p.want.agent, p.want.task, p.seq)
+                for p in sorted(places, key=lambda p: (-p.rank, p.seq))
+                if contend(p.want, held.want) or dict(p.want.pools).keys() & dict(held.want.pools).keys()
+            ]
+            shown = listed_lease(state, str(held.epoch), by)
+            assert isinstance(shown.waiters, tuple)
+            assert [(w.owner, w.task, w.place) for w in shown.waiters] == waiting
+            assert [w.position for w in shown.waiters] == list(range(1, len(waiting) + 1))
+            assert shown.waiting == len(waiting)
 
     @invariant()
     def the_indexes_agree_with_the_tables(self) -> None:
