@@ -75,6 +75,29 @@ def test_a_link_out_of_the_worktree_leaves_it(root: Path, tmp_path: Path) -> Non
         files_of(["out/a.py"], None, str(root), {})
 
 
+@pytest.mark.parametrize("git", ["repository", "linked worktree"])
+def test_what_lies_in_a_worktree_inside_this_one_is_asked_for_there(root: Path, git: str) -> None:
+    inner = root / "src" / "lib"
+    inner.mkdir()
+    if git == "repository":
+        (inner / ".git").mkdir()
+    else:
+        (inner / ".git").write_text("gitdir: /elsewhere\n")
+    (root / "way").symlink_to(inner)
+    for pattern in ("src/lib/x.c", "src/lib/**", "src/lib/new/*.c", "way/x.c", "src/deep/../lib/x.c"):
+        with pytest.raises(Rejected) as caught:
+            relative(pattern, str(root), str(root))
+        if ".." not in pattern:
+            assert f"{inner}, which is a worktree of its own inside {root}" in str(caught.value)
+    for path in ("lib/x*.c", "./lib/x.c"):
+        with pytest.raises(Rejected, match="a worktree of its own"):
+            files_of([path], None, str(root / "src"), {})
+    assert relative("src/lib", str(root), str(root)) == "src/lib", "as a submodule it is a path of the outer one"
+    assert files_of(["src/lib"], None, str(root), {}) == (f"{HOST}:{root}", ("src/lib",))
+    assert relative("src/**", str(root), str(root)) == "src/**"
+    assert scope_of(["x.c"], None, str(inner), {})[:2] == (f"{HOST}:{inner}", ("x.c",))
+
+
 def test_a_file_that_is_a_link_is_a_file_of_its_own_unless_a_claim_of_it_means_a_directory(root: Path) -> None:
     (root / "link").symlink_to("src/deep")
     (root / "src" / "deep" / "a*").symlink_to("b.py")

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -417,6 +418,50 @@ def test_a_file_that_is_none_of_a_relay_is_neither_read_nor_written(tmp_path: Pa
     assert path.read_text() == content
     with pytest.raises(RelayAbsent):
         list(read(str(tmp_path / "nothing")))
+
+
+def test_a_file_that_was_moved_away_is_complete_and_the_next_one_goes_on_behind_it(tmp_path: Path) -> None:
+    path, moved = tmp_path / "relay.ndjson", tmp_path / "moved"
+    relay = started(path)
+    feed(relay, 5)
+    path.rename(moved)
+    with pytest.raises(RelayAbsent, match=r"ada .pid .* makes it with what happens next"):
+        list(read(str(path)))
+    feed(relay, 5)
+    assert proved([*read(str(moved)), *read(str(path))][:5], cursor(0), cursor(5)) == 5
+    first, *told = read(str(path))
+    assert first == {"lost": {"from": cursor(0), "to": cursor(5)}}
+    assert proved([first, *told], cursor(0), cursor(10)) == 5
+    path.unlink()
+    feed(relay, 0)
+    assert not path.exists(), "nothing has happened"
+    feed(relay, 5)
+    assert proved(list(read(str(path), cursor(10))), cursor(10), cursor(15)) == 5
+    path.write_text("mine")
+    path.rename(tmp_path / "ours")
+    path.write_text("mine")
+    with pytest.raises(RelayBroken, match="is another file by now"):
+        feed(relay, 5)
+    assert path.read_text() == "mine"
+    relay.close()
+
+
+def test_who_follows_waits_for_the_first_file(tmp_path: Path) -> None:
+    path = tmp_path / "relay.ndjson"
+    told = read(str(path), is_following=True)
+    found: list[Json] = []
+    waiting = threading.Thread(target=lambda: found.append(next(told)), daemon=True)
+    waiting.start()
+    relay = started(path)
+    feed(relay, 1)
+    waiting.join(15)
+    assert found == SOURCE[:1]
+    relay.close()
+
+
+def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError, match=str(tmp_path)):
+        list(read(str(tmp_path)))
 
 
 def test_a_loss_that_the_hub_told_is_told_again(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ is known how it is written from the directory, or that it lies elsewhere; what n
 for the hub to refuse.
 Rule 2: a few calls of stat and no process, because every claim pays for it. On the fast path: standard library only.
 Rule 3: a file has one name. A directory that is a symbolic link is spelt as the one it leads to, with `..` where that
-lies outside of the worktree. Behind a wildcard there are no links to follow: no glob of git's goes through one.
+lies outside of the worktree, and what lies in a worktree inside this one is asked for there. Behind a wildcard there is
+neither: no glob of git's goes through a link, or into a repository.
 """
 
 import os
@@ -67,7 +68,7 @@ def relative(pattern: str, cwd: str, root: str, *, is_file: bool = False) -> str
     directory's own name are spelt as classes. In the root `.` stays, and the hub says what to ask for instead.
 
     is_file: the path of one file, which has no wildcards. Raises `Rejected(bad_scope)` for a path that is absolute,
-    has a `..` behind a name, or leads out of the worktree.
+    has a `..` behind a name, leads out of the worktree, or into one that lies in it.
     """
     here = _segments_below(cwd, root)
     if here is None or not pattern or pattern[0] in "~:" or pattern[1:2] == ":":
@@ -85,10 +86,26 @@ def relative(pattern: str, cwd: str, root: str, *, is_file: bool = False) -> str
     here, parts = _without_links(here, parts, root, is_file=is_file)
     if here[:1] == [".."]:
         return _root_or_refused(pattern, cwd, root, is_file=is_file)
+    _require_own(pattern, [*here, *parts], root, is_file=is_file)
     above = "/".join(here)
     if not is_file:
         above = _spelt(above, is_plain=not any(char in pattern for char in WILDCARDS))
     return "/".join(part for part in (above, "/".join(parts)) if part) or "."
+
+
+def _require_own(pattern: str, parts: list[str], root: str, *, is_file: bool) -> None:
+    """Refuse what lies below a repository, or worktree, in this one: its files are its own, as they are for git. Its
+    directory itself is a path of both."""
+    folder = os.path.realpath(root).rstrip("/")
+    for part in parts[:-1]:
+        if not is_file and any(char in part for char in WILDCARDS):
+            return
+        folder = f"{folder}/{part}"
+        if "\0" not in folder and os.path.lexists(f"{folder}/.git"):
+            raise _refused(
+                pattern,
+                f"lies in {_utf8(folder)}, which is a worktree of its own inside {_utf8(root)}: ask for it there",
+            )
 
 
 def _without_links(here: list[str], parts: list[str], root: str, *, is_file: bool) -> tuple[list[str], list[str]]:

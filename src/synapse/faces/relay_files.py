@@ -52,10 +52,12 @@ class RelayLocked(SynapseError):
 
 
 class RelayAbsent(Rejected):
-    """There is no relay file here. Exit 4."""
+    """There is no relay file here; its writer, if there is one, makes it with the next happening. Exit 4."""
 
     def __init__(self, path: str) -> None:
-        super().__init__("not_found", f"no relay file at {path}: synapse relay write makes it", {"file": path})
+        writer = _writer_of(path)
+        cure = "synapse relay write makes it" if writer is None else f"{writer} makes it with what happens next"
+        super().__init__("not_found", f"no relay file at {path}: {cure}", {"file": path})
 
 
 class Opened:
@@ -70,14 +72,21 @@ class Opened:
         self._where = 0
         self._line = 1
         self.is_ended = False
+        is_relay = False
         try:
             first = self._whole_lines(_HEADER_BYTES)[:1]
             if not first:
                 raise RelayBroken("it has no header")
             self.header = header_of(_text(first[0]))
+            is_relay = True
         except RelayBroken as error:
-            os.close(self.descriptor)
             raise RelayBroken(f"{path} is no relay file: {error}") from error
+        except OSError as error:  # it can be opened and not read: a directory, for one
+            error.filename = path
+            raise
+        finally:
+            if not is_relay:
+                os.close(self.descriptor)
         self._where = len(first[0]) + 1
         self.decoder = Decoder(self.header)
 
@@ -175,12 +184,14 @@ def _close(files: "Iterable[Opened]", but: Opened | None = None) -> None:
 
 def read(path: str, since: str | None = None, *, is_following: bool = False) -> "Iterator[Json]":
     """Happenings after a cursor, or all that are there, as `ingest` prints them; and `{"lost": {"from", "to"}}` for
-    what is not there any more. is_following: then what is written, for ever.
+    what is not there any more. is_following: then what is written, for ever; before there is a file, wait for it.
 
     Raises `RelayAbsent`, `RelayBroken`, `Rejected`: `bad_request`, and `log_diverged` for a cursor of a journal of
     which the files have nothing.
     """
     begin = None if since is None else given_position(since)
+    while is_following and not is_there(path):
+        sleep(_POLL_S)
     at = _first(path, begin)
     position = split(at.header.began) if begin is None else begin
     idle = 0
@@ -206,6 +217,11 @@ def read(path: str, since: str | None = None, *, is_following: bool = False) -> 
             at = following
     finally:
         at.close()
+
+
+def is_there(path: str) -> bool:
+    """True when there is a file of this relay."""
+    return bool(_paths(path))
 
 
 def _is_due(at: Opened, idle: int, *, is_following: bool) -> bool:
@@ -331,8 +347,14 @@ class Relay:
         self._new_file(cursor, at_ms)
 
     def write(self, happenings: "list[Json]", position: str) -> None:
-        """Append happenings, up to which everything is told then. All of them are with the system when it returns."""
+        """Append happenings, up to which everything is told then. All of them are with the system when it returns.
+
+        Where somebody moved the file away, or removed it, a new one begins. Raises `RelayBroken` when another has its
+        name.
+        """
         assert self.position is not None, "a relay has begun"
+        if (happenings or position != self.position) and not self._has_name():
+            self._new_file(self.position, self._writer.at_ms)
         text, size = "", self._size + len(_END)
         for happening in happenings:
             lines = self._writer.lines(happening)
@@ -354,6 +376,18 @@ class Relay:
         assert self.position is not None, "a relay has begun"
         self._append(self._writer.lost(self.position, cursor))
         self.position = cursor
+
+    def _has_name(self) -> bool:
+        """True when the file that grows has its name still, False when nothing has. Raises `RelayBroken`."""
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        if not os.path.samestat(found, os.fstat(self._descriptor)):
+            raise RelayBroken(
+                f"{self.path} is another file by now: move it away, or give another --file, and start again"
+            )
+        return True
 
     @property
     def _writer(self) -> Encoder:
@@ -458,6 +492,22 @@ def _sync_folder(path: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _writer_of(path: str) -> str | None:
+    """Who writes this relay now; None for nobody."""
+    try:
+        descriptor = os.open(f"{path}.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _named(os.pread(descriptor, 1024, 0).decode("utf-8", "replace").strip())
+    else:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def _locked(path: str, who: str) -> int:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from tests.faces.conftest import RealHub
 
+from synapse.faces.cli import claims
 from synapse.faces.cli.claims import described
 from synapse.faces.cli.options import duration
+from synapse.faces.cli.render import clock
 from synapse.faces.cli.verbs import VERBS
 from synapse.protocol.limits import Limits
 
@@ -62,6 +64,12 @@ def test_a_claim_says_what_it_got(hub: RealHub, root: Path) -> None:
     assert done.returncode == 0
     assert re.fullmatch(r"T1  epoch \d+  src/\*\*, x  shared  until [\d:-]+( [\d:]+)? \(15 min 0 s\)\n", done.stdout)
     assert done.stderr == ""
+
+
+def test_what_is_left_of_a_claim_is_what_the_hubs_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "time", lambda: 1_700_000_000.0)  # a machine whose clock is an hour behind its hub's
+    lease = {"task": "T1", "epoch": 7, "status": "held", "remaining_ms": 600_000, "expires_at_ms": 1_700_004_200_000}
+    assert described(lease) == f"T1  epoch 7  until {clock(1_700_000_600_000)} (10 min 0 s)"
 
 
 def test_a_refused_claim_names_holder_epoch_time_and_what_to_do(hub: RealHub, root: Path) -> None:

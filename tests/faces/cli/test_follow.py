@@ -123,7 +123,7 @@ def test_a_restart_between_the_subscription_and_the_first_look_ends_no_watch(
             case "room.list":
                 return [reply(request, rooms=[{"room": "main"}], next=None)]
             case "feed.subscribe":
-                return [refusal(request, "log_diverged", "start again")] if times == 3 else [subscribed(request)]
+                return [refusal(request, "limit", "no more")] if times == 3 else [subscribed(request)]
             case "pool.list":
                 closing = notice("closing", {"code": 1012, "reason": "restart"})
                 return [reply(request, pools=[], next=None), closing]

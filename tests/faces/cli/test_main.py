@@ -157,7 +157,7 @@ def test_a_full_disk_below_stdout_is_1_and_one_line(tmp_path: Path, paper: Calla
             stderr=subprocess.PIPE,
             text=True,
         )
-    assert (done.returncode, done.stderr) == (1, "synapse: No space left on device\n")
+    assert (done.returncode, done.stderr) == (1, "synapse: No space left on device: stdout\n")
 
 
 def test_a_reader_that_left_is_141_and_silent(tmp_path: Path) -> None:

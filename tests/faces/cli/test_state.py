@@ -178,6 +178,37 @@ def test_watching_as_a_person_off_a_terminal_prints_a_block_for_each_change(hub:
     assert lines_of(watching, 2) == ["", "nothing is held"]
 
 
+def test_watching_goes_on_anew_in_a_journal_that_was_restored_and_a_program_is_told_to_begin_again(
+    hub: RealHub, tmp_path: Path
+) -> None:
+    hub.json("--name", "ada", "claim", "T1")
+    hub.json("journal", "backup", str(tmp_path / "copy"))
+    hub.json("--name", "ada", "claim", "T2")
+    person = hub.begin("--name", "eve", "state", "--watch")
+    assert len(lines_of(person, 3)) == 3
+    programs = [hub.begin("--name", "eve", verb, "--watch", "--json") for verb in ("state", "board")]
+    for program in programs:
+        objects_of(program, 1)
+    board = hub.begin("--name", "eve", "board", "--watch")
+    assert board.stderr is not None
+    assert "watching the plan" in board.stderr.readline()
+    hub.end()
+    hub.json("journal", "restore", str(tmp_path / "copy"))
+    hub.start()
+    blank, where, who = lines_of(person, 3)
+    assert (blank, where, who.split("  ")[1:3]) == ("", "without paths", ["ada", "T1"])
+    hub.json("--name", "bob", "claim", "T3")
+    assert "bob  T3" in "\n".join(lines_of(person, 4))
+    person.terminate()
+    assert "drawn anew" in person.communicate(timeout=10)[1]
+    for program in programs:
+        out, _ = program.communicate(timeout=30)
+        error = json.loads(out.splitlines()[-1])["error"]
+        assert (program.returncode, error["code"], "run it again" in error["detail"]) == (3, "log_diverged", True)
+    said = board.communicate(timeout=30)[1]
+    assert (board.returncode, "run it again" in said) == (3, True)
+
+
 def test_watching_on_a_terminal_draws_anew(hub: RealHub) -> None:
     pid, terminal = pty.fork()
     if pid == 0:

@@ -11,7 +11,7 @@ from time import monotonic, time
 
 from synapse.client.link import Link, NoAnswer, Notice
 from synapse.errors import EXIT_OK, Disconnected, Rejected
-from synapse.faces.cli.call import MAIN, Call, come_back, is_passing, longest_page
+from synapse.faces.cli.call import MAIN, Call, come_back, is_passing, longest_page, run_again
 from synapse.faces.cli.follow import cursor_in, stay
 from synapse.faces.cli.options import NO_END, UsageError
 from synapse.faces.cli.plan_view import View, change_line, columns, sections, tree
@@ -155,7 +155,10 @@ def _watch_lines(call: Call) -> int:
             _print_json(found)
             shown = _whole(found.get("seq"))
 
-    return stay(call, {"plans": [room]}, f"watching the plan of {room}", show, begin)
+    try:
+        return stay(call, {"plans": [room]}, f"watching the plan of {room}", show, begin)
+    except Rejected as error:
+        raise run_again(error) from error
 
 
 def _watch_screen(call: Call) -> int:

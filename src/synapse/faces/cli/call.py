@@ -171,6 +171,19 @@ def is_passing(error: Exception) -> bool:
     return isinstance(error, HubUnreachable)
 
 
+def is_cut_off(error: Exception) -> bool:
+    """True when the hub's journal does not go on where a feed was: it was restored, or retention has dropped that."""
+    return isinstance(error, Rejected) and error.code in ("log_diverged", "cursor_too_old")
+
+
+def run_again(error: Exception) -> Exception:
+    """What ended a watch that takes no cursor, with the cure that it has."""
+    if isinstance(error, Rejected) and is_cut_off(error):
+        why = f"the hub's journal does not go on where this watch was ({error.code}): run it again, it begins anew"
+        return Rejected(error.code, why, error.facts)
+    return error
+
+
 def longest_wait_s(link: Link) -> float:
     """How long one request may wait: not beyond the hub's limit, nor so long that a dead connection goes unseen."""
     limits = link.await_welcome().get("limits")

@@ -193,11 +193,11 @@ def described(lease: "Json") -> str:
             words.append(f"offered to {field(lease, 'offered_to')}, yours until it is claimed there")
         case "handed_off":
             words.append(f"is {field(lease, 'owner')}'s now")
-    expires = lease.get("expires_at_ms")
+    left_ms = lease.get("remaining_ms")
     if lease.get("status") != "held":
         words.append(field(lease, "status"))
-    elif isinstance(expires, int):
-        words.append(f"until {clock(expires)} ({span(max(0, expires - int(time() * 1000)))})")
+    elif isinstance(left_ms, int):  # the hub's clock counts it; the time of day is this machine's, which may differ
+        words.append(f"until {clock(int(time() * 1000) + left_ms)} ({span(left_ms)})")
     lines = ["  ".join(word for word in words if word)]
     plan = lease.get("plan")
     if isinstance(plan, dict) and plan.get("status") in ("done", "failed", "cancelled"):

@@ -7,7 +7,7 @@ from synapse.faces.cli.call import Call
 from synapse.faces.cli.ingest import MEMORY, lines_of, pages, position_of, what
 from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import print_json, print_words
-from synapse.faces.relay_files import BYTES_LEAST, BYTES_MAX, KEEP, KEEP_MOST, Relay, given_position, read
+from synapse.faces.relay_files import BYTES_LEAST, BYTES_MAX, KEEP, KEEP_MOST, Relay, given_position, is_there, read
 from synapse.faces.relay_form import split
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
@@ -24,8 +24,10 @@ POSTED = "message.posted"
 
 def relay(call: Call) -> int:
     """Print what a relay has, as `ingest` would."""
-    since = call.parsed.text("since")
-    for told in read(_path(call), since, is_following=call.parsed.has("follow")):
+    since, path, is_following = call.parsed.text("since"), _path(call), call.parsed.has("follow")
+    if is_following and not is_there(path):
+        print_words(f"waiting for {path}, which synapse relay write makes")
+    for told in read(path, since, is_following=is_following):
         print_json(told)
     return EXIT_OK
 
@@ -61,6 +63,8 @@ def relay_write(call: Call) -> int:
                     lines = lines_of(page)
                     files.write([line for line in lines if _is_of(line, channels)], position_of(page))
             except Rejected as error:
+                if error.code == "log_diverged":
+                    raise _of_another_journal(path, journal_id, error.facts.get("journal_id")) from error
                 since = _kept(error)
                 print_words(f"what happened up to {since} was dropped by retention, and is said to be lost")
                 files.lose(since)
@@ -90,12 +94,7 @@ def _begin(call: Call, files: Relay, journal_id: str, body: "Json") -> str:
         raise Rejected("log_diverged", f"the cursor {given} is of another journal than this hub's, {journal_id}")
     is_of_this = position is not None and split(position)[0] == journal_id
     if position is not None and not is_of_this and given is None:
-        raise Rejected(
-            "log_diverged",
-            f"{files.path} is of journal {split(position)[0]}, and this hub's is {journal_id}: begin another --file, "
-            "or give the cursor from which to go on here (--since)",
-            {"journal_id": journal_id},
-        )
+        raise _of_another_journal(files.path, split(position)[0], journal_id)
     since = f"{journal_id}:0" if given is None else given
     if position is not None and is_of_this and split(position)[1] >= split(since)[1]:
         since = position
@@ -105,6 +104,16 @@ def _begin(call: Call, files: Relay, journal_id: str, body: "Json") -> str:
     elif since != position:
         files.lose(since)
     return since
+
+
+def _of_another_journal(path: str, journal_id: str, hubs: object) -> Rejected:
+    """A relay does not go from one journal to another by itself."""
+    return Rejected(
+        "log_diverged",
+        f"{path} is of journal {journal_id}, and this hub's is {hubs}: begin another --file, or give the cursor from "
+        "which to go on here (--since)",
+        {"journal_id": hubs},
+    )
 
 
 def _require_told(call: Call, body: "Json", since: str) -> None:

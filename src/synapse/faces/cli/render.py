@@ -25,8 +25,7 @@ def print_json_text(text: str) -> None:
     require_stdout()
     if not text.isprintable() or not (text.isascii() or "utf" in (sys.stdout.encoding or "").lower()):
         text = "".join(char if " " <= char <= "~" or _is_shown(char) else _escaped(char) for char in text)
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    _put(text)
 
 
 def require_stdout() -> None:
@@ -48,14 +47,23 @@ def _escaped(char: str) -> str:
 
 
 def print_text(text: str) -> None:
-    """Lines of ours for people, flushed; what the terminal's encoding lacks is escaped."""
+    """Lines of ours for people, flushed; what the terminal's encoding lacks is escaped. Raises OSError."""
     require_stdout()
     try:
-        sys.stdout.write(text + "\n")
+        _put(text)
     except UnicodeEncodeError:
         encoding = sys.stdout.encoding or "ascii"
-        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
-    sys.stdout.flush()
+        _put(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _put(line: str) -> None:
+    """Write a line, flushed. Raises OSError, which says that it was stdout: a full disk may also be the hub's."""
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        error.filename = "stdout"
+        raise
 
 
 def print_words(text: str) -> None:

@@ -11,7 +11,7 @@ from time import monotonic
 
 from synapse.client.link import Link, NoAnswer, Notice
 from synapse.errors import EXIT_OK, Disconnected, Rejected
-from synapse.faces.cli.call import Call, come_back, is_passing, pages
+from synapse.faces.cli.call import Call, come_back, is_cut_off, is_passing, pages, run_again
 from synapse.faces.cli.claims import scope_words
 from synapse.faces.cli.options import NO_END
 from synapse.faces.cli.render import clock, field, print_json, print_text, print_words, require_stdout, safe, span
@@ -139,9 +139,15 @@ def _watch(call: Call) -> int:
             while True:
                 since = _follow(call, link, since)
         except (Disconnected, NoAnswer, Rejected) as error:
-            if not has_stood or not is_passing(error):
+            if not has_stood:
                 raise
-            print_words("the connection is lost; coming back")
+            if is_cut_off(error) and not call.as_json:
+                since = None  # a picture that is drawn anew misses nothing
+                print_words("the hub's journal does not go on where this watch was; the state is drawn anew")
+            elif not is_passing(error):
+                raise run_again(error) from error
+            else:
+                print_words("the connection is lost; coming back")
         link = come_back(call, NO_END, lasting=True)
 
 
