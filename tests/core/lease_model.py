@@ -701,7 +701,7 @@ class Model:
             new.under = claim.under if above is not None and above.want.agent == to else None
             new.tied, new.note = claim.tied, held.note if claim.note is None else claim.note
         if held.parked:
-            new.left = ttl_ms if held.left is None else held.left
+            new.left = ttl_ms
             new.deadline, new.reason = self.now + self.parked_ms_max, "parked"
         self.leases[new.epoch] = new
         for p in fulfilled:
@@ -722,6 +722,9 @@ class Model:
         if self.pools[name] != capacity:
             self.pull("pool.set", name=name, capacity=capacity)
             self.pools[name] = capacity
+            left = [p for p in self.places.values() if dict(p.want.pools).get(name, 0) > capacity]
+            for p in sorted(left, key=lambda p: (-p.rank, p.seq)):
+                self.unqueue(p, "too_few_units", "withdrawn")
             self.serve()
         return Answer("done")
 

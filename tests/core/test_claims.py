@@ -17,7 +17,7 @@ from synapse.core.events import (
 from synapse.core.holding import decide_expiry
 from synapse.core.kernel import payload_hash, stamp
 from synapse.core.state import decode_state, digest, encode_state
-from synapse.protocol.commands import ReleaseLease, RenewLease
+from synapse.protocol.commands import CreateRoom, JoinRoom, ReleaseLease, RenewLease
 from synapse.protocol.limits import Limits
 from synapse.protocol.replies import Lease
 
@@ -428,14 +428,19 @@ def test_a_pool_with_more_capacity_serves_who_waits_and_less_takes_nothing_away(
     assert granted_to(world.release("bob", "T2")) == [("cy", "T3")]
 
 
-def test_a_place_that_asks_for_more_than_is_left_of_its_pool_is_not_granted() -> None:
+def test_a_place_that_asks_for_more_than_its_pool_has_by_now_ends_and_keeps_nobody_waiting() -> None:
     world = LeaseWorld()
     world.pool("gpu", 3)
-    world.take("ada", "T1", pools={"gpu": 3})
-    world.wait("bob", "T2", pools={"gpu": 3}, wait_ms=1_000)
-    world.pool("gpu", 2)
-    assert granted_to(world.release("ada", "T1")) == []
-    assert granted_to(world.pool("gpu", 3)) == [("bob", "T2")]
+    world.take("ada", "T1", pools={"gpu": 2})
+    bob = world.wait("bob", "T2", "a", pools={"gpu": 3}, wait_ms=1_000)
+    cy = world.wait("cy", "T3", pools={"gpu": 2}, wait_ms=1_000)
+    world.wait("dan", "T4", "a", wait_ms=1_000)
+    events = world.pool("gpu", 2)
+    (ended,) = [event for event in events if isinstance(event, LeaseUnqueued)]
+    assert (ended.place, ended.reason) == (bob, "too_few_units")
+    assert granted_to(events) == [("dan", "T4")]
+    assert list(world.state.leases.places) == [cy]
+    assert granted_to(world.release("ada", "T1")) == [("cy", "T3")]
 
 
 def test_a_bare_claim_over_the_capacity_of_today_is_refused_and_a_renewal_is_not() -> None:
@@ -483,6 +488,21 @@ def test_a_person_preempts_and_an_agent_does_not() -> None:
     assert world.refusal(claim("T1", preempt=True), "operator").code == "bad_request"
     world.take("hal", "T1", preempt=True)
     assert world.held == [("hal", "T1")]
+
+
+def test_a_person_whose_token_is_for_some_rooms_preempts_nothing_of_another() -> None:
+    world = LeaseWorld()
+    world.do(CreateRoom(room="lab"), "ada")
+    world.do(JoinRoom(room="lab"), "hal")
+    taken = world.take("ada", "T1", "a", room="lab")
+    by = world.by("hal")
+    by.rooms = frozenset({"main"})
+    refused = world.refusal(claim("T2", "a", preempt=True), by)
+    assert (refused.code, refused.facts) == ("not_permitted", {"rooms": ["main"]})
+    assert "lab" not in refused.detail
+    assert taken in world.state.leases.live
+    world.take("hal", "T2", "a", preempt=True)
+    assert taken not in world.state.leases.live
 
 
 def test_preemption_takes_the_latest_holders_of_a_pool_until_there_is_room() -> None:
@@ -597,7 +617,8 @@ def test_leases_and_waits_have_limits_that_a_renewal_does_not_meet() -> None:
     world.take("ada", "T1")
     world.take("ada", "T2")
     refused = world.refused("ada", "T3")
-    assert (refused.code, refused.facts) == ("limit", {"limit": "leases_per_agent_max", "value": 2})
+    assert (refused.code, refused.facts) == ("limit", {"limit": "leases_per_agent_max", "value": 2, "owner": "ada"})
+    assert "2 leases of 2 are held by ada" in refused.detail
     assert world.events(claim("T2"), "ada") == []
     world.take("bob", "T3")
     refused = world.refused("cy", "T4")

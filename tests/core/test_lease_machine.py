@@ -359,7 +359,7 @@ class LeaseMachine(RuleBasedStateMachine):
     @rule(
         agent=names,
         task=tasks,
-        pools=st.sampled_from([(("one", 1),), (("two", 1),), (("two", 2),), (("one", 1), ("two", 1))]),
+        pools=st.sampled_from([(("one", 1),), (("two", 1),), (("two", 2),), (("two", 3),), (("one", 1), ("two", 1))]),
         wait_ms=st.sampled_from([0, 15_000, 15_000]),
         priority=st.sampled_from(["low", "normal", "normal"]),
     )
@@ -666,7 +666,7 @@ INTERESTING = {
     *("lease_held", "lease_queued", "deadlock", "stale_epoch", "not_holder", "not_found", "bad_request"),
     *("idem_conflict", "granted again", "done again", "granted place", "granted replaces", "pool.set"),
     *(f"lease.expired {reason}" for reason in ("ttl", "connection", "parked")),
-    *(f"lease.unqueued {reason}" for reason in ("deadline", "gone", "withdrawn", "handed_off")),
+    *(f"lease.unqueued {reason}" for reason in ("deadline", "gone", "withdrawn", "handed_off", "too_few_units")),
     *("lease.granted under", "lease.queued under", "deadlock under", "lease.revoked preempted"),
 }
 """What a run must have seen to prove anything."""

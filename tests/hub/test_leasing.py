@@ -1151,7 +1151,7 @@ async def test_long_refusals_and_long_places_to_a_peer_that_does_not_read_stay_w
         assert len([frame for frame in bob.heard if frame.type in ("reply", "error")]) == 120
 
 
-async def test_a_parked_lease_is_handed_off_parked_with_what_it_had_left() -> None:
+async def test_a_parked_lease_is_handed_off_parked_and_with_its_full_ttl() -> None:
     async with MemoryHub() as hub:
         ada, bob = await voice(hub), await voice(hub, "bob")
         await hold(ada, ttl_ms=10_000)
@@ -1160,8 +1160,8 @@ async def test_a_parked_lease_is_handed_off_parked_with_what_it_had_left() -> No
         handed = await ada.ask(HandOffLease(task="T1", to="bob"), Lease)
         assert (handed.owner, handed.status, handed.remaining_ms) == ("bob", "parked", None)
         await hub.advance(60_000)
-        assert (await bob.ask(ParkLease(task="T1", parked=False), Lease)).remaining_ms == 6_000
-        await hub.advance(6_000)
+        assert (await bob.ask(ParkLease(task="T1", parked=False), Lease)).remaining_ms == 10_000
+        await hub.advance(10_000)
         assert await lost(bob) == [(handed.epoch, "ttl")]
 
 

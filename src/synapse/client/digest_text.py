@@ -174,7 +174,8 @@ def _asked(item: "Json", digest: "Json") -> str:
     words += "…" if item.get("cut") else ""
     if item["kind"] == "offer":
         task = f"{item['task']}{_elsewhere(item, digest)}"
-        return f"{mark}{by} offers you the lease of {task}, {age}: synapse claim {item['task']}{_noted(words)}"
+        claim = f"synapse claim {item['task']}{_in_room(item)}"
+        return f"{mark}{by} offers you the lease of {task}, {age}: {claim}{_noted(words)}"
     place = f" in {item['room']}:{item['channel']}" if item["kind"] == "mention" else ""
     return f"{mark}{by}{place}, {age}, {item['id']}: {words}"
 
@@ -230,6 +231,10 @@ def _counted(item: "Json", digest: "Json") -> str:
     others = f", and {left} others" if left else ""
     bound = "at least " if item.get("at_least") else ""
     return f"{'since then' if since else 'now'}, {_GROUPS[of]}: {bound}{named or '0'}{others}"
+
+
+def _in_room(item: "Json") -> str:
+    return "" if item.get("room") in (None, "main") else f" --room {item['room']}"
 
 
 def _elsewhere(item: "Json", digest: "Json") -> str:

@@ -77,6 +77,13 @@ class By:
                 {"rooms": rooms},
             )
 
+    def require_room(self, room: str, what: str) -> None:
+        """Raises `Rejected(not_permitted)` for a token that is for some rooms only, and not for this one."""
+        if self.rooms is not None and room not in self.rooms:
+            rooms = sorted(self.rooms)
+            why = f"{what}, and this token is for {', '.join(rooms)} only: an operator can do it"
+            raise Rejected("not_permitted", why, {"rooms": rooms})
+
     def require_human(self, what: str) -> None:
         """Raises `Rejected(not_permitted)` unless this is a person: a token of role human or admin, or an operator."""
         self.require_role(HUMAN, what)

@@ -154,6 +154,7 @@ def _preempt(state: "State", ask: Ask, command: ClaimLease, own: Lease | None, v
         if not against:
             break
         last = max(against, key=lambda lease: lease.epoch)
+        by.require_room(last.ask.room_name, "this takes a lease of another room away")
         revoked.append(last)
         view.gone_leases.add(last.epoch)
     waits = _own_places(state, ask)
@@ -332,7 +333,8 @@ def _claimant(state: "State", command: ClaimLease, by: By) -> Agent:
         return require_known(state, command.claimant, by)
     agent = state.agents.by_id[by.require_agent()]
     if command.claimant is not None and command.claimant != agent.name:
-        raise Rejected("not_permitted", "only an operator claims for another agent - at `$.body.claimant`")
+        why = "only an operator claims for another agent - at `$.body.claimant`"
+        raise Rejected("not_permitted", why, {"path": "$.body.claimant", "owner": command.claimant})
     if command.preempt:  # the kind on a card is what an agent says of itself: it permits nothing
         by.require_human("preempting, which takes a lease away,")
     return agent
@@ -484,13 +486,15 @@ def require_room_for_lease(
     limits, leases = rules.limits, state.leases
     mine = len(leases.of_agent.get(agent, NO_LEASES))
     if mine >= limits.leases_per_agent_max:
-        raise _too_many_leases(mine, limits.leases_per_agent_max, "leases_per_agent_max")
+        owner = state.agents.by_id[agent].name
+        raise _too_many_leases(mine, limits.leases_per_agent_max, "leases_per_agent_max", f" by {owner}", owner)
     if len(leases.live) >= limits.leases_max and not is_passed_on:
         raise _too_many_leases(len(leases.live), limits.leases_max, "leases_max")
 
 
-def _too_many_leases(have: int, most: int, name: str) -> Rejected:
-    return Rejected("limit", f"{have} leases of {most} are held ({name}): release some", {"limit": name, "value": most})
+def _too_many_leases(have: int, most: int, name: str, whose: str = "", owner: str | None = None) -> Rejected:
+    facts = {"limit": name, "value": most} | ({} if owner is None else {"owner": owner})
+    return Rejected("limit", f"{have} leases of {most} are held{whose} ({name}): release some", facts)
 
 
 def _require_may_wait(state: "State", rules: Rules, command: ClaimLease, ask: Ask) -> None:

@@ -7,7 +7,6 @@ from synapse.core.agents import require_known
 from synapse.core.bounds import require_chars
 from synapse.core.by import By, Rules
 from synapse.core.claims import (
-    grants,
     grants_after,
     hand_over,
     renewed,
@@ -28,10 +27,10 @@ from synapse.core.events import (
     PoolDeleted,
     PoolSet,
 )
-from synapse.core.leases import NO_LEASES, Kept, Lease, Place, View, in_line
+from synapse.core.leases import NO_LEASES, Kept, Lease, Place, View
 from synapse.core.presence import OFFLINE
 from synapse.core.refusals import in_room, not_holder, stale
-from synapse.core.resources import OFFER_ENDED, offers_of, waiting_for, withdrawal
+from synapse.core.resources import OFFER_ENDED, offers_of, resized, waiting_for, withdrawal
 from synapse.core.rooms import require_insider, room_of
 from synapse.errors import Rejected
 from synapse.protocol.commands import (
@@ -234,7 +233,8 @@ def decide_forget(state: "State", agent: int) -> list[Event]:
 
 
 def decide_set_pool(state: "State", rules: Rules, command: SetPool, by: By) -> list[Event]:
-    """A pool of that capacity; more of it may end some waits. What an agent lends under the name becomes the hub's."""
+    """A pool of that capacity; more of it may end some waits, and so may less. What an agent lends under the name
+    becomes the hub's."""
     by.require_operator("changing a pool")
     name, limits = require_segment(command.pool, "pool"), rules.limits
     if not 1 <= command.capacity <= limits.pool_units_max:
@@ -254,9 +254,7 @@ def decide_set_pool(state: "State", rules: Rules, command: SetPool, by: By) -> l
         return [PoolSet(name=name, capacity=command.capacity)]
     if pool.capacity == command.capacity and pool.offer is None:
         return []
-    view = View(capacity={name: command.capacity})
-    places = in_line(state.leases.places[seq] for seq in pool.waiting)
-    return [PoolSet(name=name, capacity=command.capacity), *grants(state, view, places, 1)]
+    return resized(state, pool, command.capacity, PoolSet(name=name, capacity=command.capacity))
 
 
 def decide_delete_pool(state: "State", command: DeletePool, by: By) -> list[Event]:

@@ -9,6 +9,7 @@ from synapse.core.claims import none_of
 from synapse.core.events import Recorded
 from synapse.core.lane_events import LaneAccepted, LaneEnded, LaneMessaged, LaneOffered
 from synapse.core.lanes import ACCEPTED, OFFERED, Lane, find_lane, lane_id
+from synapse.core.refusals import in_room
 from synapse.core.rooms import may_see, require_room
 from synapse.core.sessions import find_session, number_of, session_id
 from synapse.protocol.cursor import message_id
@@ -56,7 +57,8 @@ def _next(recorded: Recorded) -> str | None:
         return "synapse wait"
     if isinstance(event, LaneAccepted):
         needs_claim = event.task is not None and event.epoch is None
-        return f"synapse claim {event.task}" if needs_claim else f"synapse lane show {lane_id(event.lane)}"
+        claim = f"synapse claim {event.task}{in_room(event.room_name)}"
+        return claim if needs_claim else f"synapse lane show {lane_id(event.lane)}"
     return None
 
 

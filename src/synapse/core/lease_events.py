@@ -399,6 +399,7 @@ def in_a_sentence(recorded: Recorded) -> str:
                 "removed": "it was put out of the private room",
                 "handed_off": "the lease was handed to it",
                 "offer_ended": "a resource that it waited for is not lent any more",
+                "too_few_units": "its pool has fewer units by now than it waited for",
             }.get(event.reason, event.reason)
             return f"{event.owner} waits no more at place {event.place}: {why}"
         case _:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 OFFER_ENDED: Final = "offer_ended"
 """Why a wait ended: what it waited for is not lent any more."""
+TOO_FEW_UNITS: Final = "too_few_units"
+"""Why a wait ended: its pool has fewer units by now than it waits for."""
 _VOID_MIN: Final = 1_024
 """The heap may hold so many void entries before it is made anew."""
 
@@ -87,8 +89,7 @@ def decide_offer(state: "State", rules: Rules, command: OfferResource, by: By) -
     )
     if pool is None or not pool.waiting:
         return [offered]
-    view = View(capacity={name: command.capacity})
-    return [offered, *grants(state, view, in_line(state.leases.places[seq] for seq in pool.waiting), 1)]
+    return resized(state, pool, command.capacity, offered)
 
 
 def _require_bounds(rules: Rules, command: OfferResource) -> None:
@@ -176,6 +177,18 @@ def _ended(state: "State", pool: Pool, event: Event) -> list[Event]:
     ended: list[Event] = [event, *(unqueued(place, OFFER_ENDED) for place in waits)]
     view = View(gone_places={place.seq for place in waits})
     return [*ended, *grants_after(state, view, [place.ask for place in waits], len(ended))]
+
+
+def resized(state: "State", pool: Pool, capacity: int, changed: Event) -> list[Event]:
+    """A pool gets another capacity by `changed`: who waits for more units than that waits for ever, and does so no
+    more; others may be granted at once."""
+    places = in_line(state.leases.places[seq] for seq in pool.waiting)
+    left = [place for place in places if dict(place.ask.pools)[pool.name] > capacity]
+    ended: list[Event] = [changed, *(unqueued(place, TOO_FEW_UNITS) for place in left)]
+    view = View(gone_places={place.seq for place in left}, capacity={pool.name: capacity})
+    if left:  # of these pools, and of what else they asked for
+        return [*ended, *grants_after(state, view, [place.ask for place in left], len(ended))]
+    return [*ended, *grants(state, view, places, len(ended))]
 
 
 def waiting_for(state: "State", pools: Sequence[Pool]) -> list[Place]:

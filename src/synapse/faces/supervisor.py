@@ -267,6 +267,7 @@ def sentence(record: Record) -> str:
 
 def body_of(record: Record, room: str) -> dict[str, object]:
     """The same for programs."""
+    place = "" if room == names.MAIN_ROOM else f" --room {room}"
     body: dict[str, object] = {
         "type": f"task.{record.cause}",
         "task": record.task,
@@ -276,9 +277,9 @@ def body_of(record: Record, room: str) -> dict[str, object]:
         "stage": record.stage,
     }
     if record.cause == STALLED:
-        body |= {"owner": record.who, "epoch": record.mark, "next": f"synapse why {record.task}"}
+        body |= {"owner": record.who, "epoch": record.mark, "next": f"synapse why {record.task}{place}"}
     elif record.cause == ORPHANED:
-        body |= {"tries": record.tries, "next": f"synapse claim {record.task}"}
+        body |= {"tries": record.tries, "next": f"synapse claim {record.task}{place}"}
     else:
-        body |= {"owner": record.who, "next": f"synapse task update {record.task} --status open"}
+        body |= {"owner": record.who, "next": f"synapse task update {record.task} --status open{place}"}
     return body

@@ -27,7 +27,7 @@ from synapse.core.leases import Lease, Place, View, in_line
 from synapse.core.leasing import HANDED_OFF, PARKED, PREEMPTED, REPLACED, TTL, arm_all
 from synapse.core.plan_events import TaskMoved, TaskNoted
 from synapse.core.refusals import holder_facts, in_words, masked
-from synapse.core.resources import OFFER_ENDED, decide_expired, due
+from synapse.core.resources import OFFER_ENDED, TOO_FEW_UNITS, decide_expired, due
 from synapse.core.resuming import with_resume
 from synapse.errors import Rejected
 from synapse.hub.connection import Connection
@@ -44,6 +44,7 @@ EXPIRIES_MAX: Final = 1_000
 """Leases and places that end in one tick; the others follow in the next."""
 _WHY: Final = {
     OFFER_ENDED: "what it waited for is not lent any more",
+    TOO_FEW_UNITS: "its pool has fewer units by now than it waits for (synapse pool list)",
     REPLACED: "another request of this agent took the task with another scope, units or mode; claim it again for these",
 }
 """Why a wait ended, for people, where the reason does not say it."""
@@ -212,12 +213,11 @@ class Leasing:
             case LeaseHandedOff():
                 if event.delivery is not None:
                     self._turns.arrived([event.delivery.agent])
-                left = soft.left.get(event.previous)
                 soft.forget(event.previous)
                 soft.moved[entry.seq] = lease_ms
                 lease = self._state.leases.live[entry.seq]
-                if lease.is_parked:
-                    soft.left[entry.seq] = lease.ttl_ms if left is None else left
+                if lease.is_parked:  # the receiver has not begun yet
+                    soft.left[entry.seq] = lease.ttl_ms
                     soft.arm(entry.seq, lease_ms + self._limits.parked_ms_max, PARKED)
                 else:
                     soft.arm(entry.seq, lease_ms + lease.ttl_ms)

@@ -17,6 +17,19 @@ def content(size: int) -> bytes:
     return b"".join(number.to_bytes(8, "big") for number in range(size // 8 + 1))[:size]
 
 
+def test_a_file_of_more_chunks_than_the_hub_takes_of_one_agent_at_once_comes_there(
+    hub: RealHub, tmp_path: Path
+) -> None:
+    file = tmp_path / "model.bin"
+    file.write_bytes(content(MIB))
+    hub.end()
+    hub.start(SYNAPSE_LIMIT_RATE_AGENT_PER_S="150", SYNAPSE_LIMIT_RATE_AGENT_BURST="40")
+    sent = hub.json("send", "--create", "--to", "bob", "--file", str(file), "--chunked", "--name", "ada")
+    saved = tmp_path / "saved.bin"
+    hub.json("receive", sent["id"], "--save", str(saved), "--name", "bob")
+    assert saved.read_bytes() == file.read_bytes()
+
+
 def test_a_file_goes_through_the_hub_and_is_one_message(hub: RealHub, tmp_path: Path) -> None:
     file = tmp_path / "model.bin"
     file.write_bytes(content(300_000))

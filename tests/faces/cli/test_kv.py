@@ -92,6 +92,14 @@ def test_a_snapshot_comes_back_with_owners_and_the_rest_of_their_time(hub: RealH
     assert hub.json("kv", "restore", str(file), SYNAPSE_NAME="ada")["restored"] == 0
 
 
+def test_more_values_than_the_hub_takes_of_one_agent_at_once_are_all_put(hub: RealHub, tmp_path: Path) -> None:
+    file = tmp_path / "values"
+    file.write_text("".join(f'{{"key":"k{n}","value":{n},"owner":"ada"}}\n' for n in range(40)))
+    hub.end()
+    hub.start(SYNAPSE_LIMIT_RATE_AGENT_PER_S="40", SYNAPSE_LIMIT_RATE_AGENT_BURST="10")
+    assert hub.json("kv", "restore", str(file), SYNAPSE_NAME="ada")["restored"] == 40
+
+
 def test_a_snapshot_keeps_values_in_which_a_line_seems_to_end(hub: RealHub, tmp_path: Path) -> None:
     text = "one\u2028two\u0085three\x0bfour\r\nfive\x1csix"
     hub.json("kv", "put", "a", "--text", text, SYNAPSE_NAME="ada")

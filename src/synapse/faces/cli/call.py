@@ -148,12 +148,26 @@ class Call:
             print_text(text)
 
 
+def ask_one_of_many(link: Link, kind: str, body: "Json", deadline_s: float | None = None) -> "Json":
+    """As `link.ask`, for verbs that ask often: where that is more than the hub takes of one agent, wait as it says,
+    until the deadline on the monotonic clock; without one, for the link's time-out."""
+    deadline_s = monotonic() + link.timeout_s if deadline_s is None else deadline_s
+    while True:
+        try:
+            return link.ask(kind, body)
+        except Rejected as refusal:
+            pause_s = (refusal.retry_after_ms or 0) / 1000
+            if refusal.code != "rate_limited" or monotonic() + pause_s >= deadline_s:
+                raise
+        sleep(pause_s)
+
+
 def pages(link: Link, kind: str, body: "Json", lists: tuple[str, ...]) -> "Json":
     """As `Call.pages`, on a connection that is open."""
-    answer = link.ask(kind, {**body, "limit": PAGE})
+    answer = ask_one_of_many(link, kind, {**body, "limit": PAGE})
     following = answer.pop("next", None)
     while isinstance(following, str):
-        page = link.ask(kind, {**body, "limit": PAGE, "after": following})
+        page = ask_one_of_many(link, kind, {**body, "limit": PAGE, "after": following})
         for key in lists:
             more, kept = page.get(key), answer.get(key)
             if isinstance(more, list) and isinstance(kept, list):

@@ -1,7 +1,7 @@
 """`dead-letters` and `receipts`: what became of messages that nobody acked, and of those that I sent."""
 
 from synapse.errors import EXIT_OK
-from synapse.faces.cli.call import PAGE, Call
+from synapse.faces.cli.call import PAGE, Call, ask_one_of_many
 from synapse.faces.cli.mail import print_message
 from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import clock, field, print_json, print_text, print_words, safe, table
@@ -24,7 +24,7 @@ def dead_letters(call: Call) -> int:
     if resend:
         link = call.open()
         for name in resend:
-            answer = link.ask("dead.resend", {"id": name, **sent})
+            answer = ask_one_of_many(link, "dead.resend", {"id": name, **sent})
             to = answer.get("to")
             names = ", ".join(safe(str(each)) for each in to) if isinstance(to, list) else ""
             call.show(answer, f"{field(answer, 'resends')} is {field(answer, 'id')}  → {names}")

@@ -5,7 +5,7 @@ from time import monotonic
 from synapse.client.chunks import carry_out, members_of, sent, split_target
 from synapse.client.link import Link, NoAnswer
 from synapse.errors import EXIT_OK, Disconnected, HubUnreachable, Rejected
-from synapse.faces.cli.call import Call, come_back, is_passing, pages
+from synapse.faces.cli.call import Call, ask_one_of_many, come_back, is_passing, pages
 from synapse.faces.cli.render import clock, field, safe, table
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
@@ -79,7 +79,7 @@ class Asked:
         deadline_s = monotonic() + self._call.timeout_s
         while True:
             try:
-                return self.link.ask(kind, body)
+                return ask_one_of_many(self.link, kind, body, deadline_s)
             except (Disconnected, NoAnswer, Rejected) as error:
                 if not is_passing(error):
                     raise

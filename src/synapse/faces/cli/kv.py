@@ -5,7 +5,7 @@ import sys
 from time import time
 
 from synapse.errors import EXIT_OK, EXIT_REFUSED, Rejected
-from synapse.faces.cli.call import MAIN, Call, pages
+from synapse.faces.cli.call import MAIN, Call, ask_one_of_many, pages
 from synapse.faces.cli.given import given_file, given_text, given_version
 from synapse.faces.cli.options import UsageError
 from synapse.faces.cli.render import clock, field, print_json, print_text, print_words, safe, safe_lines, table
@@ -128,7 +128,7 @@ def kv_restore(call: Call) -> int:
     put = 0
     for number, entry in enumerate(entries, 1):
         try:
-            cursor = link.ask("value.put", {**entry, **call.room}).get("cursor")
+            cursor = ask_one_of_many(link, "value.put", {**entry, **call.room}).get("cursor")
             put += 1
         except Rejected as error:
             print_words(f"{path}:{number}: {error}")

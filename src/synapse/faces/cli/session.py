@@ -7,7 +7,7 @@ import os
 from time import time
 
 from synapse.errors import EXIT_OK
-from synapse.faces.cli.call import Call
+from synapse.faces.cli.call import MAIN, Call
 from synapse.faces.cli.claims import artefact_of
 from synapse.faces.cli.given import given_json, given_text, given_version
 from synapse.faces.cli.options import UsageError
@@ -218,7 +218,8 @@ def _block(one: "Json") -> "Iterator[str]":
     if one.get("resumable_at_ms") is not None:
         yield f"  may be resumed from {clock(one['resumable_at_ms'])}"
     if one.get("resumable"):
-        yield f"  its last checkpoint waits: synapse claim {field(one, 'task')}"
+        room = f" --room {field(one, 'room')}" if one.get("room") not in (None, MAIN) else ""
+        yield f"  its last checkpoint waits: synapse claim {field(one, 'task')}{room}"
     if one.get("resumed_by") is not None:
         yield f"  resumed by {field(one, 'resumed_by')}, {clock(one.get('resumed_at_ms'))}"
     if one.get("summary"):
