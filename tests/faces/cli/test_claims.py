@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -388,3 +389,20 @@ def test_a_lease_in_words() -> None:
     assert described({**offered, "whole_worktree": False}) == (
         "T1  epoch 7  pool gpu=2  shared  offered to bob, yours until it is claimed there  parked"
     )
+
+
+def test_the_line_to_type_for_a_file_that_nobody_holds_works_where_it_was_asked_about(hub: RealHub, root: Path) -> None:
+    folder = root / "sub"
+    folder.mkdir(exist_ok=True)
+    hub.cwd = folder
+    for name in ("plain.py", "a b.py", "it's.py", "x*.py", "[id].py", "../up.py"):
+        done = hub.run("--name", "ada", "claims", "check", name)
+        assert done.returncode == 3
+        found = re.search(r"claim it with (synapse claim TASK --paths .*)", done.stderr)
+        assert found is not None, done.stderr
+        words = shlex.split(found[1])[1:]
+        hub.json("--name", "ada", *words)
+        assert hub.run("--name", "ada", "claims", "check", name).returncode == 0
+        (lease,) = hub.json("--name", "ada", "state")["leases"]
+        assert "**" not in lease["paths"][0]
+        hub.json("--name", "ada", "release", "TASK")

@@ -8,7 +8,7 @@ Rule: the epoch is sent where one is known: `--epoch`, else SYNAPSE_EPOCH when S
 import os
 from time import time
 
-from synapse.client.worktree import files_of
+from synapse.client.worktree import WILDCARDS, files_of
 from synapse.errors import EXIT_OK, Rejected
 from synapse.faces.cli.call import Call
 from synapse.faces.cli.given import given_json, given_task, given_task_of, given_text
@@ -154,7 +154,7 @@ def claims_check(call: Call) -> int:
         except Rejected as refusal:
             if refusal.code != "not_covered":
                 raise
-            refusals.append(refusal)
+            refusals.append(_as_typed(refusal, dict(zip(paths, parsed.arguments, strict=True))))
             continue
         found = answer.get("paths")
         covered += found if isinstance(found, list) else []
@@ -166,6 +166,18 @@ def claims_check(call: Call) -> int:
     )
     call.show(answer, "\n".join(lines))
     return EXIT_OK
+
+
+def _as_typed(refusal: Rejected, typed: dict[str, str]) -> Rejected:
+    """The line to type that a refusal has names the file from the root of its worktree: here, as it was given, its
+    wildcards as classes of themselves, and quoted."""
+    from shlex import quote  # what is covered does not pay for it
+
+    paths = refusal.facts["paths"]
+    path = str(paths[0]["path"]) if isinstance(paths, list) else ""
+    given = "".join(f"[{char}]" if char in WILDCARDS else char for char in typed.get(path, path))
+    detail = refusal.detail.replace(f"--paths {path}", f"--paths {quote(given)}")
+    return Rejected(refusal.code, detail, refusal.facts, retry_after_ms=refusal.retry_after_ms)
 
 
 def _refused_together(refusals: list[Rejected]) -> Rejected:
