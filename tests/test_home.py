@@ -166,6 +166,10 @@ def test_an_empty_or_missing_token_is_refused(tmp_path: Path) -> None:
         ensure_token(tmp_path)
     with pytest.raises(HomeRefused, match="no token"):
         read_token(tmp_path / "other")
+    for torn in (bytes(43), b"half\nand half"):
+        (tmp_path / "token").write_bytes(torn)
+        with pytest.raises(HomeRefused, match="holds no token, which is a line of text; remove it"):
+            ensure_token(tmp_path)
     assert ensure_token(tmp_path, tmp_path / "elsewhere") == read_token(tmp_path / "elsewhere")
 
 

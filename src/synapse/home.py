@@ -198,7 +198,9 @@ def read_hub_file(home: "PathText") -> HubFile | None:
             found = loads(file.read().decode())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise HomeRefused(f"{path}: cannot be read ({error.strerror}); make it readable for this user") from None
+    except ValueError as error:
         raise HomeRefused(f"{path}: cannot be read ({error}); start the hub again, it writes a new one") from None
     if isinstance(found, dict):
         pid, uris = found.get("pid"), found.get("uris")
@@ -244,16 +246,17 @@ def remove_hub_file(home: "PathText", pid: int) -> None:
 
 
 def read_token(path: "PathText") -> str:
-    """The token in a file. Raises `HomeRefused` when there is none, or the file is empty."""
+    """The token in a file. Raises `HomeRefused` when there is none, or what is in the file is none."""
     try:
         with open(path, "rb") as file:
             token = file.read(4096).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not text"
-        text = f"{os.fspath(path)}: no token can be read ({why}); name another with --token-file"
+        text = f"{os.fspath(path)}: no token can be read ({why}); make it readable, or name another with --token-file"
         raise (_failure(error, text) if isinstance(error, OSError) else HomeRefused(text)) from error
-    if not token:
-        raise HomeRefused(f"{os.fspath(path)}: the token file is empty; remove it, and the hub makes a new one")
+    if not token or not token.isprintable():  # after a power cut it may be all zeros
+        why = "holds no token, which is a line of text" if token else "is empty"
+        raise HomeRefused(f"{os.fspath(path)}: the token file {why}; remove it, and the hub makes a new one")
     return token
 
 

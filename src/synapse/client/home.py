@@ -73,15 +73,13 @@ class Surroundings:
     def token(self) -> str | None:
         """The hub's token: of the file that a setting names, else of the home's, else none.
 
-        Raises `HomeRefused` when a file was named and cannot be read.
+        Raises `HomeRefused` when that file cannot be read, or is none.
         """
         named = self.get("token_file")
         if named is not None:
             return read_token(named)
-        try:
-            return read_token(token_path(self.home))
-        except HomeRefused:
-            return None
+        path = token_path(self.home)
+        return read_token(path) if os.path.lexists(path) else None
 
     @property
     def start_command(self) -> str:

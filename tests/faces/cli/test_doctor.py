@@ -3,11 +3,14 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import require_tool
 from tests.faces.conftest import Frame, PaperHub, RealHub, Script, environment, reply, welcome
 
 from synapse import __version__
@@ -97,6 +100,70 @@ def test_a_rendezvous_file_of_a_dead_hub_is_called_stale(hub: RealHub) -> None:
     (finding,) = [item for item in json.loads(done.stdout)["findings"] if item["name"] == "hub"]
     assert "is stale" in finding["detail"]
     assert "synapse hub" in finding["cure"]
+
+
+def heeding_modes(hub: RealHub, *words: str) -> "subprocess.CompletedProcess[str]":
+    """A command for which the modes of files count, also where root runs the tests."""
+    command = [sys.executable, "-m", "synapse", *words]
+    if os.geteuid() == 0:
+        setpriv = require_tool("setpriv", "util-linux")
+        command = [setpriv, "--bounding-set=-dac_override,-dac_read_search", *command]
+    return subprocess.run(command, env=environment(hub.home), capture_output=True, text=True, timeout=30)
+
+
+BROKEN: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "a token that cannot be read": ("token: no token can be read", lambda home: (home / "token").chmod(0)),
+    "a token of zeros": ("token: the token file holds no token", lambda home: (home / "token").write_bytes(bytes(44))),
+    "an empty token": ("token: the token file is empty", lambda home: (home / "token").write_text("")),
+    "a mark that is gone": ("journal.mark: is missing", lambda home: (home / "journal.mark").unlink()),
+    "a journal that cannot be written": ("journal.db: not writable", lambda home: (home / "journal.db").chmod(0)),
+    "a home that cannot be written": (": not writable", lambda home: home.chmod(0o500)),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_a_start_would_refuse_is_said_in_its_words(hub: RealHub, what: str) -> None:
+    said, broken = BROKEN[what]
+    hub.end()
+    broken(hub.home)
+    try:
+        start = heeding_modes(hub, "hub", "--port", "0")
+        done = heeding_modes(hub, "doctor", "--json")
+    finally:
+        hub.home.chmod(0o700)
+    assert start.returncode == 78
+    assert said in start.stderr
+    (finding,) = [item for item in json.loads(done.stdout)["findings"] if item["name"] == "home"]
+    assert (done.returncode, finding["level"]) == (1, "problem")
+    assert f"{finding['detail']}; {finding['cure']}" in start.stderr
+
+
+def test_what_cannot_be_read_beside_a_hub_that_runs_is_said_with_what_helps(hub: RealHub) -> None:
+    hub.json("send", "x", "--name", "ada")
+    for name in ("hub.json", "secrets", "token"):
+        path = hub.home / name
+        mode = path.stat().st_mode
+        path.chmod(0)
+        done = heeding_modes(hub, "doctor", "--json")
+        problems = [item for item in json.loads(done.stdout)["findings"] if item["level"] == "problem"]
+        assert done.returncode == 1
+        assert len(problems) == 1, problems
+        assert str(path) in problems[0]["detail"]
+        assert "start" not in problems[0]["cure"]
+        path.chmod(mode)
+    assert heeding_modes(hub, "doctor").returncode == 0
+
+
+def test_a_home_that_no_hub_can_make_is_a_problem(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.symlink_to(home.parent / "nowhere")
+    [(level, detail, _)] = look(capsys, 1)["home"]
+    assert (level, "a link that leads nowhere" in detail) == ("problem", True)
+    monkeypatch.setenv("SYNAPSE_HOME", "/proc/1/nothing/home")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    [(level, detail, _)] = look(capsys, 1)["home"]
+    assert (level, "cannot be made: /proc/1 is not writable" in detail) == ("problem", True)
 
 
 def test_what_other_users_may_open_is_named_with_the_command_that_closes_it(hub: RealHub) -> None:

@@ -57,6 +57,9 @@ def up(call: Call) -> int:
     try:
         descriptor = _open_log(log)
     except OSError as error:
+        if os.path.dirname(log) == home and not os.access(home, os.W_OK):
+            why = f"{home}: not writable; make it writable for this user, or choose another --home"
+            raise Failed(why, EXIT_JOURNAL) from error
         raise Failed(
             f"{log}: the log cannot be written ({error.strerror}); choose another: log_file", EXIT_JOURNAL
         ) from error

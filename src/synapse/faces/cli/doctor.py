@@ -6,16 +6,26 @@ It looks and changes nothing. A finding is `ok`, `note` (good to know), `warning
 
 import os
 import sys
-from shlex import join
+from shlex import join, quote
 
 from synapse import __version__
 from synapse.client.home import UNIX
-from synapse.errors import EXIT_FAILED, EXIT_OK, Disconnected, HubUnreachable, PeerError, Rejected
+from synapse.errors import EXIT_FAILED, EXIT_OK, Disconnected, HubUnreachable, PeerError, Rejected, SynapseError
 from synapse.faces.cli.background import holds_lock
 from synapse.faces.cli.call import Call
 from synapse.faces.cli.health import ask_status
 from synapse.faces.cli.render import print_json, print_text, safe
-from synapse.home import HUB_FILE, HomeRefused, HubFile, config_path, fallback_socket_path, read_hub_file, socket_path
+from synapse.home import (
+    HUB_FILE,
+    HomeRefused,
+    HubFile,
+    config_path,
+    fallback_socket_path,
+    read_hub_file,
+    read_token,
+    socket_path,
+    token_path,
+)
 from synapse.protocol.trace import traceparent_of
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
@@ -87,7 +97,7 @@ def _home(call: Call) -> "Iterator[Finding]":
         info = os.stat(home)
         entries = list(os.scandir(home))
     except FileNotFoundError:
-        yield Finding("home", NOTE, f"{home}: is not there yet; the first hub makes it")
+        yield _no_home(home)
         return
     except OSError as error:
         yield Finding("home", PROBLEM, f"{home}: {error.strerror}", "choose another: --home DIR, or SYNAPSE_HOME")
@@ -105,8 +115,48 @@ def _home(call: Call) -> "Iterator[Finding]":
     if open_to_others:
         cure = f"chmod go= {join(open_to_others)}"
         yield Finding("home", PROBLEM, f"other users may open {', '.join(open_to_others)}", cure)
-    else:
+    fault = _refused_by_a_start(home)
+    if fault is not None:
+        detail, _, cure = fault.partition("; ")
+        yield Finding("home", PROBLEM, detail, cure or None)
+    elif not open_to_others:
         yield Finding("home", OK, home)
+
+
+def _no_home(home: str) -> Finding:
+    """A home that the first hub makes, if it can."""
+    above = os.path.dirname(home)
+    while not os.path.lexists(above) and above != os.path.dirname(above):
+        above = os.path.dirname(above)
+    cure = "choose another: --home DIR, or SYNAPSE_HOME"
+    if os.path.islink(home):
+        return Finding("home", PROBLEM, f"{home}: is a link that leads nowhere", f"remove it, or {cure}")
+    if not os.access(above, os.W_OK | os.X_OK):
+        return Finding("home", PROBLEM, f"{home}: is not there, and cannot be made: {above} is not writable", cure)
+    return Finding("home", NOTE, f"{home}: is not there yet; the first hub makes it")
+
+
+def _refused_by_a_start(home: str) -> str | None:
+    """What the start of a hub would say of its home, in its own words; and what its work there would meet."""
+    from pathlib import Path
+
+    from synapse.journal.evidence import require_mark
+    from synapse.journal.files import Files, require_writable
+
+    files, token = Files(Path(home)), token_path(home)
+    try:
+        require_writable(files)
+        if os.path.lexists(token):
+            read_token(token)
+        if files.database.exists():
+            require_mark(files)
+    except SynapseError as error:
+        return str(error)
+    for name in ("secrets", "snapshots"):
+        path = os.path.join(home, name)
+        if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            return f"{path}: not usable; chmod u+rwx {quote(path)}"
+    return None
 
 
 def _is_certificate(path: str) -> bool:
@@ -219,7 +269,8 @@ def _hub(call: Call) -> "Iterator[Finding]":
         try:
             file = read_hub_file(around.home)
         except HomeRefused as error:
-            yield Finding("hub", PROBLEM, str(error), start)
+            detail, _, cure = str(error).partition("; ")
+            yield Finding("hub", PROBLEM, detail, cure)
             return
         if file is None:
             yield Finding(
