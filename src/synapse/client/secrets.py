@@ -125,7 +125,9 @@ def _read(path: str) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise SecretRefused(f"{path}: the agent's secret cannot be read ({error.strerror})") from error
+        raise SecretRefused(
+            f"{path}: the agent's secret cannot be read ({error.strerror}); make it readable"
+        ) from error
     if not 32 <= len(text) <= 128 or not text.isprintable():
         raise SecretRefused(f"{path}: not a secret (32 to 128 characters on one line); restore the file, or remove it")
     return text

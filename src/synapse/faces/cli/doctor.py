@@ -6,11 +6,11 @@ It looks and changes nothing. A finding is `ok`, `note` (good to know), `warning
 
 import os
 import sys
-from shlex import join, quote
+from shlex import join
 
 from synapse import __version__
 from synapse.client.home import UNIX
-from synapse.errors import EXIT_FAILED, EXIT_OK, Disconnected, HubUnreachable, PeerError, Rejected, SynapseError
+from synapse.errors import EXIT_FAILED, EXIT_OK, Disconnected, HubUnreachable, PeerError, Rejected
 from synapse.faces.cli.background import holds_lock
 from synapse.faces.cli.call import Call
 from synapse.faces.cli.health import ask_status
@@ -115,7 +115,9 @@ def _home(call: Call) -> "Iterator[Finding]":
     if open_to_others:
         cure = f"chmod go= {join(open_to_others)}"
         yield Finding("home", PROBLEM, f"other users may open {', '.join(open_to_others)}", cure)
-    fault = _refused_by_a_start(home)
+    from synapse.faces.cli.hub import home_fault  # which knows what a start looks at
+
+    fault = home_fault(home)
     if fault is not None:
         detail, _, cure = fault.partition("; ")
         yield Finding("home", PROBLEM, detail, cure or None)
@@ -134,29 +136,6 @@ def _no_home(home: str) -> Finding:
     if not os.access(above, os.W_OK | os.X_OK):
         return Finding("home", PROBLEM, f"{home}: is not there, and cannot be made: {above} is not writable", cure)
     return Finding("home", NOTE, f"{home}: is not there yet; the first hub makes it")
-
-
-def _refused_by_a_start(home: str) -> str | None:
-    """What the start of a hub would say of its home, in its own words; and what its work there would meet."""
-    from pathlib import Path
-
-    from synapse.journal.evidence import require_mark
-    from synapse.journal.files import Files, require_writable
-
-    files, token = Files(Path(home)), token_path(home)
-    try:
-        require_writable(files)
-        if os.path.lexists(token):
-            read_token(token)
-        if files.database.exists():
-            require_mark(files)
-    except SynapseError as error:
-        return str(error)
-    for name in ("secrets", "snapshots"):
-        path = os.path.join(home, name)
-        if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-            return f"{path}: not usable; chmod u+rwx {quote(path)}"
-    return None
 
 
 def _is_certificate(path: str) -> bool:

@@ -4,7 +4,7 @@ import os
 from contextlib import closing
 from pathlib import Path
 
-from synapse.errors import EXIT_OK
+from synapse.errors import EXIT_OK, SynapseError
 from synapse.faces.cli.call import Call
 from synapse.faces.cli.options import SWITCH, TEXT, Option, Verb, parse, required
 from synapse.faces.cli.render import print_json, print_text, safe, table
@@ -89,6 +89,31 @@ def configuration_fault(home: str) -> str | None:
         load_settings({"home": home}, os.environ)
     except SettingsRefused as error:
         return str(error)
+    return None
+
+
+def home_fault(home: str) -> str | None:
+    """What the start of a hub would say of its home, or its work there would meet: what is wrong, a semicolon, the
+    cure; None when there is nothing."""
+    from shlex import quote
+
+    from synapse.home import read_token, token_path
+    from synapse.journal.evidence import require_mark
+    from synapse.journal.files import Files, require_writable
+
+    files, token = Files(Path(home)), token_path(home)
+    try:
+        require_writable(files)
+        if os.path.lexists(token):
+            read_token(token)
+        if files.database.exists():
+            require_mark(files)
+    except SynapseError as error:
+        return str(error)
+    for name in ("secrets", "snapshots"):
+        path = os.path.join(home, name)
+        if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            return f"{path}: not usable; chmod u+rwx {quote(path)}"
     return None
 
 
