@@ -22,9 +22,7 @@ from synapse.home import (
     config_path,
     fallback_socket_path,
     read_hub_file,
-    read_token,
     socket_path,
-    token_path,
 )
 from synapse.protocol.trace import traceparent_of
 
