@@ -427,4 +427,41 @@ LEASE_FAULTS = [
         "if _is_answered_by(place.ask, ask)]",
         ("tests/core/test_holding.py",),
     ),
+    Fault(
+        "a person with a token for one room preempts in another",
+        CLAIMS,
+        '        by.require_room(last.ask.room_name, "this takes a lease of another room away")\n',
+        "",
+        ("tests/core/test_claims.py",),
+    ),
+    Fault(
+        "who waits for more units than there are keeps the others waiting",
+        "core/resources.py",
+        "if dict(place.ask.pools)[pool.name] > capacity]",
+        "if dict(place.ask.pools)[pool.name] > pool.capacity]",
+        ("tests/core/test_claims.py",),
+    ),
+    Fault(
+        "a parked lease is handed off with less than its TTL",
+        SHELL,
+        "soft.left[entry.seq] = lease.ttl_ms\n                    soft.arm(entry.seq, lease_ms + self._limits.parked_ms_max, "
+        "PARKED)\n                else:",
+        "soft.left[entry.seq] = 1\n                    soft.arm(entry.seq, lease_ms + self._limits.parked_ms_max, "
+        "PARKED)\n                else:",
+        ("tests/hub/test_leasing.py",),
+    ),
+    Fault(
+        "a worktree inside another is a part of both",
+        "client/worktree.py",
+        '        if "\\0" not in folder and os.path.lexists(f"{folder}/.git"):\n',
+        "        if False:\n",
+        ("tests/client/test_worktree.py",),
+    ),
+    Fault(
+        "a list leaves out who waits for units",
+        LEASES,
+        "found.update({seq: self.places[seq] for seq in pool.waiting})",
+        "found.update({seq: self.places[seq] for seq in list(pool.waiting)[1:]})",
+        _MACHINE,
+    ),
 ]
