@@ -444,10 +444,12 @@ LEASE_FAULTS = [
     Fault(
         "a parked lease is handed off with less than its TTL",
         SHELL,
-        "soft.left[entry.seq] = lease.ttl_ms\n                    soft.arm(entry.seq, lease_ms + self._limits.parked_ms_max, "
-        "PARKED)\n                else:",
-        "soft.left[entry.seq] = 1\n                    soft.arm(entry.seq, lease_ms + self._limits.parked_ms_max, "
-        "PARKED)\n                else:",
+        "soft.left[entry.seq] = lease.ttl_ms\n"
+        "                    soft.arm(entry.seq, lease_ms + self._limits.parked_ms_max, PARKED)\n"
+        "                else:",
+        "soft.left[entry.seq] = 1\n"
+        "                    soft.arm(entry.seq, lease_ms + self._limits.parked_ms_max, PARKED)\n"
+        "                else:",
         ("tests/hub/test_leasing.py",),
     ),
     Fault(
