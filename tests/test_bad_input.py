@@ -293,7 +293,7 @@ async def test_one_lease_one_wait_or_one_byte_too_many_is_refused_with_the_limit
     for task in ("T5", "T6"):
         await bench.claim("ada", task)
     facts = await bench.assert_refused("ada", "lease.claim", {"task": "T7"}, "limit", "leases_per_agent_max")
-    assert facts == {"limit": "leases_per_agent_max", "value": 4}
+    assert facts == {"limit": "leases_per_agent_max", "value": 4, "owner": "ada"}
     await bench.ask("bob", "lease.claim", {"task": "T5", "wait_ms": 60_000})
     facts = await bench.assert_refused(
         "bob", "lease.claim", {"task": "T6", "wait_ms": 60_000}, "limit", "waits_per_agent_max"

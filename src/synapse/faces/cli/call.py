@@ -148,13 +148,15 @@ class Call:
             print_text(text)
 
 
-def ask_one_of_many(link: Link, kind: str, body: "Json", deadline_s: float | None = None) -> "Json":
+def ask_one_of_many(
+    link: Link, kind: str, body: "Json", deadline_s: float | None = None, *, idem_key: str | None = None
+) -> "Json":
     """As `link.ask`, for verbs that ask often: where that is more than the hub takes of one agent, wait as it says,
     until the deadline on the monotonic clock; without one, for the link's time-out."""
     deadline_s = monotonic() + link.timeout_s if deadline_s is None else deadline_s
     while True:
         try:
-            return link.ask(kind, body)
+            return link.ask(kind, body, idem_key=idem_key)
         except Rejected as refusal:
             pause_s = (refusal.retry_after_ms or 0) / 1000
             if refusal.code != "rate_limited" or monotonic() + pause_s >= deadline_s:

@@ -5,7 +5,7 @@ from time import monotonic, time
 
 from synapse.client.link import Link, NoAnswer
 from synapse.errors import Disconnected, HubUnreachable, Rejected
-from synapse.faces.cli.call import Call, come_back, is_passing, longest_wait_s
+from synapse.faces.cli.call import Call, ask_one_of_many, come_back, is_passing, longest_wait_s
 from synapse.faces.cli.options import NO_END, UsageError
 from synapse.faces.cli.render import field, print_text, print_words, safe
 from synapse.faces.cli.telemetry import said_signal
@@ -113,6 +113,8 @@ def _send(call: Call, link: Link, body: "Json", given: str | None) -> "tuple[Lin
             content = body["body"]
             if not isinstance(content, str) or len(content) > PIPELINED_CHARS_MAX:
                 _require_that_fits(link.await_welcome(), content)
+            if call.parsed.has("chunked"):  # its chunks were asked about just now
+                return link, ask_one_of_many(link, "message.send", body, deadline_s, idem_key=key)
             return link, link.ask("message.send", body, idem_key=key)
         except (Disconnected, NoAnswer, Rejected) as error:
             is_useless = is_signal(error) and not call.parsed.has("idem_key")
