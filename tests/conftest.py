@@ -37,6 +37,13 @@ def require_tool(name: str, package: str) -> str:
     pytest.skip(reason)
 
 
+def where_modes_count() -> tuple[str, ...]:
+    """What goes before a command so that a file's mode keeps it out, which it does not keep root."""
+    if os.geteuid() != 0:
+        return ()
+    return (require_tool("setpriv", "util-linux"), "--bounding-set=-dac_override,-dac_read_search")
+
+
 class Certificates(NamedTuple):
     """A CA of the test's own, and what it signed for the names of a hub."""
 

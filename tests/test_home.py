@@ -24,6 +24,7 @@ from synapse.home import (
     read_hub_file,
     read_token,
     remove_hub_file,
+    require_home,
     socket_path,
     write_hub_file,
 )
@@ -171,6 +172,56 @@ def test_an_empty_or_missing_token_is_refused(tmp_path: Path) -> None:
         with pytest.raises(HomeRefused, match="holds no token, which is a line of text; remove it"):
             ensure_token(tmp_path)
     assert ensure_token(tmp_path, tmp_path / "elsewhere") == read_token(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\0" * 44, "a", "too-short-by-one"[1:], "one line of words\nand another one", "\x1b[31m" + "a" * 20, "ä" * 20],
+)
+def test_what_is_no_token_is_none_of_the_hubs_own(tmp_path: Path, text: str) -> None:
+    for path in (tmp_path / "token", tmp_path / "named"):
+        path.write_text(text)
+        with pytest.raises(
+            HomeRefused, match=r"the token (file holds no|is too short).*; remove it, and the hub makes a new one"
+        ):
+            ensure_token(tmp_path, None if path.name == "token" else path)
+        assert path.read_text() == text
+        path.unlink()
+    assert len(ensure_token(tmp_path)) == 43
+
+
+@pytest.mark.parametrize(
+    "text", ["a-token-that-is-long-enough-to-be-one\n", "sixteen_exactly!", "four words with blanks"]
+)
+def test_a_token_of_somebody_elses_making_is_taken(tmp_path: Path, text: str) -> None:
+    (tmp_path / "token").write_text(text)
+    assert ensure_token(tmp_path) == text.strip()
+
+
+def test_a_token_that_is_no_file_says_so_and_is_left(tmp_path: Path) -> None:
+    (tmp_path / "token").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(HomeRefused, match=r"No such file.*; remove it, and the hub makes a new one"):
+        ensure_token(tmp_path)
+    assert os.listdir(tmp_path) == ["token"]
+
+
+def test_looking_at_a_home_says_what_making_it_would(tmp_path: Path) -> None:
+    assert require_home(tmp_path) is True
+    assert require_home(tmp_path / "a" / "b") is False
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "link", tmp_path / "file", tmp_path / "file" / "home"):
+        words = []
+        for look in (require_home, ensure_home):
+            with pytest.raises(HomeRefused, match="cannot be the home") as caught:
+                look(place)
+            words.append(str(caught.value))
+        assert words[0] == words[1] or place.name == "home", "above it, a file is in the way of a directory"
+    (tmp_path / "other").mkdir(mode=0o755)
+    (tmp_path / "other" / "mine").touch()
+    with pytest.raises(HomeRefused, match="has files that are not Synapse's"):
+        require_home(tmp_path / "other")
 
 
 def test_many_who_place_a_file_at_once_agree_on_one(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import the other. Standard library only, and nothing on import that a one-shot c
 """
 
 import os
-from errno import EDQUOT, EIO, EMFILE, ENFILE, ENOSPC
+from errno import EACCES, EDQUOT, EIO, EMFILE, ENFILE, ENOSPC
 
 from synapse.errors import EXIT_JOURNAL, EXIT_STORE, SynapseError
 from synapse.lean import dumps, loads
@@ -34,6 +34,9 @@ _OURS = frozenset({"hub.lock", "journal.db", "journal.mark", HUB_FILE, TOKEN_FIL
 
 SOCKET_PATH_BYTES_MAX = 100
 """What fits sun_path everywhere: 108 bytes on Linux, 104 on macOS, with the final NUL."""
+
+TOKEN_CHARS_MIN = 16
+"""Visible ones of ASCII in the hub's own token; a token of the hub's making has 43."""
 
 CLIENT_SETTINGS = {
     # key in [client] of config.toml: (environment variable, flag, meaning)
@@ -62,6 +65,20 @@ class HomeFailed(HomeRefused):
 def _failure(error: OSError, text: str) -> HomeRefused:
     """What a failed call means: text, and for a system that failed, rather than refused, another exit code."""
     return (HomeFailed if error.errno in _FAILURES else HomeRefused)(text)
+
+
+def readable_again(path: "PathText") -> str:
+    """What lets its owner read a file again: a mode for it, or for the directory that is in the way."""
+    from shlex import quote
+
+    at, mode = os.path.abspath(path), "u+rw"
+    while (above := os.path.dirname(at)) != at and not os.access(above, os.X_OK):
+        at, mode = above, "u+rwx"
+    return f"chmod {mode} {quote(at)}"
+
+
+class HubFileHidden(HomeRefused):
+    """hub.json is there, and this user may not read it. One line with the cure."""
 
 
 class HubFile:
@@ -125,19 +142,45 @@ def ensure_home(home: "PathText") -> None:
             os.mkdir(home, 0o700)
             sync_name(home)
         except FileExistsError:
-            info = os.stat(home)
-            names = set(os.listdir(home)) - {"lost+found"}  # a file system of its own has it
-            if info.st_mode & 0o077 and names and names.isdisjoint(_OURS):
-                raise HomeRefused(
-                    f"{os.fspath(home)}: has files that are not Synapse's, and others may enter it "
-                    f"(mode {info.st_mode & 0o7777:04o}); nothing was changed: name an empty or a new directory with "
-                    "--home, or make this one private (chmod 700) if it shall be the home"
-                ) from None
+            info = _require_ours(home)
             if info.st_uid == os.getuid() and info.st_mode & 0o077 and not info.st_mode & 0o1000:
                 os.chmod(home, 0o700)
     except OSError as error:
-        text = f"{os.fspath(home)}: cannot be the home ({error.strerror}); choose another --home"
-        raise _failure(error, text) from error
+        raise _no_home(home, error) from error
+
+
+def require_home(home: "PathText") -> bool:
+    """True for a home, False where `ensure_home` would make one; nothing is made. Raises as that does."""
+    try:
+        if os.path.lexists(home):
+            _require_ours(home)
+            return True
+        above = os.path.dirname(os.path.abspath(home))
+        while not os.path.lexists(above):
+            above = os.path.dirname(above)
+        os.stat(os.path.join(above, "."))
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise PermissionError(EACCES, f"{above} is not writable")
+    except OSError as error:
+        raise _no_home(home, error) from error
+    return False
+
+
+def _require_ours(home: "PathText") -> os.stat_result:
+    """Raises `HomeRefused` for a directory of other things that others may enter, OSError for what is none."""
+    info = os.stat(home)
+    names = set(os.listdir(home)) - {"lost+found"}  # a file system of its own has it
+    if info.st_mode & 0o077 and names and names.isdisjoint(_OURS):
+        raise HomeRefused(
+            f"{os.fspath(home)}: has files that are not Synapse's, and others may enter it "
+            f"(mode {info.st_mode & 0o7777:04o}); nothing was changed: name an empty or a new directory with "
+            "--home, or make this one private (chmod 700) if it shall be the home"
+        )
+    return info
+
+
+def _no_home(home: "PathText", error: OSError) -> HomeRefused:
+    return _failure(error, f"{os.fspath(home)}: cannot be the home ({error.strerror}); choose another --home")
 
 
 def config_path(home: "PathText") -> str:
@@ -191,16 +234,20 @@ def ensure_socket_dir(path: "PathText") -> None:
 
 
 def read_hub_file(home: "PathText") -> HubFile | None:
-    """What hub.json says; None when there is none. Raises `HomeRefused` when it cannot be read."""
+    """What hub.json says; None when there is none. Raises `HomeRefused` when it cannot be read: `HubFileHidden` where
+    this user may not, which no start of a hub mends while one runs."""
     path = os.path.join(home, HUB_FILE)
     try:
         with open(path, "rb") as file:
             found = loads(file.read().decode())
     except FileNotFoundError:
         return None
-    except OSError as error:
-        raise HomeRefused(f"{path}: cannot be read ({error.strerror}); make it readable for this user") from None
-    except ValueError as error:
+    except PermissionError as error:
+        raise HubFileHidden(
+            f"{path}: cannot be read ({error.strerror}); make it readable for this user ({readable_again(path)}), or "
+            "choose another --home"
+        ) from error
+    except (OSError, ValueError) as error:
         raise HomeRefused(f"{path}: cannot be read ({error}); start the hub again, it writes a new one") from None
     if isinstance(found, dict):
         pid, uris = found.get("pid"), found.get("uris")
@@ -252,7 +299,12 @@ def read_token(path: "PathText") -> str:
             token = file.read(4096).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not text"
-        text = f"{os.fspath(path)}: no token can be read ({why}); make it readable, or name another with --token-file"
+        cure = "name another with --token-file"
+        if isinstance(error, PermissionError):
+            cure = f"make it readable for this user ({readable_again(path)}), or {cure}"
+        elif os.path.isdir(path) or os.path.islink(path):
+            cure = f"remove it, and the hub makes a new one, or {cure}"
+        text = f"{os.fspath(path)}: no token can be read ({why}); {cure}"
         raise (_failure(error, text) if isinstance(error, OSError) else HomeRefused(text)) from error
     if not token or not token.isprintable():  # after a power cut it may be all zeros
         why = "holds no token, which is a line of text" if token else "is empty"
@@ -260,21 +312,39 @@ def read_token(path: "PathText") -> str:
     return token
 
 
+def read_own_token(path: "PathText") -> str | None:
+    """The hub's own token, None where there is no file: 16 visible characters of ASCII at least.
+
+    Raises `HomeRefused` when it cannot be read, or is none.
+    """
+    if not os.path.lexists(path):
+        return None
+    token = read_token(path)
+    if sum("!" <= char <= "~" for char in token) < TOKEN_CHARS_MIN:
+        raise HomeRefused(
+            f"{os.fspath(path)}: the token is too short for the hub's own, which has {TOKEN_CHARS_MIN} visible "
+            "characters of ASCII at least; remove it, and the hub makes a new one"
+        )
+    return token
+
+
 def ensure_token(home: "PathText", token_file: "PathText | None" = None) -> str:
     """The hub's token: read, or made (32 random bytes) when the file is not there. Two at once agree on one.
 
-    Raises `HomeRefused` when it can be neither read nor made, or is empty.
+    Raises `HomeRefused` when it can be neither read nor made, or is none (`read_own_token`).
     """
-    from base64 import urlsafe_b64encode
-
     path = os.fspath(token_file) if token_file is not None else token_path(home)
-    if not os.path.exists(path):
+    token = read_own_token(path)
+    if token is None:
+        from base64 import urlsafe_b64encode
+
         try:
             place_once(path, urlsafe_b64encode(os.urandom(32)).decode().rstrip("=") + "\n")
         except OSError as error:
             text = f"{path}: no token can be made ({error.strerror}); set --token-file"
             raise _failure(error, text) from error
-    return read_token(path)
+        token = read_token(path)
+    return token
 
 
 def place_once(path: str, text: str) -> bool:

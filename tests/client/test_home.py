@@ -56,7 +56,7 @@ def test_who_looks_for_what_is_wrong_can_do_without_a_config_that_is_none(tmp_pa
 def test_the_hubs_token_file_serves_clients_too(tmp_path: Path) -> None:
     (tmp_path / "t").write_text("abc\n")
     (tmp_path / "config.toml").write_text(f"token_file = '{tmp_path / 't'}'\n")
-    assert around(tmp_path).token() == "abc"
+    assert around(tmp_path).token("ws://h:1") == "abc"
 
 
 @pytest.mark.parametrize("table", ["", "[client]\n"])
@@ -66,10 +66,10 @@ def test_files_of_config_toml_start_at_the_home_wherever_it_is_read(
     (tmp_path / "tok").write_text("abc\n")
     (tmp_path / "config.toml").write_text(f'{table}token_file = "tok"\n')
     monkeypatch.chdir("/")
-    assert around(tmp_path).token() == "abc"
+    assert around(tmp_path).token("ws://h:1") == "abc"
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "config.toml").write_text(f'{table}token_file = "~/tok"\n')
-    assert around(tmp_path).token() == "abc"
+    assert around(tmp_path).token("ws://h:1") == "abc"
 
 
 def test_so_does_the_ca_and_what_is_typed_starts_where_it_is_typed(
@@ -83,9 +83,18 @@ def test_so_does_the_ca_and_what_is_typed_starts_where_it_is_typed(
 
 
 def test_without_any_token_there_is_none_and_a_named_one_must_be_there(tmp_path: Path) -> None:
-    assert around(tmp_path).token() is None
-    with pytest.raises(HomeRefused):
-        around(tmp_path, {"token_file": str(tmp_path / "missing")}).token()
+    assert around(tmp_path).token("ws://h:1") is None
+    for uri in ("ws://h:1", "unix:/x"):
+        with pytest.raises(HomeRefused):
+            around(tmp_path, {"token_file": str(tmp_path / "missing")}).token(uri)
+
+
+def test_a_token_of_the_home_that_cannot_be_read_is_told_where_one_is_needed(tmp_path: Path) -> None:
+    (tmp_path / "token").mkdir()
+    assert around(tmp_path).token("unix:/x") is None
+    for uri in ("ws://h:1", "wss://h:1"):
+        with pytest.raises(HomeRefused, match=r"token: no token can be read \(Is a directory\); remove it"):
+            around(tmp_path).token(uri)
 
 
 def test_no_hub_json_names_the_home_and_the_command(tmp_path: Path) -> None:

@@ -134,11 +134,13 @@ def environment(home: Path, **more: str) -> dict[str, str]:
 
 
 class RealHub:
-    """`synapse hub` as a process in one home, and commands against it. cwd: where commands run, if not here."""
+    """`synapse hub` as a process in one home, and commands against it. cwd: where commands run, if not here. prefix:
+    what goes before each of their command lines."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.cwd: Path | None = None
+        self.prefix: tuple[str, ...] = ()
         self.process: subprocess.Popen[str] | None = None
         self.ready_line = ""
         self._begun: list[subprocess.Popen[str]] = []
@@ -176,7 +178,7 @@ class RealHub:
 
     def run(self, *words: str, text: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
         """One command to its end."""
-        command = [sys.executable, "-m", "synapse", *words]
+        command = [*self.prefix, sys.executable, "-m", "synapse", *words]
         return subprocess.run(
             command,
             env=environment(self.home, **env),

@@ -14,6 +14,7 @@ from synapse.home import (
     HUB_FILE,
     HomeRefused,
     HubFile,
+    HubFileHidden,
     config_path,
     home_dir,
     read_hub_file,
@@ -70,16 +71,24 @@ class Surroundings:
         found = self.settings.get(key)
         return None if found is None else found[0]
 
-    def token(self) -> str | None:
-        """The hub's token: of the file that a setting names, else of the home's, else none.
+    def token(self, uri: str) -> str | None:
+        """The token for the hub at `uri`: of the file that a setting names; else of the home's, where there is one and
+        the connection needs one: over a Unix socket none does.
 
-        Raises `HomeRefused` when that file cannot be read, or is none.
+        Raises `HomeRefused` when the file cannot be read, or holds none.
         """
         named = self.get("token_file")
         if named is not None:
             return read_token(named)
+        if uri.startswith(UNIX):
+            return None
         path = token_path(self.home)
-        return read_token(path) if os.path.lexists(path) else None
+        try:
+            return read_token(path)
+        except HomeRefused as error:
+            if isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)) and not os.path.lexists(path):
+                return None
+            raise
 
     @property
     def start_command(self) -> str:
@@ -160,6 +169,8 @@ def find_hub(around: Surroundings) -> Whereabouts:
         return Whereabouts(uri, known, None)
     try:
         file = read_hub_file(around.home)
+    except HubFileHidden as error:
+        raise HubUnreachable(f"no hub: {error}") from error
     except HomeRefused as error:
         raise HubUnreachable(f"no hub: {error}: {around.start_command}") from error
     if file is None:

@@ -204,13 +204,12 @@ class Link:
         """Post the hello, as the agent `name`, or as operator without one; it goes out with what is asked next.
 
         kind: told only when the name is new here. home: address of messages that name none.
-        Raises `SecretRefused`, `Rejected(bad_name)`, `HomeRefused` for a token file that was named and is none.
+        Raises `SecretRefused`, `Rejected(bad_name)`, `HomeRefused` for a token file that is needed and is none.
         """
         hello: Json = {"protocol": [PROTOCOL_VERSION, PROTOCOL_VERSION]}
-        if not self.where.uri.startswith(UNIX) or self.around.get("token_file") is not None:
-            token = self.around.token()
-            if token is not None:
-                hello["token"] = token
+        token = self.around.token(self.where.uri)
+        if token is not None:
+            hello["token"] = token
         if name is None:
             hello["operator"] = True
         else:

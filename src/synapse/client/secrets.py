@@ -9,7 +9,7 @@ Two first calls at once agree: the one that comes second finds the name taken by
 import os
 
 from synapse.errors import EXIT_JOURNAL, PeerError, SynapseError
-from synapse.home import SECRETS, ensure_home, place_once, sync_name
+from synapse.home import SECRETS, ensure_home, place_once, readable_again, sync_name
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
@@ -43,16 +43,10 @@ class Secrets:
         the file of SYNAPSE_AGENT_SECRET_FILE does not hold one.
         """
         self._made = None
-        named = self._environ.get(SECRET_FILE_VARIABLE)
-        if named:
-            found = _read(named)
-            if found is None:
-                raise SecretRefused(f"{named}: there is no such file; {SECRET_FILE_VARIABLE} names it")
-            return found, False
-        path = self._path(hub_id, name)
-        found = _read(path)
+        found = self.kept(hub_id, name)
         if found is not None:
             return found, False
+        path = self._path(hub_id, name)
         made = os.urandom(32).hex()
         try:
             ensure_home(self._home)
@@ -64,11 +58,20 @@ class Secrets:
                 self._made = (path, made)
                 return made, True
         except OSError as error:
-            raise SecretRefused(f"{path}: the agent's secret cannot be kept ({error.strerror})") from error
+            cure = f"make its directory writable for this user, or name a file that holds one: {SECRET_FILE_VARIABLE}"
+            raise SecretRefused(f"{path}: the agent's secret cannot be kept ({error.strerror}); {cure}") from error
         winner = _read(path)
         if winner is None:
             raise SecretRefused(f"{path}: it was removed while it was made; try again")
         return winner, False
+
+    def kept(self, hub_id: str, name: str) -> str | None:
+        """The agent's secret, None where `of` would make one. Raises as `of`."""
+        named = self._environ.get(SECRET_FILE_VARIABLE)
+        found = _read(named or self._path(hub_id, name))
+        if named and found is None:
+            raise SecretRefused(f"{named}: there is no such file; {SECRET_FILE_VARIABLE} names it")
+        return found
 
     def refused(self, code: str) -> None:
         """The hub refused a hello with the secret of the last `of`. One that was made there for a name of somebody else
@@ -125,9 +128,10 @@ def _read(path: str) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise SecretRefused(
-            f"{path}: the agent's secret cannot be read ({error.strerror}); make it readable"
-        ) from error
+        cure = f"name a file that holds it: {SECRET_FILE_VARIABLE}"
+        if isinstance(error, PermissionError):
+            cure = f"make it readable for this user ({readable_again(path)}), or {cure}"
+        raise SecretRefused(f"{path}: the agent's secret cannot be read ({error.strerror}); {cure}") from error
     if not 32 <= len(text) <= 128 or not text.isprintable():
         raise SecretRefused(f"{path}: not a secret (32 to 128 characters on one line); restore the file, or remove it")
     return text

@@ -297,16 +297,10 @@ class HubDialer:
         self._where: Whereabouts | None = None
 
     def token(self) -> str | None:
-        """The token for the hub dialled last: over its Unix socket none is needed, unless a file was named.
-
-        Raises `HomeRefused` for a token file that was named and cannot be read.
-        """
-        if self._token is not None:
+        """The token for the hub dialled last. Raises `HomeRefused` for a file of it that cannot be read."""
+        if self._token is not None or self._where is None:
             return self._token
-        where, around = self._where, self._around
-        if where is None or (where.uri.startswith(UNIX) and around.get("token_file") is None):
-            return None
-        return around.token()
+        return self._around.token(self._where.uri)
 
     async def __call__(self) -> Transport:
         """A new connection. Raises `HubUnreachable`, `ValueError` for a URI that is none."""

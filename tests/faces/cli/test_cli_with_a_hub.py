@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.conftest import where_modes_count
 from tests.faces.conftest import RealHub, environment
 from tests.faults.conftest import SRC
 
@@ -403,6 +404,25 @@ def test_a_second_hub_and_a_taken_port_and_a_bad_setting(hub: RealHub, tmp_path:
     assert other.run("hub", "--prot", "0").returncode == 2
     (other.home / "token").write_text("")
     assert other.run("hub", "--port", "0").returncode == 78
+
+
+def test_a_token_or_secret_that_may_not_be_read_is_told_with_its_cure(hub: RealHub) -> None:
+    hub.prefix = where_modes_count()
+    assert hub.run("--uri", hub.websocket, "--name", "ada", "send", "hi").returncode == 0
+    token, secret = hub.home / "token", next(hub.home.glob("secrets/*/ada"))
+    token.chmod(0)
+    said = f"{token}: no token can be read (Permission denied); make it readable for this user (chmod u+rw {token})"
+    refused = hub.run("--uri", hub.websocket, "--name", "ada", "send", "hi")
+    assert (refused.returncode, said in refused.stderr) == (78, True), refused
+    assert hub.run("--name", "ada", "send", "hi").returncode == 0, "the Unix socket needs none"
+    for hidden, mode in ((secret, "u+rw"), (secret.parent, "u+rwx"), (secret.parent.parent, "u+rwx")):
+        before = hidden.stat().st_mode
+        hidden.chmod(0)
+        refused = hub.run("--name", "ada", "send", "hi")
+        hidden.chmod(before)
+        assert refused.returncode == 78
+        assert f"{secret}: the agent's secret cannot be read (Permission denied); make it" in refused.stderr
+        assert f"(chmod {mode} {hidden}), or name a file that holds it: SYNAPSE_AGENT_SECRET_FILE" in refused.stderr
 
 
 def test_what_the_hub_does_not_offer_yet_is_passed_on(hub: RealHub) -> None:

@@ -7,7 +7,7 @@ import sys
 
 from synapse.client.calls import RequestTimeout
 from synapse.client.client import Card, Client, Wiring
-from synapse.client.home import UNIX, find_hub
+from synapse.client.home import find_hub
 from synapse.client.transport import HubDialer
 from synapse.errors import EXIT_OK, Rejected
 from synapse.faces.cli.call import Call
@@ -48,7 +48,7 @@ async def _watch(call: Call) -> int:
         name=name,
         card=Card(kind="service"),
         home=around.home,
-        token=None if uri.startswith(UNIX) and around.get("token_file") is None else around.token(),
+        token=around.token(uri),
         timeout=call.timeout_s,
         wiring=Wiring(dial=HubDialer(around, None)),  # which knows what flags said, --tls-ca too
     )
