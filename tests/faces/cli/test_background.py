@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import where_modes_count
 from tests.faces.conftest import environment
-from tests.faults.conftest import HubProcess, killed_home, wait_until
+from tests.faults.conftest import HubProcess, fill, killed_home, small_disk, wait_until
 
 from synapse.faces.cli.background import holds_lock, program, ready_hub
 from synapse.faces.cli.main import main
@@ -29,11 +30,12 @@ class Account:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.cwd: Path | None = None
+        self.prefix: tuple[str, ...] = ()
 
     def run(self, *words: str, **env: str) -> "subprocess.CompletedProcess[str]":
         """One command to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "synapse", *words],
+            [*self.prefix, sys.executable, "-m", "synapse", *words],
             env=environment(self.home, **{"SYNAPSE_PORT": "0", **env}),
             cwd=self.cwd,
             stdin=subprocess.DEVNULL,
@@ -96,8 +98,8 @@ def test_up_starts_a_hub_of_its_own_and_down_lets_it_finish(account: Account, tm
     pid = account.pid
     assert f"pid={pid} log={account.home}/hub.log" in done.stdout
     assert os.getsid(pid) == pid, "no terminal can take it along"
-    links = [os.readlink(f"/proc/{pid}/{name}") for name in ("cwd", "fd/0", "fd/1", "fd/2")]
-    assert links == [str(account.home), "/dev/null", "/dev/null", str(account.home / "hub.log")]
+    links = [os.readlink(f"/proc/{pid}/{name}") for name in ("cwd", "fd/0", "fd/2")]
+    assert links == [str(account.home), "/dev/null", str(account.home / "hub.log")]
     assert (account.home / "hub.log").stat().st_mode & 0o777 == 0o600
     assert account.run("health").stdout == "green\n"
     again = account.json("up")
@@ -240,6 +242,36 @@ def test_a_hub_that_dies_at_its_start_tells_why(account: Account) -> None:
     killed_home(account.home, 1)
     (account.home / "journal.mark").unlink()
     assert "journal.mark: is missing" in account.refused("up", code=78)
+
+
+def test_on_a_full_disk_the_words_of_the_hub_get_through(account: Account, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 8 << 20) as disk:
+        fill(disk)
+        account.home = disk / "home"
+        line = account.refused("up", code=74)
+        assert "the disk is full" in line
+        assert account.json("up", code=74)["error"]["detail"] in line
+        assert (account.home / "hub.log").stat().st_size == 0
+
+
+def test_a_home_that_cannot_be_written_is_named_and_not_the_log_in_it(account: Account) -> None:
+    account.prefix = where_modes_count()
+    account.home.mkdir(mode=0o500)
+    line = account.refused("up", code=78)
+    assert f"{account.home}: not writable; make it writable for this user" in line
+
+
+def test_a_rendezvous_file_that_may_not_be_read_is_told_with_its_cure(account: Account) -> None:
+    account.prefix = where_modes_count()
+    assert account.run("up").returncode == 0
+    path = account.home / "hub.json"
+    path.chmod(0)
+    for verb, code in (("down", 78), ("up", 78), ("status", 69)):
+        line = account.refused(verb, code=code)
+        assert f"{path}: cannot be read (Permission denied); make it readable for this user" in line
+        assert f"(chmod u+rw {path}), or choose another --home\n" in line
+    path.chmod(0o600)
+    assert account.run("down").returncode == 0
 
 
 @pytest.mark.parametrize("log", ["missing/hub.log", "home", "file/hub.log"])

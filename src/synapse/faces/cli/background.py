@@ -20,7 +20,8 @@ from synapse.errors import (
     SynapseError,
 )
 from synapse.faces.cli.call import Call
-from synapse.home import HomeRefused, HubFile, config_path, ensure_home, read_hub_file
+from synapse.home import HomeRefused, HubFile, HubFileHidden, config_path, ensure_home, read_hub_file
+from synapse.lean import loads
 
 TYPE_CHECKING = False  # importing typing would cost a one-shot call a third of Python's own start
 if TYPE_CHECKING:
@@ -65,16 +66,24 @@ def up(call: Call) -> int:
         ) from error
     ensure_home(home)
     said_at = os.fstat(descriptor).st_size
-    pid = _spawn(call, descriptor, log)
-    started = _until_ready(call, pid)
-    if isinstance(started, HubFile):
-        return _say_up(call, started, log)
-    words = _last_words(descriptor, said_at) or f"it ended with {started} before it was ready; {log} may tell why"
+    pid, answer = _spawn(call, descriptor, log)
+    try:
+        started = _until_ready(call, pid)
+        if isinstance(started, HubFile):
+            return _say_up(call, started, log)
+        words = _answered(answer) or _last_words(descriptor, said_at)
+    finally:
+        os.close(answer)
     if started == EXIT_LOCKED:
         other = _awaited(home, monotonic() + LOSER_S)
         if other is not None:
             return _say_up(call, other, None)
-    raise Failed(words, started)
+        try:
+            read_hub_file(home)
+        except HomeRefused as error:
+            if isinstance(error, HubFileHidden):  # this is why the one that has the home was not seen
+                raise
+    raise Failed(words or f"it ended with {started} before it was ready; {log} may tell why", started)
 
 
 def _say_up(call: Call, file: HubFile, log: str | None) -> int:
@@ -132,8 +141,8 @@ def down(call: Call) -> int:
 
 
 def _nobody(home: str) -> str:
-    pid = _locker(home)
-    if pid is not None and holds_lock(home, pid):
+    pid = lock_holder(home)
+    if pid is not None:
         return f"no hub is ready for {home}; the process {pid} has it: a hub that is starting, or a journal verb"
     return f"no hub runs for {home}"
 
@@ -165,6 +174,12 @@ def holds_lock(home: str, pid: int) -> bool:
     if os.path.isdir("/proc/self/fd"):
         return any(os.path.samestat(lock, found) for found in _files_of(descriptors))
     return _locker(home) == pid and _is_locked(path)
+
+
+def lock_holder(home: str) -> int | None:
+    """The process that holds the lock of the home; None where none does, or the lock file cannot be read."""
+    pid = _locker(home)
+    return pid if pid is not None and holds_lock(home, pid) else None
 
 
 def _files_of(directory: str) -> list[os.stat_result]:
@@ -252,29 +267,32 @@ def _open_log(path: str) -> int:
     return descriptor
 
 
-def _spawn(call: Call, log: int, log_name: str) -> int:
-    """A hub in a session of its own; its pid."""
+def _spawn(call: Call, log: int, log_name: str) -> tuple[int, int]:
+    """A hub in a session of its own: its pid, and a pipe that it refuses its start through. On a full disk the log
+    takes no words; the pipe goes with this process, and the hub writes nothing more to it once it is ready."""
     environ = {key: text for key, text in call.around.environ.items() if not key.startswith(_NOT_FOR_US)}
     token_file = call.parsed.text("token_file") or environ.get("SYNAPSE_TOKEN_FILE")
     if token_file:  # the hub's directory is another
         environ["SYNAPSE_TOKEN_FILE"] = os.path.abspath(os.path.expanduser(token_file))
     home = call.around.home
-    command = [*program(), "hub", "--home", home, "--log-file", log_name]
+    command = [*program(), "hub", "--json", "--home", home, "--log-file", log_name]
+    answer, out = os.pipe()
     pid = os.fork()
     if pid == 0:
-        _become(command, environ, log, home)
-    return pid
+        _become(command, environ, (out, log), home)
+    os.close(out)
+    return pid, answer
 
 
-def _become(command: list[str], environ: dict[str, str], log: int, directory: str) -> "NoReturn":
+def _become(command: list[str], environ: dict[str, str], streams: tuple[int, int], directory: str) -> "NoReturn":
     """Be the hub. Never returns, whatever happens."""
     try:
         os.setsid()
         os.chdir(directory)  # the caller's may go away
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, 0)
-        os.dup2(nothing, 1)
-        os.dup2(log, 2)
+        for number, descriptor in enumerate(streams, 1):
+            os.dup2(descriptor, number)
         os.closerange(3, 65_536)
         os.execve(command[0], command, environ)  # noqa: S606 - a program of ours, without a shell
     except OSError as error:
@@ -327,6 +345,18 @@ def _terminate(pid: int, process: int | None) -> None:
         return  # it has ended by itself
     except PermissionError:
         raise Failed(f"the process {pid} belongs to another user", EXIT_NOT_PERMITTED) from None
+
+
+def _answered(answer: int) -> str:
+    """Why the hub refused its start, when it has ended and said so."""
+    os.set_blocking(answer, False)
+    try:
+        said = loads(os.read(answer, 64 << 10).decode())
+    except (BlockingIOError, ValueError):
+        return ""
+    error = said.get("error") if isinstance(said, dict) else None
+    detail = error.get("detail") if isinstance(error, dict) else None
+    return detail if isinstance(detail, str) else ""
 
 
 def _last_words(log: int, since: int) -> str:
