@@ -245,8 +245,15 @@ def _bind_tcp(host: str, port: int) -> socket.socket:
     return raw
 
 
+def require_place(path: str) -> None:
+    """Raises `AddressInUse` for a directory where the Unix socket belongs; what else lies there, the hub replaces."""
+    if Path(path).is_dir() and not Path(path).is_symlink():
+        raise AddressInUse(f"{path}: is a directory, and the hub's socket belongs there; remove it")
+
+
 def _bind_unix(path: str) -> socket.socket:
     """Listen at `path`, replacing a socket that a dead hub left: the home's lock says that no hub is alive."""
+    require_place(path)
     raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if not path.endswith(f"/{rendezvous.SOCKET_FILE}"):

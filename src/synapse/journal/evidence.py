@@ -69,6 +69,16 @@ def examine(files: Files) -> Evidence | None:
     return Evidence(identity, head, head_hash, mark or here, must_finish=False)
 
 
+def require_files(files: Files) -> None:
+    """What `examine` refuses by the files alone; the database is not opened, so nothing is made. Raises as it does."""
+    if not files.database.exists():
+        require_no_trace(files)
+        return
+    require_some_bytes(files)
+    if peek_mark(files) is None and _peek(files.new_mark) is None:
+        require_mark(files)
+
+
 def _read_head(files: Files, mark: Mark | None) -> tuple[Identity, int, bytes, bytes | None]:
     """Identity, head, its hash, and the hash at the mark (None when there is no such row or no mark).
 

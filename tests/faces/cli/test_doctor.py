@@ -3,14 +3,12 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import require_tool
+from tests.conftest import where_modes_count
 from tests.faces.conftest import Frame, PaperHub, RealHub, Script, environment, reply, welcome
 
 from synapse import __version__
@@ -102,68 +100,97 @@ def test_a_rendezvous_file_of_a_dead_hub_is_called_stale(hub: RealHub) -> None:
     assert "synapse hub" in finding["cure"]
 
 
-def heeding_modes(hub: RealHub, *words: str) -> "subprocess.CompletedProcess[str]":
-    """A command for which the modes of files count, also where root runs the tests."""
-    command = [sys.executable, "-m", "synapse", *words]
-    if os.geteuid() == 0:
-        setpriv = require_tool("setpriv", "util-linux")
-        command = [setpriv, "--bounding-set=-dac_override,-dac_read_search", *command]
-    return subprocess.run(command, env=environment(hub.home), capture_output=True, text=True, timeout=30)
+def _is_kept_elsewhere(path: Path) -> None:
+    path.rename(path.parent.parent / path.name)
 
 
-BROKEN: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "a token that cannot be read": ("token: no token can be read", lambda home: (home / "token").chmod(0)),
-    "a token of zeros": ("token: the token file holds no token", lambda home: (home / "token").write_bytes(bytes(44))),
-    "an empty token": ("token: the token file is empty", lambda home: (home / "token").write_text("")),
-    "a mark that is gone": ("journal.mark: is missing", lambda home: (home / "journal.mark").unlink()),
-    "a journal that cannot be written": ("journal.db: not writable", lambda home: (home / "journal.db").chmod(0)),
-    "a home that cannot be written": (": not writable", lambda home: home.chmod(0o500)),
-}
+def _is_a_directory(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.mkdir(mode=0o700)
 
 
-@pytest.mark.parametrize("what", BROKEN)
-def test_what_a_start_would_refuse_is_said_in_its_words(hub: RealHub, what: str) -> None:
-    said, broken = BROKEN[what]
-    hub.end()
-    broken(hub.home)
-    try:
-        start = heeding_modes(hub, "hub", "--port", "0")
-        done = heeding_modes(hub, "doctor", "--json")
-    finally:
-        hub.home.chmod(0o700)
-    assert start.returncode == 78
-    assert said in start.stderr
-    (finding,) = [item for item in json.loads(done.stdout)["findings"] if item["name"] == "home"]
-    assert (done.returncode, finding["level"]) == (1, "problem")
-    assert f"{finding['detail']}; {finding['cure']}" in start.stderr
+def _leads_nowhere(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
 
 
-def test_what_cannot_be_read_beside_a_hub_that_runs_is_said_with_what_helps(hub: RealHub) -> None:
-    hub.json("send", "x", "--name", "ada")
-    for name in ("hub.json", "secrets", "token"):
-        path = hub.home / name
-        mode = path.stat().st_mode
-        path.chmod(0)
-        done = heeding_modes(hub, "doctor", "--json")
-        problems = [item for item in json.loads(done.stdout)["findings"] if item["level"] == "problem"]
-        assert done.returncode == 1
-        assert len(problems) == 1, problems
-        assert str(path) in problems[0]["detail"]
-        assert "start" not in problems[0]["cure"]
-        path.chmod(mode)
-    assert heeding_modes(hub, "doctor").returncode == 0
+def _has_no_mode(path: Path) -> None:
+    path.chmod(0)
 
 
-def test_a_home_that_no_hub_can_make_is_a_problem(
-    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("name", "breaks", "code"),
+    [
+        ("token", _has_no_mode, 78),
+        ("token", lambda path: path.write_bytes(bytes(44)), 78),
+        ("token", lambda path: path.write_bytes(b""), 78),
+        ("token", _is_a_directory, 78),
+        ("token", _leads_nowhere, 78),
+        ("hub.sock", _is_a_directory, 71),
+        ("hub.lock", _has_no_mode, 78),
+        ("journal.mark", _has_no_mode, 78),
+        ("journal.mark", _is_kept_elsewhere, 78),
+        ("journal.db", _has_no_mode, 78),
+        ("journal.db", _is_kept_elsewhere, 78),
+        (".", lambda path: path.chmod(0o500), 78),
+    ],
+)
+def test_what_a_start_would_refuse_about_its_home_is_said_in_its_words(
+    hub: RealHub, name: str, breaks: Callable[[Path], None], code: int
 ) -> None:
-    home.symlink_to(home.parent / "nowhere")
-    [(level, detail, _)] = look(capsys, 1)["home"]
-    assert (level, "a link that leads nowhere" in detail) == ("problem", True)
-    monkeypatch.setenv("SYNAPSE_HOME", "/proc/1/nothing/home")
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    [(level, detail, _)] = look(capsys, 1)["home"]
-    assert (level, "cannot be made: /proc/1 is not writable" in detail) == ("problem", True)
+    hub.end()
+    hub.prefix = where_modes_count()
+    breaks(hub.home / name)
+    before = sorted((path, path.lstat().st_mtime_ns) for path in (hub.home, *hub.home.iterdir()))
+    done = hub.run("doctor", "--json")
+    assert sorted((path, path.lstat().st_mtime_ns) for path in (hub.home, *hub.home.iterdir())) == before
+    said = [item for item in json.loads(done.stdout)["findings"] if item["name"] == "home"]
+    refused = hub.run("hub", "--port", "0")
+    hub.home.chmod(0o700)
+    assert (done.returncode, refused.returncode) == (1, code), (done, refused)
+    assert [item["level"] for item in said] == ["problem"]
+    assert f"synapse hub: {said[0]['detail']}; {said[0]['cure']}\n" == refused.stderr
+
+
+@pytest.mark.parametrize("place", ["link", "closed/home", "file/home"])
+def test_a_home_that_cannot_be_made_is_a_problem_before_the_first_hub(hub: RealHub, tmp_path: Path, place: str) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "closed").mkdir(mode=0o500)
+    (tmp_path / "file").touch()
+    hub.prefix = where_modes_count()
+    done = hub.run("doctor", "--home", str(tmp_path / place))
+    assert done.returncode == 1
+    assert f"problem home          {tmp_path / place}: cannot be the home (" in done.stdout
+    refused = hub.run("hub", "--home", str(tmp_path / place))
+    assert refused.returncode == 78
+
+
+def test_what_keeps_agents_or_snapshots_out_of_the_home_of_a_hub_that_runs_is_named(hub: RealHub) -> None:
+    hub.prefix = where_modes_count()
+    assert hub.run("--name", "ada", "send", "hi").returncode == 0
+    (hub.home / "snapshots").mkdir(mode=0o700, exist_ok=True)
+    secret = next(hub.home.glob("secrets/*/ada"))
+    names = ("snapshots", "secrets", "hub.json", "token")
+    for hidden in (*(hub.home / name for name in names), secret.parent, secret):
+        assert hub.run("--name", "ada", "doctor").returncode == 0
+        mode = hidden.stat().st_mode & 0o777
+        hidden.chmod(0)
+        done = hub.run("--name", "ada", "doctor")
+        hidden.chmod(mode)
+        assert done.returncode == 1
+        [(at, line)] = [found for found in enumerate(done.stdout.splitlines()) if found[1].startswith("problem")]
+        assert str(hidden) in line
+        assert f"chmod u+rw{'x' if hidden.is_dir() else ''} {hidden}" in done.stdout.splitlines()[at + 1]
+
+
+def test_a_hub_that_runs_and_cannot_be_found_is_named_by_its_lock(hub: RealHub) -> None:
+    assert hub.process is not None
+    for text in ("{", None):
+        path = hub.home / "hub.json"
+        path.unlink() if text is None else path.write_text(text)
+        [finding] = [item for item in hub.json("doctor", code=1)["findings"] if item["name"] == "hub"]
+        assert f"the process {hub.process.pid} has the home" in finding["detail"]
+        assert f"kill {hub.process.pid}" in finding["cure"]
 
 
 def test_what_other_users_may_open_is_named_with_the_command_that_closes_it(hub: RealHub) -> None:

@@ -6,19 +6,22 @@ It looks and changes nothing. A finding is `ok`, `note` (good to know), `warning
 
 import os
 import sys
-from shlex import join
+from shlex import join, quote
 
 from synapse import __version__
 from synapse.client.home import UNIX
+from synapse.client.secrets import SecretRefused, Secrets
 from synapse.errors import EXIT_FAILED, EXIT_OK, Disconnected, HubUnreachable, PeerError, Rejected
-from synapse.faces.cli.background import holds_lock
+from synapse.faces.cli.background import holds_lock, lock_holder
 from synapse.faces.cli.call import Call
 from synapse.faces.cli.health import ask_status
 from synapse.faces.cli.render import print_json, print_text, safe
 from synapse.home import (
     HUB_FILE,
+    SECRETS,
     HomeRefused,
     HubFile,
+    HubFileHidden,
     config_path,
     fallback_socket_path,
     read_hub_file,
@@ -89,21 +92,27 @@ def _program() -> "Iterator[Finding]":
 
 
 def _home(call: Call) -> "Iterator[Finding]":
-    """Owner and modes of the home and of what is in it."""
+    """Owner and modes of the home and of what is in it, and what keeps a hub from starting there, or an agent out."""
+    from synapse.faces.cli.hub import start_faults  # which knows what a start looks at
+
     home = call.around.home
     try:
         info = os.stat(home)
         entries = list(os.scandir(home))
-    except FileNotFoundError:
-        yield _no_home(home)
-        return
     except OSError as error:
-        yield Finding("home", PROBLEM, f"{home}: {error.strerror}", "choose another: --home DIR, or SYNAPSE_HOME")
+        faults = [] if call.around.get("uri") else start_faults(home)
+        yield from (_refused("home", fault) for fault in faults)
+        if not faults and isinstance(error, FileNotFoundError):
+            yield Finding("home", NOTE, f"{home}: is not there yet; the first hub makes it")
+        elif not faults:
+            yield Finding("home", PROBLEM, f"{home}: {error.strerror}", "choose another: --home DIR, or SYNAPSE_HOME")
         return
     if info.st_uid != os.getuid():
         cure = "run as that user, or choose a home of your own: --home DIR, or SYNAPSE_HOME"
         yield Finding("home", PROBLEM, f"{home}: belongs to uid {info.st_uid}, this is uid {os.getuid()}", cure)
         return
+    faults = [*([] if call.around.get("uri") else start_faults(home)), *_unusable(call)]
+    yield from (_refused("home", fault) for fault in faults)
     open_to_others = [home] if info.st_mode & 0o077 else []
     for entry in entries:
         mode = entry.stat(follow_symlinks=False).st_mode
@@ -113,27 +122,32 @@ def _home(call: Call) -> "Iterator[Finding]":
     if open_to_others:
         cure = f"chmod go= {join(open_to_others)}"
         yield Finding("home", PROBLEM, f"other users may open {', '.join(open_to_others)}", cure)
-    from synapse.faces.cli.hub import home_fault  # which knows what a start looks at
-
-    fault = home_fault(home)
-    if fault is not None:
-        detail, _, cure = fault.partition("; ")
-        yield Finding("home", PROBLEM, detail, cure or None)
-    elif not open_to_others:
+    elif not faults:
         yield Finding("home", OK, home)
 
 
-def _no_home(home: str) -> Finding:
-    """A home that the first hub makes, if it can."""
-    above = os.path.dirname(home)
-    while not os.path.lexists(above) and above != os.path.dirname(above):
-        above = os.path.dirname(above)
-    cure = "choose another: --home DIR, or SYNAPSE_HOME"
-    if os.path.islink(home):
-        return Finding("home", PROBLEM, f"{home}: is a link that leads nowhere", f"remove it, or {cure}")
-    if not os.access(above, os.W_OK | os.X_OK):
-        return Finding("home", PROBLEM, f"{home}: is not there, and cannot be made: {above} is not writable", cure)
-    return Finding("home", NOTE, f"{home}: is not there yet; the first hub makes it")
+def _refused(name: str, text: str) -> Finding:
+    """What was refused, in words whose last part is the cure."""
+    detail, _, cure = text.rpartition("; ")
+    return Finding(name, PROBLEM, detail, cure) if detail else Finding(name, PROBLEM, text)
+
+
+def _unusable(call: Call) -> "Iterator[str]":
+    """What is in the way of agents and of snapshots while a hub runs."""
+    home = call.around.home
+    for path in (os.path.join(home, name) for name in (SECRETS, "snapshots")):
+        if os.path.lexists(path) and not os.path.isdir(path):
+            yield f"{path}: is no directory; remove it, and one is made"
+        elif os.path.isdir(path) and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            yield f"{path}: this user may not use it; chmod u+rwx {quote(path)}"
+    try:
+        file = read_hub_file(home)
+        if file is not None and os.access(os.path.join(home, SECRETS), os.X_OK):
+            Secrets(home, call.around.environ).kept(file.hub_id, call.me.name)
+    except SecretRefused as error:
+        yield str(error)
+    except (HomeRefused, Rejected, PeerError):  # said elsewhere: of the rendezvous file, and of a name that is none
+        return
 
 
 def _is_certificate(path: str) -> bool:
@@ -245,14 +259,14 @@ def _hub(call: Call) -> "Iterator[Finding]":
     if uri is None:
         try:
             file = read_hub_file(around.home)
+        except HubFileHidden as error:
+            yield _refused("hub", str(error))
+            return
         except HomeRefused as error:
-            detail, _, cure = str(error).partition("; ")
-            yield Finding("hub", PROBLEM, detail, cure)
+            yield _lost(around.home, str(error).rpartition("; ")[0], start)
             return
         if file is None:
-            yield Finding(
-                "hub", PROBLEM, f"no hub runs for {around.home} (it has no {HUB_FILE})", f"{start}, or synapse up"
-            )
+            yield _lost(around.home, f"no hub runs for {around.home} (it has no {HUB_FILE})", f"{start}, or synapse up")
             return
         if not file.is_alive:
             detail = f"{around.home}/{HUB_FILE} is stale: its process {file.pid} is gone, it did not end by itself"
@@ -267,11 +281,25 @@ def _hub(call: Call) -> "Iterator[Finding]":
     except Rejected as error:
         yield Finding("hub", PROBLEM, f"{uri} refuses: {error}", error.detail.rpartition(": ")[2] or None)
         return
+    except (HomeRefused, SecretRefused) as error:
+        yield _refused("hub", str(error))
+        return
     except (Disconnected, PeerError) as error:
         yield Finding("hub", PROBLEM, f"{uri}: {error}", "look at what listens there")
         return
     yield Finding("hub", OK, f"{uri}, pid {status.get('pid')}, up for {_number(status, 'uptime_ms') // 1000} s")
     yield from _said(status)
+
+
+def _lost(home: str, why: str, start: str) -> Finding:
+    """No word of where the hub is. start: what is to be done when none has the home."""
+    pid = lock_holder(home)
+    if pid is None:
+        return Finding("hub", PROBLEM, why, start)
+    cure = (
+        f"wait until it is ready, or has ended; a hub that stays so: kill {pid}, what was acknowledged is kept; {start}"
+    )
+    return Finding("hub", PROBLEM, f"{why}, and the process {pid} has the home: a hub, or a journal verb", cure)
 
 
 def _silent(home: str, file: HubFile | None, why: str, start: str) -> Finding:

@@ -9,6 +9,7 @@ from synapse.faces.cli.call import Call
 from synapse.faces.cli.options import SWITCH, TEXT, Option, Verb, parse, required
 from synapse.faces.cli.render import print_json, print_text, safe, table
 from synapse.faces.cli.verbs import COMMON
+from synapse.home import read_own_token, require_home, socket_path
 from synapse.hub.settings import (
     SETTINGS,
     Setting,
@@ -92,29 +93,39 @@ def configuration_fault(home: str) -> str | None:
     return None
 
 
-def home_fault(home: str) -> str | None:
-    """What the start of a hub would say of its home, or its work there would meet: what is wrong, a semicolon, the
-    cure; None when there is nothing."""
-    from shlex import quote
+def start_faults(home: str) -> list[str]:
+    """What a hub would refuse about this home at its start, in its words. Nothing is made; what the journal holds is
+    not looked at."""
+    found: list[str] = []
+    for look in (_look_at_journal, _look_at_doors):
+        try:
+            if require_home(home):
+                look(Path(home))
+        except SynapseError as error:
+            found.append(str(error))
+    return list(dict.fromkeys(found))  # a home that is none stands in the way of both
 
-    from synapse.home import read_token, token_path
-    from synapse.journal.evidence import require_mark
+
+def _look_at_journal(home: Path) -> None:
+    from synapse.journal.evidence import require_files
     from synapse.journal.files import Files, require_writable
 
-    files, token = Files(Path(home)), token_path(home)
+    files = Files(home)
+    require_writable(files)
+    require_files(files)
+
+
+def _look_at_doors(home: Path) -> None:
+    """The token and the place of the socket, unless the settings are none: that is another finding."""
+    from synapse.hub.listeners import require_place
+
     try:
-        require_writable(files)
-        if os.path.lexists(token):
-            read_token(token)
-        if files.database.exists():
-            require_mark(files)
-    except SynapseError as error:
-        return str(error)
-    for name in ("secrets", "snapshots"):
-        path = os.path.join(home, name)
-        if os.path.exists(path) and not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-            return f"{path}: not usable; chmod u+rwx {quote(path)}"
-    return None
+        settings = load_settings({"home": str(home)}, os.environ)
+    except SettingsRefused:
+        return
+    read_own_token(settings.token_path)
+    if settings.unix_socket:
+        require_place(socket_path(home))
 
 
 def _plain(value: Value) -> object:
