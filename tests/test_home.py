@@ -176,13 +176,13 @@ def test_an_empty_or_missing_token_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["\0" * 44, "a", "too-short-by-one"[1:], "one line of words\nand another one", "\x1b[31m" + "a" * 20, "ä" * 20],
+    ["\0" * 44, "one line of words\nand another one", "\x1b[31m" + "a" * 20],
 )
 def test_what_is_no_token_is_none_of_the_hubs_own(tmp_path: Path, text: str) -> None:
     for path in (tmp_path / "token", tmp_path / "named"):
         path.write_text(text)
         with pytest.raises(
-            HomeRefused, match=r"the token (file holds no|is too short).*; remove it, and the hub makes a new one"
+            HomeRefused, match=r"the token file holds no token.*; remove it, and the hub makes a new one"
         ):
             ensure_token(tmp_path, None if path.name == "token" else path)
         assert path.read_text() == text

@@ -35,9 +35,6 @@ _OURS = frozenset({"hub.lock", "journal.db", "journal.mark", HUB_FILE, TOKEN_FIL
 SOCKET_PATH_BYTES_MAX = 100
 """What fits sun_path everywhere: 108 bytes on Linux, 104 on macOS, with the final NUL."""
 
-TOKEN_CHARS_MIN = 16
-"""Visible ones of ASCII in the hub's own token; a token of the hub's making has 43."""
-
 CLIENT_SETTINGS = {
     # key in [client] of config.toml: (environment variable, flag, meaning)
     "uri": ("SYNAPSE_URI", "--uri", "Address of the hub: `unix:/path`, `ws://…` or `wss://…`."),
@@ -313,25 +310,14 @@ def read_token(path: "PathText") -> str:
 
 
 def read_own_token(path: "PathText") -> str | None:
-    """The hub's own token, None where there is no file: 16 visible characters of ASCII at least.
-
-    Raises `HomeRefused` when it cannot be read, or is none.
-    """
-    if not os.path.lexists(path):
-        return None
-    token = read_token(path)
-    if sum("!" <= char <= "~" for char in token) < TOKEN_CHARS_MIN:
-        raise HomeRefused(
-            f"{os.fspath(path)}: the token is too short for the hub's own, which has {TOKEN_CHARS_MIN} visible "
-            "characters of ASCII at least; remove it, and the hub makes a new one"
-        )
-    return token
+    """The hub's own token, None where there is no file. Raises as `read_token`."""
+    return read_token(path) if os.path.lexists(path) else None
 
 
 def ensure_token(home: "PathText", token_file: "PathText | None" = None) -> str:
     """The hub's token: read, or made (32 random bytes) when the file is not there. Two at once agree on one.
 
-    Raises `HomeRefused` when it can be neither read nor made, or is none (`read_own_token`).
+    Raises `HomeRefused` when it can be neither read nor made, or is none.
     """
     path = os.fspath(token_file) if token_file is not None else token_path(home)
     token = read_own_token(path)

@@ -298,8 +298,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "token_file",
         "path",
         None,
-        "File with the hub's token, 16 visible characters of ASCII at least; made when it is not there; by default "
-        "`token` in the home.",
+        "File with the hub's token; made when it is not there; by default `token` in the home.",
     ),
     _row("log_level", "text", "info", "The least severe records to log."),
     _row("log_file", "path", None, "File for the log, mode 0600; by default it goes to stderr."),
